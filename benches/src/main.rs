@@ -1,0 +1,2 @@
+//! Measures what the performance table claims.
+fn main() {}

@@ -1,0 +1,87 @@
+//! The configuration keys `gateway:` and `agents:`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::units::{Bytes, Period};
+
+/// `gateway:`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Requests that may run at once over all agents; 1 to 100,000.
+    pub running_max: usize,
+    /// Requests that may wait over all lanes; 1 to 1,000,000.
+    pub queued_max: usize,
+    /// Requests that may wait in one lane; 1 to 100,000.
+    pub lane_depth_max: usize,
+    /// Bytes of one message; 1 to 16 MiB.
+    pub message_bytes_max: Bytes,
+    /// Sessions kept in memory; the one idle longest goes first; 1 to 1,000,000.
+    pub sessions_max: usize,
+    /// A session idle for this long is forgotten; 1 s to 30 d.
+    pub session_idle: Period,
+    /// Messages of history kept per session; 0 to 10,000.
+    pub history_messages_max: usize,
+    /// Bytes of history kept per session; 0 to 64 MiB.
+    pub history_bytes_max: Bytes,
+    /// How long a request may take where neither it nor its agent says; 1 s to 24 h.
+    pub deadline: Period,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            running_max: 1_024,
+            queued_max: 10_000,
+            lane_depth_max: 200,
+            message_bytes_max: Bytes(1 << 20),
+            sessions_max: 10_000,
+            session_idle: Period::from_secs(3_600),
+            history_messages_max: 100,
+            history_bytes_max: Bytes(256 << 10),
+            deadline: Period::from_secs(300),
+        }
+    }
+}
+
+/// One entry of `agents:`, keyed by the agent's id.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AgentConfig {
+    /// The key of an entry under `providers:`.
+    pub provider: String,
+    /// The model to ask for, where the provider needs one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// Instructions sent before the conversation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub system: Option<String>,
+    /// What it is for, in a word; shown by `GET /agents`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
+    /// Requests of this agent that may run at once; 1 to `gateway.running_max`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_concurrent: Option<usize>,
+    /// How long one of its requests may take; 1 s to 24 h.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Period>,
+    /// Names of tools it is known to have; `/health` counts them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tools: Vec<String>,
+}
+
+impl AgentConfig {
+    /// An agent with nothing but a provider.
+    #[must_use]
+    pub fn of_provider(provider: &str) -> Self {
+        Self {
+            provider: provider.to_owned(),
+            model: None,
+            system: None,
+            role: None,
+            max_concurrent: None,
+            deadline: None,
+            tools: Vec::new(),
+        }
+    }
+}

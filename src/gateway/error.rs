@@ -1,0 +1,134 @@
+//! How a request ends badly: one exhaustive list, one code each.
+
+use std::time::Duration;
+
+use crate::ids::{AgentId, RequestId};
+
+/// Why a request was not answered. The message is for the caller: it never holds an internal path, a URL with
+/// credentials, or a stack.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Rejection {
+    /// A parameter is not acceptable.
+    #[error("{field}: {problem}")]
+    Invalid {
+        /// The parameter's name on the wire.
+        field: &'static str,
+        /// What is wrong with it, and what would be right.
+        problem: String,
+    },
+    /// The session's lane is full.
+    #[error("the session's queue is full ({depth} waiting): wait for answers before you send more")]
+    LaneFull {
+        /// How many wait.
+        depth: usize,
+        /// When to try again.
+        retry_after: Duration,
+    },
+    /// The gateway's queues are full.
+    #[error("the gateway is full ({queued} waiting): try again later")]
+    GatewayFull {
+        /// How many wait.
+        queued: usize,
+        /// When to try again.
+        retry_after: Duration,
+    },
+    /// No such agent.
+    #[error("no agent is called `{agent}`: agent.list names those there are")]
+    UnknownAgent {
+        /// What was asked for.
+        agent: AgentId,
+    },
+    /// The deadline passed.
+    #[error("the deadline of {deadline_ms} ms passed")]
+    Deadline {
+        /// The deadline that applied.
+        deadline_ms: u64,
+        /// What had been answered by then.
+        partial: String,
+    },
+    /// Somebody cancelled it.
+    #[error("cancelled: {reason}")]
+    Cancelled {
+        /// By whom or why.
+        reason: &'static str,
+        /// What had been answered by then.
+        partial: String,
+    },
+    /// The provider failed.
+    #[error("the provider failed: {cause}")]
+    Provider {
+        /// What the provider did, without secrets.
+        cause: String,
+        /// What had been answered by then.
+        partial: String,
+        /// When to try again, if the provider said.
+        retry_after: Option<Duration>,
+    },
+    /// plimsoll is shutting down.
+    #[error("plimsoll is shutting down: send it again to the next one")]
+    ShuttingDown,
+    /// No such request or session.
+    #[error("there is no such {what}")]
+    NotFound {
+        /// `request` or `session`.
+        what: &'static str,
+    },
+    /// The caller's own request id is in use.
+    #[error("requestId: a request with the id `{request_id}` is still running")]
+    DuplicateRequest {
+        /// The id.
+        request_id: RequestId,
+    },
+}
+
+impl Rejection {
+    /// Its JSON-RPC error code (the table in the API documentation; standard codes from
+    /// <https://www.jsonrpc.org/specification#error_object>).
+    #[must_use]
+    pub const fn code(&self) -> i32 {
+        match self {
+            Self::Invalid { .. } | Self::DuplicateRequest { .. } => -32602,
+            Self::LaneFull { .. } => -32001,
+            Self::GatewayFull { .. } => -32002,
+            Self::UnknownAgent { .. } => -32003,
+            Self::Deadline { .. } => -32004,
+            Self::Cancelled { .. } => -32005,
+            Self::Provider { .. } => -32007,
+            Self::ShuttingDown => -32009,
+            Self::NotFound { .. } => -32013,
+        }
+    }
+
+    /// What had been answered before it failed.
+    #[must_use]
+    pub fn partial(&self) -> Option<&str> {
+        match self {
+            Self::Deadline { partial, .. }
+            | Self::Cancelled { partial, .. }
+            | Self::Provider { partial, .. } => Some(partial),
+            Self::Invalid { .. }
+            | Self::LaneFull { .. }
+            | Self::GatewayFull { .. }
+            | Self::UnknownAgent { .. }
+            | Self::ShuttingDown
+            | Self::NotFound { .. }
+            | Self::DuplicateRequest { .. } => None,
+        }
+    }
+
+    /// When to try again, if that is known.
+    #[must_use]
+    pub const fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::LaneFull { retry_after, .. } | Self::GatewayFull { retry_after, .. } => Some(*retry_after),
+            Self::Provider { retry_after, .. } => *retry_after,
+            Self::Invalid { .. }
+            | Self::UnknownAgent { .. }
+            | Self::Deadline { .. }
+            | Self::Cancelled { .. }
+            | Self::ShuttingDown
+            | Self::NotFound { .. }
+            | Self::DuplicateRequest { .. } => None,
+        }
+    }
+}

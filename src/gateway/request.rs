@@ -1,0 +1,182 @@
+//! What goes into the gateway and what comes out of it.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot};
+
+use super::Rejection;
+use crate::clock::Timestamp;
+use crate::ids::{AgentId, RequestId, SessionId};
+use crate::journal::Actor;
+use crate::telemetry::TraceContext;
+
+/// The road a message came in by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Channel {
+    /// JSON-RPC over WebSocket.
+    Ws,
+    /// JSON-RPC over `POST /rpc`.
+    Http,
+}
+
+impl Channel {
+    /// Every channel; `/health` counts them.
+    pub const ALL: [Self; 2] = [Self::Ws, Self::Http];
+}
+
+/// Who asks, as far as the gateway needs to know.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// The name that the audit shows.
+    pub actor: Actor,
+    /// The road it came in by.
+    pub channel: Channel,
+    /// The trace it belongs to, if it brought one.
+    pub trace: Option<TraceContext>,
+}
+
+/// What becomes of a request whose caller goes away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OnDisconnect {
+    /// It runs to its end.
+    #[default]
+    Finish,
+    /// It is cancelled.
+    Cancel,
+}
+
+/// One `agent.send`.
+#[derive(Debug, Clone)]
+pub struct SendRequest {
+    /// Who shall answer.
+    pub agent: AgentId,
+    /// The message; not empty.
+    pub message: String,
+    /// The conversation; without one, a default of this caller and agent.
+    pub session: Option<SessionId>,
+    /// The caller's own id for this request.
+    pub request_id: Option<RequestId>,
+    /// How long it may take.
+    pub deadline: Option<Duration>,
+    /// What becomes of it when the caller goes away.
+    pub on_disconnect: OnDisconnect,
+}
+
+/// A request that stands in its lane.
+#[derive(Debug)]
+pub struct Accepted {
+    /// Its id.
+    pub request_id: RequestId,
+    /// Its conversation.
+    pub session: SessionId,
+    /// What happens on the way. Bounded: a reader that is slow makes the provider wait; one that is dropped is not
+    /// waited for.
+    pub events: mpsc::Receiver<AgentEvent>,
+    /// How it ended. Dropping it means that the caller went away.
+    pub outcome: oneshot::Receiver<Result<Answer, Rejection>>,
+}
+
+/// What happens to a request on its way, in this order.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "type", rename_all = "lowercase", rename_all_fields = "camelCase")]
+pub enum AgentEvent {
+    /// It waits in its lane.
+    Queued {
+        /// Requests before it in the lane.
+        ahead: usize,
+    },
+    /// Its instance is being started.
+    Starting,
+    /// It runs.
+    Start {
+        /// When.
+        timestamp: Timestamp,
+    },
+    /// A piece of the answer.
+    Delta {
+        /// The piece.
+        text: String,
+    },
+    /// A tool began or ended.
+    Tool {
+        /// The tool's name.
+        name: String,
+        /// `running`, `done` or `failed`.
+        state: &'static str,
+    },
+    /// The provider is asked again.
+    Retry {
+        /// From 1.
+        attempt: u32,
+        /// Milliseconds until then.
+        after_ms: u64,
+        /// Why.
+        cause: String,
+    },
+    /// It was answered.
+    End,
+    /// It failed; the result says how.
+    Error {
+        /// The JSON-RPC code.
+        code: i32,
+        /// The message.
+        message: String,
+    },
+}
+
+/// The answer to a request, as `agent.send` returns it.
+#[derive(Debug, Clone, PartialEq, Serialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Answer {
+    /// The request.
+    pub request_id: RequestId,
+    /// Its conversation.
+    pub session: SessionId,
+    /// The whole text.
+    pub text: String,
+    /// The tools that were called.
+    pub tool_calls: Vec<ToolSummary>,
+    /// Tokens, as the provider reports them.
+    pub usage: Usage,
+    /// How long each part took.
+    pub timings: Timings,
+}
+
+/// A tool call, without its content.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ToolSummary {
+    /// The tool's name.
+    pub name: String,
+    /// Whether it succeeded.
+    pub ok: bool,
+}
+
+/// Tokens of a request; `null` where the provider does not say, never 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Usage {
+    /// Tokens read, cache included.
+    pub input_tokens: Option<u64>,
+    /// Tokens written.
+    pub output_tokens: Option<u64>,
+}
+
+/// How long each part of a request took, in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Timings {
+    /// In its lane.
+    pub queued_ms: f64,
+    /// Waiting for its instance; absent where the agent has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start_ms: Option<f64>,
+    /// From the call to the first piece of the answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_token_ms: Option<f64>,
+    /// From its acceptance to its end.
+    pub total_ms: f64,
+}

@@ -1,0 +1,168 @@
+//! The journal: the durable, append-only log of every fact that must survive a restart.
+//!
+//! Records of many streams stand in one total order. What was acknowledged is durable, through `kill -9` and through
+//! power loss. State that survives a restart is a [`Fold`] over the records. The journal does not know what a record
+//! means, and nobody but the store in this module knows sled. Start at [`Journal`].
+
+mod config;
+mod memory;
+pub mod metrics;
+mod record;
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use serde::Serialize;
+use serde_json::Value;
+use tokio::sync::broadcast;
+
+use crate::clock::Timestamp;
+use crate::ids::Seq;
+
+pub use config::{Config, Retention};
+pub use memory::MemoryJournal;
+pub use record::{
+    Actor, Append, Appended, Log, NewRecord, Record, RecordHash, StreamId, StreamKind, UnknownStream,
+};
+
+/// A durable, totally ordered log of facts.
+pub trait Journal: Send + Sync {
+    /// Appends records to one stream, all or none. When this returns `Ok`, they are durable.
+    ///
+    /// # Errors
+    /// See [`AppendError`]; after any of them the caller may not act on the records.
+    fn append(&self, append: Append) -> BoxFuture<'_, Result<Appended, AppendError>>;
+
+    /// Hands records over without waiting; they become durable soon. For facts that nobody acts on.
+    ///
+    /// # Errors
+    /// [`AppendError::QueueFull`], [`AppendError::Invalid`] or [`AppendError::Closed`]: nothing was taken.
+    fn offer(&self, append: Append) -> Result<(), AppendError>;
+
+    /// Records by seq, oldest first. Blocks on IO: call it off the runtime.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    fn scan(&self, query: &Scan) -> Result<Page, ReadError>;
+
+    /// The first seq at or after `time`; the seq after the last record if there is none. Blocks on IO.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    fn seq_at(&self, time: Timestamp) -> Result<Seq, ReadError>;
+
+    /// Every record from now on, in seq order, after it became durable. A receiver that lags is told so and reads
+    /// back what it missed with [`Journal::scan`].
+    fn tail(&self) -> broadcast::Receiver<Arc<Record>>;
+
+    /// What can be told without IO.
+    fn status(&self) -> Status;
+
+    /// Ends the writer: what was queued is committed, then everything is closed. Blocks; idempotent.
+    fn close(&self);
+}
+
+/// State that survives a restart, as a function of the records of some streams.
+///
+/// A fold is registered when the journal is opened. The journal restores it from its newest snapshot, applies what came
+/// after, and from then on applies each record once, in seq order, after it became durable and before its append is
+/// acknowledged. Interior mutability is the fold's own affair: `apply` is never called twice at the same time.
+pub trait Fold: Send + Sync {
+    /// A stable name for its snapshots.
+    fn name(&self) -> &'static str;
+
+    /// Whether records of this stream concern it.
+    fn wants(&self, stream: &StreamId) -> bool;
+
+    /// Takes one record in. Total: what it cannot read it counts and passes over.
+    fn apply(&self, record: &Record);
+
+    /// Its whole state.
+    fn snapshot(&self) -> Value;
+
+    /// Replaces its state by that of a snapshot.
+    ///
+    /// # Errors
+    /// Says why the snapshot cannot be used; the journal then takes an older one, or begins from nothing.
+    fn restore(&self, snapshot: &Value) -> Result<(), String>;
+}
+
+/// Which records are asked for. All conditions hold at once.
+#[derive(Debug, Clone, Default)]
+pub struct Scan {
+    /// Only this stream.
+    pub stream: Option<StreamId>,
+    /// Only this kind.
+    pub kind: Option<String>,
+    /// From this seq on.
+    pub from: Seq,
+    /// Before this seq.
+    pub before: Option<Seq>,
+    /// At most this many, at least 1.
+    pub limit: usize,
+    /// The newest first, from `before` (or the end) backwards.
+    pub newest_first: bool,
+}
+
+/// An answer to a [`Scan`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct Page {
+    /// The records, in the order asked for.
+    pub records: Vec<Record>,
+    /// Where to go on (`from`, or `before` if the newest came first), unless this was the end.
+    pub next: Option<Seq>,
+}
+
+/// What a journal says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Status {
+    /// The oldest record still kept; the one after `last` if there is none.
+    pub first: Seq,
+    /// The newest durable record; 0 if there is none.
+    pub last: Seq,
+    /// Why nothing can be appended now, in words for the operator.
+    pub degraded: Option<String>,
+    /// Bytes on disk.
+    pub bytes: u64,
+}
+
+/// Why records were not appended.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    /// The stream's last seq is another one: look again, decide again.
+    #[error("the stream changed in between: its last record is {actual}, not {expected}")]
+    Conflict {
+        /// The seq the caller had seen.
+        expected: Seq,
+        /// The stream's last seq.
+        actual: Seq,
+    },
+    /// The writer's queue is full.
+    #[error("the journal's queue is full: the disk is slower than the work, try again in a moment")]
+    QueueFull,
+    /// Too many records, none at all, or a detail over its limit.
+    #[error("the records cannot be appended: {0}")]
+    Invalid(String),
+    /// The disk is full, read-only or failing.
+    #[error("the journal cannot write now: {0}")]
+    Unavailable(String),
+    /// The journal is closed.
+    #[error("the journal is closed")]
+    Closed,
+}
+
+/// Why records could not be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// A record is damaged.
+    #[error("record {seq} is damaged: {what}")]
+    Damaged {
+        /// The first damaged record.
+        seq: Seq,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The store does not answer.
+    #[error("the journal cannot be read now: {0}")]
+    Unavailable(String),
+}

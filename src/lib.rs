@@ -1,0 +1,20 @@
+//! plimsoll runs a fleet of AI agents, and shows, records and guards everything the fleet does.
+//!
+//! Modules in reading order; each may import only those after it (`tests/tidy` checks that): `cli`, `app`, `config`,
+//! `api`, `gateway`, `provider`, `live` and `journal`, `telemetry`, and the small ones that know nobody.
+
+pub mod api;
+
+pub mod gateway;
+pub mod provider;
+
+pub mod journal;
+pub mod live;
+
+pub mod telemetry;
+
+pub mod clock;
+pub mod ids;
+pub mod limits;
+pub mod secret;
+pub mod units;

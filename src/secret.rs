@@ -1,0 +1,66 @@
+//! A text that nobody prints: keys, tokens, headers with credentials.
+//!
+//! It keeps the *name* under which the value was given (`${OPENAI_API_KEY}`, `file:/run/secrets/key`), and that is
+//! what `Debug`, `Display` and `config show` print.
+
+use std::fmt;
+
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// A secret value with the name it was given under.
+#[derive(Clone)]
+pub struct Secret {
+    value: SecretString,
+    shown: String,
+}
+
+impl Secret {
+    /// A secret that prints as `shown`.
+    #[must_use]
+    pub fn new(value: String, shown: impl Into<String>) -> Self {
+        Self { value: value.into(), shown: shown.into() }
+    }
+
+    /// The value itself: only for the wire, never for a message.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        self.value.expose_secret()
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Secret({})", self.shown)
+    }
+}
+
+impl fmt::Display for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shown)
+    }
+}
+
+impl Serialize for Secret {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.shown)
+    }
+}
+
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(|value| Self::new(value, "***"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_never_prints_its_value() {
+        let secret = Secret::new("hunter2".to_owned(), "${KEY}");
+        let shown = format!("{secret:?} {secret} {}", serde_json::to_string(&secret).expect("serialises"));
+        assert_eq!(shown, "Secret(${KEY}) ${KEY} \"${KEY}\"");
+    }
+}

@@ -1,0 +1,217 @@
+//! Metric definitions, and the families of handles made from them.
+//!
+//! A module declares each of its metrics once, as a `static` [`Counter`], [`Gauge`] or [`Histogram`] in its
+//! `metrics.rs`, lists them in its `CATALOGUE`, and makes its families from a [`Registry`](super::Registry) when it
+//! starts. A handle is looked up once per label set and then held: 12 ns a step instead of 150 to 490 ns by macro.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+/// What is written about a metric besides its numbers.
+#[derive(Debug, Clone, Copy)]
+pub struct Definition {
+    /// The full name, with its unit as suffix and `_total` on counters only
+    /// (<https://prometheus.io/docs/practices/naming/>).
+    pub name: &'static str,
+    /// One sentence for `# HELP`.
+    pub help: &'static str,
+    /// The label names, in the order in which values are given.
+    pub labels: &'static [&'static str],
+    /// The most series this metric may make; past it, open labels become `other` and the overflow is counted.
+    pub series_max: usize,
+    /// Counter, gauge or histogram.
+    pub kind: Kind,
+    /// Whether a dashboard or an alert must use it.
+    pub audience: Audience,
+}
+
+/// The type of a metric.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Kind {
+    /// Only goes up.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Observations in buckets.
+    Histogram {
+        /// Upper edges, ascending.
+        buckets: &'static [f64],
+        /// Why these edges.
+        reason: &'static str,
+    },
+}
+
+/// Who a metric is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audience {
+    /// A dashboard or an alert uses it (a test checks that).
+    Operators,
+    /// For looking into plimsoll itself; no panel needs it.
+    Internal,
+}
+
+/// A family of counters with `N` labels.
+pub type Counters<const N: usize> = Family<N, metrics::Counter>;
+/// A family of gauges with `N` labels.
+pub type Gauges<const N: usize> = Family<N, metrics::Gauge>;
+/// A family of histograms with `N` labels.
+pub type Histograms<const N: usize> = Family<N, metrics::Histogram>;
+
+/// A counter's declaration, with `N` labels.
+#[derive(Debug)]
+pub struct Counter<const N: usize>(pub Definition);
+/// A gauge's declaration, with `N` labels.
+#[derive(Debug)]
+pub struct Gauge<const N: usize>(pub Definition);
+/// A histogram's declaration, with `N` labels.
+#[derive(Debug)]
+pub struct Histogram<const N: usize>(pub Definition);
+
+impl<const N: usize> Counter<N> {
+    /// Declares a counter for operators.
+    #[must_use]
+    pub const fn new(name: &'static str, labels: &'static [&'static str; N], help: &'static str) -> Self {
+        Self(definition(name, labels, help, Kind::Counter))
+    }
+
+    /// Marks it internal.
+    #[must_use]
+    pub const fn internal(mut self) -> Self {
+        self.0.audience = Audience::Internal;
+        self
+    }
+
+    /// Caps its series at another number than [`METRIC_SERIES_MAX`](crate::limits::METRIC_SERIES_MAX).
+    #[must_use]
+    pub const fn series_max(mut self, series_max: usize) -> Self {
+        self.0.series_max = series_max;
+        self
+    }
+}
+
+impl<const N: usize> Gauge<N> {
+    /// Declares a gauge for operators.
+    #[must_use]
+    pub const fn new(name: &'static str, labels: &'static [&'static str; N], help: &'static str) -> Self {
+        Self(definition(name, labels, help, Kind::Gauge))
+    }
+
+    /// Marks it internal.
+    #[must_use]
+    pub const fn internal(mut self) -> Self {
+        self.0.audience = Audience::Internal;
+        self
+    }
+
+    /// Caps its series at another number than [`METRIC_SERIES_MAX`](crate::limits::METRIC_SERIES_MAX).
+    #[must_use]
+    pub const fn series_max(mut self, series_max: usize) -> Self {
+        self.0.series_max = series_max;
+        self
+    }
+}
+
+impl<const N: usize> Histogram<N> {
+    /// Declares a histogram for operators, with its bucket edges and why they are these.
+    #[must_use]
+    pub const fn new(
+        name: &'static str,
+        labels: &'static [&'static str; N],
+        help: &'static str,
+        (buckets, reason): (&'static [f64], &'static str),
+    ) -> Self {
+        Self(definition(name, labels, help, Kind::Histogram { buckets, reason }))
+    }
+
+    /// Marks it internal.
+    #[must_use]
+    pub const fn internal(mut self) -> Self {
+        self.0.audience = Audience::Internal;
+        self
+    }
+
+    /// Caps its series at another number than [`METRIC_SERIES_MAX`](crate::limits::METRIC_SERIES_MAX).
+    #[must_use]
+    pub const fn series_max(mut self, series_max: usize) -> Self {
+        self.0.series_max = series_max;
+        self
+    }
+}
+
+const fn definition(
+    name: &'static str,
+    labels: &'static [&'static str],
+    help: &'static str,
+    kind: Kind,
+) -> Definition {
+    let series_max = if labels.is_empty() { 1 } else { crate::limits::METRIC_SERIES_MAX };
+    Definition { name, help, labels, series_max, kind, audience: Audience::Operators }
+}
+
+/// The handles of one metric, one for each set of label values seen so far.
+///
+/// A read lock around a map of at most `series_max` entries: writers come once per new series, so a std lock
+/// suffices. Hot paths hold the handle that [`Family::with`] returned.
+#[derive(Clone)]
+pub struct Family<const N: usize, H> {
+    inner: Arc<Inner<N, H>>,
+}
+
+type Register<const N: usize, H> = dyn Fn(&Definition, &[String; N]) -> H + Send + Sync;
+
+struct Inner<const N: usize, H> {
+    definition: Definition,
+    handles: RwLock<HashMap<[String; N], H>>,
+    register: Box<Register<N, H>>,
+    overflow: Box<dyn Fn() + Send + Sync>,
+}
+
+impl<const N: usize, H: Clone> Family<N, H> {
+    pub(super) fn new(
+        definition: Definition,
+        register: impl Fn(&Definition, &[String; N]) -> H + Send + Sync + 'static,
+        overflow: impl Fn() + Send + Sync + 'static,
+    ) -> Self {
+        let inner = Inner {
+            definition,
+            handles: RwLock::new(HashMap::new()),
+            register: Box::new(register),
+            overflow: Box::new(overflow),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// The handle for these label values, made (at 0) when first asked for. Past the metric's cap every label
+    /// value becomes `other`, and the overflow is counted.
+    #[must_use]
+    pub fn with(&self, values: [&str; N]) -> H {
+        let key = values.map(str::to_owned);
+        let found = self.inner.handles.read().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+        found.unwrap_or_else(|| self.make(key))
+    }
+
+    fn make(&self, key: [String; N]) -> H {
+        let mut handles = self.inner.handles.write().unwrap_or_else(PoisonError::into_inner);
+        let full = handles.len() >= self.inner.definition.series_max && !handles.contains_key(&key);
+        let key = if full {
+            (self.inner.overflow)();
+            std::array::from_fn(|_| "other".to_owned())
+        } else {
+            key
+        };
+        let register = || (self.inner.register)(&self.inner.definition, &key);
+        handles.get(&key).cloned().unwrap_or_else(|| {
+            let handle = register();
+            handles.insert(key.clone(), handle.clone());
+            handle
+        })
+    }
+}
+
+impl<H: Clone> Family<0, H> {
+    /// The handle of a metric without labels.
+    #[must_use]
+    pub fn handle(&self) -> H {
+        self.with([])
+    }
+}
