@@ -3,6 +3,8 @@
 //! Modules in reading order; each may import only those after it (`tests/tidy` checks that): `cli`, `app`, `config`,
 //! `api`, `gateway`, `provider`, `live` and `journal`, `telemetry`, and the small ones that know nobody.
 
+pub mod cli;
+
 pub mod api;
 
 pub mod gateway;

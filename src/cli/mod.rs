@@ -1,0 +1,56 @@
+//! The command line: one file per command, and the exit code each way of ending has.
+//!
+//! Commands parse, ask and print. Whatever needs state asks the running server; a command opens the data directory
+//! itself only when no server runs. Start at [`main`].
+
+mod completions;
+mod exit;
+#[expect(dead_code, reason = "the commands that print tables come with the parts they ask")]
+mod terminal;
+mod token;
+mod version;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use exit::Failure;
+
+/// Runs a fleet of AI agents, and shows, records and guards everything the fleet does.
+#[derive(Debug, clap::Parser)]
+#[command(name = "plimsoll", version = version::long(), after_long_help = exit::table())]
+#[command(propagate_version = true, max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    Token(token::Args),
+    Completions(completions::Args),
+}
+
+/// Parses the command line, runs the command, and says how it ended: what failed goes to standard error, and the
+/// number is from the table that `plimsoll --help` prints.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = std::panic::catch_unwind(|| run(cli));
+    let failure = match outcome {
+        Ok(Ok(())) => return ExitCode::SUCCESS,
+        Ok(Err(failure)) => failure,
+        Err(_) => Failure::Bug("the command panicked".to_owned()),
+    };
+    if let Some(message) = failure.message() {
+        eprintln!("error: {}", terminal::printable(&message));
+    }
+    failure.code().into()
+}
+
+fn run(cli: Cli) -> Result<(), Failure> {
+    match cli.command {
+        Command::Token(args) => token::run(&args),
+        Command::Completions(args) => completions::run(&args),
+    }
+}

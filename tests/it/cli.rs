@@ -1,0 +1,47 @@
+//! The command line as a shell sees it: output, errors, exit codes.
+
+use assert_cmd::Command;
+
+fn plimsoll() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_plimsoll"))
+}
+
+fn stdout(command: &mut Command) -> String {
+    String::from_utf8(command.assert().success().get_output().stdout.clone()).expect("output is UTF-8")
+}
+
+#[test]
+fn help_documents_every_exit_code() {
+    let help = stdout(plimsoll().arg("--help"));
+    for number in ["0", "1", "2", "3", "4", "5", "6", "7", "70", "74", "130"] {
+        let listed = help.lines().any(|line| line.trim_start().starts_with(&format!("{number}  ")));
+        assert!(listed, "{number} is missing in:\n{help}");
+    }
+}
+
+#[test]
+fn the_version_names_the_build() {
+    let version = stdout(plimsoll().arg("--version"));
+    assert!(version.starts_with(&format!("plimsoll {} (", env!("CARGO_PKG_VERSION"))), "{version}");
+    assert!(version.contains(std::env::consts::ARCH), "{version}");
+}
+
+#[test]
+fn a_wrong_command_line_ends_with_2() {
+    plimsoll().arg("no-such-command").assert().code(2);
+    plimsoll().arg("token").arg("hash").write_stdin("").assert().code(2);
+}
+
+#[test]
+fn a_token_is_hashed_without_its_line_end() {
+    let hash = stdout(plimsoll().args(["token", "hash"]).write_stdin("hunter2\n"));
+    assert_eq!(hash, "f52fbd32b2b3b86ff88ef6c490628285f482af15ddcb29541f94bcf526a3f6c7\n");
+}
+
+#[test]
+fn every_shell_gets_a_completion_script() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = stdout(plimsoll().args(["completions", shell]));
+        assert!(script.contains("plimsoll") && script.contains("completions"), "{shell}");
+    }
+}
