@@ -5,6 +5,10 @@
 
 pub mod cli;
 
+pub mod demo;
+
+pub mod client;
+
 pub mod api;
 
 pub mod gateway;

@@ -1,0 +1,137 @@
+//! Who plays in the demo: agents of one small team, each with a temper of its own.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::gateway::AgentConfig;
+use crate::ids::AgentId;
+use crate::provider::{Config as ProviderConfig, EchoConfig, Price};
+use crate::units::Period;
+
+/// One agent of the demo.
+#[derive(Debug)]
+pub struct Member {
+    /// Its id.
+    pub name: &'static str,
+    /// What it is for.
+    pub role: &'static str,
+    /// The model it claims.
+    pub model: &'static str,
+    /// How long it thinks, in milliseconds.
+    pub latency_ms: u64,
+    /// The share of its answers that fail.
+    pub failure_rate: f64,
+    /// The share of its answers that call a tool.
+    pub tool_rate: f64,
+    /// Its requests that run at once, where that is few.
+    pub max_concurrent: Option<usize>,
+    /// How often it is asked, beside the others.
+    pub weight: u32,
+}
+
+/// All agents of the demo.
+pub const AGENTS: &[Member] = &[
+    Member {
+        name: "greeter",
+        role: "chat",
+        model: "demo-small",
+        latency_ms: 15,
+        failure_rate: 0.0,
+        tool_rate: 0.0,
+        max_concurrent: None,
+        weight: 40,
+    },
+    Member {
+        name: "reviewer",
+        role: "review",
+        model: "demo-large",
+        latency_ms: 300,
+        failure_rate: 0.01,
+        tool_rate: 0.6,
+        max_concurrent: None,
+        weight: 25,
+    },
+    Member {
+        name: "researcher",
+        role: "research",
+        model: "demo-large",
+        latency_ms: 900,
+        failure_rate: 0.04,
+        tool_rate: 0.8,
+        max_concurrent: Some(8),
+        weight: 15,
+    },
+    Member {
+        name: "flaky",
+        role: "try-out",
+        model: "demo-experimental",
+        latency_ms: 120,
+        failure_rate: 0.3,
+        tool_rate: 0.2,
+        max_concurrent: None,
+        weight: 12,
+    },
+    Member {
+        name: "archivist",
+        role: "batch",
+        model: "demo-large",
+        latency_ms: 2_500,
+        failure_rate: 0.02,
+        tool_rate: 0.3,
+        max_concurrent: Some(3),
+        weight: 8,
+    },
+];
+
+/// The demo's providers: one per agent, because each has its own temper.
+#[must_use]
+pub fn providers(seed: u64) -> BTreeMap<String, ProviderConfig> {
+    let one = |(index, member): (u64, &Member)| {
+        let echo = EchoConfig {
+            latency: Period(Duration::from_millis(member.latency_ms)),
+            failure_rate: member.failure_rate,
+            tool_rate: member.tool_rate,
+            seed: seed.wrapping_add(index),
+        };
+        (member.name.to_owned(), ProviderConfig::Echo(echo))
+    };
+    (0..).zip(AGENTS).map(one).collect()
+}
+
+/// The demo's agents.
+#[must_use]
+pub fn agents() -> BTreeMap<AgentId, AgentConfig> {
+    let one = |member: &Member| {
+        let config = AgentConfig {
+            model: Some(member.model.to_owned()),
+            role: Some(member.role.to_owned()),
+            max_concurrent: member.max_concurrent,
+            ..AgentConfig::of_provider(member.name)
+        };
+        (AgentId::parse(member.name).expect("every name in AGENTS is an id: a test reads them all"), config)
+    };
+    AGENTS.iter().map(one).collect()
+}
+
+/// Prices of all models but the experimental one, which shows what an unpriced model looks like.
+#[must_use]
+pub fn prices() -> BTreeMap<String, Price> {
+    let price = |input, output| Price { input, output, cache_read: None, cache_write: None };
+    BTreeMap::from([
+        ("demo-small".to_owned(), price(0.25, 1.25)),
+        ("demo-large".to_owned(), price(3.0, 15.0)),
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_agent_has_its_provider() {
+        let providers = providers(1);
+        let agents = agents();
+        assert_eq!(agents.len(), AGENTS.len());
+        assert!(agents.values().all(|agent| providers.contains_key(&agent.provider)));
+    }
+}
