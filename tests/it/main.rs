@@ -1,2 +1,6 @@
-//! x
+//! Integration tests: the real binary, real sockets, a real disk.
+
+mod support;
+
 mod cli;
+mod cli_docs;

@@ -1,0 +1,3 @@
+//! What several areas' tests need: a real server, real tools.
+
+pub(crate) mod server;

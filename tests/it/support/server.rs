@@ -1,0 +1,152 @@
+//! A real plimsoll as a child process, on a port of its own and with a data directory that goes with it.
+
+#![allow(dead_code, reason = "each area uses its own part")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use plimsoll::client::{Client, Target};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// How long anything that is waited for may take; far more than it should, so that a busy machine fails no test.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Asks `probe` again and again until it has something.
+///
+/// # Panics
+/// When it has nothing within [`PATIENCE`].
+pub(crate) async fn until<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
+    let found = tokio::time::timeout(PATIENCE, async {
+        loop {
+            if let Some(found) = probe().await {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    found.await.unwrap_or_else(|_| panic!("{what} did not happen within {PATIENCE:?}"))
+}
+
+/// A running server; killed when dropped.
+pub(crate) struct Server {
+    child: Child,
+    dir: TempDir,
+}
+
+impl Server {
+    /// Starts `plimsoll serve` with this configuration (JSON is YAML) and waits until it is ready. The port is
+    /// a free one unless the configuration names it.
+    pub(crate) async fn start(config: Value) -> Self {
+        let mut server = Self::spawn(tempfile::tempdir().expect("a temporary directory"), config);
+        server.ready().await;
+        server
+    }
+
+    /// Starts it without waiting, in `dir`, which may hold the data of an earlier run.
+    pub(crate) fn spawn(dir: TempDir, mut config: Value) -> Self {
+        if config.pointer("/server/listen").is_none() {
+            config["server"]["listen"] = json!("127.0.0.1:0");
+        }
+        let file = dir.path().join("plimsoll.yaml");
+        fs::write(&file, config.to_string()).expect("the configuration is written");
+        let _ = fs::remove_file(dir.path().join("data/address"));
+        let mut command = clean_command();
+        command.arg("serve").arg("--config").arg(&file).arg("--data-dir").arg(dir.path().join("data"));
+        let log = fs::File::options().create(true).append(true).open(dir.path().join("log"));
+        let log = log.expect("the log file is opened");
+        command.stderr(log.try_clone().expect("the log file is shared")).stdout(log).stdin(Stdio::null());
+        Self { child: command.spawn().expect("plimsoll starts"), dir }
+    }
+
+    /// Waits until it takes requests.
+    pub(crate) async fn ready(&mut self) {
+        let client = self.client();
+        until("readiness", async || {
+            if let Some(status) = self.child.try_wait().expect("the child can be asked") {
+                panic!("plimsoll ended with {status}:\n{}", self.log());
+            }
+            client.get("/ready").await.ok()
+        })
+        .await;
+    }
+
+    /// A client over the control socket.
+    pub(crate) fn client(&self) -> Client {
+        Client::new(Target::DataDir(self.data_dir())).expect("a client")
+    }
+
+    /// A client over TCP, with this token if there is one.
+    pub(crate) fn tcp_client(&self, token: Option<&str>) -> Client {
+        let token = token.map(|token| plimsoll::secret::Secret::new(token.to_owned(), "token"));
+        Client::new(Target::Url { base: self.url(), token, ca_file: None }).expect("a client")
+    }
+
+    /// Its address, as `http://127.0.0.1:port`.
+    pub(crate) fn url(&self) -> String {
+        let address = fs::read_to_string(self.data_dir().join("address")).expect("the address file");
+        format!("http://{}", address.trim())
+    }
+
+    /// Its data directory.
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    /// The directory that holds its configuration, its log and its data directory.
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// What it has written to standard output and standard error so far.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), signal)
+            .expect("the signal is sent");
+    }
+
+    /// Waits for its end.
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
+        let child = &mut self.child;
+        until("the end of plimsoll", async || child.try_wait().expect("the child can be asked")).await
+    }
+
+    /// Kills it where it stands, and gives its directory for another start.
+    pub(crate) fn kill(mut self) -> TempDir {
+        self.child.kill().expect("the child is killed");
+        self.child.wait().expect("the child is waited for");
+        std::mem::replace(&mut self.dir, tempfile::tempdir().expect("a temporary directory"))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- what plimsoll said ---\n{}", self.log());
+        }
+    }
+}
+
+/// The binary without anything of this process' environment that could change what it does.
+pub(crate) fn clean_command() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_plimsoll"));
+    command.env_clear();
+    if let Some(path) = std::env::var_os("PATH") {
+        command.env("PATH", path);
+    }
+    command
+}
