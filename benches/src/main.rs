@@ -1,2 +1,33 @@
-//! Measures what the performance table claims.
-fn main() {}
+//! Measures what the performance table claims: one subcommand per table.
+
+mod footprint;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+/// Measures plimsoll and prints a table.
+#[derive(Debug, clap::Parser)]
+#[command(name = "plimsoll-bench")]
+struct Cli {
+    #[command(subcommand)]
+    bench: Bench,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Bench {
+    Footprint(footprint::Args),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().bench {
+        Bench::Footprint(args) => footprint::run(&args),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("error: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -161,7 +161,21 @@ impl Client {
     /// # Errors
     /// See [`ClientError`]; any status but success is [`ClientError::Status`].
     pub async fn get(&self, path: &str) -> Result<Response, ClientError> {
-        self.send(self.request(Method::GET, path)).await
+        self.get_with(path, &[]).await
+    }
+
+    /// The same with headers of the caller's.
+    ///
+    /// # Errors
+    /// See [`Client::get`].
+    pub async fn get_with(
+        &self,
+        path: &str,
+        headers: &[(&'static str, String)],
+    ) -> Result<Response, ClientError> {
+        let request = self.request(Method::GET, path);
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, value));
+        self.send(request).await
     }
 
     /// Opens a WebSocket to `/ws`.
