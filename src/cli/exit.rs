@@ -6,6 +6,8 @@ use std::error::Error;
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
+use crate::client::ClientError;
+
 /// What the shell sees. Stable: scripts rely on the numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Code {
@@ -61,7 +63,7 @@ impl Code {
             Self::Usage => "the command line is wrong",
             Self::Configuration => "the configuration is wrong or cannot be read",
             Self::DataDirectory => "the data directory is in use, of a newer format, damaged or not writable",
-            Self::Unreachable => "no server answers there",
+            Self::Unreachable => "no server answers there, or the connection was lost",
             Self::Refused => "the server refused the request, or the request failed",
             Self::Listen => "the address cannot be listened on",
             Self::Bug => "a bug in plimsoll: please report it",
@@ -87,7 +89,6 @@ pub(crate) fn table() -> String {
 }
 
 /// Why a command did not do what was asked.
-#[expect(dead_code, reason = "the commands that end so come with the parts they ask")]
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
     /// Everything there is to say has been printed.
@@ -100,6 +101,8 @@ pub(crate) enum Failure {
     /// Includes that nobody reads the output any more, which is no failure.
     #[error("the output cannot be written")]
     Output(#[from] std::io::Error),
+    #[error(transparent)]
+    Client(#[from] ClientError),
     #[error("stopped")]
     Interrupted,
     #[error("a bug in plimsoll, please report it with the lines above: {0}")]
@@ -115,6 +118,14 @@ impl Failure {
             Self::Input(..) => Code::Io,
             Self::Output(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Code::Ok,
             Self::Output(_) => Code::Io,
+            Self::Client(error) => match error {
+                ClientError::NoServer { .. }
+                | ClientError::Unreachable { .. }
+                | ClientError::Protocol(_)
+                | ClientError::Lost(_) => Code::Unreachable,
+                ClientError::Setup(_) => Code::Usage,
+                ClientError::Status { .. } | ClientError::Rpc { .. } => Code::Refused,
+            },
             Self::Interrupted => Code::Interrupted,
             Self::Bug(_) => Code::Bug,
         }

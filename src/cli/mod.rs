@@ -4,8 +4,11 @@
 //! itself only when no server runs. Start at [`main`].
 
 mod completions;
+mod events;
 mod exit;
-#[expect(dead_code, reason = "the commands that print tables come with the parts they ask")]
+mod healthcheck;
+mod send;
+mod target;
 mod terminal;
 mod token;
 mod version;
@@ -27,6 +30,9 @@ struct Cli {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
+    Send(send::Args),
+    Events(events::Args),
+    Healthcheck(healthcheck::Args),
     Token(token::Args),
     Completions(completions::Args),
 }
@@ -50,7 +56,17 @@ pub fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
+        Command::Send(args) => send::run(&args),
+        Command::Events(args) => events::run(&args),
+        Command::Healthcheck(args) => healthcheck::run(&args),
         Command::Token(args) => token::run(&args),
         Command::Completions(args) => completions::run(&args),
     }
+}
+
+/// Runs a command that only asks: one thread suffices.
+fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::Input("no runtime can be made".to_owned(), error))?;
+    Ok(runtime.block_on(work))
 }

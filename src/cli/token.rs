@@ -2,9 +2,15 @@
 
 use std::io::{BufRead as _, Write as _};
 
+use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::exit::Failure;
+use super::target::TargetArgs;
+use super::terminal::{Paint, Table};
+use crate::api::Role;
+use crate::clock::Timestamp;
+use crate::ids::{AgentId, TokenName, TownId};
 
 /// Makes, lists and revokes access tokens.
 #[derive(Debug, clap::Args)]
@@ -15,6 +21,9 @@ pub(crate) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum TokenCommand {
+    New(NewArgs),
+    List(ListArgs),
+    Revoke(RevokeArgs),
     /// Prints the hash of a token, for `auth.tokens` in the configuration; the token comes in on standard input.
     #[command(after_help = "Examples:
   openssl rand -hex 32 | tee token.txt | plimsoll token hash
@@ -22,10 +31,120 @@ enum TokenCommand {
     Hash,
 }
 
+/// Makes a token and prints it: the only time it is seen, the server keeps its hash.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  plimsoll token new grafana --role viewer
+  plimsoll token new laptop --role operator > ~/.plimsoll-token
+  plimsoll token new worker-1 --role agent --town main --agent reviewer
+
+From the first token on, callers from the network need one.")]
+struct NewArgs {
+    /// What the audit shows as the actor.
+    #[arg(value_parser = TokenName::parse)]
+    name: TokenName,
+    /// What it may do: viewer reads, operator also sends and controls, agent reports on its own dispatches, ingest
+    /// posts alerts and telemetry.
+    #[arg(long, value_parser = role)]
+    role: Role,
+    /// For role agent: the town it is bound to.
+    #[arg(long, value_parser = TownId::parse)]
+    town: Option<TownId>,
+    /// For role agent: the agent it is bound to.
+    #[arg(long, value_parser = AgentId::parse)]
+    agent: Option<AgentId>,
+    /// Prints name, role and token as one JSON object.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    target: TargetArgs,
+}
+
+/// Lists the tokens there are, without their texts.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  plimsoll token list
+  plimsoll token list --json | jq -r '.tokens[].name'")]
+struct ListArgs {
+    /// Prints the server's answer as JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    target: TargetArgs,
+}
+
+/// Revokes a token, at once: what is open with it closes.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  plimsoll token revoke laptop")]
+struct RevokeArgs {
+    /// The token's name.
+    #[arg(value_parser = TokenName::parse)]
+    name: TokenName,
+    #[command(flatten)]
+    target: TargetArgs,
+}
+
+fn role(text: &str) -> Result<Role, String> {
+    serde_json::from_value(json!(text))
+        .map_err(|_| "a role is one of viewer, operator, agent, ingest".to_owned())
+}
+
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     match &args.command {
+        TokenCommand::New(args) => new(args),
+        TokenCommand::List(args) => list(args),
+        TokenCommand::Revoke(args) => revoke(args),
         TokenCommand::Hash => hash(),
     }
+}
+
+fn new(args: &NewArgs) -> Result<(), Failure> {
+    let mut params = json!({"name": args.name, "role": args.role});
+    if let Some(town) = &args.town {
+        params["town"] = json!(town);
+    }
+    if let Some(agent) = &args.agent {
+        params["agent"] = json!(agent);
+    }
+    let created = ask(&args.target, "token.create", params)?;
+    let mut out = std::io::stdout();
+    if args.json {
+        return Ok(writeln!(out, "{created}")?);
+    }
+    let token = created.get("token").and_then(Value::as_str).unwrap_or_default();
+    writeln!(out, "{token}")?;
+    eprintln!("Keep it: it is not shown again. `plimsoll token revoke {}` ends it.", args.name);
+    Ok(())
+}
+
+fn list(args: &ListArgs) -> Result<(), Failure> {
+    let answer = ask(&args.target, "token.list", json!({}))?;
+    let mut out = std::io::stdout();
+    if args.json {
+        return Ok(writeln!(out, "{answer}")?);
+    }
+    let mut table = Table::new(&["NAME", "ROLE", "FROM", "MADE", "BOUND TO"]);
+    for token in answer.get("tokens").and_then(Value::as_array).into_iter().flatten() {
+        let text = |key: &str| token.get(key).and_then(Value::as_str).unwrap_or_default();
+        let made = token.get("createdAt").and_then(Value::as_u64).map(Timestamp::from_millis);
+        let made = made.map(|at| at.to_string()).unwrap_or_default();
+        let bound = [text("town"), text("agent")].into_iter().filter(|part| !part.is_empty());
+        let bound = bound.collect::<Vec<_>>().join("/");
+        table.row([text("name"), text("role"), text("source"), &made, &bound]);
+    }
+    Ok(table.write(&mut out, Paint::of_stdout())?)
+}
+
+fn revoke(args: &RevokeArgs) -> Result<(), Failure> {
+    ask(&args.target, "token.revoke", json!({"name": args.name}))?;
+    writeln!(std::io::stdout(), "revoked {}", args.name)?;
+    Ok(())
+}
+
+fn ask(target: &TargetArgs, method: &str, params: Value) -> Result<Value, Failure> {
+    let client = target.client()?;
+    Ok(super::block_on(client.call(method, params))??)
 }
 
 fn hash() -> Result<(), Failure> {

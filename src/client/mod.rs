@@ -53,18 +53,14 @@ pub enum ClientError {
     NoServer {
         /// The data directory.
         dir: PathBuf,
-        /// What the connection said.
-        #[source]
-        source: reqwest::Error,
     },
     /// The address does not answer.
-    #[error("{at} does not answer: check the address, and that plimsoll runs there")]
+    #[error("{at} does not answer ({cause}): check the address, and that plimsoll runs there")]
     Unreachable {
         /// The address.
         at: String,
         /// What the connection said.
-        #[source]
-        source: reqwest::Error,
+        cause: String,
     },
     /// The address, the token or the certificates cannot be used.
     #[error("{0}")]
@@ -204,15 +200,23 @@ impl Client {
         Err(ClientError::Status { status, message: refusal(&body) })
     }
 
-    fn failed(&self, source: reqwest::Error) -> ClientError {
+    fn failed(&self, error: reqwest::Error) -> ClientError {
+        let cause = root_cause(&error);
         match &self.target {
-            Target::DataDir(dir) if source.is_connect() => ClientError::NoServer { dir: dir.clone(), source },
-            Target::DataDir(dir) => ClientError::Unreachable { at: dir.display().to_string(), source },
-            Target::Url { base, .. } => {
-                ClientError::Unreachable { at: base.clone(), source: source.without_url() }
-            }
+            Target::DataDir(dir) if error.is_connect() => ClientError::NoServer { dir: dir.clone() },
+            Target::DataDir(dir) => ClientError::Unreachable { at: dir.display().to_string(), cause },
+            Target::Url { base, .. } => ClientError::Unreachable { at: base.clone(), cause },
         }
     }
+}
+
+/// The innermost cause: the layers above it only name themselves.
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
 }
 
 fn base_address(text: &str) -> Result<String, ClientError> {

@@ -45,3 +45,29 @@ fn every_shell_gets_a_completion_script() {
         assert!(script.contains("plimsoll") && script.contains("completions"), "{shell}");
     }
 }
+
+#[test]
+fn without_a_server_every_asking_command_says_what_to_do_and_ends_with_5() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    for command in [&["send", "echo", "hello"][..], &["events"], &["token", "list"]] {
+        let run = plimsoll().args(command).arg("--data-dir").arg(dir.path()).assert().code(5);
+        let said = String::from_utf8_lossy(&run.get_output().stderr).into_owned();
+        assert!(
+            said.contains("plimsoll serve") && said.contains(&dir.path().display().to_string()),
+            "{said}"
+        );
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
+    let closed =
+        std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
+    let run = plimsoll().args(["send", "echo", "hello", "--server", &format!("http://{closed}")]).assert();
+    let run = run.code(5);
+    let said = String::from_utf8_lossy(&run.get_output().stderr).into_owned();
+    assert!(said.contains(&closed.to_string()) && said.contains("refused"), "{said}");
+}
+
+#[test]
+fn a_healthcheck_without_a_server_ends_with_1() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    plimsoll().arg("healthcheck").arg("--data-dir").arg(dir.path()).assert().code(1);
+}
