@@ -91,6 +91,7 @@ pub fn providers(seed: u64) -> BTreeMap<String, ProviderConfig> {
             latency: Period(Duration::from_millis(member.latency_ms)),
             failure_rate: member.failure_rate,
             tool_rate: member.tool_rate,
+            tool_failure_rate: 0.1,
             seed: seed.wrapping_add(index),
         };
         (member.name.to_owned(), ProviderConfig::Echo(echo))

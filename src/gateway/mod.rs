@@ -3,13 +3,25 @@
 //! Sessions, lanes, the run loop, cancellation and deadlines. It does not know who the callers are (`api`
 //! authenticates) nor how a model is called (`provider`). Start at [`Gateway`].
 
+mod active;
+mod cancel;
 mod config;
 mod error;
+mod floor;
+mod lane;
 pub mod metrics;
+mod record;
 mod request;
+mod run;
+mod service;
+mod session;
 
+pub use active::{ActiveRequest, ActiveTools, RequestState, RunningTool};
 pub use config::{AgentConfig, Config};
 pub use error::Rejection;
+pub use record::{Outcome, REQUEST_FINISHED, REQUEST_FINISHED_VERSION, RequestFinished, ToolCounts};
 pub use request::{
     Accepted, AgentEvent, Answer, Caller, Channel, OnDisconnect, SendRequest, Timings, ToolSummary, Usage,
 };
+pub use service::{AgentSummary, Gateway, GatewayParts, UnknownProvider};
+pub use session::SessionSummary;

@@ -72,8 +72,8 @@ pub struct Accepted {
     pub request_id: RequestId,
     /// Its conversation.
     pub session: SessionId,
-    /// What happens on the way. Bounded: a reader that is slow makes the provider wait; one that is dropped is not
-    /// waited for.
+    /// What happens on the way. Bounded: a reader that is slow makes the provider wait, so whoever does not want
+    /// events drops this at once; then nobody waits for it.
     pub events: mpsc::Receiver<AgentEvent>,
     /// How it ended. Dropping it means that the caller went away.
     pub outcome: oneshot::Receiver<Result<Answer, Rejection>>,
@@ -104,7 +104,7 @@ pub enum AgentEvent {
     Tool {
         /// The tool's name.
         name: String,
-        /// `running`, `done` or `failed`.
+        /// `running`, `done`, `failed`, or `requested` where the model asked for a tool that nobody here runs.
         state: &'static str,
     },
     /// The provider is asked again.
@@ -151,8 +151,8 @@ pub struct Answer {
 pub struct ToolSummary {
     /// The tool's name.
     pub name: String,
-    /// Whether it succeeded.
-    pub ok: bool,
+    /// Whether it succeeded; `null` where the model asked for a tool that nobody here runs.
+    pub ok: Option<bool>,
 }
 
 /// Tokens of a request; `null` where the provider does not say, never 0.

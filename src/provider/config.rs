@@ -25,13 +25,21 @@ pub struct EchoConfig {
     pub failure_rate: f64,
     /// The share of answers that call a tool, 0.0 to 1.0.
     pub tool_rate: f64,
+    /// The share of those tools that fail, 0.0 to 1.0.
+    pub tool_failure_rate: f64,
     /// Where its choices begin.
     pub seed: u64,
 }
 
 impl Default for EchoConfig {
     fn default() -> Self {
-        Self { latency: Period::from_millis(0), failure_rate: 0.0, tool_rate: 0.0, seed: 1 }
+        Self {
+            latency: Period::from_millis(0),
+            failure_rate: 0.0,
+            tool_rate: 0.0,
+            tool_failure_rate: 0.0,
+            seed: 1,
+        }
     }
 }
 

@@ -2,6 +2,169 @@
 //!
 //! A provider knows one wire protocol and nothing of lanes, sessions or who asked. Start at [`Provider`].
 
+mod call;
 mod config;
+mod echo;
+mod error;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
+use serde::Serialize;
+use tracing::Span;
+
+use crate::clock::Clock;
+use crate::ids::{AgentId, RequestId, SessionId, TraceId};
 
 pub use config::{Config, EchoConfig, OpenAiConfig, Price};
+pub use error::ProviderError;
+
+/// Makes answers.
+pub trait Provider: Send + Sync {
+    /// Its kind, as in the configuration.
+    fn kind(&self) -> &'static str;
+
+    /// Answers one message. Nothing happens before the stream is polled; dropping it cancels the call and records it
+    /// as cancelled. The stream ends after [`ProviderEvent::End`].
+    fn send(&self, turn: Turn) -> BoxStream<'static, ProviderEvent>;
+
+    /// Looks whether it would answer, without asking for an answer; says in a few words what it found.
+    ///
+    /// # Errors
+    /// [`ProviderError`], in words for an operator.
+    fn check(&self) -> BoxFuture<'_, Result<String, ProviderError>>;
+}
+
+/// What a provider needs to answer one message.
+#[derive(Debug, Clone)]
+pub struct Turn {
+    /// Who answers.
+    pub agent: AgentId,
+    /// The conversation.
+    pub session: SessionId,
+    /// The request.
+    pub request_id: RequestId,
+    /// The trace of the request.
+    pub trace_id: TraceId,
+    /// The span that model calls and tool calls stand in.
+    pub span: Span,
+    /// The model to ask for, where the agent names one.
+    pub model: Option<String>,
+    /// Instructions that come before the conversation.
+    pub system: Option<String>,
+    /// What was said before, oldest first.
+    pub history: Vec<Message>,
+    /// What is said now.
+    pub message: Arc<str>,
+    /// How long the answer may take; nothing is tried again that could not end before.
+    pub remaining: Duration,
+}
+
+/// One message of a conversation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Message {
+    /// Who said it.
+    pub role: Speaker,
+    /// What was said.
+    pub text: Arc<str>,
+}
+
+/// Who said something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Speaker {
+    /// The caller.
+    User,
+    /// The agent.
+    Assistant,
+}
+
+/// What happens while an answer is made, in this order.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ProviderEvent {
+    /// A piece of the answer; not empty.
+    Delta(String),
+    /// The agent began to use a tool.
+    ToolStart {
+        /// Pairs it with its end.
+        id: String,
+        /// The tool's name.
+        name: String,
+    },
+    /// A tool ended.
+    ToolEnd {
+        /// The id it started with.
+        id: String,
+        /// The tool's name.
+        name: String,
+        /// Why it failed, if it did.
+        error: Option<String>,
+    },
+    /// The model asked for a tool that nobody here runs; the answer says so.
+    ToolRequested {
+        /// The tool's name.
+        name: String,
+    },
+    /// It will be tried again.
+    Retry {
+        /// From 1.
+        attempt: u32,
+        /// How long from now.
+        after: Duration,
+        /// What went wrong, for the caller.
+        cause: String,
+    },
+    /// A model call ended, well or not. It is recorded already.
+    ModelCall(CallSummary),
+    /// The answer is complete, or will not be.
+    End(Result<(), ProviderError>),
+}
+
+/// What one model call used.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct CallSummary {
+    /// Tokens read, cache included; `None` where the provider does not say.
+    pub input_tokens: Option<u64>,
+    /// Tokens written; `None` where the provider does not say.
+    pub output_tokens: Option<u64>,
+    /// US dollars; `None` where tokens or prices are not known.
+    pub cost_usd: Option<f64>,
+}
+
+/// What all providers share.
+#[derive(Clone)]
+pub struct ProviderDeps {
+    /// US dollars per million tokens, by model.
+    pub prices: Arc<BTreeMap<String, Price>>,
+    /// Measures model calls.
+    pub clock: Clock,
+}
+
+/// Why a provider cannot be made from its configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// Its kind is not there yet.
+    #[error("provider {name}: {problem}")]
+    Invalid {
+        /// Its key under `providers:`.
+        name: String,
+        /// What is wrong and what would be right.
+        problem: String,
+    },
+}
+
+/// Makes the provider of one entry under `providers:`.
+///
+/// # Errors
+/// [`BuildError`] when a file it names cannot be read, or its address is none.
+pub fn build(name: &str, config: &Config, deps: &ProviderDeps) -> Result<Arc<dyn Provider>, BuildError> {
+    match config {
+        Config::Echo(echo) => Ok(Arc::new(echo::Echo::new(echo.clone(), deps.clone()))),
+        Config::OpenAi(_) => {
+            Err(BuildError::Invalid { name: name.to_owned(), problem: "is not there yet".to_owned() })
+        }
+    }
+}

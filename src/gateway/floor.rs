@@ -1,0 +1,155 @@
+//! The floor: lanes and the table of what is under way, under one lock.
+//!
+//! It wakes the tasks whose turn has come. A [`Slot`] is a place on it: dropped, on whatever way out, it frees the lane
+//! at once and gives the turn to the next.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::active::Active;
+use super::lane::{Full, LaneKey, LaneLimits, Lanes, Ticket};
+use super::{ActiveRequest, Rejection};
+use crate::clock::Clock;
+use crate::ids::{AgentId, RequestId};
+
+/// See the module. A std mutex suffices: every hold is a few map operations.
+pub(super) struct Floor {
+    state: Mutex<State>,
+    clock: Clock,
+}
+
+struct State {
+    lanes: Lanes,
+    wakers: HashMap<Ticket, oneshot::Sender<()>>,
+    active: HashMap<RequestId, Arc<Active>>,
+    open: bool,
+}
+
+/// A request that got onto the floor.
+pub(super) struct Admitted {
+    /// Its place.
+    pub(super) slot: Slot,
+    /// How many of its lane stand before it.
+    pub(super) ahead: usize,
+    /// Answers when its turn has come.
+    pub(super) turn: oneshot::Receiver<()>,
+}
+
+/// How full the floor is, at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Load {
+    pub(super) active: usize,
+    pub(super) queued: usize,
+    pub(super) lanes: usize,
+    pub(super) oldest: Duration,
+}
+
+impl Floor {
+    pub(super) fn new(limits: LaneLimits, caps: &[(AgentId, usize)], clock: Clock) -> Arc<Self> {
+        let mut lanes = Lanes::new(limits);
+        caps.iter().for_each(|(agent, cap)| lanes.cap_agent(agent, *cap));
+        let state = State { lanes, wakers: HashMap::new(), active: HashMap::new(), open: true };
+        Arc::new(Self { state: Mutex::new(state), clock })
+    }
+
+    /// Puts a request into its lane.
+    ///
+    /// # Errors
+    /// [`Rejection::ShuttingDown`], [`Rejection::DuplicateRequest`], [`Rejection::LaneFull`],
+    /// [`Rejection::GatewayFull`]; nothing has changed then.
+    pub(super) fn admit(self: &Arc<Self>, active: &Arc<Active>) -> Result<Admitted, Rejection> {
+        let now = self.clock.elapsed();
+        let mut state = self.state();
+        if !state.open {
+            return Err(Rejection::ShuttingDown);
+        }
+        if state.active.contains_key(&active.id) {
+            return Err(Rejection::DuplicateRequest { request_id: active.id.clone() });
+        }
+        let key = LaneKey { agent: active.agent.clone(), session: active.session.clone() };
+        let queued = state.lanes.enqueue(key, now).map_err(|full| match full {
+            Full::Lane { depth, retry_after } => Rejection::LaneFull { depth, retry_after },
+            Full::Gateway { queued, retry_after } => Rejection::GatewayFull { queued, retry_after },
+        })?;
+        let (waker, turn) = oneshot::channel();
+        state.wakers.insert(queued.ticket, waker);
+        state.active.insert(active.id.clone(), Arc::clone(active));
+        state.give_turns(now);
+        let slot = Slot { floor: Arc::clone(self), ticket: queued.ticket, request: active.id.clone() };
+        Ok(Admitted { slot, ahead: queued.ahead, turn })
+    }
+
+    /// The request of this id, if it is under way.
+    pub(super) fn find(&self, id: &RequestId) -> Option<Arc<Active>> {
+        self.state().active.get(id).cloned()
+    }
+
+    /// All that is under way, the oldest first.
+    pub(super) fn list(&self) -> Vec<ActiveRequest> {
+        let all: Vec<_> = self.state().active.values().cloned().collect();
+        let mut shown: Vec<_> = all.iter().map(|active| active.show(&self.clock)).collect();
+        shown.sort_by(|a, b| (a.started_at, &a.id).cmp(&(b.started_at, &b.id)));
+        shown
+    }
+
+    pub(super) fn load(&self) -> Load {
+        let now = self.clock.elapsed();
+        let state = self.state();
+        Load {
+            active: state.active.len(),
+            queued: state.lanes.queued(),
+            lanes: state.lanes.lanes(),
+            oldest: state.lanes.oldest_age(now),
+        }
+    }
+
+    /// Admits nobody from now on.
+    pub(super) fn close(&self) {
+        self.state().open = false;
+    }
+
+    /// Cancels all that is under way.
+    pub(super) fn cancel_all(&self, reason: &'static str) {
+        let all: Vec<_> = self.state().active.values().cloned().collect();
+        all.iter().for_each(|active| active.cancel.raise(reason));
+    }
+
+    fn leave(&self, ticket: Ticket, request: &RequestId) {
+        let now = self.clock.elapsed();
+        let mut state = self.state();
+        state.wakers.remove(&ticket);
+        state.active.remove(request);
+        state.lanes.leave(ticket, now);
+        state.give_turns(now);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn give_turns(&mut self, now: Duration) {
+        while let Some(ticket) = self.lanes.start_next(now) {
+            let waker = self.wakers.remove(&ticket).expect("whoever waits in a lane has a waker");
+            // Whoever is gone already leaves the lane through the drop of its slot.
+            let _ = waker.send(());
+        }
+    }
+}
+
+/// A place on the floor.
+pub(super) struct Slot {
+    floor: Arc<Floor>,
+    ticket: Ticket,
+    request: RequestId,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.floor.leave(self.ticket, &self.request);
+    }
+}

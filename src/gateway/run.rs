@@ -1,0 +1,389 @@
+//! One request on its way: its turn, its provider, its end. One task each.
+//!
+//! [`run`] is the only way out: whatever ends the request (its answer, a failure, a panic, its deadline, whoever cancels
+//! it, its caller going away) comes back to it, is recorded once, frees the lane, and is answered.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{FutureExt as _, StreamExt as _};
+use tokio::sync::{mpsc, oneshot};
+use tracing::Span;
+
+use super::active::{Active, RequestState, RunningTool};
+use super::floor::Slot;
+use super::lane::LaneKey;
+use super::record::{Finished, Outcome, RequestFinished, ToolCounts};
+use super::service::{Agent, Inner};
+use super::{AgentEvent, Answer, OnDisconnect, Rejection, Timings, ToolSummary, Usage};
+use crate::ids::TraceId;
+use crate::journal::Actor;
+use crate::limits::{ANSWER_BYTES_MAX, FINAL_EVENT_WAIT, TOOLS_PER_REQUEST_MAX};
+use crate::provider::{CallSummary, Message, ProviderError, ProviderEvent, Speaker, Turn};
+
+/// A request that was admitted.
+pub(super) struct Job {
+    pub(super) inner: Arc<Inner>,
+    pub(super) agent: Arc<Agent>,
+    pub(super) active: Arc<Active>,
+    pub(super) slot: Slot,
+    pub(super) ahead: usize,
+    pub(super) turn: oneshot::Receiver<()>,
+    pub(super) message: Arc<str>,
+    pub(super) deadline: Duration,
+    pub(super) on_disconnect: OnDisconnect,
+    pub(super) actor: Actor,
+    pub(super) trace_id: TraceId,
+    pub(super) span: Span,
+    pub(super) events: mpsc::Sender<AgentEvent>,
+    pub(super) outcome: oneshot::Sender<Result<Answer, Rejection>>,
+    pub(super) presence: Presence,
+}
+
+/// Counts a request as active and its session as in use, until it is dropped.
+pub(super) struct Presence {
+    pub(super) inner: Arc<Inner>,
+    pub(super) agent: Arc<Agent>,
+    pub(super) key: LaneKey,
+    /// What the conversation gains by the request.
+    pub(super) said: Option<[Message; 2]>,
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        self.agent.metrics.active.decrement(1.0);
+        self.inner.sessions().leave(&self.key, self.said.take(), self.inner.clock.elapsed());
+    }
+}
+
+/// What has come together so far.
+#[derive(Default)]
+struct Transcript {
+    text: String,
+    tools: Vec<ToolSummary>,
+    tool_counts: ToolCounts,
+    running: Vec<ToolAtWork>,
+    calls: Vec<CallSummary>,
+    queued: Option<Duration>,
+    called: Option<Duration>,
+    first_token: Option<Duration>,
+}
+
+struct ToolAtWork {
+    id: String,
+    _span: Span,
+}
+
+/// Why a request stopped before its time.
+enum Stop {
+    Provider(ProviderError),
+    Deadline,
+    Cancelled(&'static str),
+}
+
+/// Takes a request to its end.
+pub(super) async fn run(mut job: Job) {
+    let mut transcript = Transcript::default();
+    let stopped = until_stopped(&mut job, &mut transcript).await;
+    let Job {
+        inner,
+        agent,
+        active,
+        slot,
+        deadline,
+        actor,
+        trace_id,
+        span,
+        events,
+        outcome,
+        mut presence,
+        ..
+    } = job;
+    let total = inner.clock.elapsed().saturating_sub(active.accepted);
+    let text = std::mem::take(&mut transcript.text);
+    let timings = transcript.timings(total);
+    let ended = match stopped {
+        Ok(()) => Ok(text),
+        Err(stop) => Err(stop.rejection(text, deadline)),
+    };
+    transcript.running.clear();
+    let facts = RequestFinished {
+        request_id: active.id.clone(),
+        agent: active.agent.clone(),
+        session: active.session.clone(),
+        channel: active.channel,
+        outcome: Outcome::of(ended.as_ref().map(drop)),
+        code: ended.as_ref().err().map(Rejection::code),
+        timings,
+        tokens: transcript.usage(),
+        cost_usd: transcript.cost_usd(),
+        model_calls: u64::try_from(transcript.calls.len()).unwrap_or(u64::MAX),
+        tools: transcript.tool_counts,
+    };
+    let usage = facts.tokens;
+    if let Ok(text) = &ended {
+        let message = Message { role: Speaker::User, text: job.message };
+        presence.said = Some([message, Message { role: Speaker::Assistant, text: text.as_str().into() }]);
+    }
+    let rejection = ended.as_ref().err();
+    inner
+        .recorder
+        .finished(&agent.metrics, Finished { facts, actor, trace_id, span: &span, rejection, total });
+    drop((presence, slot, span));
+    let result = ended.map(|text| Answer {
+        request_id: active.id.clone(),
+        session: active.session.clone(),
+        text,
+        tool_calls: transcript.tools,
+        usage,
+        timings,
+    });
+    answer(result, events, outcome).await;
+}
+
+/// The last event, then the result. The lane is free already; a reader that is slow is waited for a little.
+async fn answer(
+    result: Result<Answer, Rejection>,
+    events: mpsc::Sender<AgentEvent>,
+    outcome: oneshot::Sender<Result<Answer, Rejection>>,
+) {
+    let last = match &result {
+        Ok(_) => AgentEvent::End,
+        Err(rejection) => AgentEvent::Error { code: rejection.code(), message: rejection.to_string() },
+    };
+    if events.try_send(last.clone()).is_err() && !events.is_closed() {
+        // What is too slow even for this finds out by the end of the events and by the result.
+        let _ = tokio::time::timeout(FINAL_EVENT_WAIT, events.send(last)).await;
+    }
+    drop(events);
+    // Whoever went away does not want the result.
+    let _ = outcome.send(result);
+}
+
+/// Serves the request until it ends by itself or is stopped. Dropping what serves it stops the provider.
+async fn until_stopped(job: &mut Job, transcript: &mut Transcript) -> Result<(), Stop> {
+    let active = Arc::clone(&job.active);
+    let deadline = tokio::time::sleep(job.deadline);
+    let gone = caller_gone(&mut job.outcome, job.on_disconnect);
+    let serving = Serving {
+        inner: &job.inner,
+        agent: &job.agent,
+        active: &job.active,
+        message: &job.message,
+        deadline: job.deadline,
+        trace_id: job.trace_id,
+        span: &job.span,
+        events: &job.events,
+        transcript,
+    };
+    let served = AssertUnwindSafe(serving.serve(job.ahead, &mut job.turn)).catch_unwind();
+    tokio::select! {
+        biased;
+        reason = active.cancel.raised() => Err(Stop::Cancelled(reason)),
+        () = gone => Err(Stop::Cancelled("the caller went away")),
+        () = deadline => Err(Stop::Deadline),
+        served = served => match served {
+            Ok(result) => result.map_err(Stop::Provider),
+            Err(_panic) => Err(Stop::Provider(ProviderError::Bug)),
+        },
+    }
+}
+
+async fn caller_gone(outcome: &mut oneshot::Sender<Result<Answer, Rejection>>, on_disconnect: OnDisconnect) {
+    match on_disconnect {
+        OnDisconnect::Cancel => outcome.closed().await,
+        OnDisconnect::Finish => std::future::pending().await,
+    }
+}
+
+/// What serving borrows from the job.
+struct Serving<'a> {
+    inner: &'a Arc<Inner>,
+    agent: &'a Arc<Agent>,
+    active: &'a Arc<Active>,
+    message: &'a Arc<str>,
+    deadline: Duration,
+    trace_id: TraceId,
+    span: &'a Span,
+    events: &'a mpsc::Sender<AgentEvent>,
+    transcript: &'a mut Transcript,
+}
+
+impl Serving<'_> {
+    async fn serve(mut self, ahead: usize, turn: &mut oneshot::Receiver<()>) -> Result<(), ProviderError> {
+        self.emit(AgentEvent::Queued { ahead }).await;
+        let wait = tracing::info_span!(parent: self.span, "lane.wait");
+        // A turn is always given: the floor drops a waker only after the slot, and the slot is ours.
+        let _ = turn.await;
+        drop(wait);
+        self.transcript.queued = Some(self.since_accepted());
+        self.inner.metrics.lane_wait.record(self.since_accepted().as_secs_f64());
+        self.active.progress().state = RequestState::Running;
+        self.emit(AgentEvent::Start { timestamp: self.inner.clock.now() }).await;
+        let invoke = tracing::info_span!(
+            parent: self.span,
+            "invoke_agent",
+            otel.name = %format_args!("invoke_agent {}", self.active.agent),
+            otel.kind = "internal",
+            gen_ai.operation.name = "invoke_agent",
+            gen_ai.agent.name = %self.active.agent,
+            gen_ai.conversation.id = %self.active.session,
+        );
+        self.transcript.called = Some(self.inner.clock.elapsed());
+        let mut stream = self.agent.provider.send(self.turn(&invoke));
+        while let Some(event) = stream.next().await {
+            if let ProviderEvent::End(result) = event {
+                return result;
+            }
+            self.take(event, &invoke).await?;
+        }
+        Err(ProviderError::Cut)
+    }
+
+    fn turn(&self, invoke: &Span) -> Turn {
+        let key = LaneKey { agent: self.active.agent.clone(), session: self.active.session.clone() };
+        Turn {
+            agent: self.active.agent.clone(),
+            session: self.active.session.clone(),
+            request_id: self.active.id.clone(),
+            trace_id: self.trace_id,
+            span: invoke.clone(),
+            model: self.agent.config.model.clone(),
+            system: self.agent.config.system.clone(),
+            history: self.inner.sessions().history(&key).unwrap_or_default(),
+            message: Arc::clone(self.message),
+            remaining: self.deadline.saturating_sub(self.since_accepted()),
+        }
+    }
+
+    async fn take(&mut self, event: ProviderEvent, invoke: &Span) -> Result<(), ProviderError> {
+        match event {
+            ProviderEvent::Delta(text) => self.take_text(text).await?,
+            ProviderEvent::ToolStart { id, name } => self.tool_started(id, name, invoke).await,
+            ProviderEvent::ToolEnd { id, name, error } => self.tool_ended(&id, name, error).await,
+            ProviderEvent::ToolRequested { name } => {
+                self.transcript.list_tool(ToolSummary { name: name.clone(), ok: None });
+                self.emit(AgentEvent::Tool { name, state: "requested" }).await;
+            }
+            ProviderEvent::Retry { attempt, after, cause } => {
+                let after_ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+                self.emit(AgentEvent::Retry { attempt, after_ms, cause }).await;
+            }
+            ProviderEvent::ModelCall(summary) => self.transcript.calls.push(summary),
+            ProviderEvent::End(_) => {}
+        }
+        Ok(())
+    }
+
+    async fn take_text(&mut self, text: String) -> Result<(), ProviderError> {
+        if self.transcript.first_token.is_none() {
+            let called = self.transcript.called.unwrap_or_default();
+            self.transcript.first_token = Some(self.inner.clock.elapsed().saturating_sub(called));
+        }
+        if self.transcript.text.len() + text.len() > ANSWER_BYTES_MAX {
+            return Err(ProviderError::TooLarge { bytes_max: ANSWER_BYTES_MAX });
+        }
+        self.transcript.text.push_str(&text);
+        self.emit(AgentEvent::Delta { text }).await;
+        Ok(())
+    }
+
+    async fn tool_started(&mut self, id: String, name: String, invoke: &Span) {
+        let span = tracing::info_span!(
+            parent: invoke,
+            "execute_tool",
+            otel.name = %format_args!("execute_tool {name}"),
+            otel.kind = "internal",
+            gen_ai.operation.name = "execute_tool",
+            gen_ai.tool.name = %name,
+            error.type = tracing::field::Empty,
+        );
+        let tool = RunningTool { name: name.clone(), started_at: self.inner.clock.now() };
+        self.active.progress().tools.running.push(tool);
+        self.transcript.running.push(ToolAtWork { id, _span: span });
+        self.emit(AgentEvent::Tool { name, state: "running" }).await;
+    }
+
+    async fn tool_ended(&mut self, id: &str, name: String, error: Option<String>) {
+        let at_work = self.transcript.running.iter().position(|tool| tool.id == id);
+        let _tool = at_work.map(|index| self.transcript.running.swap_remove(index));
+        {
+            let mut progress = self.active.progress();
+            if let Some(index) = progress.tools.running.iter().position(|tool| tool.name == name) {
+                progress.tools.running.remove(index);
+            }
+            match error {
+                None => progress.tools.done += 1,
+                Some(_) => progress.tools.failed += 1,
+            }
+        }
+        let counts = &mut self.transcript.tool_counts;
+        match error {
+            None => counts.done += 1,
+            Some(_) => counts.failed += 1,
+        }
+        self.transcript.list_tool(ToolSummary { name: name.clone(), ok: Some(error.is_none()) });
+        let state = if error.is_none() { "done" } else { "failed" };
+        self.emit(AgentEvent::Tool { name, state }).await;
+    }
+
+    /// Passes an event on. A reader that is slow is waited for, up to the deadline; one that is gone is not.
+    async fn emit(&self, event: AgentEvent) {
+        let _ = self.events.send(event).await;
+    }
+
+    fn since_accepted(&self) -> Duration {
+        self.inner.clock.elapsed().saturating_sub(self.active.accepted)
+    }
+}
+
+impl Transcript {
+    fn list_tool(&mut self, tool: ToolSummary) {
+        if self.tools.len() < TOOLS_PER_REQUEST_MAX {
+            self.tools.push(tool);
+        }
+    }
+
+    fn timings(&self, total: Duration) -> Timings {
+        let ms = |duration: Duration| duration.as_secs_f64() * 1e3;
+        Timings {
+            queued_ms: ms(self.queued.unwrap_or(total)),
+            start_ms: None,
+            first_token_ms: self.first_token.map(ms),
+            total_ms: ms(total),
+        }
+    }
+
+    /// The sum over all calls; `None` as soon as one of them does not say.
+    fn usage(&self) -> Usage {
+        Usage {
+            input_tokens: sum(self.calls.iter().map(|call| call.input_tokens)),
+            output_tokens: sum(self.calls.iter().map(|call| call.output_tokens)),
+        }
+    }
+
+    fn cost_usd(&self) -> Option<f64> {
+        sum(self.calls.iter().map(|call| call.cost_usd))
+    }
+}
+
+/// The sum of what is all known; `None` for nothing at all.
+fn sum<N: std::iter::Sum<N>>(values: impl ExactSizeIterator<Item = Option<N>>) -> Option<N> {
+    if values.len() == 0 { None } else { values.sum() }
+}
+
+impl Stop {
+    fn rejection(self, partial: String, deadline: Duration) -> Rejection {
+        match self {
+            Self::Provider(error) => {
+                Rejection::Provider { retry_after: error.retry_after(), cause: error.to_string(), partial }
+            }
+            Self::Deadline => {
+                let deadline_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
+                Rejection::Deadline { deadline_ms, partial }
+            }
+            Self::Cancelled(reason) => Rejection::Cancelled { reason, partial },
+        }
+    }
+}

@@ -1,0 +1,329 @@
+//! The gateway itself: what the API calls.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::task::TaskTracker;
+use tracing::Span;
+
+use super::active::{Active, ActiveRequest};
+use super::floor::Floor;
+use super::lane::{LaneKey, LaneLimits};
+use super::metrics::{AgentMetrics, Metrics};
+use super::record::Recorder;
+use super::run::{self, Job, Presence};
+use super::session::{SessionLimits, SessionSummary, Sessions};
+use super::{Accepted, AgentConfig, Caller, Config, Rejection, SendRequest};
+use crate::clock::Clock;
+use crate::ids::{AgentId, RequestId, SessionId, TraceId};
+use crate::journal::{Actor, Journal};
+use crate::limits::{DEADLINE_MAX, REQUEST_EVENTS_MAX};
+use crate::provider::{Message, Provider};
+use crate::telemetry::Registry;
+
+/// What a gateway is made of.
+pub struct GatewayParts {
+    /// `gateway:`.
+    pub config: Config,
+    /// `agents:`.
+    pub agents: BTreeMap<AgentId, AgentConfig>,
+    /// The providers that agents name.
+    pub providers: BTreeMap<String, Arc<dyn Provider>>,
+    /// Where finished requests are recorded.
+    pub journal: Arc<dyn Journal>,
+    /// Makes the metric handles.
+    pub registry: Registry,
+    /// Measures.
+    pub clock: Clock,
+}
+
+/// Why a gateway cannot be made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("agent {agent} names the provider `{provider}`, which is not configured")]
+pub struct UnknownProvider {
+    /// The agent.
+    pub agent: AgentId,
+    /// What it names.
+    pub provider: String,
+}
+
+/// Takes messages in and gives answers out. Cheap to clone.
+#[derive(Clone)]
+pub struct Gateway {
+    inner: Arc<Inner>,
+}
+
+/// What all requests share.
+pub(super) struct Inner {
+    config: Config,
+    agents: BTreeMap<AgentId, Arc<Agent>>,
+    floor: Arc<Floor>,
+    /// A std mutex suffices: every hold is a few map operations.
+    sessions: Mutex<Sessions>,
+    tasks: TaskTracker,
+    pub(super) metrics: Metrics,
+    pub(super) recorder: Recorder,
+    pub(super) clock: Clock,
+}
+
+/// An agent and what belongs to it.
+pub(super) struct Agent {
+    pub(super) config: AgentConfig,
+    pub(super) provider: Arc<dyn Provider>,
+    pub(super) metrics: AgentMetrics,
+}
+
+/// One entry of `agent.list`.
+#[derive(Debug, Clone, PartialEq, Serialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AgentSummary {
+    /// The agent.
+    pub id: AgentId,
+    /// The kind of its provider.
+    pub provider: String,
+    /// The model it asks for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// What it is for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
+    /// Requests of it that may run at once; absent where only the gateway's own cap holds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_concurrent: Option<usize>,
+    /// Tools it is known to have.
+    pub tools: Vec<String>,
+}
+
+impl Inner {
+    pub(super) fn sessions(&self) -> MutexGuard<'_, Sessions> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Gateway {
+    /// A gateway that is open at once.
+    ///
+    /// # Errors
+    /// [`UnknownProvider`] when an agent names a provider that is not among the parts.
+    pub fn new(parts: GatewayParts) -> Result<Self, UnknownProvider> {
+        let GatewayParts { config, agents, providers, journal, registry, clock } = parts;
+        let metrics = Metrics::new(&registry);
+        let mut made = BTreeMap::new();
+        let mut caps = Vec::new();
+        for (id, agent) in agents {
+            let unknown = || UnknownProvider { agent: id.clone(), provider: agent.provider.clone() };
+            let provider = Arc::clone(providers.get(&agent.provider).ok_or_else(unknown)?);
+            caps.extend(agent.max_concurrent.map(|cap| (id.clone(), cap)));
+            let metrics = metrics.of_agent(&id);
+            made.insert(id, Arc::new(Agent { config: agent, provider, metrics }));
+        }
+        let limits = LaneLimits {
+            running_max: config.running_max,
+            queued_max: config.queued_max,
+            lane_depth_max: config.lane_depth_max,
+        };
+        let inner = Inner {
+            agents: made,
+            floor: Floor::new(limits, &caps, clock.clone()),
+            sessions: Mutex::new(Sessions::new(session_limits(&config))),
+            tasks: TaskTracker::new(),
+            metrics,
+            recorder: Recorder::new(journal),
+            clock,
+            config,
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Puts a message into its lane and answers at once; must be called on the runtime. What happens to it is told
+    /// through [`Accepted`].
+    ///
+    /// # Errors
+    /// [`Rejection`]: what was refused here left no trace but in the caller's answer.
+    pub fn send(&self, caller: Caller, request: SendRequest) -> Result<Accepted, Rejection> {
+        let inner = &self.inner;
+        let agent = inner
+            .agents
+            .get(&request.agent)
+            .ok_or_else(|| Rejection::UnknownAgent { agent: request.agent.clone() })?;
+        self.check(&request)?;
+        let Caller { actor, channel, trace } = caller;
+        let SendRequest { agent: agent_id, message, session, request_id, deadline, on_disconnect } = request;
+        let now = inner.clock.now();
+        let active = Arc::new(Active {
+            id: request_id.unwrap_or_else(|| RequestId::generate(now, rand::random())),
+            session: session.unwrap_or_else(|| default_session(&actor)),
+            agent: agent_id,
+            channel,
+            accepted_at: now,
+            accepted: inner.clock.elapsed(),
+            cancel: Default::default(),
+            progress: Default::default(),
+        });
+        let admitted = inner.floor.admit(&active)?;
+        let presence = Presence::enter(inner, agent, &active);
+        let (events_tx, events) = mpsc::channel(REQUEST_EVENTS_MAX);
+        let (outcome_tx, outcome) = oneshot::channel();
+        let accepted =
+            Accepted { request_id: active.id.clone(), session: active.session.clone(), events, outcome };
+        let deadline = deadline.or(agent.config.deadline.map(|p| p.0)).unwrap_or(inner.config.deadline.0);
+        let trace_id = trace.map(|t| t.trace_id).unwrap_or_else(random_trace_id);
+        let job = Job {
+            inner: Arc::clone(inner),
+            agent: Arc::clone(agent),
+            slot: admitted.slot,
+            ahead: admitted.ahead,
+            turn: admitted.turn,
+            message: message.into(),
+            deadline,
+            on_disconnect,
+            actor,
+            trace_id,
+            span: send_span(&active),
+            events: events_tx,
+            outcome: outcome_tx,
+            presence,
+            active,
+        };
+        inner.tasks.spawn(run::run(job));
+        Ok(accepted)
+    }
+
+    /// Cancels a request; whether it was under way.
+    pub fn cancel(&self, request: &RequestId, reason: &'static str) -> bool {
+        let found = self.inner.floor.find(request);
+        found.iter().for_each(|active| active.cancel.raise(reason));
+        found.is_some()
+    }
+
+    /// Every agent, by id.
+    #[must_use]
+    pub fn agents(&self) -> Vec<AgentSummary> {
+        let show = |(id, agent): (&AgentId, &Arc<Agent>)| AgentSummary {
+            id: id.clone(),
+            provider: agent.provider.kind().to_owned(),
+            model: agent.config.model.clone(),
+            role: agent.config.role.clone(),
+            max_concurrent: agent.config.max_concurrent,
+            tools: agent.config.tools.clone(),
+        };
+        self.inner.agents.iter().map(show).collect()
+    }
+
+    /// Every session that is kept.
+    #[must_use]
+    pub fn sessions(&self) -> Vec<SessionSummary> {
+        self.inner.sessions().list(self.inner.clock.elapsed())
+    }
+
+    /// What was said in a session, oldest first.
+    ///
+    /// # Errors
+    /// [`Rejection::UnknownAgent`], or [`Rejection::NotFound`] for a session that is not kept (any more).
+    pub fn history(&self, agent: &AgentId, session: &SessionId) -> Result<Vec<Message>, Rejection> {
+        let key = self.session_key(agent, session)?;
+        self.inner.sessions().history(&key).ok_or(Rejection::NotFound { what: "session" })
+    }
+
+    /// Forgets what was said in a session.
+    ///
+    /// # Errors
+    /// [`Rejection::UnknownAgent`], or [`Rejection::NotFound`] for a session that is not kept (any more).
+    pub fn reset(&self, agent: &AgentId, session: &SessionId) -> Result<(), Rejection> {
+        let key = self.session_key(agent, session)?;
+        let known = self.inner.sessions().reset(&key);
+        if known { Ok(()) } else { Err(Rejection::NotFound { what: "session" }) }
+    }
+
+    /// What is under way, the oldest first.
+    #[must_use]
+    pub fn active(&self) -> Vec<ActiveRequest> {
+        self.inner.floor.list()
+    }
+
+    /// Brings the gauges up to date; to be called before metrics are rendered.
+    pub fn refresh_gauges(&self) {
+        let Inner { floor, metrics, clock, .. } = &*self.inner;
+        let load = floor.load();
+        metrics.queue_depth.set(load.queued as f64);
+        metrics.lanes.set(load.lanes as f64);
+        metrics.oldest_age.set(load.oldest.as_secs_f64());
+        metrics.sessions.set(self.inner.sessions().count(clock.elapsed()) as f64);
+    }
+
+    /// Refuses what is new, lets what is under way finish for `grace`, cancels the rest, and waits for that.
+    pub async fn drain(&self, grace: Duration) {
+        self.inner.floor.close();
+        self.inner.tasks.close();
+        if tokio::time::timeout(grace, self.inner.tasks.wait()).await.is_err() {
+            self.inner.floor.cancel_all("plimsoll is shutting down");
+            self.inner.tasks.wait().await;
+        }
+    }
+
+    fn check(&self, request: &SendRequest) -> Result<(), Rejection> {
+        let invalid = |field, problem: String| Err(Rejection::Invalid { field, problem });
+        let bytes_max = self.inner.config.message_bytes_max;
+        if request.message.trim().is_empty() {
+            return invalid("message", "is empty: say something".to_owned());
+        }
+        if request.message.len() as u64 > bytes_max.0 {
+            return invalid("message", format!("is longer than {bytes_max}"));
+        }
+        if request.deadline.is_some_and(|deadline| deadline.is_zero() || deadline > DEADLINE_MAX) {
+            let hours = DEADLINE_MAX.as_secs() / 3_600;
+            return invalid("deadlineMs", format!("must lie between 1 and {hours} h"));
+        }
+        Ok(())
+    }
+
+    fn session_key(&self, agent: &AgentId, session: &SessionId) -> Result<LaneKey, Rejection> {
+        if !self.inner.agents.contains_key(agent) {
+            return Err(Rejection::UnknownAgent { agent: agent.clone() });
+        }
+        Ok(LaneKey { agent: agent.clone(), session: session.clone() })
+    }
+}
+
+impl Presence {
+    fn enter(inner: &Arc<Inner>, agent: &Arc<Agent>, active: &Active) -> Self {
+        let key = LaneKey { agent: active.agent.clone(), session: active.session.clone() };
+        agent.metrics.active.increment(1.0);
+        inner.sessions().enter(&key, inner.clock.elapsed());
+        Self { inner: Arc::clone(inner), agent: Arc::clone(agent), key, said: None }
+    }
+}
+
+fn session_limits(config: &Config) -> SessionLimits {
+    SessionLimits {
+        sessions_max: config.sessions_max,
+        idle_max: config.session_idle.0,
+        messages_max: config.history_messages_max,
+        bytes_max: usize::try_from(config.history_bytes_max.0).unwrap_or(usize::MAX),
+    }
+}
+
+/// The session of a caller that names none: its own one with each agent.
+fn default_session(actor: &Actor) -> SessionId {
+    SessionId::parse(&format!("default/{actor}")).expect("an actor's name is short and printable")
+}
+
+fn random_trace_id() -> TraceId {
+    TraceId::from_bits(rand::random::<u128>() | 1).expect("one bit is set")
+}
+
+fn send_span(active: &Active) -> Span {
+    tracing::info_span!(
+        parent: None,
+        "agent.send",
+        otel.kind = "server",
+        rpc.system.name = "jsonrpc",
+        rpc.method = "agent.send",
+        request_id = %active.id,
+        session_id = %active.session,
+        agent = %active.agent,
+    )
+}

@@ -1,0 +1,235 @@
+//! The gateway with the echo provider, in this process: what goes in comes out, in order, whatever happens.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use plimsoll::clock::Clock;
+use plimsoll::gateway::{
+    self, Accepted, AgentConfig, AgentEvent, Answer, Caller, Channel, Gateway, GatewayParts, OnDisconnect,
+    Rejection, SendRequest,
+};
+use plimsoll::ids::{AgentId, RequestId, SessionId};
+use plimsoll::journal::{Actor, Journal as _, MemoryJournal, Scan};
+use plimsoll::provider::{self, EchoConfig, Provider, ProviderDeps};
+use plimsoll::telemetry::Registry;
+use plimsoll::units::Period;
+
+/// A gateway and what it writes to.
+struct House {
+    gateway: Gateway,
+    journal: Arc<MemoryJournal>,
+    registry: Registry,
+}
+
+fn echo(config: EchoConfig) -> Arc<dyn Provider> {
+    let deps = ProviderDeps { prices: Arc::default(), clock: Clock::system() };
+    provider::build("echo", &provider::Config::Echo(config), &deps).expect("echo needs nothing")
+}
+
+fn house(config: gateway::Config, provider: Arc<dyn Provider>) -> House {
+    let clock = Clock::system();
+    let catalogue: Vec<_> = gateway::metrics::CATALOGUE.iter().map(|d| **d).collect();
+    let registry = Registry::new(&catalogue).expect("buckets are set");
+    let journal = Arc::new(MemoryJournal::new(clock.clone(), Vec::new()));
+    let agents = ["a", "b"].map(|id| (agent(id), AgentConfig::of_provider("p")));
+    let parts = GatewayParts {
+        config,
+        agents: BTreeMap::from(agents),
+        providers: BTreeMap::from([("p".to_owned(), provider)]),
+        journal: journal.clone(),
+        registry: registry.clone(),
+        clock,
+    };
+    House { gateway: Gateway::new(parts).expect("the provider is there"), journal, registry }
+}
+
+fn agent(id: &str) -> AgentId {
+    AgentId::parse(id).expect("valid")
+}
+
+fn caller() -> Caller {
+    Caller { actor: Actor::Local, channel: Channel::Ws, trace: None }
+}
+
+fn to(session: &str, message: &str) -> SendRequest {
+    SendRequest {
+        agent: agent("a"),
+        message: message.to_owned(),
+        session: Some(SessionId::parse(session).expect("valid")),
+        request_id: None,
+        deadline: None,
+        on_disconnect: OnDisconnect::Finish,
+    }
+}
+
+/// Reads a request to its end.
+async fn finish(accepted: Accepted) -> (Vec<AgentEvent>, Result<Answer, Rejection>) {
+    let Accepted { mut events, outcome, .. } = accepted;
+    let mut seen = Vec::new();
+    while let Some(event) = events.recv().await {
+        seen.push(event);
+    }
+    (seen, outcome.await.expect("every request has an outcome"))
+}
+
+async fn ask(house: &House, request: SendRequest) -> Result<Answer, Rejection> {
+    finish(house.gateway.send(caller(), request)?).await.1
+}
+
+fn journaled(house: &House) -> Vec<serde_json::Value> {
+    let page = house.journal.scan(&Scan { limit: 10_000, ..Scan::default() }).expect("memory can be read");
+    page.records.into_iter().map(|record| record.detail).collect()
+}
+
+fn series(house: &House, name: &str) -> f64 {
+    house.gateway.refresh_gauges();
+    let text = house.registry.render();
+    let line = text.lines().find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ')));
+    let line = line.unwrap_or_else(|| panic!("{name} is not in\n{text}"));
+    line.rsplit(' ').next().and_then(|value| value.parse().ok()).expect("a number")
+}
+
+fn slow() -> EchoConfig {
+    EchoConfig { latency: Period::from_secs(3_600), ..EchoConfig::default() }
+}
+
+#[tokio::test]
+async fn an_answer_comes_back_with_its_events_in_order() {
+    let house = house(gateway::Config::default(), echo(EchoConfig::default()));
+    let accepted = house.gateway.send(caller(), to("s", "one two three")).expect("accepted");
+    let (events, answer) = finish(accepted).await;
+    let answer = answer.expect("answered");
+    assert_eq!(answer.text, "one two three");
+    assert_eq!((answer.usage.input_tokens, answer.usage.output_tokens), (Some(3), Some(3)));
+    assert!(matches!(events[0], AgentEvent::Queued { ahead: 0 }), "{events:?}");
+    assert!(matches!(events[1], AgentEvent::Start { .. }), "{events:?}");
+    assert_eq!(events[2], AgentEvent::Delta { text: "one ".to_owned() });
+    assert_eq!((events.len(), events.last()), (6, Some(&AgentEvent::End)));
+    let history = house.gateway.history(&agent("a"), &answer.session).expect("kept");
+    assert_eq!(history.len(), 2);
+}
+
+#[tokio::test]
+async fn a_lane_answers_in_order_and_everything_is_counted_once() {
+    let house = house(gateway::Config::default(), echo(EchoConfig::default()));
+    let sent: Vec<_> = (0..100)
+        .map(|i| house.gateway.send(caller(), to(&format!("s{}", i % 5), &i.to_string())).expect("accepted"))
+        .collect();
+    for (i, accepted) in sent.into_iter().enumerate() {
+        assert_eq!(finish(accepted).await.1.expect("answered").text, i.to_string());
+    }
+    assert_eq!(journaled(&house).len(), 100);
+    let ids: Vec<_> =
+        house.gateway.history(&agent("a"), &SessionId::parse("s3").expect("valid")).expect("kept");
+    let said: Vec<_> = ids.iter().step_by(2).map(|m| m.text.to_string()).collect();
+    assert_eq!(said, (0..20).map(|i| (i * 5 + 3).to_string()).collect::<Vec<_>>());
+    assert_eq!(series(&house, r#"plimsoll_requests_total{agent="a",outcome="ok"}"#), 100.0);
+    assert_eq!(series(&house, r#"plimsoll_requests_total{agent="b",outcome="ok"}"#), 0.0);
+    assert_eq!(series(&house, r#"plimsoll_requests_active{agent="a"}"#), 0.0);
+    assert_eq!(series(&house, "plimsoll_lanes"), 0.0);
+    assert_eq!(series(&house, "plimsoll_sessions"), 5.0);
+}
+
+#[tokio::test]
+async fn a_cancelled_request_frees_its_lane_at_once() {
+    let house = house(gateway::Config::default(), echo(slow()));
+    let mut request = to("s", "hello");
+    request.request_id = Some(RequestId::parse("mine").expect("valid"));
+    let running = house.gateway.send(caller(), request.clone()).expect("accepted");
+    let waiting = house.gateway.send(caller(), to("s", "next")).expect("accepted");
+    let duplicate = house.gateway.send(caller(), request.clone());
+    assert!(matches!(duplicate, Err(Rejection::DuplicateRequest { .. })));
+    assert_eq!(house.gateway.active().len(), 2);
+    assert!(house.gateway.cancel(&running.request_id, "by its caller"));
+    let (events, result) = finish(running).await;
+    assert!(matches!(result, Err(Rejection::Cancelled { reason: "by its caller", .. })));
+    assert!(matches!(events.last(), Some(AgentEvent::Error { code: -32005, .. })));
+    assert!(house.gateway.cancel(&waiting.request_id, "too"));
+    assert!(finish(waiting).await.1.is_err());
+    assert!(house.gateway.active().is_empty());
+    assert_eq!(series(&house, r#"plimsoll_requests_total{agent="a",outcome="cancelled"}"#), 2.0);
+    assert!(!house.gateway.cancel(&RequestId::parse("mine").expect("valid"), "again"));
+}
+
+#[tokio::test]
+async fn a_deadline_ends_a_request_that_runs_and_one_that_waits() {
+    let house = house(gateway::Config::default(), echo(slow()));
+    let mut request = to("s", "hello");
+    request.deadline = Some(Duration::from_millis(30));
+    let running = house.gateway.send(caller(), request.clone()).expect("accepted");
+    let waiting = house.gateway.send(caller(), request).expect("accepted");
+    for accepted in [running, waiting] {
+        let result = finish(accepted).await.1;
+        assert!(matches!(result, Err(Rejection::Deadline { deadline_ms: 30, .. })), "{result:?}");
+    }
+    assert_eq!(series(&house, r#"plimsoll_requests_total{agent="a",outcome="deadline"}"#), 2.0);
+}
+
+#[tokio::test]
+async fn a_caller_that_goes_away_cancels_only_if_it_asked_for_that() {
+    let house = house(gateway::Config::default(), echo(EchoConfig::default()));
+    drop(house.gateway.send(caller(), to("s", "finish")).expect("accepted"));
+    assert_eq!(ask(&house, to("s", "after")).await.expect("answered").text, "after");
+    let ok = || series(&house, r#"plimsoll_requests_total{agent="a",outcome="ok"}"#);
+    assert_eq!(ok(), 2.0, "the first one ran to its end");
+
+    let mut request = to("t", "cancel");
+    request.on_disconnect = OnDisconnect::Cancel;
+    drop(house.gateway.send(caller(), request).expect("accepted"));
+    assert_eq!(ask(&house, to("t", "after")).await.expect("answered").text, "after");
+    assert_eq!(series(&house, r#"plimsoll_requests_total{agent="a",outcome="cancelled"}"#), 1.0);
+}
+
+#[tokio::test]
+async fn a_provider_that_fails_gives_its_code_and_the_partial_text() {
+    let config = EchoConfig { failure_rate: 1.0, ..EchoConfig::default() };
+    let house = house(gateway::Config::default(), echo(config));
+    let result = ask(&house, to("s", "half of this")).await;
+    let Err(rejection) = result else { panic!("{result:?}") };
+    assert_eq!((rejection.code(), rejection.partial()), (-32007, Some("half ")));
+    assert!(house.gateway.active().is_empty());
+}
+
+#[tokio::test]
+async fn full_lanes_and_a_full_gateway_refuse_with_a_hint() {
+    let config =
+        gateway::Config { running_max: 1, lane_depth_max: 2, queued_max: 3, ..gateway::Config::default() };
+    let house = house(config, echo(slow()));
+    let kept: Vec<_> =
+        (0..3).map(|_| house.gateway.send(caller(), to("s", "x")).expect("accepted")).collect();
+    let lane = house.gateway.send(caller(), to("s", "x")).expect_err("the lane is full");
+    assert_eq!((lane.code(), lane.retry_after().is_some()), (-32001, true));
+    let other = house.gateway.send(caller(), to("t", "x")).expect("another lane has room");
+    let full = house.gateway.send(caller(), to("u", "x")).expect_err("the gateway is full");
+    assert_eq!((full.code(), full.retry_after().is_some()), (-32002, true));
+    assert_eq!(series(&house, "plimsoll_queue_depth"), 3.0);
+    assert_eq!(house.gateway.active().len(), 4);
+    drop((kept, other));
+    house.gateway.drain(Duration::ZERO).await;
+    assert!(house.gateway.active().is_empty());
+    assert_eq!(house.gateway.send(caller(), to("s", "x")).expect_err("closed").code(), -32009);
+}
+
+#[tokio::test]
+async fn bad_requests_are_refused_by_name() {
+    let config = gateway::Config { message_bytes_max: plimsoll::units::Bytes(4), ..Default::default() };
+    let house = house(config, echo(EchoConfig::default()));
+    for (message, code) in [("", -32602), ("  \n", -32602), ("12345", -32602)] {
+        let refused = house.gateway.send(caller(), to("s", message)).expect_err("refused");
+        assert_eq!(refused.code(), code, "{message:?}");
+        assert!(refused.to_string().starts_with("message: "), "{refused}");
+    }
+    assert!(ask(&house, to("s", "1234")).await.is_ok());
+    let unknown = SendRequest { agent: agent("nobody"), ..to("s", "x") };
+    assert_eq!(house.gateway.send(caller(), unknown).expect_err("refused").code(), -32003);
+}
+
+#[tokio::test]
+async fn drain_lets_finish_what_can_and_cancels_the_rest() {
+    let config = EchoConfig { latency: Period::from_millis(50), ..EchoConfig::default() };
+    let house = house(gateway::Config::default(), echo(config));
+    let accepted = house.gateway.send(caller(), to("s", "finish me")).expect("accepted");
+    house.gateway.drain(Duration::from_secs(60)).await;
+    assert_eq!(finish(accepted).await.1.expect("answered").text, "finish me");
+}
