@@ -49,15 +49,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 }
 
 fn path(args: &Args) -> String {
-    let encode = |text: &str| {
-        percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
-    };
-    let pairs = [("level", &args.level), ("type", &args.kind)];
-    let query = pairs.iter().filter_map(|(key, value)| Some(format!("{key}={}", encode(value.as_deref()?))));
-    match query.collect::<Vec<_>>().join("&") {
-        query if query.is_empty() => "/events".to_owned(),
-        query => format!("/events?{query}"),
-    }
+    let pairs = [("level", args.level.clone()), ("type", args.kind.clone())];
+    format!("/events?{}", super::query(&pairs))
 }
 
 /// Reads server-sent events (<https://html.spec.whatwg.org/multipage/server-sent-events.html>): every event of ours is

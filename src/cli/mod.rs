@@ -3,6 +3,7 @@
 //! Commands parse, ask and print. Whatever needs state asks the running server; a command opens the data directory
 //! itself only when no server runs. Start at [`main`].
 
+mod audit;
 mod completions;
 mod events;
 mod exit;
@@ -32,6 +33,7 @@ struct Cli {
 enum Command {
     Send(send::Args),
     Events(events::Args),
+    Audit(audit::Args),
     Healthcheck(healthcheck::Args),
     Token(token::Args),
     Completions(completions::Args),
@@ -58,6 +60,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Send(args) => send::run(&args),
         Command::Events(args) => events::run(&args),
+        Command::Audit(args) => audit::run(&args),
         Command::Healthcheck(args) => healthcheck::run(&args),
         Command::Token(args) => token::run(&args),
         Command::Completions(args) => completions::run(&args),
@@ -69,4 +72,13 @@ fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::Input("no runtime can be made".to_owned(), error))?;
     Ok(runtime.block_on(work))
+}
+
+/// The query of a URL, of the pairs that have a value.
+fn query(pairs: &[(&str, Option<String>)]) -> String {
+    let encode = |text: &str| {
+        percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
+    };
+    let given = pairs.iter().filter_map(|(key, value)| Some((key, value.as_deref()?)));
+    given.map(|(key, value)| format!("{key}={}", encode(value))).collect::<Vec<_>>().join("&")
 }

@@ -1,0 +1,122 @@
+//! Records as people and machines read them.
+
+use std::io::{BufWriter, IsTerminal as _, Stdout, Write as _};
+
+use serde_json::json;
+
+use super::super::exit::Failure;
+use super::super::terminal::{Paint, Table, one_line};
+use super::source::Record;
+
+/// How records look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Format {
+    /// Columns for people.
+    Table,
+    /// One JSON object a line.
+    Ndjson,
+    /// Comma-separated values with a header.
+    Csv,
+}
+
+/// Writes records to standard output as they come.
+pub(super) struct Renderer {
+    out: Out,
+    terminal: bool,
+}
+
+enum Out {
+    Table(Table),
+    Ndjson(BufWriter<Stdout>),
+    Csv(Box<csv::Writer<Stdout>>, Header),
+}
+
+#[derive(PartialEq, Eq)]
+enum Header {
+    Written,
+    Missing,
+}
+
+const COLUMNS: [&str; 9] =
+    ["seq", "time", "stream", "kind", "version", "actor", "trace_id", "detail", "prev_hash"];
+
+impl Renderer {
+    pub(super) fn new(format: Format) -> Self {
+        let stdout = std::io::stdout();
+        let terminal = stdout.is_terminal();
+        let out = match format {
+            Format::Table => Out::Table(Table::new(&["SEQ", "TIME", "STREAM", "ACTOR", "KIND", "DETAIL"])),
+            Format::Ndjson => Out::Ndjson(BufWriter::new(stdout)),
+            Format::Csv => Out::Csv(Box::new(csv::Writer::from_writer(stdout)), Header::Missing),
+        };
+        Self { out, terminal }
+    }
+
+    pub(super) fn records(&mut self, records: &[Record]) -> Result<(), Failure> {
+        match &mut self.out {
+            Out::Table(table) => records.iter().for_each(|record| row(table, record)),
+            Out::Ndjson(out) => {
+                for record in records {
+                    let line = as_json(record).to_string();
+                    let line = if self.terminal { one_line(&line).into_owned() } else { line };
+                    writeln!(out, "{line}")?;
+                }
+            }
+            Out::Csv(out, header) => {
+                if *header == Header::Missing {
+                    out.write_record(COLUMNS).map_err(failed)?;
+                    *header = Header::Written;
+                }
+                for record in records {
+                    out.write_record(cells(record)).map_err(failed)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn finish(self) -> Result<(), Failure> {
+        match self.out {
+            Out::Table(table) => table.write(&mut std::io::stdout().lock(), Paint::of_stdout())?,
+            Out::Ndjson(mut out) => out.flush()?,
+            Out::Csv(mut out, _) => out.flush()?,
+        }
+        Ok(())
+    }
+}
+
+fn row(table: &mut Table, record: &Record) {
+    let Record { seq, time, stream, kind, actor, detail, .. } = record;
+    let (seq, time, detail) = (seq.to_string(), time.to_string(), detail.to_string());
+    table.row([&seq, &time, stream.as_str(), &actor.to_string(), kind, &detail]);
+}
+
+fn as_json(record: &Record) -> serde_json::Value {
+    let Record { seq, time, stream, kind, version, actor, trace_id, detail, prev_hash } = record;
+    json!({
+        "seq": seq, "time": time.to_string(), "stream": stream, "kind": kind, "version": version, "actor": actor,
+        "trace_id": trace_id, "detail": detail, "prev_hash": prev_hash,
+    })
+}
+
+fn cells(record: &Record) -> [String; 9] {
+    let Record { seq, time, stream, kind, version, actor, trace_id, detail, prev_hash } = record;
+    [
+        seq.to_string(),
+        time.to_string(),
+        stream.to_string(),
+        kind.clone(),
+        version.to_string(),
+        actor.to_string(),
+        trace_id.map(|id| id.to_string()).unwrap_or_default(),
+        detail.to_string(),
+        prev_hash.clone(),
+    ]
+}
+
+fn failed(error: csv::Error) -> Failure {
+    match error.into_kind() {
+        csv::ErrorKind::Io(error) => Failure::Output(error),
+        other => Failure::Bug(format!("a record makes no line of CSV: {other:?}")),
+    }
+}
