@@ -9,6 +9,9 @@ pub mod demo;
 
 pub mod client;
 
+pub mod catalogue;
+pub mod config;
+
 pub mod api;
 
 pub mod gateway;

@@ -8,6 +8,7 @@ mod completions;
 mod events;
 mod exit;
 mod healthcheck;
+mod metrics;
 mod send;
 mod target;
 mod terminal;
@@ -34,6 +35,7 @@ enum Command {
     Send(send::Args),
     Events(events::Args),
     Audit(audit::Args),
+    Metrics(metrics::Args),
     Healthcheck(healthcheck::Args),
     Token(token::Args),
     Completions(completions::Args),
@@ -61,6 +63,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Send(args) => send::run(&args),
         Command::Events(args) => events::run(&args),
         Command::Audit(args) => audit::run(&args),
+        Command::Metrics(args) => metrics::run(&args),
         Command::Healthcheck(args) => healthcheck::run(&args),
         Command::Token(args) => token::run(&args),
         Command::Completions(args) => completions::run(&args),

@@ -71,3 +71,18 @@ fn a_healthcheck_without_a_server_ends_with_1() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     plimsoll().arg("healthcheck").arg("--data-dir").arg(dir.path()).assert().code(1);
 }
+
+#[test]
+fn the_catalogue_prints_as_table_json_and_markdown() {
+    let table = stdout(plimsoll().arg("metrics"));
+    let markdown = stdout(plimsoll().args(["metrics", "--markdown"]));
+    let json: serde_json::Value =
+        serde_json::from_str(&stdout(plimsoll().args(["metrics", "--json"]))).expect("it is JSON");
+    let all = json.as_array().expect("it is an array");
+    assert!(!all.is_empty());
+    for definition in all {
+        let name = definition["name"].as_str().expect("a name");
+        assert!(table.contains(name) && markdown.contains(&format!("`{name}`")), "{name}");
+        assert_eq!(definition["type"] == "histogram", definition["buckets"].is_array(), "{name}");
+    }
+}

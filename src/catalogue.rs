@@ -1,0 +1,18 @@
+//! Every metric there is: from this list come help texts, buckets, `plimsoll metrics` and the documentation.
+
+use crate::telemetry::metric::Definition;
+use crate::{gateway, journal, live, telemetry};
+
+/// The lists of all modules.
+const MODULES: &[&[&Definition]] = &[
+    gateway::metrics::CATALOGUE,
+    journal::metrics::CATALOGUE,
+    live::metrics::CATALOGUE,
+    telemetry::metrics::CATALOGUE,
+];
+
+/// All definitions, in the order of the modules.
+#[must_use]
+pub fn all() -> Vec<Definition> {
+    MODULES.iter().flat_map(|module| module.iter().map(|definition| **definition)).collect()
+}
