@@ -48,6 +48,9 @@ pub struct ModelCall {
     pub provider: String,
     /// The model that answered, or that was asked for if none did.
     pub model: String,
+    /// The model that was asked for: what metrics are labelled with, because only the configuration names it.
+    #[serde(skip)]
+    pub requested_model: String,
     /// The agent that called.
     pub agent: AgentId,
     /// Its conversation.

@@ -1,14 +1,21 @@
 //! Metrics, traces and logs: definitions, the registry, the subscriber stack and the OTLP exporter.
 //!
 //! It knows nothing of what it measures: modules declare their own metrics, and what flows up to the live view goes
-//! through a sink that `app` hands in. Start at [`metric`].
+//! through a sink that `app` hands in. Start at [`metric`] for metrics and at [`install`] for the rest.
 
 mod config;
+mod event;
+mod install;
 pub mod metric;
 pub mod metrics;
 mod registry;
+mod shared;
+pub mod span;
 mod trace_context;
 
 pub use config::{Config, LogConfig, LogFormat, OtlpConfig, OtlpProtocol};
+pub use event::{EventLevel, EventSink, TracedEvent};
+pub use install::{InstallError, Telemetry, install};
 pub use registry::Registry;
+pub use shared::{Health, Shared};
 pub use trace_context::TraceContext;
