@@ -1,10 +1,11 @@
 //! Every metric there is: from this list come help texts, buckets, `plimsoll metrics` and the documentation.
 
 use crate::telemetry::metric::Definition;
-use crate::{gateway, journal, live, telemetry};
+use crate::{api, gateway, journal, live, telemetry};
 
 /// The lists of all modules.
 const MODULES: &[&[&Definition]] = &[
+    api::metrics::CATALOGUE,
     gateway::metrics::CATALOGUE,
     journal::metrics::CATALOGUE,
     live::metrics::CATALOGUE,

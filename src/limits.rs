@@ -38,6 +38,73 @@ pub const FINAL_EVENT_WAIT: Duration = Duration::from_secs(5);
 /// Bytes of text from outside (a provider's error body, a child's last words) that may enter a message.
 pub const QUOTED_BYTES_MAX: usize = 1_024;
 
+/// Nesting of JSON that is read: real calls need under 10, and every parser and schema tool copes with this much.
+pub const JSON_DEPTH_MAX: usize = 64;
+
+/// Bytes of a JSON-RPC id: long enough for two UUIDs with a prefix, short enough to be echoed in every answer.
+pub const RPC_ID_BYTES_MAX: usize = 256;
+
+/// Calls of one WebSocket connection that may be unanswered: more than one client has conversations.
+pub const WS_IN_FLIGHT_MAX: usize = 1_024;
+
+/// Messages that may wait to be written to one WebSocket: past it, what makes them waits.
+pub const WS_OUTBOX_MESSAGES_MAX: usize = 32;
+
+/// Read buffer of one WebSocket in bytes: most messages fit, and 10,000 idle ones cost 40 MB, not 1.3 GB.
+pub const WS_READ_BUFFER_BYTES: usize = 4 * 1024;
+
+/// Bytes that may wait in one WebSocket's write buffer: the largest answer, with room for its framing.
+pub const WS_WRITE_BUFFER_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Seconds that a WebSocket may take to send its token in its first message.
+pub const WS_AUTH_SECS_MAX: u64 = 5;
+
+/// Event subscriptions of one WebSocket: a page needs one or two.
+pub const WS_SUBSCRIPTIONS_MAX: usize = 16;
+
+/// Records that a stream reads back from the journal when it resumes: a day of a busy fleet; past it a client does
+/// better to ask `/audit`.
+pub const STREAM_BACKLOG_RECORDS_MAX: u64 = 10_000;
+
+/// Records that a stream reads from the journal at a time.
+pub const STREAM_PAGE_RECORDS: usize = 256;
+
+/// Values in one filter of a stream.
+pub const STREAM_FILTER_VALUES_MAX: usize = 32;
+
+/// Records in one page of `GET /audit`.
+pub const AUDIT_PAGE_RECORDS_MAX: usize = 1_000;
+
+/// Bytes of one header block: a browser with a crowded localhost sends 8 to 16 KiB.
+pub const HEADER_BYTES_MAX: usize = 64 * 1024;
+
+/// Headers of one request: hyper's own default, which no real client reaches.
+pub const HEADERS_MAX: usize = 100;
+
+/// Seconds for a TLS handshake: two round trips on a bad mobile line.
+pub const TLS_HANDSHAKE_SECS_MAX: u64 = 10;
+
+/// Seconds that a client may leave what we write unread before its connection is closed.
+pub const WRITE_STALL_SECS_MAX: u64 = 30;
+
+/// Connections of the control socket, apart from those of the network, so that a flood never locks the operator out.
+pub const CONTROL_CONNECTIONS_MAX: usize = 64;
+
+/// Connections past the limit that are told so (503) at a time; the rest are closed at once.
+pub const REFUSALS_AT_ONCE_MAX: usize = 64;
+
+/// Seconds that connections get to end by themselves once the server stops.
+pub const SERVER_STOP_SECS_MAX: u64 = 5;
+
+/// Tokens in all, from the configuration and made at run time: each presented one is compared with all.
+pub const TOKENS_MAX: usize = 1_000;
+
+/// Addresses whose failed attempts are counted one by one; past it, new ones share one count.
+pub const AUTH_ADDRESSES_MAX: usize = 10_000;
+
+/// Bytes from which compressing an answer pays: below it the header and the CPU cost more than the line.
+pub const COMPRESS_BYTES_MIN: usize = 1_024;
+
 /// Series of one metric when its definition names no smaller number.
 pub const METRIC_SERIES_MAX: usize = 200;
 

@@ -23,7 +23,7 @@ pub enum Level {
 }
 
 /// One entry of the event ring, as `system.events` gives it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Event {
     /// When.
@@ -39,7 +39,7 @@ pub struct Event {
 }
 
 /// One call to a model provider, as `system.metrics` gives it. Latencies in milliseconds.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ModelCall {
     /// When it ended.
@@ -58,6 +58,7 @@ pub struct ModelCall {
     /// The request it served.
     pub request_id: RequestId,
     /// Its trace.
+    #[schemars(with = "String")]
     pub trace_id: TraceId,
     /// From the call to its end.
     pub latency: f64,

@@ -53,7 +53,7 @@ pub struct EventFilter {
 }
 
 /// The snapshot's part about model calls.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ModelCalls {
     /// Calls since the process started.

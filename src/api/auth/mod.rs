@@ -1,0 +1,41 @@
+//! Who asks: tokens, their roles, failed attempts.
+//!
+//! Tokens are 256 random bits; only their SHA-256 is kept, and it is compared in constant time. A token made at run
+//! time lives in the journal's stream `operator` and survives a restart as a fold. Start at [`TokenBook`].
+
+mod failures;
+mod refusals;
+mod token;
+
+pub(crate) use failures::Failures;
+pub(crate) use refusals::Refusals;
+pub use token::{InvalidTokens, TokenBook};
+pub(crate) use token::{Limiter, NewToken, Token, TokenError, TokenSource, limiter};
+
+use std::sync::Arc;
+
+use super::Role;
+use crate::journal::Actor;
+
+/// Who asks, once that is known.
+#[derive(Clone)]
+pub(crate) struct Identity {
+    /// What the audit shows.
+    pub(crate) actor: Actor,
+    /// What it may do.
+    pub(crate) role: Role,
+    /// The token it came with; none for a person on the same machine.
+    pub(crate) token: Option<Arc<Token>>,
+}
+
+impl Identity {
+    /// A person on the same machine, without a token.
+    pub(crate) fn local() -> Self {
+        Self { actor: Actor::Local, role: Role::Operator, token: None }
+    }
+
+    /// The holder of `token`.
+    pub(crate) fn of_token(token: Arc<Token>) -> Self {
+        Self { actor: Actor::Token(token.name.clone()), role: token.role, token: Some(token) }
+    }
+}

@@ -1,0 +1,93 @@
+//! The door: who is it, may it do this, not too often.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, StatusCode};
+
+use super::access::Access;
+use super::auth::Identity;
+use super::metrics::AuthFailure;
+use super::request::{Credentials, Head, credentials};
+use super::response::Problem;
+use super::state::ApiState;
+
+/// What the door says.
+pub(crate) enum Admission {
+    /// Come in, as this one; nobody in particular on a public route.
+    As(Option<Identity>),
+    /// The token may still come in the first message.
+    Later,
+}
+
+/// Decides on one request.
+///
+/// # Errors
+/// The refusal, already counted.
+pub(crate) fn admit(
+    state: &Arc<ApiState>,
+    access: Access,
+    head: &Head,
+    headers: &HeaderMap,
+) -> Result<Admission, Problem> {
+    let open = access == Access::Public || (access == Access::Scrape && state.metrics_public);
+    if open {
+        return Ok(Admission::As(None));
+    }
+    let identity = match credentials(headers) {
+        // The socket's file mode let this one in; a token it sends along must still be good.
+        Credentials::None if head.client.is_none() || !state.tokens.required() => Identity::local(),
+        Credentials::None if access == Access::FirstMessage => return Ok(Admission::Later),
+        Credentials::None => return Err(missing(state)),
+        Credentials::Bearer(token) => by_token(state, head, token)?,
+        Credentials::Unusable => return Err(wrong(state, head)),
+    };
+    if !access.admits(identity.role) {
+        state.note_forbidden();
+        let message = format!("this needs a token with the role {}", access.as_str());
+        return Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", message));
+    }
+    // Calls are counted one by one where they are read; what is not a call counts here.
+    if access != Access::Token {
+        state.allow(&identity).map_err(|wait| {
+            let message = "too many requests for this token: slow down";
+            Problem::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", message).retry_after(wait)
+        })?;
+    }
+    Ok(Admission::As(Some(identity)))
+}
+
+/// Who holds this token.
+///
+/// # Errors
+/// The refusal, already counted.
+pub(crate) fn by_token(state: &ApiState, head: &Head, token: &str) -> Result<Identity, Problem> {
+    if let Some(wait) = head.client.and_then(|address| state.failures.wait(address, state.clock.elapsed())) {
+        state.metrics.auth_failure(AuthFailure::Limited);
+        state.limit_hit("auth_failures_per_minute");
+        state.refusals.note_limited();
+        let message = "too many wrong tokens from this address: wait";
+        let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_failures", message);
+        return Err(problem.retry_after(wait));
+    }
+    state.tokens.find(token).map(Identity::of_token).ok_or_else(|| wrong(state, head))
+}
+
+/// Counts a request that brought no token.
+pub(crate) fn note_missing(state: &ApiState) {
+    state.metrics.auth_failure(AuthFailure::Missing);
+    state.refusals.note_missing();
+}
+
+fn missing(state: &ApiState) -> Problem {
+    note_missing(state);
+    Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", "send a token as Authorization: Bearer")
+}
+
+fn wrong(state: &ApiState, head: &Head) -> Problem {
+    state.metrics.auth_failure(AuthFailure::Wrong);
+    state.refusals.note_wrong();
+    if let Some(address) = head.client {
+        state.failures.note(address, state.clock.elapsed());
+    }
+    Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", "this token is not valid here")
+}

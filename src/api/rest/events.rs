@@ -1,0 +1,132 @@
+//! `GET /events`: the stream as server-sent events (<https://html.spec.whatwg.org/multipage/server-sent-events.html>).
+//!
+//! Journaled events carry `id:` = seq and are resumed by `Last-Event-ID`; live ones carry none. There is no `event:`
+//! line, so that plain `onmessage` clients see all; `?named=1` adds it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::stream::unfold;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderName, HeaderValue, Response};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::super::metrics::StreamClient;
+use super::super::request::Request;
+use super::super::response::{Content, Outcome, Problem};
+use super::super::state::ApiState;
+use super::super::stream::{Filter, Follower};
+use crate::ids::{AgentId, Seq, TownId};
+use crate::limits::STREAM_FILTER_VALUES_MAX;
+use crate::live::{Envelope, Level};
+
+/// Proxies close a line that is silent for a minute; browsers need a word now and then too.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// The query of `GET /events`. All conditions hold at once.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct EventsQuery {
+    /// Only these types, with commas between them.
+    #[serde(rename = "type")]
+    types: Option<String>,
+    /// Only of this instance.
+    instance: Option<AgentId>,
+    /// Only of this town.
+    town: Option<TownId>,
+    /// Exactly this level.
+    level: Option<Level>,
+    /// 1 adds an `event:` line with the type.
+    named: Option<u8>,
+}
+
+/// Whether an `event:` line stands in each frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Frames {
+    Plain,
+    Named,
+}
+
+/// Streams events until the client or the server ends.
+pub(crate) async fn events(state: Arc<ApiState>, request: Request) -> Outcome {
+    let EventsQuery { types, instance, town, level, named } = request.query()?;
+    let frames = match named {
+        None | Some(0) => Frames::Plain,
+        Some(1) => Frames::Named,
+        Some(_) => return Err(Problem::bad_request("named: expected 0 or 1")),
+    };
+    let types: Vec<String> = types.iter().flat_map(|list| list.split(',')).map(str::to_owned).collect();
+    if types.len() > STREAM_FILTER_VALUES_MAX {
+        return Err(Problem::bad_request(format!("type: at most {STREAM_FILTER_VALUES_MAX}")));
+    }
+    let after = match request.text_header("last-event-id") {
+        None | Some("") => None,
+        Some(text) => {
+            Some(Seq(text.parse().map_err(|_| Problem::bad_request("Last-Event-ID: expected a seq"))?))
+        }
+    };
+    let revoked = request.identity()?.token.map(|token| token.revoked.clone());
+    let client = Client {
+        follower: Follower::new(&state, Filter { types, instance, town, level }, after),
+        revoked: revoked.unwrap_or_default(),
+        frames,
+        greeted: false,
+        _counted: state.metrics.stream_client("sse"),
+    };
+    let stream = unfold(client, |mut client| async {
+        let frame = client.next().await?;
+        Some((frame, client))
+    });
+    let mut response = Response::new(Content::Stream(stream.boxed()));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-store"));
+    headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+    Ok(response)
+}
+
+/// One client of the stream.
+struct Client {
+    follower: Follower,
+    revoked: tokio_util::sync::CancellationToken,
+    frames: Frames,
+    greeted: bool,
+    _counted: StreamClient,
+}
+
+impl Client {
+    async fn next(&mut self) -> Option<Bytes> {
+        if !self.greeted {
+            // The first bytes tell the client, and every proxy on the way, that the stream stands.
+            self.greeted = true;
+            return Some(Bytes::from_static(b": plimsoll\n\n"));
+        }
+        tokio::select! {
+            () = self.revoked.cancelled() => None,
+            event = tokio::time::timeout(KEEP_ALIVE, self.follower.next()) => match event {
+                Ok(Some(event)) => Some(frame(&event, self.frames)),
+                Ok(None) => None,
+                Err(_elapsed) => Some(Bytes::from_static(b": keep-alive\n\n")),
+            },
+        }
+    }
+}
+
+/// One event as a frame. JSON has no line breaks, so one `data:` line holds it.
+fn frame(event: &Envelope, frames: Frames) -> Bytes {
+    use std::fmt::Write as _;
+    let mut text = String::new();
+    if let Some(seq) = event.seq {
+        // Writing to a String does not fail.
+        let _ = writeln!(text, "id: {seq}");
+    }
+    if frames == Frames::Named {
+        let _ = writeln!(text, "event: {}", event.r#type);
+    }
+    let data = serde_json::to_string(event).unwrap_or_else(|_| "{}".to_owned());
+    let _ = write!(text, "data: {data}\n\n");
+    text.into()
+}

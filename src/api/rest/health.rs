@@ -1,0 +1,107 @@
+//! `GET /health` and `GET /ready`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use http::StatusCode;
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::super::Readiness;
+use super::super::request::Request;
+use super::super::response::{Outcome, Problem, json_reply, reply};
+use super::super::state::ApiState;
+use crate::gateway::Channel;
+
+/// What a probe wants to know. Holds counts, never names or paths.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Health {
+    status: Status,
+    /// Seconds since the start.
+    uptime: f64,
+    /// plimsoll's own version.
+    version: &'static str,
+    /// Sessions in memory.
+    sessions: usize,
+    /// Open connections.
+    connections: usize,
+    /// Distinct tools known to or used by the agents.
+    tools: usize,
+    /// Roads by which messages come in.
+    channels: usize,
+    /// Each part.
+    components: BTreeMap<&'static str, Component>,
+}
+
+/// Whether all parts work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum Status {
+    /// It works.
+    Ok,
+    /// It goes on with less.
+    Degraded,
+}
+
+/// One part.
+#[derive(Serialize, JsonSchema)]
+struct Component {
+    status: Status,
+    /// What does not work now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<&'static str>,
+}
+
+impl Health {
+    /// How things stand.
+    pub(crate) fn of(state: &ApiState) -> Self {
+        let agents = state.gateway.agents();
+        let tools: BTreeSet<&String> = agents.iter().flat_map(|agent| &agent.tools).collect();
+        // Why it is degraded may name a path: that is for the log and for operators.
+        let journal = match state.journal.status().degraded {
+            None => Component { status: Status::Ok, problem: None },
+            Some(_) => Component {
+                status: Status::Degraded,
+                problem: Some("nothing can be appended now; the log says why"),
+            },
+        };
+        let gateway = match state.readiness() {
+            Readiness::Serving => Component { status: Status::Ok, problem: None },
+            Readiness::Recovering => Component { status: Status::Degraded, problem: Some("starting") },
+            Readiness::Draining => Component { status: Status::Degraded, problem: Some("shutting down") },
+        };
+        let components = BTreeMap::from([("gateway", gateway), ("journal", journal)]);
+        let all_ok = components.values().all(|component| component.status == Status::Ok);
+        Self {
+            status: if all_ok { Status::Ok } else { Status::Degraded },
+            uptime: state.clock.elapsed().as_secs_f64(),
+            version: env!("CARGO_PKG_VERSION"),
+            sessions: state.gateway.sessions().len(),
+            connections: state.metrics.open(),
+            tools: tools.len(),
+            channels: Channel::ALL.len(),
+            components,
+        }
+    }
+}
+
+/// 200 while it lives; the body says what is degraded.
+pub(crate) async fn health(state: Arc<ApiState>, _request: Request) -> Outcome {
+    json_reply(&Health::of(&state))
+}
+
+/// Whether it serves.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Ready {
+    ready: bool,
+    state: Readiness,
+}
+
+/// 200 once it serves, 503 while it recovers or drains.
+pub(crate) async fn ready(state: Arc<ApiState>, _request: Request) -> Outcome {
+    let readiness = state.readiness();
+    let ready = readiness == Readiness::Serving;
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let body = serde_json::to_vec(&Ready { ready, state: readiness }).map_err(|_| Problem::internal())?;
+    Ok(reply(status, "application/json", body))
+}

@@ -1,0 +1,26 @@
+//! The handlers of plain routes: one file per route or pair of routes.
+
+mod agents;
+mod audit;
+mod contract;
+mod events;
+mod health;
+mod metrics;
+mod page;
+mod rpc;
+
+pub(crate) use agents::{Agents, agents};
+pub(crate) use audit::{AuditPage, AuditQuery, audit};
+pub(crate) use contract::contract;
+pub(crate) use events::{EventsQuery, events};
+pub(crate) use health::{Health, Ready, health, ready};
+pub(crate) use metrics::metrics;
+pub(crate) use page::page;
+pub(crate) use rpc::{RpcAnswer, RpcMessage, rpc};
+
+use serde::Deserialize;
+
+/// The query of a route that takes none.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NoQuery {}

@@ -1,0 +1,117 @@
+//! `POST /rpc`: JSON-RPC 2.0 over HTTP.
+//!
+//! 200 once a call is parsed and authorised, whatever its result; 204 if there is nothing to answer; 400 for what is no
+//! call; 403 for a call that the token may not make; 429 when it comes too often; 503 while plimsoll drains.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::RETRY_AFTER;
+use http::{HeaderValue, StatusCode};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::super::Readiness;
+use super::super::body::{self, BodyLimits};
+use super::super::jsonrpc;
+use super::super::request::Request;
+use super::super::response::{Outcome, Reply, reply};
+use super::super::rpc::{self, Answered, Context, RpcError};
+use super::super::state::ApiState;
+use crate::gateway::Channel;
+
+/// A call, or a batch of calls.
+#[derive(Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "the contract's picture of a message; calls are read by `jsonrpc`")]
+pub(crate) enum RpcMessage {
+    /// One call.
+    Call(RpcCall),
+    /// A batch.
+    Batch(Vec<RpcCall>),
+}
+
+/// One JSON-RPC 2.0 call.
+#[derive(Deserialize, JsonSchema)]
+#[expect(dead_code, reason = "the contract's picture of a call")]
+pub(crate) struct RpcCall {
+    /// `2.0`.
+    jsonrpc: String,
+    /// A string or a number; without it the call is a notification and gets no answer.
+    id: Option<Value>,
+    /// One of `system.methods`.
+    method: String,
+    /// By name.
+    params: Option<serde_json::Map<String, Value>>,
+}
+
+/// An answer, or the answers of a batch.
+#[derive(serde::Serialize, JsonSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "the contract's picture of an answer")]
+pub(crate) enum RpcAnswer {
+    /// One answer.
+    One(RpcResult),
+    /// A batch, in the order of its calls.
+    Batch(Vec<RpcResult>),
+}
+
+/// `result` or `error`, never both.
+#[derive(serde::Serialize, JsonSchema)]
+pub(crate) struct RpcResult {
+    /// `2.0`.
+    jsonrpc: String,
+    /// The call's own; null where it could not be read.
+    id: Value,
+    /// What the method returns.
+    result: Option<Value>,
+    /// Code, message, and data for programs.
+    error: Option<Value>,
+}
+
+/// Answers a call or a batch.
+pub(crate) async fn rpc(state: Arc<ApiState>, mut request: Request) -> Outcome {
+    body::require_json(&request.headers)?;
+    let identity = request.identity()?;
+    let limits =
+        BodyLimits { bytes_max: state.config.body_bytes_max.0, timeout: state.config.body_timeout.0 };
+    let incoming = std::mem::replace(&mut request.body, Box::pin(futures_util::stream::empty()));
+    let text = body::read(&request.headers, incoming, &limits).await.map_err(|error| {
+        error.limit.into_iter().for_each(|limit| state.limit_hit(limit));
+        error.problem
+    })?;
+    if state.readiness() == Readiness::Draining {
+        let answer = jsonrpc::error_text(None, &RpcError::shutting_down().to_json());
+        return Ok(reply(StatusCode::SERVICE_UNAVAILABLE, "application/json", answer));
+    }
+    let trace = request.trace();
+    let ctx = Context { state, identity, channel: Channel::Http, trace, link: None };
+    let (_, answered) = rpc::begin(&Arc::new(ctx), &text);
+    drop(text);
+    Ok(into_reply(answered.await))
+}
+
+fn into_reply(answered: Answered) -> Reply {
+    let (status, wait) = match &answered {
+        Answered::Malformed(_) => (StatusCode::BAD_REQUEST, None),
+        Answered::Single(Some(Err((error, _)))) => match error.code {
+            -32008 => (StatusCode::FORBIDDEN, None),
+            rpc::SHUTTING_DOWN => (StatusCode::SERVICE_UNAVAILABLE, None),
+            rpc::RATE_LIMITED => (StatusCode::TOO_MANY_REQUESTS, error.data.retry_after_ms),
+            _ => (StatusCode::OK, error.data.retry_after_ms),
+        },
+        Answered::Single(Some(Ok(_))) | Answered::Batch(Some(_)) => (StatusCode::OK, None),
+        Answered::Single(None) | Answered::Batch(None) => (StatusCode::NO_CONTENT, None),
+    };
+    let mut reply = match answered.into_text() {
+        Some(text) => reply(status, "application/json", text),
+        None => reply(status, "application/json", ""),
+    };
+    if let Some(ms) = wait {
+        let seconds = Duration::from_millis(ms).as_secs_f64().ceil().max(1.0);
+        let value = HeaderValue::from_str(&format!("{seconds:.0}")).expect("digits are a header");
+        reply.headers_mut().insert(RETRY_AFTER, value);
+    }
+    reply
+}

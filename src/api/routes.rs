@@ -1,0 +1,217 @@
+//! The route table: from it come the filters, the contract and the authorisation test.
+//!
+//! A new route is one handler in `rest/` and one entry here.
+
+use futures_util::future::BoxFuture;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use std::sync::Arc;
+
+use super::access::Access;
+use super::request::Request;
+use super::response::Outcome;
+use super::rest;
+use super::state::ApiState;
+use super::ws;
+
+/// One route.
+pub(crate) struct Route {
+    pub(crate) method: Verb,
+    pub(crate) path: &'static str,
+    pub(crate) access: Access,
+    pub(crate) summary: &'static str,
+    /// Whether names are checked: `Host` and `Origin`.
+    pub(crate) names: Names,
+    /// Whether the answer is compressed for those who take it.
+    pub(crate) compression: Compression,
+    /// The schema of the query.
+    pub(crate) query: Option<SchemaOf>,
+    /// The schema of the body.
+    pub(crate) body: Option<SchemaOf>,
+    /// The answer that is meant: its types, and the schema of the first.
+    pub(crate) answer: Answer,
+    pub(crate) handler: fn(Arc<ApiState>, Request) -> BoxFuture<'static, Outcome>,
+}
+
+/// The methods that routes take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verb {
+    /// And HEAD, which is GET without the body.
+    Get,
+    Post,
+}
+
+impl Verb {
+    /// As in the contract and in `Allow`.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Post => "POST",
+        }
+    }
+
+    /// Whether a request with this method is meant.
+    pub(crate) fn takes(self, method: &http::Method) -> bool {
+        match self {
+            Self::Get => *method == http::Method::GET || *method == http::Method::HEAD,
+            Self::Post => *method == http::Method::POST,
+        }
+    }
+}
+
+/// Whether `Host` and `Origin` must be ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Names {
+    /// As everywhere.
+    Checked,
+    /// Health probes come by any name.
+    Free,
+}
+
+/// Whether compressing an answer pays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Compression {
+    Gzip,
+    None,
+}
+
+/// What a route answers when all is well.
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) types: &'static [&'static str],
+    pub(crate) schema: Option<SchemaOf>,
+}
+
+type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
+
+const fn schema<T: JsonSchema>() -> Option<SchemaOf> {
+    Some(|generator| generator.subschema_for::<T>())
+}
+
+const JSON: &[&str] = &["application/json"];
+
+/// Every route. The busiest stand first: a request asks them in this order.
+pub(crate) const ROUTES: &[Route] = &[
+    Route {
+        method: Verb::Post,
+        path: "/rpc",
+        access: Access::Token,
+        summary: "Calls JSON-RPC 2.0 methods, one or a batch; system.methods lists them.",
+        body: schema::<rest::RpcMessage>(),
+        answer: Answer { status: 200, types: JSON, schema: schema::<rest::RpcAnswer>() },
+        ..route("/rpc", |state, request| Box::pin(rest::rpc(state, request)))
+    },
+    Route {
+        access: Access::FirstMessage,
+        summary: "Upgrades to a WebSocket that speaks JSON-RPC 2.0; the token comes as Bearer or in a first message `auth`.",
+        answer: Answer { status: 101, types: &[], schema: None },
+        ..route("/ws", |state, request| Box::pin(ws::upgrade(state, request)))
+    },
+    Route {
+        access: Access::Public,
+        names: Names::Free,
+        summary: "Says that it lives, and what is degraded.",
+        answer: Answer { status: 200, types: JSON, schema: schema::<rest::Health>() },
+        ..route("/health", |state, request| Box::pin(rest::health(state, request)))
+    },
+    Route {
+        access: Access::Public,
+        names: Names::Free,
+        summary: "Says whether it serves: 200, or 503 while it recovers or drains.",
+        answer: Answer { status: 200, types: JSON, schema: schema::<rest::Ready>() },
+        ..route("/ready", |state, request| Box::pin(rest::ready(state, request)))
+    },
+    Route {
+        access: Access::Scrape,
+        compression: Compression::Gzip,
+        summary: "Exposes all metrics in the Prometheus text format.",
+        answer: Answer { status: 200, types: &["text/plain"], schema: None },
+        ..route("/metrics", |state, request| Box::pin(rest::metrics(state, request)))
+    },
+    Route {
+        summary: "Streams events (server-sent events); Last-Event-ID resumes journaled ones.",
+        query: schema::<rest::EventsQuery>(),
+        answer: Answer { status: 200, types: &["text/event-stream"], schema: None },
+        ..route("/events", |state, request| Box::pin(rest::events(state, request)))
+    },
+    Route {
+        compression: Compression::Gzip,
+        summary: "Queries the journal; JSON, or NDJSON or CSV by Accept or ?format.",
+        query: schema::<rest::AuditQuery>(),
+        answer: Answer {
+            status: 200,
+            types: &["application/json", "application/x-ndjson", "text/csv"],
+            schema: schema::<rest::AuditPage>(),
+        },
+        ..route("/audit", |state, request| Box::pin(rest::audit(state, request)))
+    },
+    Route {
+        summary: "Lists the agents with their state.",
+        answer: Answer { status: 200, types: JSON, schema: schema::<rest::Agents>() },
+        ..route("/agents", |state, request| Box::pin(rest::agents(state, request)))
+    },
+    Route {
+        access: Access::Public,
+        compression: Compression::Gzip,
+        summary: "This contract.",
+        answer: Answer { status: 200, types: JSON, schema: None },
+        ..route("/openapi.json", |state, request| Box::pin(rest::contract(state, request)))
+    },
+    Route {
+        access: Access::Public,
+        summary: "A page that says what this is.",
+        answer: Answer { status: 200, types: &["text/html"], schema: None },
+        ..route("/", |state, request| Box::pin(rest::page(state, request)))
+    },
+];
+
+/// A route as most are: a viewer's GET.
+const fn route(
+    path: &'static str,
+    handler: fn(Arc<ApiState>, Request) -> BoxFuture<'static, Outcome>,
+) -> Route {
+    Route {
+        method: Verb::Get,
+        path,
+        access: Access::Viewer,
+        summary: "",
+        names: Names::Checked,
+        compression: Compression::None,
+        query: None,
+        body: None,
+        answer: Answer { status: 200, types: JSON, schema: None },
+        handler,
+    }
+}
+
+/// The methods that a path takes, as `Allow` lists them; `None` if there is no such path.
+pub(crate) fn allowed(path: &str) -> Option<String> {
+    let methods: Vec<&str> =
+        ROUTES.iter().filter(|route| route.path == path).map(|route| route.method.as_str()).collect();
+    (!methods.is_empty()).then(|| methods.join(", "))
+}
+
+/// Whether names are free on this path.
+pub(crate) fn names(path: &str) -> Names {
+    let free = ROUTES.iter().any(|route| route.path == path && route.names == Names::Free);
+    if free { Names::Free } else { Names::Checked }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn routes_are_unique_and_described() {
+        for (i, route) in ROUTES.iter().enumerate() {
+            assert!(route.summary.ends_with('.'), "{}", route.path);
+            let again = ROUTES[i + 1..].iter().any(|r| r.path == route.path && r.method == route.method);
+            assert!(!again, "{} twice", route.path);
+        }
+    }
+
+    #[test]
+    fn what_is_open_to_everybody_is_a_short_list() {
+        let open: Vec<_> = ROUTES.iter().filter(|r| r.access == Access::Public).map(|r| r.path).collect();
+        assert_eq!(open, ["/health", "/ready", "/openapi.json", "/"]);
+    }
+}

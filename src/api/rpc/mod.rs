@@ -1,0 +1,311 @@
+//! JSON-RPC methods: the list of them, and the way from a message to its answer.
+//!
+//! A new method is one function in the file of its group and one line in [`METHODS`]; role check, rate limit, metrics,
+//! `system.methods`, the contract and the authorisation test follow from the line. Start at [`begin`].
+
+mod agent;
+mod error;
+mod events;
+mod method;
+mod session;
+mod system;
+mod token;
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, join_all};
+use schemars::JsonSchema;
+
+use super::access::Access;
+use super::jsonrpc::{self, Incoming, Malformed};
+
+pub(crate) use error::{CODES, GATEWAY_FULL, RATE_LIMITED, RpcError, SHUTTING_DOWN};
+use method::{Call, CallResult, NoParams};
+pub(crate) use method::{Context, Method, SchemaOf};
+
+/// Every method, by name.
+pub(crate) const METHODS: &[Method] = &[
+    entry::<agent::CancelParams, agent::Cancelled>(
+        "agent.cancel",
+        Access::Operator,
+        "Cancels a request, queued or running.",
+        agent::cancel,
+    ),
+    entry::<NoParams, agent::AgentList>("agent.list", Access::Viewer, "Lists the agents.", agent::list),
+    entry::<agent::SendParams, crate::gateway::Answer>(
+        "agent.send",
+        Access::Operator,
+        "Sends a message to an agent and waits for its answer.",
+        agent::send,
+    ),
+    entry::<events::SubscribeParams, events::Subscribed>(
+        "events.subscribe",
+        Access::Viewer,
+        "Follows events as notifications `event`; WebSocket only.",
+        events::subscribe,
+    ),
+    entry::<events::UnsubscribeParams, events::Unsubscribed>(
+        "events.unsubscribe",
+        Access::Viewer,
+        "Ends a subscription.",
+        events::unsubscribe,
+    ),
+    entry::<session::SessionParams, session::History>(
+        "session.history",
+        Access::Operator,
+        "Shows what was said in a session, as far as it is kept in memory.",
+        session::history,
+    ),
+    entry::<NoParams, session::SessionList>(
+        "session.list",
+        Access::Viewer,
+        "Lists the sessions in memory.",
+        session::list,
+    ),
+    entry::<session::SessionParams, session::ResetResult>(
+        "session.reset",
+        Access::Operator,
+        "Forgets what was said in a session.",
+        session::reset,
+    ),
+    entry::<NoParams, system::ActiveRequests>(
+        "system.activeRequests",
+        Access::Viewer,
+        "Lists the requests that wait or run.",
+        system::active_requests,
+    ),
+    entry::<system::EventsParams, system::Events>(
+        "system.events",
+        Access::Viewer,
+        "Shows the last events, the newest first.",
+        system::events,
+    ),
+    entry::<NoParams, super::rest::Health>(
+        "system.health",
+        Access::Viewer,
+        "Says the same as GET /health.",
+        system::health,
+    ),
+    entry::<NoParams, system::MethodList>(
+        "system.methods",
+        Access::Viewer,
+        "Lists the methods with the schemas of their parameters.",
+        system::methods,
+    ),
+    entry::<NoParams, system::SystemMetrics>(
+        "system.metrics",
+        Access::Viewer,
+        "Shows counts and the last model calls.",
+        system::metrics,
+    ),
+    entry::<token::CreateParams, token::Created>(
+        "token.create",
+        Access::Operator,
+        "Makes a token and shows it once.",
+        token::create,
+    ),
+    entry::<NoParams, token::TokenList>(
+        "token.list",
+        Access::Operator,
+        "Lists the tokens, without their texts.",
+        token::list,
+    ),
+    entry::<token::RevokeParams, token::Revoked>(
+        "token.revoke",
+        Access::Operator,
+        "Ends a token and what is open with it.",
+        token::revoke,
+    ),
+];
+
+const fn entry<P: JsonSchema, R: JsonSchema>(
+    name: &'static str,
+    access: Access,
+    summary: &'static str,
+    handler: method::Handler,
+) -> Method {
+    let (params, result): (SchemaOf, SchemaOf) = (|g| g.subschema_for::<P>(), |g| g.subschema_for::<R>());
+    Method { name, access, summary, params, result, handler }
+}
+
+/// The label under which calls of methods that do not exist are counted.
+const UNKNOWN: &str = "unknown";
+
+/// Method and code of every outcome that can be foreseen: their counters start at 0.
+pub(crate) fn outcomes() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let of_gateway = |code: i32| (-32007..=-32001).contains(&code);
+    let of_method = move |method: &'static Method| {
+        let codes = CODES.iter().filter(move |(code, ..)| method.name == "agent.send" || !of_gateway(*code));
+        let codes = codes.filter(|(code, ..)| ![-32700, -32600, -32601].contains(code));
+        codes.map(|(_, label, _)| *label).chain(["ok"]).map(move |code| (method.name, code))
+    };
+    let unknown = [-32700, -32600, -32601].map(|code| (UNKNOWN, error::label(code)));
+    METHODS.iter().flat_map(of_method).chain(unknown)
+}
+
+/// What became of a message.
+pub(crate) enum Answered {
+    /// There was no call in it.
+    Malformed(String),
+    /// One call; `None` for a notification.
+    Single(Option<Result<String, (RpcError, String)>>),
+    /// A batch; `None` if all were notifications.
+    Batch(Option<String>),
+}
+
+impl Answered {
+    /// What goes back, if anything does.
+    pub(crate) fn into_text(self) -> Option<String> {
+        match self {
+            Self::Malformed(text) => Some(text),
+            Self::Single(None) => None,
+            Self::Single(Some(Ok(text) | Err((_, text)))) => Some(text),
+            Self::Batch(text) => text,
+        }
+    }
+}
+
+/// Begins every call of a message, in order, and returns what is left to wait for, with the number of calls.
+pub(crate) fn begin(ctx: &Arc<Context>, text: &[u8]) -> (usize, BoxFuture<'static, Answered>) {
+    match jsonrpc::read(text, ctx.state.config.batch_max) {
+        Err(malformed) => (1, std::future::ready(Answered::Malformed(refuse(ctx, &malformed))).boxed()),
+        Ok(Incoming::Single(Err(malformed))) => {
+            (1, std::future::ready(Answered::Malformed(refuse(ctx, &malformed))).boxed())
+        }
+        Ok(Incoming::Single(Ok(call))) => {
+            let id = call.id.clone();
+            let result = begin_call(ctx, &call);
+            let answer = async move {
+                let result = result.await;
+                Answered::Single(id.map(|id| match result {
+                    Ok(json) => Ok(jsonrpc::result_text(&id, &json)),
+                    Err(error) => Err((error.clone(), jsonrpc::error_text(Some(&id), &error.to_json()))),
+                }))
+            };
+            (1, answer.boxed())
+        }
+        Ok(Incoming::Batch(calls)) => {
+            let count = calls.len();
+            let parts: Vec<_> = calls.iter().map(|call| begin_part(ctx, call)).collect();
+            let answer = async move {
+                let texts: Vec<String> = join_all(parts).await.into_iter().flatten().collect();
+                Answered::Batch((!texts.is_empty()).then(|| format!("[{}]", texts.join(","))))
+            };
+            (count, answer.boxed())
+        }
+    }
+}
+
+fn begin_part(
+    ctx: &Arc<Context>,
+    call: &Result<jsonrpc::Call<'_>, Malformed>,
+) -> BoxFuture<'static, Option<String>> {
+    match call {
+        Err(malformed) => std::future::ready(Some(refuse(ctx, malformed))).boxed(),
+        Ok(call) => {
+            let id = call.id.clone();
+            let result = begin_call(ctx, call);
+            let part = async move {
+                let result = result.await;
+                id.map(|id| match result {
+                    Ok(json) => jsonrpc::result_text(&id, &json),
+                    Err(error) => jsonrpc::error_text(Some(&id), &error.to_json()),
+                })
+            };
+            part.boxed()
+        }
+    }
+}
+
+fn refuse(ctx: &Context, malformed: &Malformed) -> String {
+    let error = RpcError::from(malformed);
+    ctx.state.metrics.rpc_call(UNKNOWN, error::label(error.code), std::time::Duration::ZERO);
+    jsonrpc::error_text(malformed.id.as_ref(), &error.to_json())
+}
+
+/// Answers every call of a message with one error, without looking at what it asks.
+pub(crate) fn refuse_all(ctx: &Context, text: &[u8], error: &RpcError) -> Option<String> {
+    let json = error.to_json();
+    let answer = |id: Option<&jsonrpc::Id>| {
+        ctx.state.metrics.rpc_call(UNKNOWN, error::label(error.code), std::time::Duration::ZERO);
+        jsonrpc::error_text(id, &json)
+    };
+    match jsonrpc::read(text, ctx.state.config.batch_max) {
+        Err(malformed) => Some(answer(malformed.id.as_ref())),
+        Ok(Incoming::Single(Err(malformed))) => Some(answer(malformed.id.as_ref())),
+        Ok(Incoming::Single(Ok(call))) => call.id.as_ref().map(|id| answer(Some(id))),
+        Ok(Incoming::Batch(calls)) => {
+            let ids = calls.iter().filter_map(|call| match call {
+                Ok(call) => call.id.as_ref().map(Some),
+                Err(malformed) => Some(malformed.id.as_ref()),
+            });
+            let texts: Vec<String> = ids.map(answer).collect();
+            (!texts.is_empty()).then(|| format!("[{}]", texts.join(",")))
+        }
+    }
+}
+
+/// Looks the method up, asks role and rate, and begins it; counts it when it is done.
+fn begin_call(ctx: &Arc<Context>, call: &jsonrpc::Call<'_>) -> BoxFuture<'static, CallResult> {
+    let began = ctx.state.clock.elapsed();
+    let method = METHODS.iter().find(|method| method.name == call.method);
+    let label = method.map_or(UNKNOWN, |method| method.name);
+    let result = match method {
+        None => Err(RpcError::unknown_method(&call.method)),
+        Some(method) => admit(ctx, method).map(|()| method.handler),
+    };
+    let call = Call { ctx, params: call.params };
+    let work = match result {
+        Err(error) => std::future::ready(Err(error)).boxed(),
+        Ok(handler) => std::panic::catch_unwind(AssertUnwindSafe(|| handler(call)))
+            .unwrap_or_else(|_panic| std::future::ready(Err(bug(label))).boxed()),
+    };
+    let state = Arc::clone(&ctx.state);
+    let counted = async move {
+        let result = AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_panic| Err(bug(label)));
+        let code = result.as_ref().map_or_else(|e| error::label(e.code), |_| "ok");
+        state.metrics.rpc_call(label, code, state.clock.elapsed().saturating_sub(began));
+        result
+    };
+    counted.boxed()
+}
+
+fn admit(ctx: &Context, method: &Method) -> Result<(), RpcError> {
+    if !method.access.admits(ctx.identity.role) {
+        ctx.state.note_forbidden();
+        return Err(RpcError::forbidden(method.access.as_str()));
+    }
+    ctx.state.allow(&ctx.identity).map_err(|wait| {
+        RpcError::limited(
+            RATE_LIMITED,
+            "requests_per_second",
+            wait,
+            "too many requests for this token: slow down",
+        )
+    })
+}
+
+/// What the caller hears of a panic; the panic itself is in the log.
+fn bug(method: &'static str) -> RpcError {
+    tracing::error!(source = "api", method, "a method panicked");
+    RpcError::internal()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn methods_are_sorted_unique_and_described() {
+        assert!(METHODS.windows(2).all(|pair| pair[0].name < pair[1].name), "sort them by name");
+        assert!(METHODS.iter().all(|method| method.summary.ends_with('.')));
+    }
+
+    #[test]
+    fn every_method_asks_for_a_role() {
+        let open = METHODS.iter().filter(|m| !matches!(m.access, Access::Viewer | Access::Operator));
+        assert_eq!(open.map(|m| m.name).collect::<Vec<_>>(), [""; 0]);
+    }
+}

@@ -1,0 +1,133 @@
+//! `token.*`: who may come in.
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::super::Role;
+use super::super::auth::{NewToken, TokenSource};
+use super::error::RpcError;
+use super::method::{Call, CallResult, NoParams, json, now};
+use crate::clock::Timestamp;
+use crate::ids::{AgentId, TokenName, TownId};
+
+/// Parameters of `token.create`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CreateParams {
+    /// What the audit shall show.
+    name: TokenName,
+    /// What it may do.
+    role: Role,
+    /// For role `agent`: the town it is bound to.
+    town: Option<TownId>,
+    /// For role `agent`: the agent it is bound to.
+    agent: Option<AgentId>,
+}
+
+/// The only time a token is seen.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Created {
+    name: TokenName,
+    role: Role,
+    /// The token: keep it, it is not shown again.
+    token: String,
+}
+
+/// Makes a token.
+pub(crate) fn create(call: Call<'_>) -> BoxFuture<'static, CallResult> {
+    let params: CreateParams = match call.params() {
+        Ok(params) => params,
+        Err(error) => return now(Err::<(), _>(error)),
+    };
+    let CreateParams { name, role, town, agent } = params;
+    if role != Role::Agent {
+        for (field, given) in [("town", town.is_some()), ("agent", agent.is_some())] {
+            if given {
+                return now(Err::<(), _>(RpcError::invalid(
+                    field,
+                    "only a token with the role agent is bound",
+                )));
+            }
+        }
+    }
+    let (state, actor) = (call.state().clone(), call.ctx.identity.actor.clone());
+    let make = async move {
+        let new = NewToken { name: name.clone(), role, town, agent };
+        let token = state.tokens.create(&*state.journal, &actor, new).await?;
+        json(&Created { name, role, token })
+    };
+    make.boxed()
+}
+
+/// The tokens there are.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct TokenList {
+    tokens: Vec<TokenEntry>,
+}
+
+/// A token, without its text.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct TokenEntry {
+    name: TokenName,
+    role: Role,
+    /// Where it comes from.
+    source: TokenSource,
+    /// When it was made; not known of those in the configuration.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    created_at: Option<Timestamp>,
+    /// The town it is bound to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    town: Option<TownId>,
+    /// The agent it is bound to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    agent: Option<AgentId>,
+}
+
+/// Lists the tokens.
+pub(crate) fn list(call: Call<'_>) -> BoxFuture<'static, CallResult> {
+    let tokens = call.params().map(|NoParams {}| {
+        let tokens = call.state().tokens.list();
+        let entry = |token: &std::sync::Arc<super::super::auth::Token>| TokenEntry {
+            name: token.name.clone(),
+            role: token.role,
+            source: token.source,
+            created_at: token.created,
+            town: token.town.clone(),
+            agent: token.agent.clone(),
+        };
+        TokenList { tokens: tokens.iter().map(entry).collect() }
+    });
+    now(tokens)
+}
+
+/// Parameters of `token.revoke`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RevokeParams {
+    /// The token's name.
+    name: TokenName,
+}
+
+/// A token that is no more.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Revoked {
+    /// Always true.
+    revoked: bool,
+}
+
+/// Ends a token.
+pub(crate) fn revoke(call: Call<'_>) -> BoxFuture<'static, CallResult> {
+    let RevokeParams { name } = match call.params() {
+        Ok(params) => params,
+        Err(error) => return now(Err::<(), _>(error)),
+    };
+    let (state, actor) = (call.state().clone(), call.ctx.identity.actor.clone());
+    let end = async move {
+        state.tokens.revoke(&*state.journal, &actor, &name).await?;
+        json(&Revoked { revoked: true })
+    };
+    end.boxed()
+}

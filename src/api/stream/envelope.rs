@@ -1,0 +1,160 @@
+//! From a journaled record to the envelope that streams carry.
+//!
+//! Kinds are snake_case in the journal and have a dotted type on streams. A kind that is not in the list goes out under
+//! a type made from its name, so that a new kind is never lost; a line here gives it a better sentence and a level.
+
+use std::borrow::Cow;
+
+use serde_json::Value;
+
+use crate::ids::{AgentId, TownId};
+use crate::journal::{Record, StreamKind};
+use crate::live::{Envelope, Level};
+
+/// How one kind of record is shown.
+struct Shown {
+    kind: &'static str,
+    r#type: &'static str,
+    level: fn(&Value) -> Level,
+    summary: fn(&Record) -> String,
+}
+
+/// Every kind with a sentence of its own.
+const KINDS: &[Shown] = &[
+    Shown {
+        kind: "access_refused",
+        r#type: "access.refused",
+        level: |_| Level::Warn,
+        summary: access_refused,
+    },
+    Shown {
+        kind: "partition_dropped",
+        r#type: "partition.dropped",
+        level: info,
+        summary: |_| "the oldest part of the journal was dropped by its retention".to_owned(),
+    },
+    Shown {
+        kind: "request_finished",
+        r#type: "request.finished",
+        level: by_outcome,
+        summary: request_finished,
+    },
+    Shown {
+        kind: "session_reset",
+        r#type: "session.reset",
+        level: info,
+        summary: |r| format!("{} reset a session of {}", r.actor, text(r, "agent")),
+    },
+    Shown {
+        kind: "token_created",
+        r#type: "token.created",
+        level: info,
+        summary: |r| format!("{} made the token {}", r.actor, text(r, "name")),
+    },
+    Shown {
+        kind: "token_revoked",
+        r#type: "token.revoked",
+        level: info,
+        summary: |r| format!("{} revoked the token {}", r.actor, text(r, "name")),
+    },
+];
+
+fn info(_: &Value) -> Level {
+    Level::Info
+}
+
+fn by_outcome(detail: &Value) -> Level {
+    match detail["outcome"].as_str() {
+        Some("ok") => Level::Info,
+        Some("cancelled" | "deadline") => Level::Warn,
+        Some(_) | None => Level::Error,
+    }
+}
+
+fn text<'r>(record: &'r Record, field: &str) -> &'r str {
+    record.detail[field].as_str().unwrap_or("?")
+}
+
+fn request_finished(record: &Record) -> String {
+    let took = record.detail["timings"]["totalMs"].as_f64();
+    let took = took.map_or_else(String::new, |ms| format!(" after {ms:.0} ms"));
+    format!("a request to {} ended: {}{took}", text(record, "agent"), text(record, "outcome"))
+}
+
+fn access_refused(record: &Record) -> String {
+    let count = |field: &str| record.detail[field].as_u64().unwrap_or(0);
+    let (missing, wrong, limited) = (count("missing"), count("wrong"), count("limited"));
+    format!(
+        "requests refused in the last minute: {missing} without a token, {wrong} with a wrong one, {limited} for trying too often"
+    )
+}
+
+/// The envelope of a journaled record.
+pub(crate) fn envelope(record: &Record) -> Envelope {
+    let shown = KINDS.iter().find(|shown| shown.kind == record.kind);
+    let named = record.stream.as_str().split_once('/').map(|(_, id)| id);
+    let of_kind = |kind: StreamKind| named.filter(|_| record.stream.kind() == kind);
+    Envelope {
+        r#type: shown.map_or_else(
+            || Cow::Owned(record.kind.replacen('_', ".", 1)),
+            |shown| Cow::Borrowed(shown.r#type),
+        ),
+        ts: record.time,
+        level: shown.map_or(Level::Info, |shown| (shown.level)(&record.detail)),
+        source: Cow::Borrowed(record.stream.kind().as_str()),
+        instance: of_kind(StreamKind::Instance).and_then(|id| AgentId::parse(id).ok()),
+        town: of_kind(StreamKind::Town).and_then(|id| TownId::parse(id).ok()),
+        summary: shown.map_or_else(
+            || format!("{}: {}", record.stream, record.kind.replace('_', " ")),
+            |shown| (shown.summary)(record),
+        ),
+        detail: record.detail.clone(),
+        trace_id: record.trace_id,
+        seq: Some(record.seq),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::ids::Seq;
+    use crate::journal::{Actor, RecordHash, StreamId};
+    use serde_json::json;
+
+    fn record(stream: &str, kind: &str, detail: Value) -> Record {
+        Record {
+            seq: Seq(7),
+            time: Timestamp::from_millis(1_000),
+            stream: StreamId::parse(stream).expect("a stream"),
+            kind: kind.to_owned(),
+            version: 1,
+            actor: Actor::Local,
+            trace_id: None,
+            detail,
+            prev_hash: RecordHash::default(),
+        }
+    }
+
+    #[test]
+    fn kinds_are_sorted_and_unique() {
+        assert!(KINDS.windows(2).all(|pair| pair[0].kind < pair[1].kind));
+    }
+
+    #[test]
+    fn a_finished_request_is_told_in_one_sentence() {
+        let detail = json!({"agent": "echo", "outcome": "failed", "timings": {"totalMs": 12.4}});
+        let shown = envelope(&record("request", "request_finished", detail));
+        assert_eq!((shown.r#type.as_ref(), shown.level), ("request.finished", Level::Error));
+        assert_eq!(shown.summary, "a request to echo ended: failed after 12 ms");
+        assert_eq!(shown.seq, Some(Seq(7)));
+    }
+
+    #[test]
+    fn a_kind_that_is_not_in_the_list_is_not_lost() {
+        let shown = envelope(&record("instance/web", "lazy_start_failed", json!({})));
+        assert_eq!(shown.r#type, "lazy.start_failed");
+        assert_eq!(shown.instance.map(|i| i.to_string()).as_deref(), Some("web"));
+        assert_eq!(shown.summary, "instance/web: lazy start failed");
+    }
+}
