@@ -26,6 +26,12 @@ pub const REQUEST_EVENTS_MAX: usize = 64;
 /// Bytes of one answer: about a million tokens, more than any model writes in one go.
 pub const ANSWER_BYTES_MAX: usize = 4 << 20;
 
+/// Bytes that a model server may send for one answer: [`ANSWER_BYTES_MAX`] with the JSON around each token.
+pub const MODEL_ANSWER_BYTES_MAX: usize = 64 << 20;
+
+/// Bytes of one event in a model server's stream: a whole answer in one piece, escaped.
+pub const MODEL_STREAM_LINE_BYTES_MAX: usize = 8 << 20;
+
 /// Tools that an answer lists by name; the rest is only counted.
 pub const TOOLS_PER_REQUEST_MAX: usize = 1_000;
 

@@ -6,11 +6,16 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use super::{CallSummary, Price, ProviderDeps, ProviderError, Turn};
+use crate::telemetry::TraceContext;
 
 /// Who is asked.
 pub(crate) struct Asked<'a> {
+    /// `gen_ai.provider.name`.
+    pub(crate) provider: &'a str,
     /// `gen_ai.request.model`.
     pub(crate) model: &'a str,
+    /// `server.address` and `server.port`, where there is a server.
+    pub(crate) server: Option<(&'a str, u16)>,
 }
 
 /// What a provider says about a call that went well, as far as it says it.
@@ -24,6 +29,10 @@ pub(crate) struct Report {
     pub(crate) cached_tokens: Option<u64>,
     /// Tokens written.
     pub(crate) output_tokens: Option<u64>,
+    /// Why it stopped.
+    pub(crate) finish_reason: Option<String>,
+    /// The provider's id of the answer.
+    pub(crate) response_id: Option<String>,
 }
 
 /// A call under way.
@@ -45,6 +54,11 @@ impl Call {
             first_token: None,
             ended: false,
         }
+    }
+
+    /// What the request on the wire says about its trace.
+    pub(crate) fn traceparent(&self) -> Option<TraceContext> {
+        None
     }
 
     /// Notes that a piece of the answer arrived; only the first one counts.

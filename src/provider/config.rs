@@ -67,7 +67,7 @@ pub struct OpenAiConfig {
     /// How long a connection may take to be made; 10 ms to 60 s.
     #[serde(default = "default_connect_timeout")]
     pub connect_timeout: Period,
-    /// How long the server may be silent in the middle of an answer; 1 s to 1 h.
+    /// How long the server may be silent, before or in the middle of an answer; 1 s to 1 h.
     #[serde(default = "default_idle_timeout")]
     pub idle_timeout: Period,
 }

@@ -108,7 +108,8 @@ impl Playing {
         let began = *self.began.get_or_insert_with(Instant::now);
         if self.next == 0 {
             let model = self.turn.model.as_deref().unwrap_or(MODEL);
-            self.call = Some(Call::start(&self.deps, &self.turn, &Asked { model }));
+            self.call =
+                Some(Call::start(&self.deps, &self.turn, &Asked { provider: "echo", model, server: None }));
         }
         let due = self.script.due(self.next);
         if self.next >= self.script.events.len() {

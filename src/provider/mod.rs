@@ -5,7 +5,9 @@
 mod call;
 mod config;
 mod echo;
+mod emit;
 mod error;
+mod openai;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -146,7 +148,7 @@ pub struct ProviderDeps {
 /// Why a provider cannot be made from its configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
-    /// Its kind is not there yet.
+    /// Its address is none, or a file cannot be used.
     #[error("provider {name}: {problem}")]
     Invalid {
         /// Its key under `providers:`.
@@ -163,8 +165,6 @@ pub enum BuildError {
 pub fn build(name: &str, config: &Config, deps: &ProviderDeps) -> Result<Arc<dyn Provider>, BuildError> {
     match config {
         Config::Echo(echo) => Ok(Arc::new(echo::Echo::new(echo.clone(), deps.clone()))),
-        Config::OpenAi(_) => {
-            Err(BuildError::Invalid { name: name.to_owned(), problem: "is not there yet".to_owned() })
-        }
+        Config::OpenAi(config) => Ok(Arc::new(openai::OpenAi::new(name, config, deps)?)),
     }
 }

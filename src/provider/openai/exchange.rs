@@ -1,0 +1,200 @@
+//! One try: one HTTP request, one answer, one recorded model call.
+
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use http::header::CONTENT_TYPE;
+use reqwest::Response;
+use serde_json::Value;
+use tokio::time::timeout;
+
+use super::super::call::{Asked, Call, Report};
+use super::super::emit::Emitter;
+use super::super::{ProviderError, ProviderEvent, Turn};
+use super::Shared;
+use super::sse::{Decoder, LineTooLong};
+use super::wire::{self, Chunk, MODEL_DEFAULT, Mode};
+use crate::limits::MODEL_ANSWER_BYTES_MAX;
+
+/// A try under way. Dropped before its end, its call is recorded as cancelled.
+pub(super) struct Exchange<'a> {
+    shared: &'a Shared,
+    turn: &'a Turn,
+    out: &'a Emitter,
+    call: Call,
+    report: Report,
+    seen: Seen,
+}
+
+/// What has come so far.
+#[derive(Default)]
+struct Seen {
+    /// Something of the answer was passed on: another try would say it twice.
+    passed_on: bool,
+    /// There was a choice, be it an empty one.
+    choice: bool,
+    /// `[DONE]`, or a finish reason.
+    complete: bool,
+    /// `[DONE]`: nothing more comes.
+    done: bool,
+}
+
+impl<'a> Exchange<'a> {
+    pub(super) fn begin(shared: &'a Shared, turn: &'a Turn, out: &'a Emitter) -> Self {
+        let endpoint = &shared.endpoint;
+        let asked = Asked {
+            provider: endpoint.provider,
+            model: turn.model.as_deref().unwrap_or(MODEL_DEFAULT),
+            server: Some((&endpoint.host, endpoint.port)),
+        };
+        let call = Call::start(&shared.deps, turn, &asked);
+        Self { shared, turn, out, call, report: Report::default(), seen: Seen::default() }
+    }
+
+    /// Gives how it ended, and whether something of the answer was passed on.
+    pub(super) async fn run(mut self) -> (Result<(), ProviderError>, bool) {
+        let result = self.converse().await;
+        let Self { out, call, report, seen, .. } = self;
+        let summary = match &result {
+            Ok(()) => call.finish(&report),
+            Err(error) => call.fail(error, &report),
+        };
+        out.emit(ProviderEvent::ModelCall(summary)).await;
+        (result, seen.passed_on)
+    }
+
+    async fn converse(&mut self) -> Result<(), ProviderError> {
+        let (mode, accept) = if self.shared.config.stream {
+            (Mode::Stream, "text/event-stream")
+        } else {
+            (Mode::Whole, "application/json")
+        };
+        let endpoint = &self.shared.endpoint;
+        let request = endpoint.complete(wire::request(self.turn, mode), accept, self.call.traceparent());
+        let response = self.in_time(request.send()).await?.map_err(|error| endpoint.failed(&error))?;
+        if !response.status().is_success() {
+            // Bounded by itself: it may be slow to say why.
+            return Err(endpoint.refused(response).await);
+        }
+        if is_event_stream(&response) {
+            self.read_stream(response).await
+        } else {
+            self.read_whole(response).await
+        }
+    }
+
+    async fn read_stream(&mut self, response: Response) -> Result<(), ProviderError> {
+        let mut chunks = response.bytes_stream();
+        let mut decoder = Decoder::default();
+        let mut read = 0;
+        while !self.seen.done {
+            let Some(chunk) = self.in_time(chunks.next()).await? else { break };
+            // A cut after the finish reason takes nothing of the answer away.
+            let chunk = match chunk {
+                Ok(chunk) => chunk,
+                Err(_) if self.seen.complete => break,
+                Err(error) => return Err(self.shared.endpoint.failed(&error)),
+            };
+            read += chunk.len();
+            if read > MODEL_ANSWER_BYTES_MAX {
+                return Err(ProviderError::TooLarge { bytes_max: MODEL_ANSWER_BYTES_MAX });
+            }
+            let events = decoder.push(&chunk).map_err(|LineTooLong| ProviderError::Unreadable {
+                problem: "one of its lines is too long".into(),
+            })?;
+            for event in events {
+                self.take_event(&event).await?;
+            }
+        }
+        if let Some(event) = decoder.finish().filter(|_| !self.seen.complete) {
+            // A last event that was itself cut is a cut answer, not a strange one.
+            self.take_event(&event).await.map_err(|error| match error {
+                ProviderError::Unreadable { .. } => ProviderError::Cut,
+                other => other,
+            })?;
+        }
+        self.verdict()
+    }
+
+    async fn read_whole(&mut self, response: Response) -> Result<(), ProviderError> {
+        let mut chunks = response.bytes_stream();
+        let mut body = Vec::new();
+        while let Some(chunk) = self.in_time(chunks.next()).await? {
+            let chunk = chunk.map_err(|error| self.shared.endpoint.failed(&error))?;
+            if body.len() + chunk.len() > MODEL_ANSWER_BYTES_MAX {
+                return Err(ProviderError::TooLarge { bytes_max: MODEL_ANSWER_BYTES_MAX });
+            }
+            body.extend_from_slice(&chunk);
+        }
+        if body.is_empty() {
+            return Err(ProviderError::Empty);
+        }
+        self.take_chunk(&body, Mode::Whole).await?;
+        self.seen.complete = self.seen.choice;
+        self.verdict()
+    }
+
+    async fn take_event(&mut self, data: &[u8]) -> Result<(), ProviderError> {
+        if data.trim_ascii() == b"[DONE]" {
+            self.seen.done = true;
+            self.seen.complete = true;
+            return Ok(());
+        }
+        self.take_chunk(data, Mode::Stream).await
+    }
+
+    async fn take_chunk(&mut self, data: &[u8], mode: Mode) -> Result<(), ProviderError> {
+        let mut chunk: Chunk = serde_json::from_slice(data).map_err(|error| {
+            let problem = if error.is_data() { "it has another shape" } else { "it is no JSON" };
+            ProviderError::Unreadable { problem: problem.into() }
+        })?;
+        if let Some(error) = chunk.error.take().filter(|error| !error.is_null()) {
+            let message = super::quote::error_message(&error).unwrap_or_else(|| Value::to_string(&error));
+            return Err(ProviderError::Reported { quoted: self.shared.endpoint.mask.quote(&message) });
+        }
+        chunk.report(&mut self.report);
+        // One answer was asked for: others, and the empty list of the chunk that holds the usage, say nothing.
+        let Some(choice) = chunk.choices.unwrap_or_default().into_iter().next() else { return Ok(()) };
+        self.seen.choice = true;
+        if let Some(mut delta) = choice.delta {
+            if let Some(text) = delta.text() {
+                self.pass_on(ProviderEvent::Delta(text), mode).await;
+            }
+            for name in delta.tools() {
+                self.pass_on(ProviderEvent::ToolRequested { name }, mode).await;
+            }
+        }
+        if let Some(reason) = choice.finish_reason {
+            self.report.finish_reason = Some(reason);
+            self.seen.complete = true;
+        }
+        Ok(())
+    }
+
+    async fn pass_on(&mut self, event: ProviderEvent, mode: Mode) {
+        self.seen.passed_on = true;
+        if mode == Mode::Stream {
+            self.call.token_arrived();
+        }
+        self.out.emit(event).await;
+    }
+
+    fn verdict(&self) -> Result<(), ProviderError> {
+        match (self.seen.choice, self.seen.complete) {
+            (true, true) => Ok(()),
+            (false, true) => Err(ProviderError::Empty),
+            (_, false) => Err(ProviderError::Cut),
+        }
+    }
+
+    /// Waits as long as the server may be silent.
+    async fn in_time<F: Future>(&self, waited_for: F) -> Result<F::Output, ProviderError> {
+        let silence: Duration = self.shared.config.idle_timeout.0;
+        timeout(silence, waited_for).await.map_err(|_| ProviderError::Timeout { silence })
+    }
+}
+
+fn is_event_stream(response: &Response) -> bool {
+    let kind = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    kind.is_some_and(|kind| kind.trim_start().to_ascii_lowercase().starts_with("text/event-stream"))
+}

@@ -1,0 +1,169 @@
+//! What a server says when it refuses: cut, masked, and when to come back.
+
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use http::HeaderMap;
+use http::header::RETRY_AFTER;
+use serde_json::Value;
+
+use crate::limits::QUOTED_BYTES_MAX;
+use crate::secret::Secret;
+
+/// How long the body of a refusal may take.
+const BODY_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Bytes of such a body that are read: room for the JSON around a message of [`QUOTED_BYTES_MAX`].
+const BODY_BYTES_MAX: usize = 16 << 10;
+
+/// A secret shorter than this would mask half of every sentence.
+const SECRET_BYTES_MIN: usize = 6;
+
+/// Takes secrets out of text.
+pub(super) struct Mask {
+    secrets: Vec<Secret>,
+}
+
+impl Mask {
+    pub(super) fn new<'a>(secrets: impl Iterator<Item = &'a Secret>) -> Self {
+        Self { secrets: secrets.filter(|s| s.expose().len() >= SECRET_BYTES_MIN).cloned().collect() }
+    }
+
+    /// The words of a refusal, with a colon before them; empty if there are none.
+    pub(super) async fn body(&self, response: reqwest::Response) -> String {
+        let mut body = Vec::new();
+        let mut chunks = response.bytes_stream();
+        let reading = async {
+            while let Some(Ok(chunk)) = chunks.next().await {
+                let room = BODY_BYTES_MAX - body.len();
+                body.extend_from_slice(&chunk[..chunk.len().min(room)]);
+                if body.len() >= BODY_BYTES_MAX {
+                    break;
+                }
+            }
+        };
+        // A refusal that is slow to explain itself is quoted as far as it came.
+        let _ = tokio::time::timeout(BODY_TIMEOUT, reading).await;
+        match serde_json::from_slice::<Value>(&body) {
+            Ok(value) => self.quote(&error_message(&value).unwrap_or_default()),
+            Err(_) => self.quote(&String::from_utf8_lossy(&body)),
+        }
+    }
+
+    /// A text of the server, on one line, cut and masked, with a colon before it; empty for an empty one.
+    pub(super) fn quote(&self, text: &str) -> String {
+        let mut text = text.split(|c: char| c.is_whitespace() || c.is_control()).fold(
+            String::new(),
+            |mut line, word| {
+                if !line.is_empty() && !word.is_empty() {
+                    line.push(' ');
+                }
+                line.push_str(word);
+                line
+            },
+        );
+        for secret in &self.secrets {
+            text = text.replace(secret.expose(), "***");
+        }
+        text = mask_credentials(&text);
+        if text.len() > QUOTED_BYTES_MAX {
+            let end = (0..=QUOTED_BYTES_MAX).rev().find(|i| text.is_char_boundary(*i)).unwrap_or_default();
+            text.truncate(end);
+            text.push_str("...");
+        }
+        if text.is_empty() { text } else { format!(": {text}") }
+    }
+}
+
+/// The message of an error in the usual shapes: `{"error": {"message"}}`, `{"error": ".."}`, `{"message"}`, `{"detail"}`.
+pub(super) fn error_message(value: &Value) -> Option<String> {
+    let error = value.get("error").filter(|error| !error.is_null()).unwrap_or(value);
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    text(error)
+        .or_else(|| error.get("message").and_then(text))
+        .or_else(|| error.get("detail").and_then(text))
+        .or_else(|| error.is_object().then(|| error.to_string()))
+}
+
+/// When a server wants to be asked again: seconds, or a date
+/// (<https://www.rfc-editor.org/rfc/rfc9110#field.retry-after>) beside the server's own `Date`.
+pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = |text: &str| jiff::fmt::rfc2822::parse(text).ok().map(|at| at.timestamp());
+    let now = date(headers.get(http::header::DATE)?.to_str().ok()?)?;
+    Some(Duration::try_from(date(text)?.duration_since(now)).unwrap_or_default())
+}
+
+/// `scheme://user:password@host` becomes `scheme://***@host`.
+fn mask_credentials(text: &str) -> String {
+    let mut masked = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(start) = rest.find("://") {
+        let (before, after) = rest.split_at(start + 3);
+        masked.push_str(before);
+        let end = after.find(|c: char| c == '/' || c.is_whitespace()).unwrap_or(after.len());
+        let authority = &after[..end];
+        match authority.rfind('@') {
+            Some(at) => {
+                masked.push_str("***");
+                masked.push_str(&authority[at..]);
+            }
+            None => masked.push_str(authority),
+        }
+        rest = &after[end..];
+    }
+    masked + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mask() -> Mask {
+        Mask::new([Secret::new("sk-secret".to_owned(), "${KEY}")].iter())
+    }
+
+    #[test]
+    fn a_quote_is_one_line_without_secrets() {
+        let quoted = mask().quote("bad key\n\tsk-secret,\u{1b} see http://u:p@h/x");
+        assert_eq!(quoted, ": bad key ***, see http://***@h/x");
+        assert_eq!(mask().quote(" \n"), "");
+    }
+
+    #[test]
+    fn a_quote_is_cut_between_characters() {
+        let quoted = mask().quote(&"ä".repeat(QUOTED_BYTES_MAX));
+        assert_eq!(quoted.len(), QUOTED_BYTES_MAX + ": ...".len());
+    }
+
+    #[test]
+    fn messages_are_found_in_the_usual_shapes() {
+        for text in [
+            r#"{"error":{"message":"m","type":"t"}}"#,
+            r#"{"error":"m"}"#,
+            r#"{"message":"m"}"#,
+            r#"{"detail":"m"}"#,
+        ] {
+            let value = serde_json::from_str(text).expect("JSON");
+            assert_eq!(error_message(&value).as_deref(), Some("m"), "{text}");
+        }
+    }
+
+    #[test]
+    fn retry_after_is_read_as_seconds_and_as_a_date() {
+        let headers = |pairs: &[(&'static str, &'static str)]| {
+            let pair = |(name, value): &(&'static str, &'static str)| {
+                (http::HeaderName::from_static(name), http::HeaderValue::from_static(value))
+            };
+            pairs.iter().map(pair).collect::<HeaderMap>()
+        };
+        assert_eq!(retry_after(&headers(&[("retry-after", "7")])), Some(Duration::from_secs(7)));
+        let dates =
+            [("date", "Sun, 06 Nov 1994 08:49:37 GMT"), ("retry-after", "Sun, 06 Nov 1994 08:49:47 GMT")];
+        assert_eq!(retry_after(&headers(&dates)), Some(Duration::from_secs(10)));
+        assert_eq!(retry_after(&headers(&[("retry-after", "soon")])), None);
+    }
+}
