@@ -35,6 +35,9 @@ pub const MODEL_STREAM_LINE_BYTES_MAX: usize = 8 << 20;
 /// Tools that an answer lists by name; the rest is only counted.
 pub const TOOLS_PER_REQUEST_MAX: usize = 1_000;
 
+/// Distinct names of tools that are remembered for the count on `/health`.
+pub const TOOL_NAMES_MAX: usize = 1_000;
+
 /// The longest deadline of a request: what takes longer is a job, not a message.
 pub const DEADLINE_MAX: Duration = Duration::from_secs(24 * 3_600);
 

@@ -23,5 +23,5 @@ pub use record::{Outcome, REQUEST_FINISHED, REQUEST_FINISHED_VERSION, RequestFin
 pub use request::{
     Accepted, AgentEvent, Answer, Caller, Channel, OnDisconnect, SendRequest, Timings, ToolSummary, Usage,
 };
-pub use service::{AgentSummary, Gateway, GatewayParts, UnknownProvider};
+pub use service::{AgentSummary, Gateway, GatewayParts, HealthCounts, Snapshot, UnknownProvider};
 pub use session::SessionSummary;

@@ -1,21 +1,35 @@
 //! What is recorded about a request that ended: in one place, once, whatever way it ended.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use opentelemetry::KeyValue;
 use serde::Serialize;
 use tracing::Span;
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
+use super::active::Active;
 use super::metrics::AgentMetrics;
 use super::{Channel, Rejection, Timings, Usage};
 use crate::ids::{AgentId, RequestId, SessionId, TraceId};
-use crate::journal::{Actor, Append, Journal, NewRecord, StreamId};
+use crate::journal::{Actor, Append, AppendError, Journal, NewRecord, StreamId};
+use crate::limits::TOOL_NAMES_MAX;
+use crate::live::{Live, ToolCall};
+use crate::telemetry::Shared;
 
 /// The kind of the record that a finished request leaves in the journal.
 pub const REQUEST_FINISHED: &str = "request_finished";
 
 /// The version of [`RequestFinished`].
 pub const REQUEST_FINISHED_VERSION: u16 = 1;
+
+/// The configuration keys whose limits the gateway enforces, as labels of the limits that were hit.
+const LIMITS: &[&str] = &[LANE_DEPTH, QUEUED, SESSIONS, MESSAGE_BYTES];
+const LANE_DEPTH: &str = "lane_depth_max";
+const QUEUED: &str = "queued_max";
+const SESSIONS: &str = "sessions_max";
+pub(super) const MESSAGE_BYTES: &str = "message_bytes_max";
 
 /// How a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -111,18 +125,107 @@ pub(super) struct Finished<'a> {
     pub(super) span: &'a Span,
     /// Why it was not answered.
     pub(super) rejection: Option<&'a Rejection>,
-    /// Its error on the wire (`error.type`), where a provider failed.
     pub(super) total: Duration,
 }
 
-/// Records requests.
+/// Records requests and their tools.
 pub(super) struct Recorder {
+    live: Arc<Live>,
     journal: Arc<dyn Journal>,
+    shared: Shared,
+    /// Tools that were used, for the count of `/health`; a std mutex suffices, a hold is one look-up.
+    tools: Mutex<BTreeSet<String>>,
+}
+
+/// A tool that was used.
+pub(super) struct UsedTool<'a> {
+    pub(super) name: &'a str,
+    pub(super) error: Option<&'a str>,
+    pub(super) took: Option<Duration>,
 }
 
 impl Recorder {
-    pub(super) fn new(journal: Arc<dyn Journal>) -> Self {
-        Self { journal }
+    /// What agents are configured to have counts as known `tools` from the start.
+    pub(super) fn new(
+        live: Arc<Live>,
+        journal: Arc<dyn Journal>,
+        shared: Shared,
+        tools: BTreeSet<String>,
+    ) -> Self {
+        DROP_REASONS.iter().for_each(|reason| shared.expect_dropped(REQUEST_FINISHED, reason));
+        LIMITS.iter().for_each(|limit| shared.expect_limit(limit));
+        Self { live, journal, shared, tools: Mutex::new(tools) }
+    }
+
+    pub(super) fn live(&self) -> &Live {
+        &self.live
+    }
+
+    /// Counts a request that was refused at the door, if a limit refused it.
+    pub(super) fn refused(&self, rejection: &Rejection) {
+        match rejection {
+            Rejection::LaneFull { .. } => self.limit_hit(LANE_DEPTH),
+            Rejection::GatewayFull { .. } => self.limit_hit(QUEUED),
+            Rejection::Invalid { .. }
+            | Rejection::UnknownAgent { .. }
+            | Rejection::Deadline { .. }
+            | Rejection::Cancelled { .. }
+            | Rejection::Provider { .. }
+            | Rejection::ShuttingDown
+            | Rejection::NotFound { .. }
+            | Rejection::DuplicateRequest { .. } => {}
+        }
+    }
+
+    /// Counts sessions that were forgotten for lack of room.
+    pub(super) fn evicted(&self, sessions: usize) {
+        (0..sessions).for_each(|_| self.limit_hit(SESSIONS));
+    }
+
+    pub(super) fn limit_hit(&self, limit: &'static str) {
+        self.shared.limit_hit(limit);
+    }
+
+    /// How many distinct tools agents are known to have or have used.
+    pub(super) fn tools(&self) -> usize {
+        self.tools.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Records the end of a tool; one that failed leaves an error event.
+    pub(super) fn tool(&self, active: &Active, span: &Span, tool: &UsedTool<'_>) {
+        let UsedTool { name, error, took } = tool;
+        {
+            let mut tools = self.tools.lock().unwrap_or_else(PoisonError::into_inner);
+            if tools.len() < TOOL_NAMES_MAX && !tools.contains(*name) {
+                tools.insert((*name).to_owned());
+            }
+        }
+        let call = ToolCall {
+            name: (*name).to_owned(),
+            error: error.map(str::to_owned),
+            duration: took.map(|took| took.as_secs_f64() * 1e3),
+        };
+        self.live.record_tool_call(&active.agent, &call);
+        let Some(error) = error else { return };
+        span.record("error.type", "tool_error");
+        span.record("otel.status_code", "ERROR");
+        tracing::error!(
+            parent: span,
+            source = "tool.call",
+            session_id = %active.session,
+            request_id = %active.id,
+            agent = %active.agent,
+            tool = name,
+            cause = error,
+            "tool failed"
+        );
+    }
+
+    /// Records a tool whose request was stopped while it was at work.
+    pub(super) fn stopped_tool(&self, active: &Active, name: String, took: Duration) {
+        let duration = Some(took.as_secs_f64() * 1e3);
+        let call = ToolCall { name, error: Some("its request was stopped".to_owned()), duration };
+        self.live.record_tool_call(&active.agent, &call);
     }
 
     /// Records the end of a request: counts, durations, its event if it did not go well, its journal record.
@@ -135,9 +238,11 @@ impl Recorder {
             Outcome::Cancelled => metrics.cancelled.increment(1),
         }
         metrics.duration.record(total.as_secs_f64());
+        self.live.record_message();
         if let Some(rejection) = rejection {
             tell(span, &facts, rejection);
         }
+        span.add_event(REQUEST_FINISHED, vec![KeyValue::new("stream", "request")]);
         let detail = serde_json::to_value(&facts).expect("facts are plain JSON");
         let record = NewRecord {
             kind: REQUEST_FINISHED,
@@ -147,15 +252,32 @@ impl Recorder {
             detail,
         };
         let append = Append { stream: StreamId::request(), expected_last_seq: None, records: vec![record] };
-        if let Err(_error) = self.journal.offer(append) {
-            // Counted once the shared counters are there.
+        if let Err(error) = self.journal.offer(append) {
+            self.shared.dropped(REQUEST_FINISHED, drop_reason(&error), 1);
         }
+    }
+}
+
+/// The reasons why a record is not taken.
+const DROP_REASONS: &[&str] = &["queue_full", "invalid", "unavailable", "closed"];
+
+fn drop_reason(error: &AppendError) -> &'static str {
+    match error {
+        AppendError::QueueFull => "queue_full",
+        AppendError::Conflict { .. } | AppendError::Invalid(_) => "invalid",
+        AppendError::Unavailable(_) => "unavailable",
+        AppendError::Closed => "closed",
     }
 }
 
 /// One event for a request that was not answered. A cancelled one did what was asked for: it is no error.
 fn tell(span: &Span, facts: &RequestFinished, rejection: &Rejection) {
     let RequestFinished { request_id, agent, session, .. } = facts;
+    span.record("rpc.response.status_code", rejection.code());
+    if facts.outcome != Outcome::Cancelled {
+        span.record("error.type", rejection.code());
+        span.record("otel.status_code", "ERROR");
+    }
     match facts.outcome {
         Outcome::Ok => {}
         Outcome::Failed | Outcome::Deadline => tracing::error!(

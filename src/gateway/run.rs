@@ -14,7 +14,7 @@ use tracing::Span;
 use super::active::{Active, RequestState, RunningTool};
 use super::floor::Slot;
 use super::lane::LaneKey;
-use super::record::{Finished, Outcome, RequestFinished, ToolCounts};
+use super::record::{Finished, Outcome, RequestFinished, ToolCounts, UsedTool};
 use super::service::{Agent, Inner};
 use super::{AgentEvent, Answer, OnDisconnect, Rejection, Timings, ToolSummary, Usage};
 use crate::ids::TraceId;
@@ -72,7 +72,9 @@ struct Transcript {
 
 struct ToolAtWork {
     id: String,
-    _span: Span,
+    name: String,
+    started: Duration,
+    span: Span,
 }
 
 /// Why a request stopped before its time.
@@ -107,7 +109,7 @@ pub(super) async fn run(mut job: Job) {
         Ok(()) => Ok(text),
         Err(stop) => Err(stop.rejection(text, deadline)),
     };
-    transcript.running.clear();
+    transcript.stop_tools(&inner, &active);
     let facts = RequestFinished {
         request_id: active.id.clone(),
         agent: active.agent.clone(),
@@ -298,16 +300,22 @@ impl Serving<'_> {
             gen_ai.operation.name = "execute_tool",
             gen_ai.tool.name = %name,
             error.type = tracing::field::Empty,
+            otel.status_code = tracing::field::Empty,
         );
+        let started = self.inner.clock.elapsed();
         let tool = RunningTool { name: name.clone(), started_at: self.inner.clock.now() };
         self.active.progress().tools.running.push(tool);
-        self.transcript.running.push(ToolAtWork { id, _span: span });
+        self.transcript.running.push(ToolAtWork { id, name: name.clone(), started, span });
         self.emit(AgentEvent::Tool { name, state: "running" }).await;
     }
 
     async fn tool_ended(&mut self, id: &str, name: String, error: Option<String>) {
         let at_work = self.transcript.running.iter().position(|tool| tool.id == id);
-        let _tool = at_work.map(|index| self.transcript.running.swap_remove(index));
+        let at_work = at_work.map(|index| self.transcript.running.swap_remove(index));
+        let took = at_work.as_ref().map(|tool| self.inner.clock.elapsed().saturating_sub(tool.started));
+        let span = at_work.as_ref().map_or(self.span, |tool| &tool.span);
+        let used = UsedTool { name: &name, error: error.as_deref(), took };
+        self.inner.recorder.tool(self.active, span, &used);
         {
             let mut progress = self.active.progress();
             if let Some(index) = progress.tools.running.iter().position(|tool| tool.name == name) {
@@ -339,6 +347,16 @@ impl Serving<'_> {
 }
 
 impl Transcript {
+    /// Ends the tools that were at work when the request was stopped. That is no error of theirs.
+    fn stop_tools(&mut self, inner: &Inner, active: &Active) {
+        for ToolAtWork { id: _, name, started, span } in std::mem::take(&mut self.running) {
+            span.record("error.type", "cancelled");
+            inner.recorder.stopped_tool(active, name.clone(), inner.clock.elapsed().saturating_sub(started));
+            self.tool_counts.failed += 1;
+            self.list_tool(ToolSummary { name, ok: Some(false) });
+        }
+    }
+
     fn list_tool(&mut self, tool: ToolSummary) {
         if self.tools.len() < TOOLS_PER_REQUEST_MAX {
             self.tools.push(tool);

@@ -1,6 +1,6 @@
 //! The gateway itself: what the API calls.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use super::active::{Active, ActiveRequest};
 use super::floor::Floor;
 use super::lane::{LaneKey, LaneLimits};
 use super::metrics::{AgentMetrics, Metrics};
-use super::record::Recorder;
+use super::record::{MESSAGE_BYTES, Recorder};
 use super::run::{self, Job, Presence};
 use super::session::{SessionLimits, SessionSummary, Sessions};
 use super::{Accepted, AgentConfig, Caller, Config, Rejection, SendRequest};
@@ -21,8 +21,9 @@ use crate::clock::Clock;
 use crate::ids::{AgentId, RequestId, SessionId, TraceId};
 use crate::journal::{Actor, Journal};
 use crate::limits::{DEADLINE_MAX, REQUEST_EVENTS_MAX};
+use crate::live::{Live, ModelCalls};
 use crate::provider::{Message, Provider};
-use crate::telemetry::Registry;
+use crate::telemetry::{Registry, Shared, span};
 
 /// What a gateway is made of.
 pub struct GatewayParts {
@@ -32,10 +33,14 @@ pub struct GatewayParts {
     pub agents: BTreeMap<AgentId, AgentConfig>,
     /// The providers that agents name.
     pub providers: BTreeMap<String, Arc<dyn Provider>>,
+    /// Where the facts of the running process are recorded.
+    pub live: Arc<Live>,
     /// Where finished requests are recorded.
     pub journal: Arc<dyn Journal>,
     /// Makes the metric handles.
     pub registry: Registry,
+    /// The counters that belong to no one module.
+    pub shared: Shared,
     /// Measures.
     pub clock: Clock,
 }
@@ -97,6 +102,39 @@ pub struct AgentSummary {
     pub tools: Vec<String>,
 }
 
+/// The body of `system.metrics`; the API adds its connections.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Snapshot {
+    /// Messages processed since start, however they ended.
+    pub messages_processed: u64,
+    /// Error events since start.
+    pub errors: u64,
+    /// Requests accepted and not ended.
+    pub active_requests: usize,
+    /// Seconds since start.
+    pub uptime: f64,
+    /// Requests that wait; running ones do not count.
+    pub queue_depth: usize,
+    /// The model calls.
+    pub model_calls: ModelCalls,
+    /// Sessions kept.
+    pub sessions: usize,
+    /// Lanes that hold a request.
+    pub lanes: usize,
+    /// Milliseconds that the oldest waiting request has waited; 0 if none waits.
+    pub oldest_queued_ms: f64,
+}
+
+/// The counts that `/health` shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HealthCounts {
+    /// Sessions kept.
+    pub sessions: usize,
+    /// Distinct tools that agents are known to have or have used.
+    pub tools: usize,
+}
+
 impl Inner {
     pub(super) fn sessions(&self) -> MutexGuard<'_, Sessions> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
@@ -109,14 +147,18 @@ impl Gateway {
     /// # Errors
     /// [`UnknownProvider`] when an agent names a provider that is not among the parts.
     pub fn new(parts: GatewayParts) -> Result<Self, UnknownProvider> {
-        let GatewayParts { config, agents, providers, journal, registry, clock } = parts;
+        let GatewayParts { config, agents, providers, live, journal, registry, shared, clock } = parts;
         let metrics = Metrics::new(&registry);
         let mut made = BTreeMap::new();
         let mut caps = Vec::new();
+        let mut tools = BTreeSet::new();
         for (id, agent) in agents {
             let unknown = || UnknownProvider { agent: id.clone(), provider: agent.provider.clone() };
             let provider = Arc::clone(providers.get(&agent.provider).ok_or_else(unknown)?);
             caps.extend(agent.max_concurrent.map(|cap| (id.clone(), cap)));
+            tools.extend(agent.tools.iter().cloned());
+            let asked = provider.asks(agent.model.as_deref());
+            live.expect_model(&id, asked.provider, asked.model);
             let metrics = metrics.of_agent(&id);
             made.insert(id, Arc::new(Agent { config: agent, provider, metrics }));
         }
@@ -131,7 +173,7 @@ impl Gateway {
             sessions: Mutex::new(Sessions::new(session_limits(&config))),
             tasks: TaskTracker::new(),
             metrics,
-            recorder: Recorder::new(journal),
+            recorder: Recorder::new(live, journal, shared, tools),
             clock,
             config,
         };
@@ -144,6 +186,10 @@ impl Gateway {
     /// # Errors
     /// [`Rejection`]: what was refused here left no trace but in the caller's answer.
     pub fn send(&self, caller: Caller, request: SendRequest) -> Result<Accepted, Rejection> {
+        self.accept(caller, request).inspect_err(|rejection| self.inner.recorder.refused(rejection))
+    }
+
+    fn accept(&self, caller: Caller, request: SendRequest) -> Result<Accepted, Rejection> {
         let inner = &self.inner;
         let agent = inner
             .agents
@@ -170,7 +216,10 @@ impl Gateway {
         let accepted =
             Accepted { request_id: active.id.clone(), session: active.session.clone(), events, outcome };
         let deadline = deadline.or(agent.config.deadline.map(|p| p.0)).unwrap_or(inner.config.deadline.0);
-        let trace_id = trace.map(|t| t.trace_id).unwrap_or_else(random_trace_id);
+        let span = send_span(&active);
+        trace.iter().for_each(|caller| span::set_parent(&span, caller));
+        let own = span::trace_id_of(&span).or(trace.map(|caller| caller.trace_id));
+        let trace_id = own.unwrap_or_else(random_trace_id);
         let job = Job {
             inner: Arc::clone(inner),
             agent: Arc::clone(agent),
@@ -182,7 +231,7 @@ impl Gateway {
             on_disconnect,
             actor,
             trace_id,
-            span: send_span(&active),
+            span,
             events: events_tx,
             outcome: outcome_tx,
             presence,
@@ -244,6 +293,32 @@ impl Gateway {
         self.inner.floor.list()
     }
 
+    /// The body of `system.metrics`, as far as the gateway knows it.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        let load = self.inner.floor.load();
+        let live = self.inner.recorder.live();
+        let now = self.inner.clock.elapsed();
+        Snapshot {
+            messages_processed: live.messages_processed(),
+            errors: live.errors(),
+            active_requests: load.active,
+            uptime: now.as_secs_f64(),
+            queue_depth: load.queued,
+            model_calls: live.model_calls(),
+            sessions: self.inner.sessions().count(now),
+            lanes: load.lanes,
+            oldest_queued_ms: load.oldest.as_secs_f64() * 1e3,
+        }
+    }
+
+    /// The counts that `/health` shows.
+    #[must_use]
+    pub fn health(&self) -> HealthCounts {
+        let sessions = self.inner.sessions().count(self.inner.clock.elapsed());
+        HealthCounts { sessions, tools: self.inner.recorder.tools() }
+    }
+
     /// Brings the gauges up to date; to be called before metrics are rendered.
     pub fn refresh_gauges(&self) {
         let Inner { floor, metrics, clock, .. } = &*self.inner;
@@ -271,6 +346,7 @@ impl Gateway {
             return invalid("message", "is empty: say something".to_owned());
         }
         if request.message.len() as u64 > bytes_max.0 {
+            self.inner.recorder.limit_hit(MESSAGE_BYTES);
             return invalid("message", format!("is longer than {bytes_max}"));
         }
         if request.deadline.is_some_and(|deadline| deadline.is_zero() || deadline > DEADLINE_MAX) {
@@ -292,7 +368,8 @@ impl Presence {
     fn enter(inner: &Arc<Inner>, agent: &Arc<Agent>, active: &Active) -> Self {
         let key = LaneKey { agent: active.agent.clone(), session: active.session.clone() };
         agent.metrics.active.increment(1.0);
-        inner.sessions().enter(&key, inner.clock.elapsed());
+        let evicted = inner.sessions().enter(&key, inner.clock.elapsed());
+        inner.recorder.evicted(evicted);
         Self { inner: Arc::clone(inner), agent: Arc::clone(agent), key, said: None }
     }
 }
@@ -325,5 +402,8 @@ fn send_span(active: &Active) -> Span {
         request_id = %active.id,
         session_id = %active.session,
         agent = %active.agent,
+        rpc.response.status_code = tracing::field::Empty,
+        error.type = tracing::field::Empty,
+        otel.status_code = tracing::field::Empty,
     )
 }

@@ -1,108 +1,209 @@
-//! One model call, from its start to its end: measured, priced and recorded, whatever happens.
+//! One model call, from its start to its end: measured, priced, traced and recorded, whatever happens.
 //!
-//! [`Call`] is a guard: dropped without an end, the call is recorded as cancelled. It knows no wire format.
+//! [`Call`] is a guard: dropped without an end, the call is recorded as cancelled. It knows no wire format. The names
+//! of its span's attributes are those of the GenAI conventions that [`gen_ai`] names.
 
 use std::borrow::Cow;
 use std::time::Duration;
 
-use super::{CallSummary, Price, ProviderDeps, ProviderError, Turn};
-use crate::telemetry::TraceContext;
+use opentelemetry::{Array, StringValue, Value};
+use tracing::{Span, field};
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
-/// Who is asked.
-pub(crate) struct Asked<'a> {
-    /// `gen_ai.provider.name`.
-    pub(crate) provider: &'a str,
-    /// `gen_ai.request.model`.
-    pub(crate) model: &'a str,
-    /// `server.address` and `server.port`, where there is a server.
-    pub(crate) server: Option<(&'a str, u16)>,
-}
+use super::{Asked, CallSummary, Price, ProviderDeps, ProviderError, Turn};
+use crate::live::{ModelCall, gen_ai};
+use crate::telemetry::{TraceContext, span};
 
-/// What a provider says about a call that went well, as far as it says it.
+/// What a provider says about a call, as far as it says it.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Report {
+pub(super) struct Report {
     /// The model that answered.
-    pub(crate) model: Option<String>,
+    pub(super) model: Option<String>,
     /// Tokens read, cache included.
-    pub(crate) input_tokens: Option<u64>,
+    pub(super) input_tokens: Option<u64>,
     /// How many of them came from a cache.
-    pub(crate) cached_tokens: Option<u64>,
+    pub(super) cached_tokens: Option<u64>,
     /// Tokens written.
-    pub(crate) output_tokens: Option<u64>,
+    pub(super) output_tokens: Option<u64>,
     /// Why it stopped.
-    pub(crate) finish_reason: Option<String>,
+    pub(super) finish_reason: Option<String>,
     /// The provider's id of the answer.
-    pub(crate) response_id: Option<String>,
+    pub(super) response_id: Option<String>,
 }
 
 /// A call under way.
-pub(crate) struct Call {
+pub(super) struct Call {
     deps: ProviderDeps,
-    model: String,
+    /// What is known from the start; the rest is filled in at the end.
+    record: ModelCall,
+    span: Span,
     started: Duration,
-    first_token: Option<Duration>,
     ended: bool,
 }
 
 impl Call {
     /// Begins a call now.
-    pub(crate) fn start(deps: &ProviderDeps, _turn: &Turn, asked: &Asked<'_>) -> Self {
-        Self {
-            deps: deps.clone(),
+    pub(super) fn start(deps: &ProviderDeps, turn: &Turn, asked: &Asked<'_>) -> Self {
+        let record = ModelCall {
+            timestamp: deps.clock.now(),
+            provider: asked.provider.to_owned(),
             model: asked.model.to_owned(),
-            started: deps.clock.elapsed(),
-            first_token: None,
-            ended: false,
-        }
+            requested_model: asked.model.to_owned(),
+            agent: turn.agent.clone(),
+            session: turn.session.clone(),
+            request_id: turn.request_id.clone(),
+            trace_id: turn.trace_id,
+            latency: 0.0,
+            time_to_first_token: None,
+            input_tokens: None,
+            output_tokens: None,
+            tokens_per_sec: None,
+            cost_usd: None,
+            error: None,
+        };
+        let span = chat_span(turn, asked);
+        Self { deps: deps.clone(), record, span, started: deps.clock.elapsed(), ended: false }
     }
 
     /// What the request on the wire says about its trace.
-    pub(crate) fn traceparent(&self) -> Option<TraceContext> {
-        None
+    pub(super) fn traceparent(&self) -> Option<TraceContext> {
+        span::traceparent_of(&self.span)
     }
 
     /// Notes that a piece of the answer arrived; only the first one counts.
-    pub(crate) fn token_arrived(&mut self) {
-        if self.first_token.is_none() {
-            self.first_token = Some(self.deps.clock.elapsed().saturating_sub(self.started));
+    pub(super) fn token_arrived(&mut self) {
+        if self.record.time_to_first_token.is_none() {
+            self.record.time_to_first_token = Some(self.elapsed_ms());
         }
     }
 
     /// Ends it well.
-    pub(crate) fn finish(mut self, report: &Report) -> CallSummary {
-        self.record(report, None)
+    pub(super) fn finish(mut self, report: &Report) -> CallSummary {
+        self.end(report, None)
     }
 
     /// Ends it badly, with what is known until then.
-    pub(crate) fn fail(mut self, error: &ProviderError, report: &Report) -> CallSummary {
-        self.record(report, Some(error.error_type()))
+    pub(super) fn fail(mut self, error: &ProviderError, report: &Report) -> CallSummary {
+        self.end(report, Some(error.error_type()))
     }
 
-    fn record(&mut self, report: &Report, _error: Option<Cow<'static, str>>) -> CallSummary {
+    fn end(&mut self, report: &Report, error: Option<Cow<'static, str>>) -> CallSummary {
         self.ended = true;
-        let model = report.model.as_deref().unwrap_or(&self.model);
-        let price = self.deps.prices.get(model).or_else(|| self.deps.prices.get(&self.model));
-        CallSummary {
+        let latency = self.elapsed_ms();
+        let answered = report.model.as_deref().unwrap_or(&self.record.requested_model);
+        let prices = &self.deps.prices;
+        let price = prices.get(answered).or_else(|| prices.get(&self.record.requested_model));
+        let cost_usd = price.and_then(|price| cost(price, report));
+        trace_end(&self.span, report, error.as_deref());
+        let record = ModelCall {
+            timestamp: self.deps.clock.now(),
+            model: answered.to_owned(),
+            latency,
             input_tokens: report.input_tokens,
             output_tokens: report.output_tokens,
-            cost_usd: price.and_then(|price| cost(price, report)),
-        }
+            tokens_per_sec: report.output_tokens.and_then(|tokens| per_second(tokens, latency)),
+            cost_usd,
+            error: error.map(Cow::into_owned),
+            ..self.record.clone()
+        };
+        self.deps.live.record_model_call(record);
+        CallSummary { input_tokens: report.input_tokens, output_tokens: report.output_tokens, cost_usd }
+    }
+
+    fn elapsed_ms(&self) -> f64 {
+        self.deps.clock.elapsed().saturating_sub(self.started).as_secs_f64() * 1e3
     }
 }
 
 impl Drop for Call {
     fn drop(&mut self) {
         if !self.ended {
-            self.record(&Report::default(), Some("cancelled".into()));
+            self.end(&Report::default(), Some("cancelled".into()));
         }
     }
+}
+
+fn chat_span(turn: &Turn, asked: &Asked<'_>) -> Span {
+    let Asked { provider, model, server } = asked;
+    tracing::info_span!(
+        parent: &turn.span,
+        "chat",
+        otel.name = %format_args!("chat {model}"),
+        otel.kind = "client",
+        otel.status_code = field::Empty,
+        gen_ai.operation.name = gen_ai::CHAT,
+        gen_ai.provider.name = provider,
+        gen_ai.request.model = model,
+        gen_ai.agent.name = %turn.agent,
+        gen_ai.conversation.id = %turn.session,
+        gen_ai.response.model = field::Empty,
+        gen_ai.response.id = field::Empty,
+        gen_ai.usage.input_tokens = field::Empty,
+        gen_ai.usage.output_tokens = field::Empty,
+        gen_ai.usage.cache_read.input_tokens = field::Empty,
+        server.address = server.map(|(host, _)| host),
+        server.port = server.map(|(_, port)| port),
+        error.type = field::Empty,
+    )
+}
+
+fn trace_end(span: &Span, report: &Report, error: Option<&str>) {
+    if span.is_disabled() {
+        return;
+    }
+    let Report { model, input_tokens, cached_tokens, output_tokens, finish_reason, response_id } = report;
+    span.record("gen_ai.response.model", model.as_deref());
+    span.record("gen_ai.response.id", response_id.as_deref());
+    span.record("gen_ai.usage.input_tokens", *input_tokens);
+    span.record("gen_ai.usage.output_tokens", *output_tokens);
+    span.record("gen_ai.usage.cache_read.input_tokens", *cached_tokens);
+    if let Some(reason) = finish_reason {
+        // A list by the conventions; the fields of `tracing` know none.
+        let reasons = vec![StringValue::from(reason.clone())];
+        span.set_attribute("gen_ai.response.finish_reasons", Value::Array(Array::String(reasons)));
+    }
+    if let Some(error) = error {
+        span.record("error.type", error);
+        span.record("otel.status_code", "ERROR");
+    }
+}
+
+/// Tokens a second; `None` where no time passed.
+fn per_second(tokens: u64, latency_ms: f64) -> Option<f64> {
+    #[expect(clippy::cast_precision_loss, reason = "a call has far fewer than 2^53 tokens")]
+    let rate = tokens as f64 * 1e3 / latency_ms;
+    rate.is_finite().then_some(rate)
 }
 
 /// US dollars for a call; `None` if the tokens are not known.
 fn cost(price: &Price, report: &Report) -> Option<f64> {
     let (input, output) = (report.input_tokens?, report.output_tokens?);
     let cached = report.cached_tokens.unwrap_or(0).min(input);
-    let read =
-        (input - cached) as f64 * price.input + cached as f64 * price.cache_read.unwrap_or(price.input);
-    Some((read + output as f64 * price.output) / 1e6)
+    let cache_read = price.cache_read.unwrap_or(price.input);
+    #[expect(clippy::cast_precision_loss, reason = "a call has far fewer than 2^53 tokens")]
+    let per_million = |tokens: u64, price: f64| tokens as f64 * price / 1e6;
+    Some(
+        per_million(input - cached, price.input)
+            + per_million(cached, cache_read)
+            + per_million(output, price.output),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cached_tokens_have_their_own_price_and_unknown_ones_none() {
+        let price = Price { input: 2.0, output: 10.0, cache_read: Some(0.5), cache_write: None };
+        let report = Report {
+            input_tokens: Some(1_000_000),
+            cached_tokens: Some(400_000),
+            output_tokens: Some(100_000),
+            ..Report::default()
+        };
+        let known = cost(&price, &report).expect("all is known");
+        assert!((known - 2.4).abs() < 1e-9, "{known}");
+        assert_eq!(cost(&price, &Report { output_tokens: None, ..report }), None);
+    }
 }

@@ -9,8 +9,8 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 use tokio::time::Instant;
 
-use super::call::{Asked, Call, Report};
-use super::{EchoConfig, Provider, ProviderDeps, ProviderError, ProviderEvent, Turn};
+use super::call::{Call, Report};
+use super::{Asked, EchoConfig, Provider, ProviderDeps, ProviderError, ProviderEvent, Turn};
 
 /// The model it claims to be where the agent names none.
 const MODEL: &str = "echo";
@@ -35,6 +35,10 @@ impl Provider for Echo {
         "echo"
     }
 
+    fn asks<'a>(&'a self, model: Option<&'a str>) -> Asked<'a> {
+        asked(model)
+    }
+
     fn send(&self, turn: Turn) -> BoxStream<'static, ProviderEvent> {
         let script = Script::of(&self.config, &turn.message);
         let state = Playing { script, turn, deps: self.deps.clone(), call: None, next: 0, began: None };
@@ -44,6 +48,10 @@ impl Provider for Echo {
     fn check(&self) -> BoxFuture<'_, Result<String, ProviderError>> {
         Box::pin(std::future::ready(Ok("answers by itself".to_owned())))
     }
+}
+
+fn asked(model: Option<&str>) -> Asked<'_> {
+    Asked { provider: "echo", model: model.unwrap_or(MODEL), server: None }
 }
 
 /// What an answer will be, decided before it begins.
@@ -81,6 +89,7 @@ impl Script {
         let report = Report {
             input_tokens: count(message.split_whitespace().count()),
             output_tokens: count(words[..said].iter().filter(|w| !w.trim().is_empty()).count()),
+            finish_reason: Some("stop".to_owned()),
             ..Report::default()
         };
         Self { events, latency: config.latency.0, report }

@@ -20,6 +20,7 @@ use tracing::Span;
 
 use crate::clock::Clock;
 use crate::ids::{AgentId, RequestId, SessionId, TraceId};
+use crate::live::Live;
 
 pub use config::{Config, EchoConfig, OpenAiConfig, Price};
 pub use error::ProviderError;
@@ -28,6 +29,9 @@ pub use error::ProviderError;
 pub trait Provider: Send + Sync {
     /// Its kind, as in the configuration.
     fn kind(&self) -> &'static str;
+
+    /// Who is asked by an agent that names this model, or none.
+    fn asks<'a>(&'a self, model: Option<&'a str>) -> Asked<'a>;
 
     /// Answers one message. Nothing happens before the stream is polled; dropping it cancels the call and records it
     /// as cancelled. The stream ends after [`ProviderEvent::End`].
@@ -38,6 +42,17 @@ pub trait Provider: Send + Sync {
     /// # Errors
     /// [`ProviderError`], in words for an operator.
     fn check(&self) -> BoxFuture<'_, Result<String, ProviderError>>;
+}
+
+/// Who is asked for an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asked<'a> {
+    /// `gen_ai.provider.name`.
+    pub provider: &'a str,
+    /// `gen_ai.request.model`.
+    pub model: &'a str,
+    /// `server.address` and `server.port`, where there is a server.
+    pub server: Option<(&'a str, u16)>,
 }
 
 /// What a provider needs to answer one message.
@@ -141,6 +156,8 @@ pub struct CallSummary {
 pub struct ProviderDeps {
     /// US dollars per million tokens, by model.
     pub prices: Arc<BTreeMap<String, Price>>,
+    /// Where model calls are recorded.
+    pub live: Arc<Live>,
     /// Measures model calls.
     pub clock: Clock,
 }

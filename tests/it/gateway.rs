@@ -11,8 +11,9 @@ use plimsoll::gateway::{
 };
 use plimsoll::ids::{AgentId, RequestId, SessionId};
 use plimsoll::journal::{Actor, Journal as _, MemoryJournal, Scan};
-use plimsoll::provider::{self, EchoConfig, Provider, ProviderDeps};
-use plimsoll::telemetry::Registry;
+use plimsoll::live::{self, Live};
+use plimsoll::provider::{self, EchoConfig, ProviderDeps};
+use plimsoll::telemetry::{Registry, Shared};
 use plimsoll::units::Period;
 
 /// A gateway and what it writes to.
@@ -22,23 +23,23 @@ struct House {
     registry: Registry,
 }
 
-fn echo(config: EchoConfig) -> Arc<dyn Provider> {
-    let deps = ProviderDeps { prices: Arc::default(), clock: Clock::system() };
-    provider::build("echo", &provider::Config::Echo(config), &deps).expect("echo needs nothing")
-}
-
-fn house(config: gateway::Config, provider: Arc<dyn Provider>) -> House {
+fn house(config: gateway::Config, provider: EchoConfig) -> House {
     let clock = Clock::system();
-    let catalogue: Vec<_> = gateway::metrics::CATALOGUE.iter().map(|d| **d).collect();
-    let registry = Registry::new(&catalogue).expect("buckets are set");
+    let registry = Registry::new(&plimsoll::catalogue::all()).expect("buckets are set");
+    let live = Live::new(&live::Config::default(), &registry, clock.clone());
+    let deps = ProviderDeps { prices: Arc::default(), live: Arc::clone(&live), clock: clock.clone() };
+    let provider =
+        provider::build("p", &provider::Config::Echo(provider), &deps).expect("echo needs nothing");
     let journal = Arc::new(MemoryJournal::new(clock.clone(), Vec::new()));
     let agents = ["a", "b"].map(|id| (agent(id), AgentConfig::of_provider("p")));
     let parts = GatewayParts {
         config,
         agents: BTreeMap::from(agents),
         providers: BTreeMap::from([("p".to_owned(), provider)]),
+        live,
         journal: journal.clone(),
         registry: registry.clone(),
+        shared: Shared::new(&registry),
         clock,
     };
     House { gateway: Gateway::new(parts).expect("the provider is there"), journal, registry }
@@ -96,7 +97,7 @@ fn slow() -> EchoConfig {
 
 #[tokio::test]
 async fn an_answer_comes_back_with_its_events_in_order() {
-    let house = house(gateway::Config::default(), echo(EchoConfig::default()));
+    let house = house(gateway::Config::default(), EchoConfig::default());
     let accepted = house.gateway.send(caller(), to("s", "one two three")).expect("accepted");
     let (events, answer) = finish(accepted).await;
     let answer = answer.expect("answered");
@@ -112,7 +113,7 @@ async fn an_answer_comes_back_with_its_events_in_order() {
 
 #[tokio::test]
 async fn a_lane_answers_in_order_and_everything_is_counted_once() {
-    let house = house(gateway::Config::default(), echo(EchoConfig::default()));
+    let house = house(gateway::Config::default(), EchoConfig::default());
     let sent: Vec<_> = (0..100)
         .map(|i| house.gateway.send(caller(), to(&format!("s{}", i % 5), &i.to_string())).expect("accepted"))
         .collect();
@@ -133,7 +134,7 @@ async fn a_lane_answers_in_order_and_everything_is_counted_once() {
 
 #[tokio::test]
 async fn a_cancelled_request_frees_its_lane_at_once() {
-    let house = house(gateway::Config::default(), echo(slow()));
+    let house = house(gateway::Config::default(), slow());
     let mut request = to("s", "hello");
     request.request_id = Some(RequestId::parse("mine").expect("valid"));
     let running = house.gateway.send(caller(), request.clone()).expect("accepted");
@@ -154,7 +155,7 @@ async fn a_cancelled_request_frees_its_lane_at_once() {
 
 #[tokio::test]
 async fn a_deadline_ends_a_request_that_runs_and_one_that_waits() {
-    let house = house(gateway::Config::default(), echo(slow()));
+    let house = house(gateway::Config::default(), slow());
     let mut request = to("s", "hello");
     request.deadline = Some(Duration::from_millis(30));
     let running = house.gateway.send(caller(), request.clone()).expect("accepted");
@@ -168,7 +169,7 @@ async fn a_deadline_ends_a_request_that_runs_and_one_that_waits() {
 
 #[tokio::test]
 async fn a_caller_that_goes_away_cancels_only_if_it_asked_for_that() {
-    let house = house(gateway::Config::default(), echo(EchoConfig::default()));
+    let house = house(gateway::Config::default(), EchoConfig::default());
     drop(house.gateway.send(caller(), to("s", "finish")).expect("accepted"));
     assert_eq!(ask(&house, to("s", "after")).await.expect("answered").text, "after");
     let ok = || series(&house, r#"plimsoll_requests_total{agent="a",outcome="ok"}"#);
@@ -184,7 +185,7 @@ async fn a_caller_that_goes_away_cancels_only_if_it_asked_for_that() {
 #[tokio::test]
 async fn a_provider_that_fails_gives_its_code_and_the_partial_text() {
     let config = EchoConfig { failure_rate: 1.0, ..EchoConfig::default() };
-    let house = house(gateway::Config::default(), echo(config));
+    let house = house(gateway::Config::default(), config);
     let result = ask(&house, to("s", "half of this")).await;
     let Err(rejection) = result else { panic!("{result:?}") };
     assert_eq!((rejection.code(), rejection.partial()), (-32007, Some("half ")));
@@ -195,7 +196,7 @@ async fn a_provider_that_fails_gives_its_code_and_the_partial_text() {
 async fn full_lanes_and_a_full_gateway_refuse_with_a_hint() {
     let config =
         gateway::Config { running_max: 1, lane_depth_max: 2, queued_max: 3, ..gateway::Config::default() };
-    let house = house(config, echo(slow()));
+    let house = house(config, slow());
     let kept: Vec<_> =
         (0..3).map(|_| house.gateway.send(caller(), to("s", "x")).expect("accepted")).collect();
     let lane = house.gateway.send(caller(), to("s", "x")).expect_err("the lane is full");
@@ -214,7 +215,7 @@ async fn full_lanes_and_a_full_gateway_refuse_with_a_hint() {
 #[tokio::test]
 async fn bad_requests_are_refused_by_name() {
     let config = gateway::Config { message_bytes_max: plimsoll::units::Bytes(4), ..Default::default() };
-    let house = house(config, echo(EchoConfig::default()));
+    let house = house(config, EchoConfig::default());
     for (message, code) in [("", -32602), ("  \n", -32602), ("12345", -32602)] {
         let refused = house.gateway.send(caller(), to("s", message)).expect_err("refused");
         assert_eq!(refused.code(), code, "{message:?}");
@@ -228,7 +229,7 @@ async fn bad_requests_are_refused_by_name() {
 #[tokio::test]
 async fn drain_lets_finish_what_can_and_cancels_the_rest() {
     let config = EchoConfig { latency: Period::from_millis(50), ..EchoConfig::default() };
-    let house = house(gateway::Config::default(), echo(config));
+    let house = house(gateway::Config::default(), config);
     let accepted = house.gateway.send(caller(), to("s", "finish me")).expect("accepted");
     house.gateway.drain(Duration::from_secs(60)).await;
     assert_eq!(finish(accepted).await.1.expect("answered").text, "finish me");

@@ -193,10 +193,6 @@ fn api_key(config: &OpenAiConfig) -> Result<Option<Secret>, String> {
     Ok(Some(key))
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "this is the one place that builds clients for model providers"
-)]
 fn client(config: &OpenAiConfig, tls: bool) -> Result<Client, String> {
     let roots = if tls { roots(config.ca_file.as_deref())? } else { RootCertStore::empty() };
     let provider = Arc::new(rustls::crypto::ring::default_provider());

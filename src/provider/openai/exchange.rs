@@ -8,12 +8,12 @@ use reqwest::Response;
 use serde_json::Value;
 use tokio::time::timeout;
 
-use super::super::call::{Asked, Call, Report};
+use super::super::call::{Call, Report};
 use super::super::emit::Emitter;
 use super::super::{ProviderError, ProviderEvent, Turn};
 use super::Shared;
 use super::sse::{Decoder, LineTooLong};
-use super::wire::{self, Chunk, MODEL_DEFAULT, Mode};
+use super::wire::{self, Chunk, Mode};
 use crate::limits::MODEL_ANSWER_BYTES_MAX;
 
 /// A try under way. Dropped before its end, its call is recorded as cancelled.
@@ -41,12 +41,7 @@ struct Seen {
 
 impl<'a> Exchange<'a> {
     pub(super) fn begin(shared: &'a Shared, turn: &'a Turn, out: &'a Emitter) -> Self {
-        let endpoint = &shared.endpoint;
-        let asked = Asked {
-            provider: endpoint.provider,
-            model: turn.model.as_deref().unwrap_or(MODEL_DEFAULT),
-            server: Some((&endpoint.host, endpoint.port)),
-        };
+        let asked = shared.asks(turn.model.as_deref());
         let call = Call::start(&shared.deps, turn, &asked);
         Self { shared, turn, out, call, report: Report::default(), seen: Seen::default() }
     }

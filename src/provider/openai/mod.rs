@@ -21,8 +21,9 @@ use tokio::time::Instant;
 
 use self::client::Endpoint;
 use self::exchange::Exchange;
+use self::wire::MODEL_DEFAULT;
 use super::emit::{self, Emitter};
-use super::{BuildError, OpenAiConfig, Provider, ProviderDeps, ProviderError, ProviderEvent, Turn};
+use super::{Asked, BuildError, OpenAiConfig, Provider, ProviderDeps, ProviderError, ProviderEvent, Turn};
 
 /// The first wait before another try; each later one is up to twice as long, with jitter.
 const RETRY_DELAY_MIN: Duration = Duration::from_millis(200);
@@ -55,6 +56,10 @@ impl Provider for OpenAi {
         "openai"
     }
 
+    fn asks<'a>(&'a self, model: Option<&'a str>) -> Asked<'a> {
+        self.0.asks(model)
+    }
+
     fn send(&self, turn: Turn) -> BoxStream<'static, ProviderEvent> {
         let shared = Arc::clone(&self.0);
         emit::events(move |out| async move {
@@ -69,6 +74,11 @@ impl Provider for OpenAi {
 }
 
 impl Shared {
+    fn asks<'a>(&'a self, model: Option<&'a str>) -> Asked<'a> {
+        let Endpoint { provider, host, port, .. } = &self.endpoint;
+        Asked { provider, model: model.unwrap_or(MODEL_DEFAULT), server: Some((host, *port)) }
+    }
+
     /// Tries until it is answered or no further try makes sense.
     async fn ask(&self, turn: &Turn, out: &Emitter) -> Result<(), ProviderError> {
         let deadline = Instant::now() + turn.remaining;
