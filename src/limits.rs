@@ -114,6 +114,12 @@ pub const AUTH_ADDRESSES_MAX: usize = 10_000;
 /// Bytes from which compressing an answer pays: below it the header and the CPU cost more than the line.
 pub const COMPRESS_BYTES_MIN: usize = 1_024;
 
+/// Log lines that may wait for a slow reader of standard error: at 200 bytes a line under a mebibyte.
+pub const LOG_LINES_MAX: usize = 4_096;
+
+/// Bytes of one label value; longer ones are cut, so that a hostile name cannot fill the memory of every scrape.
+pub const LABEL_BYTES_MAX: usize = 128;
+
 /// Series of one metric when its definition names no smaller number.
 pub const METRIC_SERIES_MAX: usize = 200;
 

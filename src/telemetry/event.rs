@@ -170,7 +170,7 @@ mod tests {
         };
         let (clock, _hand) = Clock::manual(Timestamp::from_millis(7));
         let layer = EventLayer::new(sink, clock, ContextLookup::default());
-        let stack = tracing_subscriber::registry().with(super::super::span::SpanIds).with(layer);
+        let stack = tracing_subscriber::registry().with(super::super::span::SpanIds::testing()).with(layer);
         tracing::subscriber::with_default(stack, emit);
         Arc::try_unwrap(seen).expect("the stack is gone").into_inner().expect("no panic while held")
     }

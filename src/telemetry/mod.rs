@@ -6,8 +6,10 @@
 mod config;
 mod event;
 mod install;
+mod log;
 pub mod metric;
 pub mod metrics;
+mod otlp;
 mod registry;
 mod shared;
 pub mod span;
@@ -15,7 +17,9 @@ mod trace_context;
 
 pub use config::{Config, LogConfig, LogFormat, OtlpConfig, OtlpProtocol};
 pub use event::{EventLevel, EventSink, TracedEvent};
-pub use install::{InstallError, Telemetry, install};
+pub use install::{InstallError, Telemetry, TelemetryParts, build, install};
+pub use log::LineFormat;
+pub use otlp::{Environment, OtlpError, SettingsError, TransportError};
 pub use registry::Registry;
 pub use shared::{Health, Shared};
 pub use trace_context::TraceContext;

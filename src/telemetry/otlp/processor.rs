@@ -1,0 +1,290 @@
+//! From ended spans to the collector: a bounded queue, and one thread that empties it in batches.
+//!
+//! Whoever ends a span never waits. What the queue cannot take, what the collector refuses and what is left at the
+//! end is counted by reason in `plimsoll_dropped_total{what="spans"}`.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use opentelemetry::Context;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::transform::common::tonic::ResourceAttributesWithSchema;
+use opentelemetry_proto::transform::trace::tonic::group_spans_by_resource_and_scope;
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
+use opentelemetry_sdk::trace::{Span, SpanData, SpanProcessor};
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio_util::sync::CancellationToken;
+
+use super::super::shared::{Health, Shared};
+use super::settings::{Batch, Settings};
+use super::transport::{Reason, Retry, SendError, Transport, TransportError};
+
+/// Hands ended spans to the exporting thread.
+pub(super) struct Processor {
+    queue: mpsc::Sender<SpanData>,
+    stop: Arc<Stop>,
+    worker: Mutex<Option<(JoinHandle<()>, std::sync::mpsc::Receiver<()>)>>,
+    losses: Losses,
+}
+
+/// How the thread is told to end: send what is left, but no longer than this.
+#[derive(Default)]
+struct Stop {
+    asked: CancellationToken,
+    within: OnceLock<Duration>,
+}
+
+/// Counts lost spans.
+#[derive(Clone)]
+struct Losses(Shared);
+
+impl Losses {
+    fn count(&self, reason: Reason, spans: usize) {
+        self.0.dropped("spans", reason.as_str(), spans as u64);
+    }
+}
+
+impl Processor {
+    /// Starts the exporting thread.
+    pub(super) fn start(
+        settings: &Settings,
+        resource: &Resource,
+        shared: Shared,
+    ) -> Result<Self, TransportError> {
+        Reason::ALL.iter().for_each(|reason| shared.expect_dropped("spans", reason.as_str()));
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|cause| TransportError::Client(cause.into()))?;
+        let transport = {
+            let _inside = runtime.enter();
+            Transport::new(settings)
+        };
+        let transport = match transport {
+            Ok(transport) => transport,
+            Err(cause) => {
+                // Dropping a runtime waits, which is forbidden inside the caller's.
+                runtime.shutdown_background();
+                return Err(cause);
+            }
+        };
+        let (queue, ended) = mpsc::channel(settings.batch.queue_spans_max);
+        let (stop, losses) = (Arc::new(Stop::default()), Losses(shared));
+        let exporter = Exporter {
+            transport,
+            resource: resource.into(),
+            timeout: settings.timeout,
+            losses: losses.clone(),
+            health: None,
+        };
+        let worker = Worker { ended, batch: settings.batch, stop: Arc::clone(&stop), exporter };
+        let (done_tx, done) = std::sync::mpsc::channel();
+        let thread = std::thread::Builder::new()
+            .name("otlp".to_owned())
+            .spawn(move || {
+                runtime.block_on(worker.run());
+                // Nobody waits any more if this fails.
+                let _nobody_waits = done_tx.send(());
+            })
+            .map_err(|cause| TransportError::Client(cause.into()))?;
+        Ok(Self { queue, stop, worker: Mutex::new(Some((thread, done))), losses })
+    }
+}
+
+impl fmt::Debug for Processor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Processor")
+    }
+}
+
+impl SpanProcessor for Processor {
+    fn on_start(&self, _span: &mut Span, _ctx: &Context) {}
+
+    fn on_end(&self, span: SpanData) {
+        if !span.span_context.is_sampled() {
+            return;
+        }
+        match self.queue.try_send(span) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => self.losses.count(Reason::QueueFull, 1),
+            Err(TrySendError::Closed(_)) => self.losses.count(Reason::Shutdown, 1),
+        }
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        Ok(())
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        let worker = self.worker.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some((thread, done)) = worker else { return Err(OTelSdkError::AlreadyShutdown) };
+        // Set once: the worker was taken above.
+        let _first = self.stop.within.set(timeout);
+        self.stop.asked.cancel();
+        // The thread keeps the deadline itself; a little more lets it count what it could not send.
+        match done.recv_timeout(timeout + COUNTING_TIME) {
+            Ok(()) => {
+                thread.join().map_err(|_| OTelSdkError::InternalFailure("exporter panicked".to_owned()))
+            }
+            Err(_) => Err(OTelSdkError::Timeout(timeout)),
+        }
+    }
+}
+
+const COUNTING_TIME: Duration = Duration::from_millis(250);
+
+/// What runs on the thread.
+struct Worker {
+    ended: mpsc::Receiver<SpanData>,
+    batch: Batch,
+    stop: Arc<Stop>,
+    exporter: Exporter,
+}
+
+impl Worker {
+    async fn run(self) {
+        let Self { mut ended, batch, stop, mut exporter } = self;
+        let too_late = async {
+            stop.asked.cancelled().await;
+            tokio::time::sleep(stop.within.get().copied().unwrap_or_default()).await;
+        };
+        tokio::pin!(too_late);
+        loop {
+            let spans = gather(&mut ended, batch, &stop.asked).await;
+            if spans.is_empty() {
+                return;
+            }
+            let count = spans.len();
+            tokio::select! {
+                () = exporter.export(spans) => {}
+                () = &mut too_late => {
+                    exporter.losses.count(Reason::Shutdown, count + ended.len());
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// The next batch: full, or as old as the delay allows, or what there is when asked to stop. Empty: nothing is left.
+async fn gather(
+    ended: &mut mpsc::Receiver<SpanData>,
+    batch: Batch,
+    stop: &CancellationToken,
+) -> Vec<SpanData> {
+    let mut spans = Vec::new();
+    tokio::select! {
+        _count = ended.recv_many(&mut spans, batch.batch_spans_max) => {}
+        () = stop.cancelled() => {}
+    }
+    if !stop.is_cancelled() {
+        let fill = async {
+            while spans.len() < batch.batch_spans_max {
+                let room = batch.batch_spans_max - spans.len();
+                ended.recv_many(&mut spans, room).await;
+            }
+        };
+        tokio::select! {
+            _full_or_old = tokio::time::timeout(batch.delay, fill) => {}
+            () = stop.cancelled() => {}
+        }
+    }
+    if stop.is_cancelled() {
+        ended.close();
+        let room = batch.batch_spans_max.saturating_sub(spans.len());
+        if room > 0 {
+            ended.recv_many(&mut spans, room).await;
+        }
+    }
+    spans
+}
+
+/// Sends batches, again where the protocol says so.
+struct Exporter {
+    transport: Transport,
+    resource: ResourceAttributesWithSchema,
+    timeout: Duration,
+    losses: Losses,
+    health: Option<Health>,
+}
+
+impl Exporter {
+    async fn export(&mut self, spans: Vec<SpanData>) {
+        let count = spans.len();
+        let request = ExportTraceServiceRequest {
+            resource_spans: group_spans_by_resource_and_scope(spans, &self.resource),
+        };
+        let mut last = None;
+        let tries = tokio::time::timeout(RETRIES_FOR, self.send_until_taken(&request, &mut last)).await;
+        match tries {
+            Ok(Ok(rejected)) => {
+                if rejected > 0 {
+                    self.losses
+                        .count(Reason::Partial, usize::try_from(rejected).unwrap_or(usize::MAX).min(count));
+                }
+                self.now(Health::Up, "");
+            }
+            Ok(Err(error)) => self.lost(count, &error),
+            Err(_elapsed) => self.lost(count, &last.unwrap_or_else(timed_out)),
+        }
+    }
+
+    async fn send_until_taken(
+        &self,
+        request: &ExportTraceServiceRequest,
+        last: &mut Option<SendError>,
+    ) -> Result<u64, SendError> {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let answer = tokio::time::timeout(self.timeout, self.transport.send(request)).await;
+            let error = match answer {
+                Ok(Ok(delivered)) => return Ok(delivered.rejected),
+                Ok(Err(error)) => error,
+                Err(_elapsed) => timed_out(),
+            };
+            let wait = match error.retry {
+                Retry::Never => return Err(error),
+                // No use in waiting for what comes after the spans are given up.
+                Retry::After(wait) if wait >= RETRIES_FOR => return Err(error),
+                Retry::After(wait) => wait,
+                Retry::Backoff => pause.mul_f64(rand::random_range(0.5..1.0)),
+            };
+            *last = Some(error);
+            tokio::time::sleep(wait).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    fn lost(&mut self, count: usize, error: &SendError) {
+        self.losses.count(error.reason, count);
+        self.now(Health::Down, &error.detail);
+    }
+
+    /// Says once that the collector went, and once that it is back.
+    fn now(&mut self, health: Health, cause: &str) {
+        if self.health.replace(health) == Some(health) {
+            return;
+        }
+        self.losses.0.component("otlp", health);
+        match health {
+            Health::Up => tracing::info!("traces arrive at the collector"),
+            Health::Down => {
+                tracing::warn!(source = "otlp", cause, "traces are lost: the collector does not take them")
+            }
+        }
+    }
+}
+
+fn timed_out() -> SendError {
+    let detail = "no answer in time".to_owned();
+    SendError { retry: Retry::Backoff, reason: Reason::Unreachable, detail }
+}
+
+/// How long one batch is tried. The queue fills meanwhile, so a collector that restarts loses nothing.
+const RETRIES_FOR: Duration = Duration::from_secs(30);
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
