@@ -5,3 +5,4 @@ mod support;
 mod cli;
 mod cli_docs;
 mod gateway;
+mod provider;

@@ -125,10 +125,10 @@ impl Endpoint {
             ProviderError::Connection { reason }
         } else if error.is_timeout() {
             ProviderError::Timeout { silence: self.idle_timeout }
-        } else if error.is_body() || error.is_request() || error.is_decode() {
-            ProviderError::Cut
-        } else {
+        } else if speaks_no_http(error) {
             ProviderError::Unreadable { problem: "it is no HTTP".into() }
+        } else {
+            ProviderError::Cut
         }
     }
 
@@ -149,22 +149,33 @@ impl Endpoint {
     }
 }
 
+/// An error and what it came from.
+fn chain<'a>(error: &'a reqwest::Error) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+    std::iter::successors(Some(error as &'a (dyn std::error::Error + 'static)), |error| error.source())
+}
+
+fn speaks_no_http(error: &reqwest::Error) -> bool {
+    chain(error).filter_map(|error| error.downcast_ref::<hyper::Error>()).any(hyper::Error::is_parse)
+}
+
 fn connect_problem(error: &reqwest::Error) -> &'static str {
-    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(error) = source {
+    const TLS: &str = "TLS: its certificate or its protocol is not accepted";
+    for error in chain(error) {
         if error.is::<rustls::Error>() {
-            return "TLS: its certificate or its protocol is not accepted";
+            return TLS;
         }
-        if let Some(io) = error.downcast_ref::<std::io::Error>() {
-            match io.kind() {
-                std::io::ErrorKind::ConnectionRefused => return "it is refused",
-                std::io::ErrorKind::InvalidData => {
-                    return "TLS: its certificate or its protocol is not accepted";
-                }
-                _ => {}
+        let Some(mut io) = error.downcast_ref::<std::io::Error>() else { continue };
+        // What an IO error wraps is not its source: only the source of that is.
+        while let Some(inner) = io.get_ref() {
+            if inner.is::<rustls::Error>() {
+                return TLS;
             }
+            let Some(deeper) = inner.downcast_ref::<std::io::Error>() else { break };
+            io = deeper;
         }
-        source = error.source();
+        if io.kind() == std::io::ErrorKind::ConnectionRefused {
+            return "it is refused";
+        }
     }
     "its host is unknown or cannot be reached"
 }

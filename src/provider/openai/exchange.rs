@@ -125,7 +125,7 @@ impl<'a> Exchange<'a> {
             return Err(ProviderError::Empty);
         }
         self.take_chunk(&body, Mode::Whole).await?;
-        self.seen.complete = self.seen.choice;
+        self.seen.complete = true;
         self.verdict()
     }
 

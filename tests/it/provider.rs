@@ -1,0 +1,392 @@
+//! The `openai` provider behind the real gateway, against servers that answer, stumble and lie over real sockets.
+
+mod events;
+mod upstream;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use plimsoll::clock::Clock;
+use plimsoll::gateway::{
+    self, Accepted, AgentConfig, AgentEvent, Answer, Caller, Channel, Gateway, GatewayParts, OnDisconnect,
+    Rejection, SendRequest,
+};
+use plimsoll::ids::{AgentId, SessionId};
+use plimsoll::journal::{Actor, MemoryJournal};
+use plimsoll::live::{self, Live, ModelCall};
+use plimsoll::provider::{self, OpenAiConfig, Price, ProviderDeps};
+use plimsoll::secret::Secret;
+use plimsoll::telemetry::{Registry, Shared, TraceContext};
+use plimsoll::units::Period;
+
+use self::events::Heard;
+use self::upstream::{Reply, STOP, USAGE, Upstream, delta, refusal, stream, stream_head, whole};
+
+const KEY: &str = "sk-very-secret";
+
+struct House {
+    gateway: Gateway,
+    live: Arc<Live>,
+    registry: Registry,
+}
+
+fn config(base_url: String) -> OpenAiConfig {
+    OpenAiConfig {
+        base_url,
+        api_key: Some(Secret::new(KEY.to_owned(), "${KEY}")),
+        api_key_file: None,
+        ca_file: None,
+        stream: true,
+        retries: 0,
+        connect_timeout: Period::from_secs(5),
+        idle_timeout: Period::from_secs(30),
+    }
+}
+
+fn house(config: OpenAiConfig) -> House {
+    let clock = Clock::system();
+    let registry = Registry::new(&plimsoll::catalogue::all()).expect("buckets are set");
+    let live = Live::new(&live::Config::default(), &registry, clock.clone());
+    let price = Price { input: 1.0, output: 10.0, cache_read: None, cache_write: None };
+    let prices = Arc::new(BTreeMap::from([("m-1".to_owned(), price)]));
+    let deps = ProviderDeps { prices, live: Arc::clone(&live), clock: clock.clone() };
+    let provider =
+        provider::build("p", &provider::Config::OpenAi(config), &deps).expect("a good configuration");
+    let agent = AgentConfig {
+        model: Some("m-1".to_owned()),
+        system: Some("be brief".to_owned()),
+        ..AgentConfig::of_provider("p")
+    };
+    let parts = GatewayParts {
+        config: gateway::Config::default(),
+        agents: BTreeMap::from([(agent_id(), agent)]),
+        providers: BTreeMap::from([("p".to_owned(), provider)]),
+        live: Arc::clone(&live),
+        journal: Arc::new(MemoryJournal::new(clock.clone(), Vec::new())),
+        registry: registry.clone(),
+        shared: Shared::new(&registry),
+        clock,
+    };
+    House { gateway: Gateway::new(parts).expect("the provider is there"), live, registry }
+}
+
+fn agent_id() -> AgentId {
+    AgentId::parse("a").expect("valid")
+}
+
+const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+async fn ask(house: &House, message: &str) -> (Vec<AgentEvent>, Result<Answer, Rejection>) {
+    let caller =
+        Caller { actor: Actor::Local, channel: Channel::Ws, trace: TraceContext::parse(TRACEPARENT) };
+    let request = SendRequest {
+        agent: agent_id(),
+        message: message.to_owned(),
+        session: Some(SessionId::parse("s").expect("valid")),
+        request_id: None,
+        deadline: Some(Duration::from_secs(60)),
+        on_disconnect: OnDisconnect::Finish,
+    };
+    let Accepted { mut events, outcome, .. } = house.gateway.send(caller, request).expect("accepted");
+    let mut seen = Vec::new();
+    while let Some(event) = events.recv().await {
+        seen.push(event);
+    }
+    (seen, outcome.await.expect("every request has an outcome"))
+}
+
+fn last_call(house: &House) -> ModelCall {
+    house.live.model_calls().recent.first().expect("a model call").as_ref().clone()
+}
+
+fn counted(house: &House, outcome: &str) -> bool {
+    let series = format!(r#"plimsoll_requests_total{{agent="a",outcome="{outcome}"}} 1"#);
+    house.registry.render().lines().any(|line| line == series)
+}
+
+#[tokio::test]
+async fn a_streamed_answer_is_measured_priced_and_remembered() {
+    let (one, two) = (delta("Hello"), delta(" world"));
+    let upstream = Upstream::start(vec![stream(&[&one, &two, STOP, USAGE, "[DONE]"])]).await;
+    let house = house(config(upstream.base_url()));
+    let (events, answer) = ask(&house, "hi").await;
+    let answer = answer.expect("answered");
+    assert_eq!(answer.text, "Hello world");
+    assert_eq!((answer.usage.input_tokens, answer.usage.output_tokens), (Some(12), Some(3)));
+    assert!(answer.timings.first_token_ms.is_some());
+    assert!(events.contains(&AgentEvent::Delta { text: " world".to_owned() }));
+    let call = last_call(&house);
+    assert_eq!((call.provider.as_str(), call.model.as_str(), call.error), ("openai", "m-2", None));
+    assert!(call.time_to_first_token.is_some() && call.tokens_per_sec.is_some());
+    assert!((call.cost_usd.expect("m-1 has a price") - 0.000_042).abs() < 1e-9);
+    assert_eq!(call.trace_id.to_string(), "0af7651916cd43dd8448eb211c80319c");
+
+    ask(&house, "again").await.1.expect("answered");
+    let requests = upstream.requests();
+    let body = &requests[1].body;
+    let said: Vec<_> = body["messages"].as_array().expect("a list").iter().map(|m| &m["content"]).collect();
+    assert_eq!(said, ["be brief", "hi", "Hello world", "again"]);
+    assert_eq!((&body["model"], &body["stream"]), (&"m-1".into(), &true.into()));
+    assert_eq!(body["stream_options"]["include_usage"], true);
+    assert!(requests[1].head.contains(&format!("authorization: bearer {KEY}")), "{}", requests[1].head);
+    assert!(requests[1].head.contains("accept: text/event-stream"));
+    assert!(requests[1].head.contains("user-agent: plimsoll/"));
+}
+
+#[tokio::test]
+async fn a_whole_answer_is_one_delta_and_has_no_first_token() {
+    let body = r#"{"model":"m-2","choices":[{"message":{"role":"assistant","content":"All"},"finish_reason":"stop"}]}"#;
+    let upstream = Upstream::start(vec![whole(body)]).await;
+    let house = house(OpenAiConfig { stream: false, ..config(upstream.base_url()) });
+    let answer = ask(&house, "hi").await.1.expect("answered");
+    assert_eq!(answer.text, "All");
+    assert_eq!(answer.usage.input_tokens, None, "no usage is null, not 0");
+    assert_eq!((last_call(&house).time_to_first_token, last_call(&house).cost_usd), (None, None));
+    assert_eq!(upstream.requests()[0].body.get("stream_options"), None);
+}
+
+#[tokio::test]
+async fn tools_that_the_model_asks_for_are_listed_not_run() {
+    let call = r#"{"choices":[{"delta":{"tool_calls":[{"index":0,"id":"t","function":{"name":"search","arguments":""}}]}}]}"#;
+    let more = r#"{"choices":[{"delta":{"tool_calls":[{"index":0,"function":{"arguments":"{}"}}]}}]}"#;
+    let end = r#"{"choices":[{"delta":{},"finish_reason":"tool_calls"}]}"#;
+    let upstream = Upstream::start(vec![stream(&[call, more, end, "[DONE]"])]).await;
+    let house = house(config(upstream.base_url()));
+    let answer = ask(&house, "hi").await.1.expect("answered");
+    let tools: Vec<_> = answer.tool_calls.iter().map(|tool| (tool.name.as_str(), tool.ok)).collect();
+    assert_eq!(tools, [("search", None)]);
+}
+
+#[tokio::test]
+async fn characters_and_events_cut_anywhere_arrive_whole() {
+    let events = [delta("grün €"), STOP.to_owned(), "[DONE]".to_owned()];
+    let text: String = events.iter().map(|event| format!("data: {event}\r\n\r\n")).collect();
+    let bytes = [stream_head(), text.replace("\\u20ac", "€").into_bytes()].concat();
+    let upstream = Upstream::start(vec![Reply::Parts(bytes.iter().map(|byte| vec![*byte]).collect())]).await;
+    let house = house(config(upstream.base_url()));
+    assert_eq!(ask(&house, "hi").await.1.expect("answered").text, "grün €");
+}
+
+/// Asks once; expects a failed request with this `error.type`, this in its message and this partial text; and that all
+/// of it was recorded: the model call, the error event with its context, the outcome, and a free lane.
+async fn fails(config: OpenAiConfig, error_type: &str, says: &str, partial: &str) -> House {
+    let heard = Heard::default();
+    let _listening = heard.listen();
+    let house = house(config);
+    let (events, result) = ask(&house, "hi").await;
+    let Err(rejection) = result else { panic!("{error_type}: {result:?}") };
+    let text = rejection.to_string();
+    assert_eq!((rejection.code(), rejection.partial()), (-32007, Some(partial)), "{text}");
+    assert!(text.contains(says), "{error_type}: {text}");
+    assert!(!text.contains(KEY), "{text}");
+    assert!(matches!(events.last(), Some(AgentEvent::Error { code: -32007, .. })), "{events:?}");
+    assert_eq!(last_call(&house).error.as_deref(), Some(error_type));
+    assert!(counted(&house, "failed"), "{error_type}");
+    let errors = heard.errors();
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    for field in ["source=agent.send", "session_id=s", "agent=a", "request_id=", "cause="] {
+        assert!(errors[0].contains(field), "{field} in {errors:?}");
+    }
+    assert!(!errors[0].contains(KEY), "{errors:?}");
+    assert!(house.gateway.active().is_empty());
+    house
+}
+
+async fn fails_on(reply: Reply, error_type: &str, says: &str, partial: &str) {
+    let upstream = Upstream::start(vec![reply]).await;
+    fails(config(upstream.base_url()), error_type, says, partial).await;
+}
+
+#[tokio::test]
+async fn a_server_that_refuses_connections_is_a_connection_error() {
+    let gone = Upstream::start(vec![stream(&[])]).await.base_url();
+    fails(config(gone), "connection", "it is refused", "").await;
+}
+
+#[tokio::test]
+async fn a_server_that_hangs_before_or_in_its_answer_times_out() {
+    let hello = format!("data: {}\n\n", delta("Hel")).into_bytes();
+    for (bytes, partial) in [(Vec::new(), ""), ([stream_head(), hello].concat(), "Hel")] {
+        let upstream = Upstream::start(vec![Reply::Hang(bytes)]).await;
+        let impatient =
+            OpenAiConfig { idle_timeout: Period::from_millis(200), ..config(upstream.base_url()) };
+        fails(impatient, "timeout", "silent for 200 ms", partial).await;
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_is_cut_fails_with_what_had_come() {
+    fails_on(stream(&[&delta("Hel")]), "stream_cut", "cut its answer short", "Hel").await;
+    let half = [stream_head(), format!("data: {}", &delta("lo")[..20]).into_bytes()].concat();
+    fails_on(Reply::Parts(vec![half]), "stream_cut", "cut its answer short", "").await;
+    let chunked =
+        b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n5\r\ndata:";
+    fails_on(Reply::Parts(vec![chunked.to_vec()]), "stream_cut", "cut its answer short", "").await;
+}
+
+#[tokio::test]
+async fn a_stream_without_done_is_whole_once_it_says_why_it_stopped() {
+    let upstream = Upstream::start(vec![stream(&[&delta("ok"), STOP])]).await;
+    let house = house(config(upstream.base_url()));
+    assert_eq!(ask(&house, "hi").await.1.expect("answered").text, "ok");
+}
+
+#[tokio::test]
+async fn rubbish_is_an_answer_that_cannot_be_read() {
+    fails_on(whole("<html>hello</html>"), "unreadable_answer", "it is no JSON", "").await;
+    fails_on(whole(r#"{"choices": 7}"#), "unreadable_answer", "another shape", "").await;
+    fails_on(stream(&[&delta("a"), "{oops"]), "unreadable_answer", "it is no JSON", "a").await;
+    let not_text = [stream_head(), b"data: {\"model\":\"\xff\xfe\"}\n\n".to_vec()].concat();
+    fails_on(Reply::Parts(vec![not_text]), "unreadable_answer", "it is no JSON", "").await;
+    fails_on(Reply::Parts(vec![b"hello?\r\n\r\n".to_vec()]), "unreadable_answer", "it is no HTTP", "").await;
+}
+
+#[tokio::test]
+async fn an_answer_without_choices_is_empty() {
+    fails_on(whole(r#"{"choices":[]}"#), "empty_answer", "is empty", "").await;
+    fails_on(stream(&[USAGE, "[DONE]"]), "empty_answer", "is empty", "").await;
+    fails_on(whole(""), "empty_answer", "is empty", "").await;
+}
+
+#[tokio::test]
+async fn an_error_inside_a_stream_or_a_good_status_is_told() {
+    let error = r#"{"error":{"message":"overloaded, key sk-very-secret","type":"server_error"}}"#;
+    fails_on(stream(&[&delta("Hel"), error]), "provider_error", "overloaded, key ***", "Hel").await;
+    fails_on(whole(error), "provider_error", "overloaded, key ***", "").await;
+}
+
+#[tokio::test]
+async fn error_statuses_are_told_with_their_words_masked() {
+    let body = r#"{"error":{"message":"Incorrect API key sk-very-secret"}}"#;
+    for (status, error_type) in
+        [("401 Unauthorized", "401"), ("404 Not Found", "404"), ("500 Internal Server Error", "500")]
+    {
+        let says = format!("answered HTTP {error_type}: Incorrect API key ***");
+        fails_on(refusal(status, "", body), error_type, &says, "").await;
+    }
+}
+
+#[tokio::test]
+async fn a_redirect_to_another_host_is_not_followed() {
+    let elsewhere = Upstream::start(vec![stream(&[&delta("stolen"), STOP])]).await;
+    let location = format!("location: {}/chat/completions\r\n", elsewhere.base_url());
+    fails_on(refusal("307 Temporary Redirect", &location, ""), "307", "answered HTTP 307", "").await;
+    assert!(elsewhere.requests().is_empty());
+}
+
+#[tokio::test]
+async fn a_429_is_tried_again_when_it_says_so() {
+    let busy = refusal("429 Too Many Requests", "retry-after: 1\r\n", r#"{"error":"slow down"}"#);
+    let upstream = Upstream::start(vec![busy, stream(&[&delta("ok"), STOP, "[DONE]"])]).await;
+    let house = house(OpenAiConfig { retries: 2, ..config(upstream.base_url()) });
+    let (events, answer) = ask(&house, "hi").await;
+    assert_eq!(answer.expect("answered").text, "ok");
+    let retry = events.iter().find_map(|event| match event {
+        AgentEvent::Retry { attempt, after_ms, cause } => Some((*attempt, *after_ms, cause.clone())),
+        _ => None,
+    });
+    let (attempt, after_ms, cause) = retry.expect("a retry");
+    assert!(attempt == 1 && after_ms >= 1_000 && cause.contains("429: slow down"), "{after_ms} {cause}");
+    let calls = house.live.model_calls();
+    assert_eq!((calls.total, calls.recent[1].error.as_deref()), (2, Some("429")));
+}
+
+#[tokio::test]
+async fn tries_end_at_their_number_and_never_pass_the_deadline() {
+    let upstream = Upstream::start(vec![refusal("503 Service Unavailable", "", "")]).await;
+    fails(OpenAiConfig { retries: 2, ..config(upstream.base_url()) }, "503", "HTTP 503", "").await;
+    assert_eq!(upstream.requests().len(), 3);
+
+    let later = refusal("429 Too Many Requests", "retry-after: 3600\r\n", "");
+    let upstream = Upstream::start(vec![later]).await;
+    let house =
+        fails(OpenAiConfig { retries: 5, ..config(upstream.base_url()) }, "429", "HTTP 429", "").await;
+    assert_eq!(house.live.model_calls().total, 1);
+}
+
+#[tokio::test]
+async fn an_answer_that_was_begun_is_never_asked_for_again() {
+    let upstream = Upstream::start(vec![stream(&[&delta("Hel")])]).await;
+    fails(OpenAiConfig { retries: 5, ..config(upstream.base_url()) }, "stream_cut", "cut", "Hel").await;
+    assert_eq!(upstream.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn a_cancelled_call_is_recorded_and_its_connection_closed() {
+    let hello = format!("data: {}\n\n", delta("Hel")).into_bytes();
+    let upstream = Upstream::start(vec![Reply::Hang([stream_head(), hello].concat())]).await;
+    let house = house(config(upstream.base_url()));
+    let caller = Caller { actor: Actor::Local, channel: Channel::Http, trace: None };
+    let request = SendRequest {
+        agent: agent_id(),
+        message: "hi".to_owned(),
+        session: None,
+        request_id: None,
+        deadline: None,
+        on_disconnect: OnDisconnect::Finish,
+    };
+    let Accepted { mut events, outcome, request_id, session } =
+        house.gateway.send(caller, request).expect("accepted");
+    assert_eq!(session.as_str(), "default/local");
+    while !matches!(events.recv().await.expect("not ended"), AgentEvent::Delta { .. }) {}
+    assert!(house.gateway.cancel(&request_id, "by its caller"));
+    let rejection = outcome.await.expect("an outcome").expect_err("cancelled");
+    assert_eq!((rejection.code(), rejection.partial()), (-32005, Some("Hel")));
+    assert_eq!(last_call(&house).error.as_deref(), Some("cancelled"));
+}
+
+#[tokio::test]
+async fn tls_is_trusted_through_the_ca_file_and_not_without_it() {
+    let (one, end) = (delta("safe"), STOP);
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let ca_file = dir.path().join("ca.pem");
+    let upstream = Upstream::start_tls(vec![stream(&[&one, end, "[DONE]"])], &ca_file).await;
+    let trusting = OpenAiConfig { ca_file: Some(ca_file), ..config(upstream.base_url()) };
+    assert_eq!(ask(&house(trusting), "hi").await.1.expect("answered").text, "safe");
+    fails(config(upstream.base_url()), "connection", "TLS: its certificate", "").await;
+}
+
+#[tokio::test]
+async fn a_check_says_whether_the_server_lets_us_in() {
+    let deps = |live| ProviderDeps { prices: Arc::default(), live, clock: Clock::system() };
+    let registry = Registry::new(&plimsoll::catalogue::all()).expect("buckets are set");
+    let live = Live::new(&live::Config::default(), &registry, Clock::system());
+    for (reply, good) in [(whole(r#"{"data":[]}"#), true), (refusal("401 Unauthorized", "", "no"), false)] {
+        let upstream = Upstream::start(vec![reply]).await;
+        let wanted = provider::Config::OpenAi(config(upstream.base_url()));
+        let provider = provider::build("p", &wanted, &deps(Arc::clone(&live))).expect("a good configuration");
+        assert_eq!(provider.check().await.is_ok(), good);
+        assert!(upstream.requests()[0].head.starts_with("get /v1/models "));
+    }
+}
+
+#[test]
+fn bad_configurations_are_refused_by_name() {
+    let registry = Registry::new(&plimsoll::catalogue::all()).expect("buckets are set");
+    let live = Live::new(&live::Config::default(), &registry, Clock::system());
+    let deps = ProviderDeps { prices: Arc::default(), live, clock: Clock::system() };
+    let good = config("http://127.0.0.1:1/v1".to_owned());
+    let broken = [
+        (OpenAiConfig { base_url: "localhost".to_owned(), ..good.clone() }, "base_url"),
+        (OpenAiConfig { base_url: "ftp://h/".to_owned(), ..good.clone() }, "http"),
+        (OpenAiConfig { base_url: "http://u:p@h/".to_owned(), ..good.clone() }, "credentials"),
+        (OpenAiConfig { api_key_file: Some("/nowhere".into()), ..good.clone() }, "not both"),
+        (OpenAiConfig { api_key: None, api_key_file: Some("/nowhere".into()), ..good.clone() }, "/nowhere"),
+        (
+            OpenAiConfig {
+                base_url: "https://h/v1".to_owned(),
+                ca_file: Some("/nowhere".into()),
+                ..good.clone()
+            },
+            "ca_file /nowhere",
+        ),
+    ];
+    for (config, says) in broken {
+        let problem = provider::build("mine", &provider::Config::OpenAi(config), &deps).err();
+        let problem = problem.expect("refused").to_string();
+        assert!(problem.contains("mine") && problem.contains(says), "{problem}");
+        assert!(!problem.contains("u:p"), "{problem}");
+    }
+    assert!(provider::build("mine", &provider::Config::OpenAi(good), &deps).is_ok());
+}

@@ -1,0 +1,180 @@
+//! A model server that does exactly as it is told, well or badly: raw bytes over a real socket.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use rustls::pki_types::PrivateKeyDer;
+use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+
+/// What it does with one request.
+#[derive(Clone)]
+pub(crate) enum Reply {
+    /// Sends these parts, each by itself, and closes the connection.
+    Parts(Vec<Vec<u8>>),
+    /// Sends these bytes and then nothing more, without closing.
+    Hang(Vec<u8>),
+}
+
+/// A request that it got.
+#[derive(Debug, Clone)]
+pub(crate) struct Request {
+    /// Request line and header fields, in lower case.
+    pub(crate) head: String,
+    pub(crate) body: Value,
+}
+
+/// A running server; ends when dropped.
+pub(crate) struct Upstream {
+    address: SocketAddr,
+    scheme: &'static str,
+    requests: Arc<Mutex<Vec<Request>>>,
+    _tasks: JoinSet<()>,
+}
+
+impl Upstream {
+    /// Answers with these replies, one after the other; the last one again and again.
+    pub(crate) async fn start(replies: Vec<Reply>) -> Self {
+        Self::listen(replies, None).await
+    }
+
+    /// The same over TLS, with a certificate whose authority is written to `ca_file`.
+    pub(crate) async fn start_tls(replies: Vec<Reply>, ca_file: &Path) -> Self {
+        let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("a certificate");
+        std::fs::write(ca_file, made.cert.pem()).expect("the file is written");
+        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).expect("a key");
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("ring speaks them")
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key)
+            .expect("key and certificate fit");
+        Self::listen(replies, Some(TlsAcceptor::from(Arc::new(config)))).await
+    }
+
+    async fn listen(replies: Vec<Reply>, tls: Option<TlsAcceptor>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+        let address = listener.local_addr().expect("bound");
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let (seen, replies) = (Arc::clone(&requests), Arc::new(Mutex::new(VecDeque::from(replies))));
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((socket, _)) = listener.accept().await {
+                let (seen, replies, tls) = (Arc::clone(&seen), Arc::clone(&replies), tls.clone());
+                connections.spawn(async move {
+                    match tls {
+                        None => converse(socket, seen, replies).await,
+                        // A client that does not trust us goes away.
+                        Some(tls) => {
+                            if let Ok(socket) = tls.accept(socket).await {
+                                converse(socket, seen, replies).await;
+                            }
+                        }
+                    }
+                });
+            }
+        });
+        Self { address, scheme, requests, _tasks: tasks }
+    }
+
+    pub(crate) fn base_url(&self) -> String {
+        format!("{}://{}/v1", self.scheme, self.address)
+    }
+
+    pub(crate) fn requests(&self) -> Vec<Request> {
+        self.requests.lock().expect("no panic under it").clone()
+    }
+}
+
+async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
+    mut socket: S,
+    seen: Arc<Mutex<Vec<Request>>>,
+    replies: Arc<Mutex<VecDeque<Reply>>>,
+) {
+    let Some(request) = read_request(&mut socket).await else { return };
+    seen.lock().expect("no panic under it").push(request);
+    let reply = {
+        let mut replies = replies.lock().expect("no panic under it");
+        let last = replies.len() == 1;
+        if last { replies.front().cloned() } else { replies.pop_front() }
+    };
+    match reply.expect("there is always a last reply") {
+        Reply::Parts(parts) => {
+            for part in parts {
+                if socket.write_all(&part).await.is_err() || socket.flush().await.is_err() {
+                    return;
+                }
+                tokio::task::yield_now().await;
+            }
+            let _ = socket.shutdown().await;
+        }
+        Reply::Hang(bytes) => {
+            let _ = socket.write_all(&bytes).await;
+            // Ends when the client closes.
+            let _ = socket.read(&mut [0; 16]).await;
+        }
+    }
+}
+
+async fn read_request(socket: &mut (impl AsyncRead + Unpin)) -> Option<Request> {
+    let mut bytes = Vec::new();
+    loop {
+        if socket.read_buf(&mut bytes).await.ok()? == 0 {
+            return None;
+        }
+        let Some(end) = bytes.windows(4).position(|w| w == b"\r\n\r\n") else { continue };
+        let head = String::from_utf8_lossy(&bytes[..end]).to_lowercase();
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+        if bytes.len() >= end + 4 + length.unwrap_or(0) {
+            let body = serde_json::from_slice(&bytes[end + 4..]).unwrap_or_default();
+            return Some(Request { head, body });
+        }
+    }
+}
+
+fn head(status: &str, kind: &str, more: &str) -> String {
+    format!("HTTP/1.1 {status}\r\ncontent-type: {kind}\r\nconnection: close\r\n{more}\r\n")
+}
+
+/// An error status with a body.
+pub(crate) fn refusal(status: &str, more: &str, body: &str) -> Reply {
+    Reply::Parts(vec![format!("{}{body}", head(status, "application/json", more)).into_bytes()])
+}
+
+/// A whole answer.
+pub(crate) fn whole(body: &str) -> Reply {
+    let length = format!("content-length: {}\r\n", body.len());
+    Reply::Parts(vec![format!("{}{body}", head("200 OK", "application/json", &length)).into_bytes()])
+}
+
+/// The head of a streamed answer.
+pub(crate) fn stream_head() -> Vec<u8> {
+    head("200 OK", "text/event-stream; charset=utf-8", "").into_bytes()
+}
+
+/// A streamed answer of these events.
+pub(crate) fn stream(events: &[&str]) -> Reply {
+    let events = events.iter().map(|event| format!("data: {event}\n\n").into_bytes());
+    Reply::Parts(std::iter::once(stream_head()).chain(events).collect())
+}
+
+/// A piece of a streamed answer.
+pub(crate) fn delta(text: &str) -> String {
+    serde_json::json!({"id": "c1", "model": "m-2", "choices": [{"index": 0, "delta": {"content": text}}]})
+        .to_string()
+}
+
+/// The last piece: why it stopped.
+pub(crate) const STOP: &str = r#"{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}"#;
+
+/// Tokens, in a piece without choices.
+pub(crate) const USAGE: &str =
+    r#"{"choices":[],"usage":{"prompt_tokens":12,"completion_tokens":3,"total_tokens":15}}"#;
