@@ -69,6 +69,7 @@ pub(crate) async fn serve(
         .timer(TokioTimer::new())
         .header_read_timeout(state.config.header_timeout.0)
         .max_buf_size(HEADER_BYTES_MAX)
+        .max_header_size(HEADER_BYTES_MAX)
         .max_headers(HEADERS_MAX)
         .serve_connection(io, service)
         .with_upgrades();

@@ -103,7 +103,7 @@ pub struct AgentSummary {
 }
 
 /// The body of `system.metrics`; the API adds its connections.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Snapshot {
     /// Messages processed since start, however they ended.

@@ -1,6 +1,6 @@
 //! `GET /health` and `GET /ready`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use http::StatusCode;
@@ -55,8 +55,7 @@ struct Component {
 impl Health {
     /// How things stand.
     pub(crate) fn of(state: &ApiState) -> Self {
-        let agents = state.gateway.agents();
-        let tools: BTreeSet<&String> = agents.iter().flat_map(|agent| &agent.tools).collect();
+        let counts = state.gateway.health();
         // Why it is degraded may name a path: that is for the log and for operators.
         let journal = match state.journal.status().degraded {
             None => Component { status: Status::Ok, problem: None },
@@ -76,9 +75,9 @@ impl Health {
             status: if all_ok { Status::Ok } else { Status::Degraded },
             uptime: state.clock.elapsed().as_secs_f64(),
             version: env!("CARGO_PKG_VERSION"),
-            sessions: state.gateway.sessions().len(),
+            sessions: counts.sessions,
             connections: state.metrics.open(),
-            tools: tools.len(),
+            tools: counts.tools,
             channels: Channel::ALL.len(),
             components,
         }

@@ -87,9 +87,9 @@ pub(crate) async fn rpc(state: Arc<ApiState>, mut request: Request) -> Outcome {
     }
     let trace = request.trace();
     let ctx = Context { state, identity, channel: Channel::Http, trace, link: None };
-    let (_, answered) = rpc::begin(&Arc::new(ctx), &text);
+    let begun = rpc::begin(&Arc::new(ctx), &text);
     drop(text);
-    Ok(into_reply(answered.await))
+    Ok(into_reply(begun.answer.await))
 }
 
 fn into_reply(answered: Answered) -> Reply {

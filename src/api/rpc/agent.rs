@@ -8,6 +8,7 @@ use futures_util::future::BoxFuture;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::super::ws::TurnStart;
 use super::error::RpcError;
 use super::method::{Call, CallResult, Context, NoParams, json, now};
 use crate::gateway::{Accepted, AgentEvent, AgentSummary, Caller, OnDisconnect, SendRequest};
@@ -52,12 +53,19 @@ struct Meta {
 /// Sends a message.
 pub(crate) fn send(call: Call<'_>) -> BoxFuture<'static, CallResult> {
     match accept(&call) {
-        Ok((accepted, stream)) => answer(Arc::clone(call.ctx), accepted, stream).boxed(),
+        Ok((agent, accepted, stream)) => {
+            let turn = call.ctx.link.as_ref().map(|link| {
+                let (start, end) = link.turns.take(agent, accepted.session.clone());
+                call.ends.borrow_mut().push(end);
+                start
+            });
+            answer(Arc::clone(call.ctx), accepted, stream, turn).boxed()
+        }
         Err(error) => now(Err::<(), _>(error)),
     }
 }
 
-fn accept(call: &Call<'_>) -> Result<(Accepted, bool), RpcError> {
+fn accept(call: &Call<'_>) -> Result<(AgentId, Accepted, bool), RpcError> {
     let params: SendParams = call.params()?;
     if params.stream && call.ctx.link.is_none() {
         return Err(RpcError::invalid("stream", "only a WebSocket can be streamed to: connect to /ws"));
@@ -76,7 +84,8 @@ fn accept(call: &Call<'_>) -> Result<(Accepted, bool), RpcError> {
         deadline: params.deadline_ms.map(Duration::from_millis),
         on_disconnect: params.on_disconnect,
     };
-    Ok((call.state().gateway.send(caller, request)?, params.stream))
+    let agent = request.agent.clone();
+    Ok((agent, call.state().gateway.send(caller, request)?, params.stream))
 }
 
 /// The parameters of a notification `agent.event`.
@@ -88,11 +97,19 @@ struct Notified<'a> {
     event: &'a AgentEvent,
 }
 
-async fn answer(ctx: Arc<Context>, accepted: Accepted, stream: bool) -> CallResult {
+async fn answer(
+    ctx: Arc<Context>,
+    accepted: Accepted,
+    stream: bool,
+    mut turn: Option<TurnStart>,
+) -> CallResult {
     let Accepted { request_id, session: _, mut events, outcome } = accepted;
     match &ctx.link {
         Some(link) if stream => {
             while let Some(event) = events.recv().await {
+                if let (Some(turn), AgentEvent::Start { .. }) = (&mut turn, &event) {
+                    turn.wait().await;
+                }
                 let notified = Notified { request_id: &request_id, event: &event };
                 if link.notify("agent.event", &notified).await.is_err() {
                     break;
@@ -101,7 +118,11 @@ async fn answer(ctx: Arc<Context>, accepted: Accepted, stream: bool) -> CallResu
         }
         Some(_) | None => drop(events),
     }
-    match outcome.await {
+    let outcome = outcome.await;
+    if let Some(mut turn) = turn {
+        turn.wait().await;
+    }
+    match outcome {
         Ok(Ok(answer)) => json(&answer),
         Ok(Err(rejection)) => Err(RpcError::from(rejection).about(&request_id)),
         Err(_gone) => Err(RpcError::internal().about(&request_id)),

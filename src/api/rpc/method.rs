@@ -1,5 +1,6 @@
 //! What a method is: an entry of the list, the call it gets, and how it reads its parameters.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
@@ -13,7 +14,7 @@ use super::super::access::Access;
 use super::super::auth::Identity;
 use super::super::jsonrpc::INVALID_PARAMS;
 use super::super::state::ApiState;
-use super::super::ws::Link;
+use super::super::ws::{Link, TurnEnd};
 use super::error::RpcError;
 use crate::gateway::Channel;
 use crate::limits::QUOTED_BYTES_MAX;
@@ -53,6 +54,8 @@ pub(crate) struct Context {
 pub(crate) struct Call<'a> {
     pub(crate) ctx: &'a Arc<Context>,
     pub(crate) params: Option<&'a RawValue>,
+    /// What has to end only once the answer is on its way.
+    pub(crate) ends: &'a RefCell<Vec<TurnEnd>>,
 }
 
 impl Call<'_> {

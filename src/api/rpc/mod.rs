@@ -11,6 +11,7 @@ mod session;
 mod system;
 mod token;
 
+use std::cell::RefCell;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
@@ -20,6 +21,7 @@ use schemars::JsonSchema;
 
 use super::access::Access;
 use super::jsonrpc::{self, Incoming, Malformed};
+use super::ws::TurnEnd;
 
 pub(crate) use error::{CODES, GATEWAY_FULL, RATE_LIMITED, RpcError, SHUTTING_DOWN};
 use method::{Call, CallResult, NoParams};
@@ -167,33 +169,50 @@ impl Answered {
     }
 }
 
-/// Begins every call of a message, in order, and returns what is left to wait for, with the number of calls.
-pub(crate) fn begin(ctx: &Arc<Context>, text: &[u8]) -> (usize, BoxFuture<'static, Answered>) {
+/// A message whose calls have begun.
+pub(crate) struct Begun {
+    /// How many calls it holds.
+    pub(crate) calls: usize,
+    /// What is left to wait for.
+    pub(crate) answer: BoxFuture<'static, Answered>,
+    /// To be dropped once the answer is on its way: later answers wait for that.
+    pub(crate) ends: Vec<TurnEnd>,
+}
+
+impl Begun {
+    fn refused(ctx: &Context, malformed: &Malformed) -> Self {
+        let answer = std::future::ready(Answered::Malformed(refuse(ctx, malformed))).boxed();
+        Self { calls: 1, answer, ends: Vec::new() }
+    }
+}
+
+/// Begins every call of a message, in order.
+pub(crate) fn begin(ctx: &Arc<Context>, text: &[u8]) -> Begun {
     match jsonrpc::read(text, ctx.state.config.batch_max) {
-        Err(malformed) => (1, std::future::ready(Answered::Malformed(refuse(ctx, &malformed))).boxed()),
-        Ok(Incoming::Single(Err(malformed))) => {
-            (1, std::future::ready(Answered::Malformed(refuse(ctx, &malformed))).boxed())
-        }
+        Err(malformed) => Begun::refused(ctx, &malformed),
+        Ok(Incoming::Single(Err(malformed))) => Begun::refused(ctx, &malformed),
         Ok(Incoming::Single(Ok(call))) => {
             let id = call.id.clone();
-            let result = begin_call(ctx, &call);
+            let (result, ends) = begin_call(ctx, &call);
             let answer = async move {
                 let result = result.await;
                 Answered::Single(id.map(|id| match result {
                     Ok(json) => Ok(jsonrpc::result_text(&id, &json)),
-                    Err(error) => Err((error.clone(), jsonrpc::error_text(Some(&id), &error.to_json()))),
+                    Err(error) => {
+                        let text = jsonrpc::error_text(Some(&id), &error.to_json());
+                        Err((error, text))
+                    }
                 }))
             };
-            (1, answer.boxed())
+            Begun { calls: 1, answer: answer.boxed(), ends }
         }
         Ok(Incoming::Batch(calls)) => {
-            let count = calls.len();
             let parts: Vec<_> = calls.iter().map(|call| begin_part(ctx, call)).collect();
             let answer = async move {
                 let texts: Vec<String> = join_all(parts).await.into_iter().flatten().collect();
                 Answered::Batch((!texts.is_empty()).then(|| format!("[{}]", texts.join(","))))
             };
-            (count, answer.boxed())
+            Begun { calls: calls.len(), answer: answer.boxed(), ends: Vec::new() }
         }
     }
 }
@@ -206,9 +225,11 @@ fn begin_part(
         Err(malformed) => std::future::ready(Some(refuse(ctx, malformed))).boxed(),
         Ok(call) => {
             let id = call.id.clone();
-            let result = begin_call(ctx, call);
+            let (result, ends) = begin_call(ctx, call);
             let part = async move {
                 let result = result.await;
+                // The batch keeps its own order; one part may not wait for the answer of all.
+                drop(ends);
                 id.map(|id| match result {
                     Ok(json) => jsonrpc::result_text(&id, &json),
                     Err(error) => jsonrpc::error_text(Some(&id), &error.to_json()),
@@ -248,7 +269,10 @@ pub(crate) fn refuse_all(ctx: &Context, text: &[u8], error: &RpcError) -> Option
 }
 
 /// Looks the method up, asks role and rate, and begins it; counts it when it is done.
-fn begin_call(ctx: &Arc<Context>, call: &jsonrpc::Call<'_>) -> BoxFuture<'static, CallResult> {
+fn begin_call(
+    ctx: &Arc<Context>,
+    call: &jsonrpc::Call<'_>,
+) -> (BoxFuture<'static, CallResult>, Vec<TurnEnd>) {
     let began = ctx.state.clock.elapsed();
     let method = METHODS.iter().find(|method| method.name == call.method);
     let label = method.map_or(UNKNOWN, |method| method.name);
@@ -256,7 +280,8 @@ fn begin_call(ctx: &Arc<Context>, call: &jsonrpc::Call<'_>) -> BoxFuture<'static
         None => Err(RpcError::unknown_method(&call.method)),
         Some(method) => admit(ctx, method).map(|()| method.handler),
     };
-    let call = Call { ctx, params: call.params };
+    let ends = RefCell::new(Vec::new());
+    let call = Call { ctx, params: call.params, ends: &ends };
     let work = match result {
         Err(error) => std::future::ready(Err(error)).boxed(),
         Ok(handler) => std::panic::catch_unwind(AssertUnwindSafe(|| handler(call)))
@@ -269,7 +294,7 @@ fn begin_call(ctx: &Arc<Context>, call: &jsonrpc::Call<'_>) -> BoxFuture<'static
         state.metrics.rpc_call(label, code, state.clock.elapsed().saturating_sub(began));
         result
     };
-    counted.boxed()
+    (counted.boxed(), ends.into_inner())
 }
 
 fn admit(ctx: &Context, method: &Method) -> Result<(), RpcError> {

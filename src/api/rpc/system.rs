@@ -1,6 +1,5 @@
 //! `system.*`: what runs, what happened, what can be called.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
@@ -8,66 +7,31 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
 
-use super::super::state::ApiState;
 use super::error::RpcError;
 use super::method::{Call, CallResult, NoParams, now};
-use crate::gateway::{ActiveRequest, RequestState};
-use crate::live::{Event, EventFilter, Level, ModelCalls};
+use crate::gateway::{ActiveRequest, Snapshot};
+use crate::live::{Event, EventFilter, Level};
 
 /// What `GET /health` says.
 pub(crate) fn health(call: Call<'_>) -> BoxFuture<'static, CallResult> {
     now(call.params().map(|NoParams {}| super::super::rest::Health::of(call.state())))
 }
 
-/// The counts, and the last model calls. Latencies in milliseconds.
+/// The counts and the last model calls.
 #[derive(Debug, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
 pub(crate) struct SystemMetrics {
-    /// Messages answered, failed, cancelled or timed out, since the start.
-    messages_processed: u64,
-    /// Error events since the start.
-    errors: u64,
-    /// Requests that wait, start or run.
-    active_requests: usize,
-    /// Seconds since the start.
-    uptime: f64,
-    /// Requests that wait.
-    queue_depth: usize,
-    model_calls: ModelCalls,
-    /// Sessions in memory.
-    sessions: usize,
+    #[serde(flatten)]
+    snapshot: Snapshot,
     /// Open connections.
     connections: usize,
-    /// Lanes that hold a request.
-    lanes: usize,
-    /// How long the oldest waiting request has waited; 0 if none waits.
-    oldest_queued_ms: f64,
-}
-
-impl SystemMetrics {
-    /// Everything about requests comes from one look at them, so that the numbers fit together.
-    fn of(state: &ApiState) -> Self {
-        let active = state.gateway.active();
-        let waiting = || active.iter().filter(|request| request.state == RequestState::Queued);
-        let lanes: BTreeSet<_> = active.iter().map(|request| (&request.agent, &request.session_id)).collect();
-        Self {
-            messages_processed: state.live.messages_processed(),
-            errors: state.live.errors(),
-            active_requests: active.len(),
-            uptime: state.clock.elapsed().as_secs_f64(),
-            queue_depth: waiting().count(),
-            model_calls: state.live.model_calls(),
-            sessions: state.gateway.sessions().len(),
-            connections: state.metrics.open(),
-            lanes: lanes.len(),
-            oldest_queued_ms: waiting().map(|request| request.duration_ms).fold(0.0, f64::max),
-        }
-    }
 }
 
 /// Shows the counts.
 pub(crate) fn metrics(call: Call<'_>) -> BoxFuture<'static, CallResult> {
-    now(call.params().map(|NoParams {}| SystemMetrics::of(call.state())))
+    now(call.params().map(|NoParams {}| SystemMetrics {
+        snapshot: call.state().gateway.snapshot(),
+        connections: call.state().metrics.open(),
+    }))
 }
 
 /// Parameters of `system.events`.

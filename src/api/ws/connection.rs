@@ -25,7 +25,7 @@ use super::super::auth::Identity;
 use super::super::guard;
 use super::super::jsonrpc::{self, Incoming};
 use super::super::request::Head;
-use super::super::rpc::{self, Context, GATEWAY_FULL, RpcError};
+use super::super::rpc::{self, Begun, Context, GATEWAY_FULL, RpcError};
 use super::super::state::ApiState;
 use super::Link;
 use crate::gateway::Channel;
@@ -171,15 +171,16 @@ impl Connection {
             }
             return;
         }
-        let (count, answered) = rpc::begin(&self.ctx, text);
-        self.in_flight += count;
+        let Begun { calls, answer, ends } = rpc::begin(&self.ctx, text);
+        self.in_flight += calls;
         let call = async move {
-            if let Some(text) = answered.await.into_text() {
+            if let Some(text) = answer.await.into_text() {
                 // A client that is gone needs no answer.
                 let _ = link.send(text).await;
             }
+            drop(ends);
             link.note_answered();
-            count
+            calls
         };
         self.calls.push(call.boxed());
     }

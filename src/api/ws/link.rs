@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::super::jsonrpc::notification_text;
 use super::super::state::ApiState;
 use super::super::stream::{Filter, Follower};
+use super::turn::Turns;
 use crate::ids::Seq;
 use crate::limits::WS_SUBSCRIPTIONS_MAX;
 use crate::live::Envelope;
@@ -24,6 +25,8 @@ pub(crate) struct Link {
     /// Cancelled when the connection ends.
     ended: CancellationToken,
     subscriptions: Mutex<Subscriptions>,
+    /// Keeps answers of one conversation in order.
+    pub(crate) turns: Arc<Turns>,
     /// Wakes new subscriptions once their names are on the way to the client.
     answered: Notify,
 }
@@ -44,7 +47,13 @@ struct Notified<'a> {
 
 impl Link {
     pub(crate) fn new(outbox: mpsc::Sender<String>, ended: CancellationToken) -> Self {
-        Self { outbox, ended, subscriptions: Mutex::default(), answered: Notify::new() }
+        Self {
+            outbox,
+            ended,
+            subscriptions: Mutex::default(),
+            turns: Arc::default(),
+            answered: Notify::new(),
+        }
     }
 
     /// Sends an answer, after everything that was sent before it.

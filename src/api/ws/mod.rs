@@ -5,8 +5,10 @@
 
 mod connection;
 mod link;
+mod turn;
 
 pub(crate) use link::Link;
+pub(crate) use turn::{TurnEnd, TurnStart};
 
 use std::sync::Arc;
 
