@@ -2,17 +2,23 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
+use futures_util::stream::{self, BoxStream, StreamExt as _};
 use plimsoll::clock::Clock;
 use plimsoll::gateway::{
     self, Accepted, AgentConfig, AgentEvent, Answer, Caller, Channel, Gateway, GatewayParts, OnDisconnect,
-    Rejection, SendRequest,
+    Outcome, REQUEST_FINISHED, REQUEST_FINISHED_VERSION, Rejection, RequestFinished, SendRequest, Timings,
+    ToolCounts, Usage,
 };
 use plimsoll::ids::{AgentId, RequestId, SessionId};
 use plimsoll::journal::{Actor, Journal as _, MemoryJournal, Scan};
 use plimsoll::live::{self, Live};
-use plimsoll::provider::{self, EchoConfig, ProviderDeps};
+use plimsoll::provider::{
+    self, Asked, EchoConfig, Provider, ProviderDeps, ProviderError, ProviderEvent, Turn,
+};
 use plimsoll::telemetry::{Registry, Shared};
 use plimsoll::units::Period;
 
@@ -24,12 +30,17 @@ struct House {
 }
 
 fn house(config: gateway::Config, provider: EchoConfig) -> House {
+    house_of(config, |deps| {
+        provider::build("p", &provider::Config::Echo(provider), &deps).expect("echo needs nothing")
+    })
+}
+
+fn house_of(config: gateway::Config, provider: impl FnOnce(ProviderDeps) -> Arc<dyn Provider>) -> House {
     let clock = Clock::system();
     let registry = Registry::new(&plimsoll::catalogue::all()).expect("buckets are set");
     let live = Live::new(&live::Config::default(), &registry, clock.clone());
     let deps = ProviderDeps { prices: Arc::default(), live: Arc::clone(&live), clock: clock.clone() };
-    let provider =
-        provider::build("p", &provider::Config::Echo(provider), &deps).expect("echo needs nothing");
+    let provider = provider(deps);
     let journal = Arc::new(MemoryJournal::new(clock.clone(), Vec::new()));
     let agents = ["a", "b"].map(|id| (agent(id), AgentConfig::of_provider("p")));
     let parts = GatewayParts {
@@ -233,4 +244,139 @@ async fn drain_lets_finish_what_can_and_cancels_the_rest() {
     let accepted = house.gateway.send(caller(), to("s", "finish me")).expect("accepted");
     house.gateway.drain(Duration::from_secs(60)).await;
     assert_eq!(finish(accepted).await.1.expect("answered").text, "finish me");
+}
+
+/// A provider made of one function.
+struct Made<F>(F);
+
+impl<F: Fn(Turn) -> BoxStream<'static, ProviderEvent> + Send + Sync> Provider for Made<F> {
+    fn kind(&self) -> &'static str {
+        "made"
+    }
+
+    fn asks<'a>(&'a self, _model: Option<&'a str>) -> Asked<'a> {
+        Asked { provider: "made", model: "made", server: None }
+    }
+
+    fn send(&self, turn: Turn) -> BoxStream<'static, ProviderEvent> {
+        (self.0)(turn)
+    }
+
+    fn check(&self) -> BoxFuture<'_, Result<String, ProviderError>> {
+        Box::pin(std::future::ready(Ok(String::new())))
+    }
+}
+
+fn made(
+    send: impl Fn(Turn) -> BoxStream<'static, ProviderEvent> + Send + Sync + 'static,
+) -> impl FnOnce(ProviderDeps) -> Arc<dyn Provider> {
+    |_| Arc::new(Made(send))
+}
+
+#[tokio::test]
+async fn a_provider_that_panics_fails_its_request_and_no_other() {
+    let panics = made(|turn| {
+        let bad = &*turn.message == "panic";
+        stream::poll_fn(move |_| {
+            assert!(!bad, "a bug, on purpose");
+            std::task::Poll::Ready(Some(ProviderEvent::End(Ok(()))))
+        })
+        .boxed()
+    });
+    let house = house_of(gateway::Config::default(), panics);
+    let failed = ask(&house, to("s", "panic")).await.expect_err("failed");
+    assert_eq!((failed.code(), failed.to_string().contains("inside plimsoll")), (-32007, true));
+    assert!(ask(&house, to("s", "fine")).await.is_ok(), "the lane is free");
+    assert_eq!(series(&house, r#"plimsoll_requests_total{agent="a",outcome="failed"}"#), 1.0);
+    assert_eq!(series(&house, r#"plimsoll_requests_active{agent="a"}"#), 0.0);
+    assert_eq!(house.gateway.snapshot().messages_processed, 2);
+}
+
+#[tokio::test]
+async fn a_slow_reader_makes_the_provider_wait_and_a_gone_one_does_not() {
+    const DELTAS: usize = 10_000;
+    let told = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&told);
+    let talks = made(move |_| {
+        let counter = Arc::clone(&counter);
+        let deltas = stream::iter(0..DELTAS).map(move |_| {
+            counter.fetch_add(1, Ordering::SeqCst);
+            ProviderEvent::Delta("x".to_owned())
+        });
+        deltas.chain(stream::iter([ProviderEvent::End(Ok(()))])).boxed()
+    });
+    let house = house_of(gateway::Config::default(), talks);
+    let accepted = house.gateway.send(caller(), to("s", "talk")).expect("accepted");
+    // Another lane is served to its end meanwhile, so the first one had its turn.
+    let Accepted { events, outcome, .. } = house.gateway.send(caller(), to("t", "talk")).expect("accepted");
+    drop(events);
+    assert_eq!(outcome.await.expect("an outcome").expect("answered").text.len(), DELTAS);
+    let by_the_slow_one = told.load(Ordering::SeqCst) - DELTAS;
+    assert!(by_the_slow_one <= plimsoll::limits::REQUEST_EVENTS_MAX + 1, "{by_the_slow_one}");
+    assert_eq!(finish(accepted).await.1.expect("answered").text.len(), DELTAS);
+}
+
+#[tokio::test]
+async fn tools_are_shown_while_they_work_and_counted_when_they_end() {
+    let (release, released) = tokio::sync::watch::channel(false);
+    let works = made(move |_| {
+        let mut released = released.clone();
+        let start = |id: &str| ProviderEvent::ToolStart { id: id.to_owned(), name: "search".to_owned() };
+        let end = |id: &str, error: Option<&str>| ProviderEvent::ToolEnd {
+            id: id.to_owned(),
+            name: "search".to_owned(),
+            error: error.map(str::to_owned),
+        };
+        let wait = async move {
+            released.wait_for(|released| *released).await.expect("the test goes on");
+            end("1", None)
+        };
+        stream::iter([start("1"), start("2")])
+            .chain(stream::once(wait))
+            .chain(stream::iter([end("2", Some("not found")), ProviderEvent::End(Ok(()))]))
+            .boxed()
+    });
+    let house = house_of(gateway::Config::default(), works);
+    let mut accepted = house.gateway.send(caller(), to("s", "work")).expect("accepted");
+    let mut running = 0;
+    while running < 2 {
+        let event = accepted.events.recv().await.expect("not ended");
+        running += usize::from(matches!(event, AgentEvent::Tool { state: "running", .. }));
+    }
+    let active = house.gateway.active();
+    let shape = serde_json::to_value(&active[0]).expect("plain JSON");
+    assert_eq!(shape["state"], "running");
+    assert_eq!(
+        (&shape["sessionId"], &shape["channel"], &shape["agent"]),
+        (&"s".into(), &"ws".into(), &"a".into())
+    );
+    assert_eq!(shape["tools"]["running"].as_array().map(Vec::len), Some(2));
+    assert!(shape["startedAt"].is_u64() && shape["durationMs"].is_f64());
+    release.send(true).expect("the provider waits");
+    let answer = finish(accepted).await.1.expect("answered");
+    let tools: Vec<_> = answer.tool_calls.iter().map(|tool| tool.ok).collect();
+    assert_eq!(tools, [Some(true), Some(false)]);
+    assert_eq!(journaled(&house)[0]["tools"], serde_json::json!({"done": 1, "failed": 1}));
+    let failed = r#"plimsoll_tool_calls_total{agent="a",tool="search",outcome="failed"}"#;
+    assert_eq!(series(&house, failed), 1.0);
+    assert_eq!(house.gateway.health().tools, 1);
+}
+
+#[test]
+fn the_record_of_a_finished_request_is_golden() {
+    let finished = RequestFinished {
+        request_id: RequestId::parse("01KAH5V0000000000000000000").expect("valid"),
+        agent: agent("a"),
+        session: SessionId::parse("s").expect("valid"),
+        channel: Channel::Http,
+        outcome: Outcome::Failed,
+        code: Some(-32007),
+        timings: Timings { queued_ms: 1.5, start_ms: None, first_token_ms: Some(20.0), total_ms: 100.25 },
+        tokens: Usage { input_tokens: Some(12), output_tokens: None },
+        cost_usd: None,
+        model_calls: 2,
+        tools: ToolCounts { done: 1, failed: 1 },
+    };
+    assert_eq!((REQUEST_FINISHED, REQUEST_FINISHED_VERSION), ("request_finished", 1));
+    insta::assert_json_snapshot!("request_finished_v1", finished);
 }

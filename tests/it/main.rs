@@ -5,4 +5,5 @@ mod support;
 mod cli;
 mod cli_docs;
 mod gateway;
+mod litellm;
 mod provider;

@@ -25,13 +25,23 @@ use self::upstream::{Reply, STOP, USAGE, Upstream, delta, refusal, stream, strea
 
 const KEY: &str = "sk-very-secret";
 
-struct House {
-    gateway: Gateway,
-    live: Arc<Live>,
+/// A gateway with one agent, `a`, and where it records.
+pub(crate) struct House {
+    pub(crate) gateway: Gateway,
+    pub(crate) live: Arc<Live>,
     registry: Registry,
 }
 
-fn config(base_url: String) -> OpenAiConfig {
+impl House {
+    /// Sends as a caller that brings a trace.
+    pub(crate) fn send(&self, request: SendRequest) -> Accepted {
+        let trace = TraceContext::parse(TRACEPARENT);
+        let caller = Caller { actor: Actor::Local, channel: Channel::Ws, trace };
+        self.gateway.send(caller, request).expect("accepted")
+    }
+}
+
+pub(crate) fn config(base_url: String) -> OpenAiConfig {
     OpenAiConfig {
         base_url,
         api_key: Some(Secret::new(KEY.to_owned(), "${KEY}")),
@@ -44,7 +54,7 @@ fn config(base_url: String) -> OpenAiConfig {
     }
 }
 
-fn house(config: OpenAiConfig) -> House {
+pub(crate) fn house(config: OpenAiConfig) -> House {
     let clock = Clock::system();
     let registry = Registry::new(&plimsoll::catalogue::all()).expect("buckets are set");
     let live = Live::new(&live::Config::default(), &registry, clock.clone());
@@ -71,24 +81,25 @@ fn house(config: OpenAiConfig) -> House {
     House { gateway: Gateway::new(parts).expect("the provider is there"), live, registry }
 }
 
-fn agent_id() -> AgentId {
+pub(crate) fn agent_id() -> AgentId {
     AgentId::parse("a").expect("valid")
 }
 
 const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
-async fn ask(house: &House, message: &str) -> (Vec<AgentEvent>, Result<Answer, Rejection>) {
-    let caller =
-        Caller { actor: Actor::Local, channel: Channel::Ws, trace: TraceContext::parse(TRACEPARENT) };
-    let request = SendRequest {
+pub(crate) fn request(session: &str, message: &str) -> SendRequest {
+    SendRequest {
         agent: agent_id(),
         message: message.to_owned(),
-        session: Some(SessionId::parse("s").expect("valid")),
+        session: Some(SessionId::parse(session).expect("valid")),
         request_id: None,
         deadline: Some(Duration::from_secs(60)),
         on_disconnect: OnDisconnect::Finish,
-    };
-    let Accepted { mut events, outcome, .. } = house.gateway.send(caller, request).expect("accepted");
+    }
+}
+
+async fn ask(house: &House, message: &str) -> (Vec<AgentEvent>, Result<Answer, Rejection>) {
+    let Accepted { mut events, outcome, .. } = house.send(request("s", message));
     let mut seen = Vec::new();
     while let Some(event) = events.recv().await {
         seen.push(event);
@@ -317,17 +328,8 @@ async fn a_cancelled_call_is_recorded_and_its_connection_closed() {
     let hello = format!("data: {}\n\n", delta("Hel")).into_bytes();
     let upstream = Upstream::start(vec![Reply::Hang([stream_head(), hello].concat())]).await;
     let house = house(config(upstream.base_url()));
-    let caller = Caller { actor: Actor::Local, channel: Channel::Http, trace: None };
-    let request = SendRequest {
-        agent: agent_id(),
-        message: "hi".to_owned(),
-        session: None,
-        request_id: None,
-        deadline: None,
-        on_disconnect: OnDisconnect::Finish,
-    };
-    let Accepted { mut events, outcome, request_id, session } =
-        house.gateway.send(caller, request).expect("accepted");
+    let sent = house.send(SendRequest { session: None, ..request("s", "hi") });
+    let Accepted { mut events, outcome, request_id, session } = sent;
     assert_eq!(session.as_str(), "default/local");
     while !matches!(events.recv().await.expect("not ended"), AgentEvent::Delta { .. }) {}
     assert!(house.gateway.cancel(&request_id, "by its caller"));
