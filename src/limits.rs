@@ -14,6 +14,26 @@ pub const JOURNAL_QUEUE_APPENDS_MAX: usize = 4_096;
 /// Bytes of one record's detail as JSON: a bead's instructions (64 KiB) with room for their escaping.
 pub const JOURNAL_DETAIL_BYTES_MAX: usize = 256 * 1024;
 
+/// Bytes of all details of one append as JSON, and of one committed group: 16 of the largest details, and few enough
+/// rows for sled to take as one batch.
+pub const JOURNAL_GROUP_BYTES_MAX: usize = 4 << 20;
+
+/// Bytes of one row in the store. sled puts a tree leaf of over 128 KiB into a file that it never syncs, and a leaf has
+/// up to 17 rows.
+pub const JOURNAL_ROW_BYTES_MAX: usize = 6 * 1024;
+
+/// Records that one scan may look at before it answers with what it found and where to go on: some 100 ms of work.
+pub const JOURNAL_SCAN_RECORDS_MAX: usize = 50_000;
+
+/// Records between two writes of the stream index: what an unclean start reads again, some 30 ms of work.
+pub const JOURNAL_INDEX_RECORDS_MAX: u64 = 8_192;
+
+/// Records between two snapshots of the folds: what a start applies again, some 200 ms of work.
+pub const JOURNAL_SNAPSHOT_RECORDS_MAX: u64 = 50_000;
+
+/// Old partitions of one log that stay open after they were read: each has a cache and file handles.
+pub const JOURNAL_OLD_PARTITIONS_OPEN_MAX: usize = 2;
+
 /// Records that a subscriber of the journal's tail may lag behind before it has to read them back.
 pub const JOURNAL_TAIL_RECORDS_MAX: usize = 4_096;
 
@@ -125,3 +145,7 @@ pub const METRIC_SERIES_MAX: usize = 200;
 
 const _: () =
     assert!(JOURNAL_QUEUE_APPENDS_MAX >= JOURNAL_GROUP_RECORDS_MAX, "a full queue must fill a group");
+const _: () =
+    assert!(JOURNAL_GROUP_BYTES_MAX >= 2 * JOURNAL_DETAIL_BYTES_MAX, "the largest detail must fit a group");
+const _: () =
+    assert!(17 * JOURNAL_ROW_BYTES_MAX < 120 * 1024, "a full leaf must stay under sled's blob threshold");

@@ -5,19 +5,43 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures_util::future::BoxFuture;
 use tokio::sync::broadcast;
 
+use super::encoding::{self, HEADER_BYTES};
+use super::queue::Pending;
+use super::writer::Timeline;
 use super::{
-    Append, AppendError, Appended, Fold, Journal, Page, ReadError, Record, RecordHash, Scan, Status,
+    Append, AppendError, Appended, Fold, Head, Journal, Log, Page, ReadError, Record, RecordHash, Scan,
+    Status, Verified, VerifyError,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::ids::Seq;
-use crate::limits::{JOURNAL_GROUP_RECORDS_MAX, JOURNAL_TAIL_RECORDS_MAX};
+use crate::limits::JOURNAL_TAIL_RECORDS_MAX;
 
 /// Keeps all records in a vector. A std mutex suffices: nothing waits while it is held.
 pub struct MemoryJournal {
-    clock: Clock,
-    records: Mutex<Vec<Record>>,
+    state: Mutex<State>,
     folds: Vec<Arc<dyn Fold>>,
     tail: broadcast::Sender<Arc<Record>>,
+}
+
+struct State {
+    time: Timeline,
+    records: Vec<Record>,
+    heads: [Head; 2],
+    closed: bool,
+}
+
+impl State {
+    fn last(&self) -> Seq {
+        self.records.last().map_or(Seq(0), |r| r.seq)
+    }
+
+    fn head_mut(&mut self, log: Log) -> &mut Head {
+        let [audit, work] = &mut self.heads;
+        match log {
+            Log::Audit => audit,
+            Log::Work => work,
+        }
+    }
 }
 
 impl MemoryJournal {
@@ -25,46 +49,45 @@ impl MemoryJournal {
     #[must_use]
     pub fn new(clock: Clock, folds: Vec<Arc<dyn Fold>>) -> Self {
         let (tail, _) = broadcast::channel(JOURNAL_TAIL_RECORDS_MAX);
-        Self { clock, records: Mutex::new(Vec::new()), folds, tail }
+        let heads = Log::ALL.map(|log| Head { log, seq: Seq(0), hash: RecordHash::default() });
+        let time = Timeline::new(clock, Timestamp::default());
+        let state = State { time, records: Vec::new(), heads, closed: false };
+        Self { state: Mutex::new(state), folds, tail }
     }
 
-    fn records(&self) -> MutexGuard<'_, Vec<Record>> {
-        self.records.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn append_now(&self, append: Append) -> Result<Appended, AppendError> {
-        let count = append.records.len();
-        if count == 0 || count > JOURNAL_GROUP_RECORDS_MAX {
-            return Err(AppendError::Invalid(format!(
-                "{count} records, expected 1 to {JOURNAL_GROUP_RECORDS_MAX}"
-            )));
+        let Pending { stream, expected_last_seq, records: new, bodies, answer: _ } =
+            Pending::new(append, None)?;
+        let mut state = self.state();
+        if state.closed {
+            return Err(AppendError::Closed);
         }
-        let mut records = self.records();
-        let last = records.iter().rev().find(|r| r.stream == append.stream).map_or(Seq(0), |r| r.seq);
-        if let Some(expected) = append.expected_last_seq
-            && expected != last
+        let actual = state.records.iter().rev().find(|r| r.stream == stream).map_or(Seq(0), |r| r.seq);
+        if let Some(expected) = expected_last_seq
+            && expected != actual
         {
-            return Err(AppendError::Conflict { expected, actual: last });
+            return Err(AppendError::Conflict { expected, actual });
         }
-        let time = records.last().map_or(Timestamp::default(), |r| r.time).max(self.clock.now());
-        let first = records.last().map_or(Seq(0), |r| r.seq).next();
-        let mut seq = first;
-        for new in append.records {
-            let record = Record {
-                seq,
-                time,
-                stream: append.stream.clone(),
-                kind: new.kind.to_owned(),
-                version: new.version,
-                actor: new.actor,
-                trace_id: new.trace_id,
-                detail: new.detail,
-                prev_hash: RecordHash::default(),
-            };
+        let time = state.time.now();
+        let first = state.last().next();
+        let (mut seq, mut start, mut frame) = (first, 0, Vec::new());
+        for (new, end) in new {
+            frame.clear();
+            let head = state.head_mut(stream.kind().log());
+            let prev_hash = head.hash;
+            head.hash = encoding::frame(&prev_hash, seq, time, &bodies[start..end], &mut frame);
+            head.seq = seq;
+            let record = encoding::decode(&frame[HEADER_BYTES..]).map_err(AppendError::Invalid)?;
+            debug_assert_eq!(record.detail, new.detail, "what is stored is what was given");
             self.folds.iter().filter(|f| f.wants(&record.stream)).for_each(|f| f.apply(&record));
             // Nobody listening is normal.
             let _ = self.tail.send(Arc::new(record.clone()));
-            records.push(record);
+            state.records.push(record);
+            start = end;
             seq = seq.next();
         }
         Ok(Appended { first, last: Seq(seq.0 - 1), time })
@@ -81,7 +104,8 @@ impl Journal for MemoryJournal {
     }
 
     fn scan(&self, query: &Scan) -> Result<Page, ReadError> {
-        let records = self.records();
+        let state = self.state();
+        let limit = query.limit.max(1);
         let wanted = |r: &&Record| {
             query.stream.as_ref().is_none_or(|s| *s == r.stream)
                 && query.kind.as_ref().is_none_or(|k| *k == r.kind)
@@ -89,20 +113,20 @@ impl Journal for MemoryJournal {
                 && query.before.is_none_or(|b| r.seq < b)
         };
         let mut found: Vec<Record> = if query.newest_first {
-            records.iter().rev().filter(wanted).take(query.limit + 1).cloned().collect()
+            state.records.iter().rev().filter(wanted).take(limit + 1).cloned().collect()
         } else {
-            records.iter().filter(wanted).take(query.limit + 1).cloned().collect()
+            state.records.iter().filter(wanted).take(limit + 1).cloned().collect()
         };
-        let more = found.len() > query.limit;
-        found.truncate(query.limit);
+        let more = found.len() > limit;
+        found.truncate(limit);
         let last = found.last().map(|r| if query.newest_first { r.seq } else { r.seq.next() });
         Ok(Page { next: if more { last } else { None }, records: found })
     }
 
     fn seq_at(&self, time: Timestamp) -> Result<Seq, ReadError> {
-        let records = self.records();
-        let index = records.partition_point(|r| r.time < time);
-        Ok(records.get(index).map_or_else(|| records.last().map_or(Seq(0), |r| r.seq).next(), |r| r.seq))
+        let state = self.state();
+        let index = state.records.partition_point(|r| r.time < time);
+        Ok(state.records.get(index).map_or_else(|| state.last().next(), |r| r.seq))
     }
 
     fn tail(&self) -> broadcast::Receiver<Arc<Record>> {
@@ -110,11 +134,34 @@ impl Journal for MemoryJournal {
     }
 
     fn status(&self) -> Status {
-        let records = self.records();
-        let last = records.last().map_or(Seq(0), |r| r.seq);
-        let first = records.first().map_or(last.next(), |r| r.seq);
-        Status { first, last, degraded: None, bytes: 0 }
+        let state = self.state();
+        let last = state.last();
+        let first = state.records.first().map_or(last.next(), |r| r.seq);
+        let degraded = state.closed.then(|| AppendError::Closed.to_string());
+        Status { first, last, degraded, bytes: 0 }
     }
 
-    fn close(&self) {}
+    fn head(&self, log: Log) -> Result<Head, ReadError> {
+        Ok(*self.state().head_mut(log))
+    }
+
+    fn verify(&self, log: Log, expected: Option<Head>) -> Result<Verified, VerifyError> {
+        let mut state = self.state();
+        let head = *state.head_mut(log);
+        let of_log: Vec<&Record> = state.records.iter().filter(|r| r.stream.kind().log() == log).collect();
+        if let Some(expected) = expected {
+            // The record after it holds the hash of the one that is expected.
+            let at = of_log.iter().position(|r| r.seq == expected.seq);
+            let hash = at.map(|i| of_log.get(i + 1).map_or(head.hash, |next| next.prev_hash));
+            if hash != Some(expected.hash) {
+                let what = format!("it ends at record {}", head.seq);
+                return Err(VerifyError::OtherHead { expected, what });
+            }
+        }
+        Ok(Verified { records: of_log.len() as u64, first: of_log.first().map(|r| r.seq), head })
+    }
+
+    fn close(&self) {
+        self.state().closed = true;
+    }
 }

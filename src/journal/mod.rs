@@ -5,9 +5,29 @@
 //! means, and nobody but the store in this module knows sled. Start at [`Journal`].
 
 mod config;
+mod cursor;
+mod data_dir;
+mod disk;
+mod encoding;
+mod index;
+pub mod kinds;
+mod log_writer;
 mod memory;
 pub mod metrics;
+pub mod offline;
+mod partition;
+mod queue;
 mod record;
+mod row;
+mod scan;
+mod shared;
+mod sidecar;
+mod sled_journal;
+mod snapshot;
+mod store;
+mod upkeep;
+mod verify;
+mod writer;
 
 use std::sync::Arc;
 
@@ -20,10 +40,14 @@ use crate::clock::Timestamp;
 use crate::ids::Seq;
 
 pub use config::{Config, Retention};
+pub use data_dir::{DataDir, FORMAT, OpenError, check_free};
+pub use encoding::decode_frame;
 pub use memory::MemoryJournal;
 pub use record::{
     Actor, Append, Appended, Log, NewRecord, Record, RecordHash, StreamId, StreamKind, UnknownStream,
 };
+pub use sled_journal::{JournalDeps, SledJournal};
+pub use verify::{Head, Verified, VerifyError};
 
 /// A durable, totally ordered log of facts.
 pub trait Journal: Send + Sync {
@@ -57,6 +81,18 @@ pub trait Journal: Send + Sync {
 
     /// What can be told without IO.
     fn status(&self) -> Status;
+
+    /// The end of a log. Blocks on IO.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    fn head(&self, log: Log) -> Result<Head, ReadError>;
+
+    /// Checks a whole log, and that it contains `expected`. Reads every record: blocks for seconds.
+    ///
+    /// # Errors
+    /// See [`VerifyError`], which names the first bad record.
+    fn verify(&self, log: Log, expected: Option<Head>) -> Result<Verified, VerifyError>;
 
     /// Ends the writer: what was queued is committed, then everything is closed. Blocks; idempotent.
     fn close(&self);
@@ -98,7 +134,8 @@ pub struct Scan {
     pub from: Seq,
     /// Before this seq.
     pub before: Option<Seq>,
-    /// At most this many, at least 1.
+    /// At most this many, at least 1. A page may hold fewer although there are more, down to none, when many records
+    /// had to be passed over: only [`Page::next`] tells the end.
     pub limit: usize,
     /// The newest first, from `before` (or the end) backwards.
     pub newest_first: bool,

@@ -34,6 +34,26 @@ pub enum StreamKind {
     Alert,
 }
 
+impl Log {
+    /// Both logs.
+    pub const ALL: [Self; 2] = [Self::Audit, Self::Work];
+
+    /// The name, as in a folder, a label and a head.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Audit => "audit",
+            Self::Work => "work",
+        }
+    }
+}
+
+impl fmt::Display for Log {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 impl StreamKind {
     /// Every kind.
     pub const ALL: [Self; 5] = [Self::Instance, Self::Town, Self::Request, Self::Operator, Self::Alert];
@@ -235,6 +255,13 @@ impl fmt::Display for RecordHash {
 impl fmt::Debug for RecordHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "RecordHash({self})")
+    }
+}
+
+impl<'de> Deserialize<'de> for RecordHash {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text).ok_or_else(|| serde::de::Error::custom("a hash has 64 hexadecimal digits"))
     }
 }
 

@@ -7,3 +7,4 @@ mod cli_docs;
 mod gateway;
 mod litellm;
 mod provider;
+mod journal;

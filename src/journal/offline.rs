@@ -1,0 +1,108 @@
+//! The journal of a data directory that no server uses: for the command line.
+//!
+//! It takes the directory's lock, so it refuses while a server runs; ask that one instead. It appends nothing, and
+//! reads what can be read of a damaged journal. Start at [`Offline::open`].
+
+use std::path::Path;
+
+use super::data_dir::{DataDir, OpenError};
+use super::row::{LogRow, Range};
+use super::verify::{self, Head, Verified, VerifyError};
+use super::{Log, Page, ReadError, Record, Scan, scan};
+use crate::clock::Timestamp;
+use crate::ids::Seq;
+
+/// Everything is shown, also what was never acknowledged.
+const UNTIL: Seq = Seq(u64::MAX);
+
+/// A journal opened for reading.
+pub struct Offline {
+    rows: [LogRow; 2],
+    unreadable: Vec<String>,
+    _data_dir: DataDir,
+}
+
+impl Offline {
+    /// Opens the journal in a data directory that exists.
+    ///
+    /// # Errors
+    /// See [`OpenError`]; [`OpenError::Locked`] if a server uses it.
+    pub fn open(data_dir: &Path) -> Result<Self, OpenError> {
+        if !data_dir.is_dir() {
+            let source = std::io::ErrorKind::NotFound.into();
+            return Err(OpenError::Io { path: data_dir.to_owned(), doing: "finding it", source });
+        }
+        let data = DataDir::open(data_dir)?;
+        let load = |log| {
+            LogRow::load(log, &data_dir.join("journal")).map_err(|source| OpenError::Io {
+                path: data_dir.to_owned(),
+                doing: "listing the journal",
+                source,
+            })
+        };
+        let ((audit, mut unreadable), (work, more)) = (load(Log::Audit)?, load(Log::Work)?);
+        unreadable.extend(more);
+        Ok(Self { rows: [audit, work], unreadable, _data_dir: data })
+    }
+
+    /// Partitions that are left out because their manifest cannot be read.
+    #[must_use]
+    pub fn unreadable(&self) -> &[String] {
+        &self.unreadable
+    }
+
+    /// See [`Journal::scan`](super::Journal::scan).
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn scan(&self, query: &Scan) -> Result<Page, ReadError> {
+        scan::page(self.rows(), query, UNTIL)
+    }
+
+    /// See [`Journal::seq_at`](super::Journal::seq_at); beyond the last record it answers the largest seq there can be.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn seq_at(&self, time: Timestamp) -> Result<Seq, ReadError> {
+        scan::seq_at(self.rows(), time, UNTIL)
+    }
+
+    /// Every record from `from` on and before `before`, oldest first. A damaged one is an error in its place, and the
+    /// next ones follow as far as they can be found.
+    pub fn export(
+        &self,
+        from: Seq,
+        before: Option<Seq>,
+    ) -> impl Iterator<Item = Result<Record, ReadError>> + '_ {
+        let range = Range { from, until: before.unwrap_or(UNTIL), stream: None, newest_first: false };
+        scan::merged(self.rows(), &range).map(|frame| frame?.decode())
+    }
+
+    /// The end of a log.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn head(&self, log: Log) -> Result<Head, ReadError> {
+        verify::head(self.row(log), UNTIL)
+    }
+
+    /// Checks a whole log, and that it contains `expected`.
+    ///
+    /// # Errors
+    /// See [`VerifyError`], which names the first bad record.
+    pub fn verify(&self, log: Log, expected: Option<Head>) -> Result<Verified, VerifyError> {
+        verify::verify(self.rows(), log, expected, UNTIL)
+    }
+
+    fn rows(&self) -> [&LogRow; 2] {
+        [&self.rows[0], &self.rows[1]]
+    }
+
+    fn row(&self, log: Log) -> &LogRow {
+        let [audit, work] = &self.rows;
+        match log {
+            Log::Audit => audit,
+            Log::Work => work,
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! The durable journal: opens the data directory, recovers both logs, restores the folds, and starts the writer.
+
+use std::fs;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use futures_util::future::BoxFuture;
+use serde_json::json;
+use tokio::sync::{broadcast, oneshot};
+
+use super::data_dir::{DataDir, OpenError};
+use super::log_writer::{LogWriter, Recovered, Trouble};
+use super::metrics::{Metrics, Reason};
+use super::partition::Partition;
+use super::queue::{Groups, Pending, Queue, Urgency};
+use super::row::LogRow;
+use super::shared::{Health, Shared};
+use super::sidecar::Acknowledged;
+use super::upkeep::{dropped_detail, own_record};
+use super::writer::{Timeline, Writer};
+use super::{
+    Append, AppendError, Appended, Config, Fold, Head, Journal, Log, Page, ReadError, Record, Scan, Status,
+    StreamId, Verified, VerifyError, disk, kinds, scan, snapshot, verify,
+};
+use crate::clock::{Clock, Timestamp};
+use crate::ids::Seq;
+use crate::limits::JOURNAL_TAIL_RECORDS_MAX;
+use crate::telemetry::Registry;
+
+/// What a journal needs besides its directory and its configuration.
+pub struct JournalDeps {
+    /// Where time comes from.
+    pub clock: Clock,
+    /// Where its metrics go.
+    pub registry: Registry,
+    /// The state that it keeps up to date.
+    pub folds: Vec<Arc<dyn Fold>>,
+}
+
+/// The journal on disk.
+pub struct SledJournal {
+    shared: Arc<Shared>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl SledJournal {
+    /// Opens the journal in a data directory, which is made if need be and locked until [`Journal::close`].
+    ///
+    /// Damage does not fail it: the journal is then open for reading only, and [`Status::degraded`] says what to do.
+    /// Blocks on IO.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open(data_dir: &Path, config: &Config, deps: JournalDeps) -> Result<Self, OpenError> {
+        let data_dir = DataDir::open(data_dir)?;
+        let io = |path: &Path, doing| {
+            let path = path.to_owned();
+            move |source| OpenError::Io { path, doing, source }
+        };
+        let path = data_dir.path().to_owned();
+        let journal_dir = path.join("journal");
+        fs::create_dir_all(&journal_dir).map_err(io(&path, "making the journal's folder"))?;
+        let (mut rows, mut broken) = (Vec::new(), Vec::new());
+        for log in Log::ALL {
+            let (row, unreadable) =
+                LogRow::load(log, &journal_dir).map_err(io(&path, "listing the journal"))?;
+            rows.push(Arc::new(row));
+            broken.extend(unreadable);
+        }
+        for dir in [&journal_dir, &path] {
+            disk::sync_dir(dir).map_err(io(&path, "syncing the journal's folder"))?;
+        }
+        let rows = [Arc::clone(&rows[0]), Arc::clone(&rows[1])];
+        let (queue, receiver) = Queue::new();
+        let tail = broadcast::channel(JOURNAL_TAIL_RECORDS_MAX).0;
+        let shared = Arc::new(Shared::new(data_dir, rows, (queue, tail), Metrics::new(&deps.registry)));
+        let mut opening = Opening { shared: Arc::clone(&shared), notes: Vec::new() };
+        let logs = opening.logs(&broken, deps.clock.now()).map_err(|error| OpenError::Io {
+            path: path.clone(),
+            doing: "opening the journal",
+            source: std::io::Error::other(error.to_string()),
+        })?;
+        let logs = if opening.restore(&deps.folds) { logs } else { Vec::new() };
+        let time = logs.iter().map(|log| log.position().time).max().unwrap_or_default();
+        let time = Timeline::new(deps.clock, time);
+        let mut writer = Writer::new(Arc::clone(&shared), logs, deps.folds, *config, time);
+        opening.settle(&mut writer).map_err(io(&path, "deleting dropped partitions"))?;
+        let thread = std::thread::Builder::new()
+            .name("journal".to_owned())
+            .spawn(move || writer.run(Groups::new(receiver)))
+            .map_err(|source| OpenError::Thread { source })?;
+        Ok(Self { shared, writer: Mutex::new(Some(thread)) })
+    }
+
+    /// The random id of the data directory.
+    #[must_use]
+    pub fn data_dir_id(&self) -> &str {
+        self.shared.data_dir.id()
+    }
+}
+
+/// The steps of opening that concern both logs.
+struct Opening {
+    shared: Arc<Shared>,
+    /// Records to append about what was found.
+    notes: Vec<Pending>,
+}
+
+impl Opening {
+    /// The writing ends of both logs; none if something is damaged.
+    fn logs(
+        &mut self,
+        broken: &[String],
+        now: Timestamp,
+    ) -> Result<Vec<LogWriter>, super::store::StoreError> {
+        let acknowledged = Acknowledged::load(&self.shared.journal_dir);
+        self.set_last(&[], acknowledged.seq);
+        if let Some(what) = broken.first() {
+            self.read_only(format!(
+                "a partition's manifest cannot be read ({what}): nothing is appended, the rest can be read; put the \
+                 file back from a backup, or move its folder away to go on without it"
+            ));
+            return Ok(Vec::new());
+        }
+        let mut logs = Vec::new();
+        let newest = self.shared.rows.iter().filter_map(|row| Some(row.partitions().last()?.manifest()));
+        let sealed = newest.map(|m| m.sealed.map_or(m.first_seq.0 - 1, |seal| seal.last_seq.0)).max();
+        let mut next = Seq(acknowledged.seq.0.max(sealed.unwrap_or(0))).next();
+        for row in self.shared.rows.clone() {
+            let log = row.log;
+            match LogWriter::recover(row, acknowledged.logs.get(&log), next, now) {
+                Ok((writer, recovered)) => {
+                    next = next.max(writer.position().seq.next());
+                    self.note(log, &recovered);
+                    logs.push(writer);
+                }
+                Err(Trouble::Damaged(what)) => {
+                    self.read_only(what);
+                    return Ok(Vec::new());
+                }
+                Err(Trouble::Store(error)) => return Err(error),
+            }
+        }
+        self.set_last(&logs, acknowledged.seq);
+        Ok(logs)
+    }
+
+    fn set_last(&self, logs: &[LogWriter], acknowledged: Seq) {
+        let last = logs.iter().map(|log| log.position().seq).max().unwrap_or_default().max(acknowledged);
+        self.shared.last.store(last.0, std::sync::atomic::Ordering::Release);
+        #[expect(clippy::cast_precision_loss, reason = "a gauge is a float; 2^53 records are out of reach")]
+        self.shared.metrics.last_seq.set(last.0 as f64);
+    }
+
+    fn note(&mut self, log: Log, recovered: &Recovered) {
+        if let Some((seq, cause)) = &recovered.cut {
+            self.shared.metrics.cut.increment(1);
+            tracing::warn!(%log, %seq, cause, "the torn end of a log was cut");
+            self.notes.push(own_record(kinds::END_CUT, json!({"log": log, "seq": seq, "cause": cause})));
+        }
+        if let Some(end) = &recovered.lost {
+            tracing::warn!(%log, partition = end.partition, "a partition is gone, a new one was begun");
+            let detail = json!({"log": log, "partition": end.partition, "last_seq": end.seq});
+            self.notes.push(own_record(kinds::PARTITION_LOST, detail));
+        }
+    }
+
+    fn read_only(&self, what: String) {
+        self.shared.metrics.failed(Reason::Damaged);
+        tracing::error!(source = "journal", cause = what, "the journal is open for reading only");
+        self.shared.set_health(Health::ReadOnly(what));
+    }
+
+    /// Whether the folds stand at the journal's end.
+    fn restore(&self, folds: &[Arc<dyn Fold>]) -> bool {
+        let restored = snapshot::restore(self.shared.rows(), folds, self.shared.last());
+        if let Err(error) = &restored {
+            self.read_only(format!(
+                "what happened before cannot be read ({error}): nothing is appended; run 'plimsoll audit export' to save \
+                 what can be read, then move that partition's folder away"
+            ));
+        }
+        restored.is_ok()
+    }
+
+    /// Ends the dropping of partitions that a crash cut short, and appends what was found.
+    fn settle(mut self, writer: &mut Writer) -> std::io::Result<()> {
+        if writer.logs.is_empty() {
+            return Ok(());
+        }
+        let mut notes = std::mem::take(&mut self.notes);
+        let mut hidden = Vec::new();
+        for row in &self.shared.rows {
+            for folder in row.half_dropped()? {
+                // Without a manifest its deletion had begun, so its record was there.
+                if let Ok(Some(partition)) = Partition::load(folder.clone()) {
+                    let detail = dropped_detail(&partition);
+                    if !self.already_told(&detail) {
+                        notes.push(own_record(kinds::PARTITION_DROPPED, detail));
+                    }
+                }
+                hidden.push(folder);
+            }
+        }
+        if !notes.is_empty() {
+            writer.commit(notes);
+        }
+        if !writer.is_broken() {
+            hidden.iter().try_for_each(fs::remove_dir_all)?;
+        }
+        Ok(())
+    }
+
+    fn already_told(&self, detail: &serde_json::Value) -> bool {
+        let query = Scan {
+            stream: Some(StreamId::operator()),
+            kind: Some(kinds::PARTITION_DROPPED.to_owned()),
+            limit: 10,
+            newest_first: true,
+            ..Scan::default()
+        };
+        let page = scan::page(self.shared.rows(), &query, self.shared.until());
+        page.is_ok_and(|page| page.records.iter().any(|record| record.detail == *detail))
+    }
+}
+
+impl Journal for SledJournal {
+    fn append(&self, append: Append) -> BoxFuture<'_, Result<Appended, AppendError>> {
+        let (to, answer) = oneshot::channel();
+        let pushed = Pending::new(append, Some(to))
+            .and_then(|pending| self.shared.queue.push(pending, Urgency::Awaited));
+        Box::pin(async move {
+            self.counted(pushed)?;
+            answer.await.unwrap_or(Err(AppendError::Closed))
+        })
+    }
+
+    fn offer(&self, append: Append) -> Result<(), AppendError> {
+        let pending = Pending::new(append, None)?;
+        self.counted(self.shared.queue.push(pending, Urgency::Offered))
+    }
+
+    fn scan(&self, query: &Scan) -> Result<Page, ReadError> {
+        scan::page(self.shared.rows(), query, self.shared.until())
+    }
+
+    fn seq_at(&self, time: Timestamp) -> Result<Seq, ReadError> {
+        scan::seq_at(self.shared.rows(), time, self.shared.last().next())
+    }
+
+    fn tail(&self) -> broadcast::Receiver<Arc<Record>> {
+        self.shared.tail.subscribe()
+    }
+
+    fn status(&self) -> Status {
+        self.shared.status()
+    }
+
+    fn head(&self, log: Log) -> Result<Head, ReadError> {
+        let row = self.shared.rows().into_iter().find(|row| row.log == log);
+        verify::head(row.expect("there is a row for each log"), self.shared.until())
+    }
+
+    fn verify(&self, log: Log, expected: Option<Head>) -> Result<Verified, VerifyError> {
+        verify::verify(self.shared.rows(), log, expected, self.shared.until())
+    }
+
+    fn close(&self) {
+        self.shared.queue.close();
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(writer) = writer
+            && writer.join().is_err()
+        {
+            tracing::error!(source = "journal", "the journal's writer ended in a panic");
+        }
+    }
+}
+
+impl SledJournal {
+    fn counted<T>(&self, result: Result<T, AppendError>) -> Result<T, AppendError> {
+        if matches!(result, Err(AppendError::QueueFull)) {
+            self.shared.metrics.failed(Reason::QueueFull);
+        }
+        result
+    }
+}
+
+impl Drop for SledJournal {
+    fn drop(&mut self) {
+        self.close();
+    }
+}

@@ -1,0 +1,152 @@
+//! Snapshots of folds: files in the partition that was current, and the restoring from them at start.
+//!
+//! The name says which fold and up to which seq; the first line is a checksum over the rest. A snapshot that does not
+//! check is passed over for an older one.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::row::{LogRow, Range};
+use super::{Fold, Log, ReadError, disk};
+use crate::ids::Seq;
+
+const FOLDER: &str = "snapshots";
+
+/// Why a snapshot is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Occasion {
+    /// It stays as long as its partition: for a new partition, or after many records.
+    Kept,
+    /// At close: the next one replaces it.
+    Closing,
+}
+
+impl Occasion {
+    fn extension(self) -> &'static str {
+        match self {
+            Self::Kept => "snapshot",
+            Self::Closing => "closing",
+        }
+    }
+}
+
+/// Writes a snapshot of every fold, which all stand at `seq`.
+pub(super) fn write(
+    partition: &Path,
+    folds: &[Arc<dyn Fold>],
+    seq: Seq,
+    occasion: Occasion,
+) -> io::Result<()> {
+    if folds.is_empty() {
+        return Ok(());
+    }
+    let folder = partition.join(FOLDER);
+    fs::create_dir_all(&folder)?;
+    disk::sync_dir(partition)?;
+    let old: Vec<_> = fs::read_dir(&folder)?.flatten().map(|entry| entry.path()).collect();
+    for fold in folds {
+        let state = fold.snapshot().to_string();
+        let content = format!("{:08x}\n{state}", crc32c::crc32c(state.as_bytes()));
+        let name = format!("{}.{:020}.{}", fold.name(), seq.0, occasion.extension());
+        disk::replace(&folder.join(name), content.as_bytes())?;
+    }
+    for path in old {
+        let closing = path.extension().is_some_and(|e| e == Occasion::Closing.extension());
+        let this = parse_name(&path).is_some_and(|(_, at)| at == seq);
+        if closing && !this {
+            fs::remove_file(path)?;
+        }
+    }
+    Ok(())
+}
+
+/// The newest seq up to which `fold` has a snapshot in this partition.
+pub(super) fn newest(partition: &Path, fold: &str) -> Option<Seq> {
+    let entries = fs::read_dir(partition.join(FOLDER)).ok()?;
+    let seq =
+        |entry: fs::DirEntry| parse_name(&entry.path()).filter(|(name, _)| name == fold).map(|(_, s)| s);
+    entries.flatten().filter_map(seq).max()
+}
+
+/// Brings every fold to the journal's end: its newest snapshot that can be read, and the records after it.
+///
+/// # Errors
+/// [`ReadError`] when a record that is needed cannot be read; the folds then stand before it.
+pub(super) fn restore(rows: [&LogRow; 2], folds: &[Arc<dyn Fold>], last: Seq) -> Result<(), ReadError> {
+    let positions: Vec<Seq> = folds.iter().map(|fold| restore_one(rows, fold.as_ref(), last)).collect();
+    let Some(first) = positions.iter().min() else { return Ok(()) };
+    let range = Range { from: first.next(), until: last.next(), stream: None, newest_first: false };
+    for frame in super::scan::merged(rows, &range) {
+        let record = frame?.decode()?;
+        for (fold, position) in folds.iter().zip(&positions) {
+            if record.seq > *position && fold.wants(&record.stream) {
+                fold.apply(&record);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn restore_one(rows: [&LogRow; 2], fold: &dyn Fold, last: Seq) -> Seq {
+    let mut found = Vec::new();
+    for partition in rows.iter().flat_map(|row| row.partitions()) {
+        let entries = fs::read_dir(partition.dir.join(FOLDER)).into_iter().flatten().flatten();
+        for path in entries.map(|entry| entry.path()) {
+            if let Some((name, seq)) = parse_name(&path)
+                && name == fold.name()
+                && seq <= last
+            {
+                found.push((seq, path));
+            }
+        }
+    }
+    found.sort();
+    for (seq, path) in found.into_iter().rev() {
+        match read(&path).and_then(|state| fold.restore(&state)) {
+            Ok(()) => return seq,
+            Err(cause) => {
+                tracing::warn!(path = %path.display(), cause, "a snapshot cannot be used, an older one is tried");
+            }
+        }
+    }
+    Seq(0)
+}
+
+fn read(path: &Path) -> Result<Value, String> {
+    let text = fs::read_to_string(path).map_err(|e| e.to_string())?;
+    let (checksum, state) = text.split_once('\n').ok_or("it has no checksum")?;
+    if checksum != format!("{:08x}", crc32c::crc32c(state.as_bytes())) {
+        return Err("its checksum does not match".to_owned());
+    }
+    serde_json::from_str(state).map_err(|e| e.to_string())
+}
+
+fn parse_name(path: &Path) -> Option<(String, Seq)> {
+    let name = path.file_name()?.to_str()?;
+    let (rest, extension) = name.rsplit_once('.')?;
+    let known = [Occasion::Kept, Occasion::Closing].iter().any(|o| o.extension() == extension);
+    let (fold, seq) = rest.rsplit_once('.').filter(|_| known)?;
+    Some((fold.to_owned(), Seq(seq.parse().ok()?)))
+}
+
+/// The partitions of a log whose snapshots make `partition` dispensable: whether every fold has a later one elsewhere.
+pub(super) fn covered_without(
+    rows: [&LogRow; 2],
+    folds: &[Arc<dyn Fold>],
+    partition: (Log, &str),
+    last: Seq,
+) -> bool {
+    let elsewhere: Vec<_> = rows
+        .iter()
+        .flat_map(|row| row.partitions().into_iter().map(|p| (row.log, p)))
+        .filter(|(log, p)| (*log, p.name().as_str()) != partition)
+        .collect();
+    let covered = |fold: &Arc<dyn Fold>| {
+        elsewhere.iter().any(|(_, p)| newest(&p.dir, fold.name()).is_some_and(|seq| seq >= last))
+    };
+    folds.iter().all(covered)
+}

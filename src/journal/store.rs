@@ -1,0 +1,256 @@
+//! The only file that knows sled: rows and index entries of one partition.
+//!
+//! Each odd line closes a hole in sled 0.34.7 that was reproduced: its flush does not survive a power loss, so the file
+//! is synced here; a kill during start-up leaves a half snapshot that bricks it, so that is deleted first; a new store
+//! never syncs its first files, so they are synced here; damage makes it panic, so it is called inside `catch_unwind`;
+//! after an IO error it answers nothing but that error, so the caller opens it again. Rows are kept short because a
+//! large tree leaf goes to a file of its own that is never synced ([`JOURNAL_ROW_BYTES_MAX`]).
+
+use std::fs::{self, File};
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use super::disk;
+use crate::ids::Seq;
+use crate::limits::JOURNAL_ROW_BYTES_MAX;
+
+/// Rows in one atomic batch: an append of the largest size, with room.
+const BATCH_ROWS_MAX: usize = 1_500;
+
+/// The key of a row: the seq of the first record that begins in it, and which piece of that record it holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct RowKey {
+    pub(super) seq: Seq,
+    pub(super) part: u16,
+}
+
+impl RowKey {
+    pub(super) fn first_of(seq: Seq) -> Self {
+        Self { seq, part: 0 }
+    }
+
+    fn to_bytes(self) -> [u8; 10] {
+        let mut bytes = [0; 10];
+        bytes[..8].copy_from_slice(&self.seq.0.to_be_bytes());
+        bytes[8..].copy_from_slice(&self.part.to_be_bytes());
+        bytes
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (seq, part) = bytes.split_first_chunk()?;
+        Some(Self { seq: Seq(u64::from_be_bytes(*seq)), part: u16::from_be_bytes(part.try_into().ok()?) })
+    }
+}
+
+/// A row as it lies in the store.
+#[derive(Debug, Clone)]
+pub(super) struct Row {
+    pub(super) key: RowKey,
+    pub(super) bytes: sled::IVec,
+}
+
+/// A key of the index and its value.
+pub(super) type IndexEntry = (Vec<u8>, Vec<u8>);
+
+/// What went wrong in the store.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StoreError {
+    /// A read, write or sync failed.
+    #[error("{doing}: {source}")]
+    Io { doing: &'static str, source: io::Error },
+    /// The unsynced pages may be lost although they can still be read.
+    #[error("syncing the store: {source}")]
+    Sync { source: io::Error },
+    /// The store's own structures are damaged.
+    #[error("{doing}: the store's files are damaged: {what}")]
+    Damaged { doing: &'static str, what: String },
+}
+
+/// One open sled database.
+pub(super) struct Store {
+    // `Option` because closing may panic, and a drop must not.
+    handles: Option<Handles>,
+}
+
+struct Handles {
+    db: sled::Db,
+    records: sled::Tree,
+    index: sled::Tree,
+    file: File,
+}
+
+impl Store {
+    /// Makes a store in a new folder; when this returns, it survives a power loss.
+    pub(super) fn create(path: &Path, cache_bytes: u64) -> Result<Self, StoreError> {
+        let store = Self::open(path, cache_bytes)?;
+        store.put_index(vec![(b"\x01created".to_vec(), vec![1])])?;
+        store.flush()?;
+        disk::sync_tree(path).map_err(|source| StoreError::Io { doing: "syncing a new store", source })?;
+        Ok(store)
+    }
+
+    /// Opens a store.
+    pub(super) fn open(path: &Path, cache_bytes: u64) -> Result<Self, StoreError> {
+        remove_half_snapshots(path)
+            .map_err(|source| StoreError::Io { doing: "preparing the store", source })?;
+        let handles = guarded("opening the store", || {
+            let db =
+                sled::Config::new().path(path).cache_capacity(cache_bytes).flush_every_ms(None).open()?;
+            let (records, index) = (db.open_tree("records")?, db.open_tree("index")?);
+            let file = File::options().read(true).write(true).open(path.join("db"))?;
+            Ok(Handles { db, records, index, file })
+        })?;
+        Ok(Self { handles: Some(handles) })
+    }
+
+    fn handles(&self) -> &Handles {
+        self.handles.as_ref().expect("taken only by drop")
+    }
+
+    /// Writes rows, all or none. Not durable before [`Store::flush`].
+    pub(super) fn put(&self, rows: Vec<(RowKey, Vec<u8>)>) -> Result<(), StoreError> {
+        assert!(rows.len() <= BATCH_ROWS_MAX, "a group is capped in records and bytes");
+        let mut batch = sled::Batch::default();
+        for (key, bytes) in rows {
+            debug_assert!(bytes.len() <= JOURNAL_ROW_BYTES_MAX);
+            batch.insert(&key.to_bytes(), bytes);
+        }
+        guarded("writing records", || self.handles().records.apply_batch(batch))
+    }
+
+    /// Removes all rows from `from` on, and puts `keep` in the place of the first if it is given.
+    pub(super) fn cut(&self, from: RowKey, keep: Option<Vec<u8>>) -> Result<(), StoreError> {
+        guarded("cutting the log's end", || {
+            let records = &self.handles().records;
+            loop {
+                let mut batch = sled::Batch::default();
+                let mut count = 0;
+                for key in records.range(from.to_bytes()..).keys().rev().take(500) {
+                    batch.remove(key?);
+                    count += 1;
+                }
+                if count == 0 {
+                    break;
+                }
+                records.apply_batch(batch)?;
+            }
+            keep.map_or(Ok(()), |bytes| records.insert(from.to_bytes(), bytes).map(drop))
+        })?;
+        self.flush()
+    }
+
+    /// Makes everything written durable.
+    pub(super) fn flush(&self) -> Result<(), StoreError> {
+        let handles = self.handles();
+        guarded("flushing the store", || handles.db.flush().map(drop))?;
+        handles.file.sync_all().map_err(|source| StoreError::Sync { source })
+    }
+
+    /// Up to `limit` rows from `from` on, in order.
+    pub(super) fn rows_from(&self, from: RowKey, limit: usize) -> Result<Vec<Row>, StoreError> {
+        let found = guarded("reading records", || {
+            self.handles().records.range(from.to_bytes()..).take(limit).collect::<Result<Vec<_>, _>>()
+        })?;
+        found.into_iter().map(row).collect()
+    }
+
+    /// The last row before `before`.
+    pub(super) fn row_before(&self, before: RowKey) -> Result<Option<Row>, StoreError> {
+        let found = guarded("reading records", || {
+            self.handles().records.range(..before.to_bytes()).next_back().transpose()
+        })?;
+        found.map(row).transpose()
+    }
+
+    /// Writes index entries, in batches; the last entry is written last.
+    pub(super) fn put_index(&self, entries: Vec<IndexEntry>) -> Result<(), StoreError> {
+        guarded("writing the index", || {
+            for chunk in entries.chunks(500) {
+                let mut batch = sled::Batch::default();
+                chunk.iter().for_each(|(key, value)| batch.insert(key.as_slice(), value.as_slice()));
+                self.handles().index.apply_batch(batch)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// One index entry.
+    pub(super) fn index_entry(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        guarded("reading the index", || Ok(self.handles().index.get(key)?.map(|value| value.to_vec())))
+    }
+
+    /// Up to `limit` index entries from `from` on that begin with `prefix`, in order.
+    pub(super) fn index_entries(
+        &self,
+        prefix: &[u8],
+        from: &[u8],
+        limit: usize,
+    ) -> Result<Vec<IndexEntry>, StoreError> {
+        guarded("reading the index", || {
+            let entries = self.handles().index.range(from..);
+            let here = |entry: &Result<(sled::IVec, _), _>| {
+                entry.as_ref().map_or(true, |(key, _): &(sled::IVec, sled::IVec)| key.starts_with(prefix))
+            };
+            let pair = |entry: sled::Result<(sled::IVec, sled::IVec)>| {
+                entry.map(|(key, value)| (key.to_vec(), value.to_vec()))
+            };
+            entries.take_while(here).take(limit).map(pair).collect()
+        })
+    }
+
+    /// The last index entry before `before` that begins with `prefix`.
+    pub(super) fn index_entry_before(
+        &self,
+        prefix: &[u8],
+        before: &[u8],
+    ) -> Result<Option<IndexEntry>, StoreError> {
+        guarded("reading the index", || {
+            let found = self.handles().index.range(..before).next_back().transpose()?;
+            Ok(found.filter(|(key, _)| key.starts_with(prefix)).map(|(k, v)| (k.to_vec(), v.to_vec())))
+        })
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        // sled flushes when it is dropped, and panics if that fails; what was acknowledged is durable already.
+        let handles = self.handles.take();
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(handles)));
+    }
+}
+
+fn row((key, bytes): (sled::IVec, sled::IVec)) -> Result<Row, StoreError> {
+    let damaged = || StoreError::Damaged { doing: "reading records", what: "a key is malformed".to_owned() };
+    RowKey::from_bytes(&key).map(|key| Row { key, bytes }).ok_or_else(damaged)
+}
+
+/// A kill while sled recovers leaves a half-written snapshot that it would take for its newest (sled issue 1533).
+fn remove_half_snapshots(path: &Path) -> io::Result<()> {
+    let entries = match fs::read_dir(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let name = entry?.file_name();
+        if name.to_str().is_some_and(|name| name.starts_with("snap.") && name.ends_with(".generating")) {
+            fs::remove_file(path.join(name))?;
+        }
+    }
+    Ok(())
+}
+
+fn guarded<T>(doing: &'static str, call: impl FnOnce() -> sled::Result<T>) -> Result<T, StoreError> {
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(sled::Error::Io(source))) => Err(StoreError::Io { doing, source }),
+        Ok(Err(other)) => Err(StoreError::Damaged { doing, what: other.to_string() }),
+        Err(panic) => {
+            let text = panic
+                .downcast_ref::<String>()
+                .cloned()
+                .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+            Err(StoreError::Damaged { doing, what: text.unwrap_or_else(|| "it panicked".to_owned()) })
+        }
+    }
+}

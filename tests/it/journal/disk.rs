@@ -1,0 +1,208 @@
+//! Partitions, retention, snapshots, locks: what the durable journal does on its disk.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use plimsoll::clock::Clock;
+use plimsoll::ids::Seq;
+use plimsoll::journal::offline::Offline;
+use plimsoll::journal::{
+    Config, Fold, Journal, Log, OpenError, Retention, Scan, SledJournal, StreamId, kinds,
+};
+use plimsoll::units::{Bytes, Period};
+
+use super::fixture::{Sum, a_time, all, append, deps, instance, number, open, scan_all, try_open};
+
+fn wait<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().build().expect("runtime").block_on(future)
+}
+
+fn fill(journal: &SledJournal, stream: &StreamId, numbers: std::ops::Range<u64>) {
+    for number in numbers {
+        journal.offer(append(stream, [number])).expect("taken");
+        if number % 1_000 == 999 {
+            wait(journal.append(append(stream, [number + 1_000_000]))).expect("appended");
+        }
+    }
+}
+
+fn partitions(dir: &Path, log: &str) -> usize {
+    let names = fs::read_dir(dir.join("journal").join(log)).expect("there").flatten();
+    names.filter(|e| e.file_name().to_string_lossy().parse::<u64>().is_ok()).count()
+}
+
+/// Polls until it holds; the journal does its upkeep on a thread of its own.
+fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("runtime");
+    let polling = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let polled = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(20), polling).await });
+    assert!(polled.is_ok(), "in vain waited until {what}");
+}
+
+#[test]
+fn everything_is_there_again_after_closing_and_opening() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let before = {
+        let journal = open(dir.path());
+        wait(journal.append(append(&StreamId::request(), 0..300))).expect("appended");
+        wait(journal.append(append(&instance("a"), 0..3))).expect("appended");
+        all(&journal)
+    };
+    let journal = open(dir.path());
+    assert_eq!(all(&journal), before);
+    assert_eq!(wait(journal.append(append(&StreamId::alert(), [1]))).map(|a| a.first), Ok(Seq(304)));
+}
+
+#[test]
+fn a_log_rolls_and_is_read_across_its_partitions() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let config = Config { partition_records_max: 100, ..Config::default() };
+    let journal = SledJournal::open(dir.path(), &config, deps(Clock::system())).expect("opens");
+    for start in 0..12 {
+        wait(journal.append(append(&StreamId::request(), start * 100..start * 100 + 100))).expect("appended");
+    }
+    eventually("the last partition is full", || partitions(dir.path(), "work") >= 12);
+    let numbers: Vec<u64> = all(&journal).iter().map(number).collect();
+    assert_eq!(numbers, (0..1_200).collect::<Vec<_>>());
+    let newest_first =
+        Scan { stream: Some(StreamId::request()), newest_first: true, limit: 90, ..Scan::default() };
+    let numbers: Vec<u64> = scan_all(&journal, newest_first).iter().map(number).collect();
+    assert_eq!(numbers, (0..1_200).rev().collect::<Vec<_>>());
+    assert_eq!(journal.verify(Log::Work, None).map(|v| v.records), Ok(1_200));
+}
+
+#[test]
+fn retention_drops_old_partitions_and_leaves_a_record_and_a_whole_chain() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let work = Retention { age_max: Period::from_secs(3_600), bytes_max: Bytes(1 << 30) };
+    let config = Config { partition_records_max: 100, work, ..Config::default() };
+    let (clock, hand) = Clock::manual(a_time());
+    let sum = Sum::new();
+    let mut with = deps(clock.clone());
+    with.folds = vec![Arc::clone(&sum) as Arc<dyn Fold>];
+    let journal = SledJournal::open(dir.path(), &config, with).expect("opens");
+    wait(journal.append(append(&instance("a"), [1]))).expect("appended");
+    for start in 0..5 {
+        wait(journal.append(append(&StreamId::request(), start * 100..start * 100 + 100))).expect("appended");
+        eventually("it rolled", || partitions(dir.path(), "work") as u64 == start + 2);
+    }
+    hand.advance(Duration::from_secs(7_200));
+    eventually("all but the newest are gone", || partitions(dir.path(), "work") == 1);
+    let dropped = Scan { kind: Some(kinds::PARTITION_DROPPED.to_owned()), limit: 10, ..Scan::default() };
+    eventually("each left a record", || scan_all(&journal, dropped.clone()).len() == 5);
+    assert_eq!(scan_all(&journal, dropped)[0].detail["records"], 100);
+    let streams: Vec<_> = all(&journal).iter().map(|r| r.stream.clone()).collect();
+    assert!(streams.contains(&instance("a")), "the other log keeps its own");
+    assert!(!streams.contains(&StreamId::request()));
+    wait(journal.append(append(&StreamId::request(), [7]))).expect("appended");
+    for log in Log::ALL {
+        journal.verify(log, None).expect("a cut by retention is no damage");
+    }
+    let value = sum.value();
+    assert_eq!(value, (501, 499 * 500 / 2 + 7));
+    journal.close();
+    drop(journal);
+    let again = Sum::new();
+    let mut with = deps(clock);
+    with.folds = vec![Arc::clone(&again) as Arc<dyn Fold>];
+    let _journal = SledJournal::open(dir.path(), &config, with).expect("opens");
+    assert_eq!(again.value(), value, "counters never go backwards");
+}
+
+#[test]
+fn size_drops_partitions_and_gives_the_disk_back() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let work = Retention { age_max: Period::from_secs(3_600), bytes_max: Bytes(16 << 20) };
+    let config = Config { partition_records_max: 2_000, work, ..Config::default() };
+    let (clock, hand) = Clock::manual(a_time());
+    let journal = SledJournal::open(dir.path(), &config, deps(clock)).expect("opens");
+    for round in 0..20 {
+        fill(&journal, &StreamId::request(), round * 2_000..round * 2_000 + 2_000);
+        hand.advance(Duration::from_secs(61));
+        eventually("it rolled", || journal.status().last.0 >= round * 2_002);
+    }
+    hand.advance(Duration::from_secs(61));
+    eventually("it is under its cap", || {
+        hand.advance(Duration::from_secs(1));
+        journal.status().bytes < 18 << 20 && partitions(dir.path(), "work") < 15
+    });
+    journal.verify(Log::Work, None).expect("whole");
+}
+
+#[test]
+fn a_start_takes_the_snapshot_and_only_what_came_after() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let config = Config { partition_records_max: 100, ..Config::default() };
+    let open_with = |sum: &Arc<Sum>| {
+        let mut with = deps(Clock::system());
+        with.folds = vec![Arc::clone(sum) as Arc<dyn Fold>];
+        SledJournal::open(dir.path(), &config, with).expect("opens")
+    };
+    let journal = open_with(&Sum::new());
+    wait(journal.append(append(&StreamId::request(), 0..150))).expect("appended");
+    eventually("it rolled", || partitions(dir.path(), "work") == 2);
+    wait(journal.append(append(&StreamId::request(), 150..160))).expect("appended");
+    // As after a kill: no snapshot at close.
+    let copy = tempfile::tempdir().expect("temporary folder");
+    drop(journal);
+    remove_closing_snapshots(&dir.path().join("journal"));
+    let sum = Sum::new();
+    let journal = open_with(&sum);
+    assert_eq!(sum.value(), (160, 159 * 160 / 2));
+    assert_eq!(sum.applied.lock().expect("no panic").len(), 10);
+    drop(journal);
+    let sum = Sum::new();
+    let _journal = open_with(&sum);
+    assert_eq!(sum.value(), (160, 159 * 160 / 2));
+    drop(copy);
+}
+
+fn remove_closing_snapshots(dir: &Path) {
+    for entry in fs::read_dir(dir).expect("there").flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            remove_closing_snapshots(&path);
+        } else if path.extension().is_some_and(|e| e == "closing") {
+            fs::remove_file(path).expect("removed");
+        }
+    }
+}
+
+#[test]
+fn a_second_opener_is_refused_by_name_and_an_offline_reader_too() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let journal = open(dir.path());
+    let refused = try_open(dir.path()).err();
+    assert!(
+        matches!(refused, Some(OpenError::Locked { holder: Some(pid), .. }) if pid == std::process::id())
+    );
+    assert!(matches!(Offline::open(dir.path()), Err(OpenError::Locked { .. })));
+    journal.close();
+    drop(journal);
+    assert!(Offline::open(dir.path()).is_ok());
+}
+
+#[test]
+fn offline_reading_exports_verifies_and_names_the_head() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let (head, records) = {
+        let journal = open(dir.path());
+        wait(journal.append(append(&StreamId::operator(), 0..10))).expect("appended");
+        wait(journal.append(append(&StreamId::request(), 0..10))).expect("appended");
+        (journal.head(Log::Audit).expect("readable"), all(&journal))
+    };
+    let offline = Offline::open(dir.path()).expect("free");
+    let exported: Vec<_> = offline.export(Seq(0), None).collect::<Result<_, _>>().expect("readable");
+    assert_eq!(exported, records);
+    assert_eq!(offline.head(Log::Audit), Ok(head));
+    assert_eq!(offline.verify(Log::Audit, Some(head)).map(|v| v.records), Ok(10));
+    let other = plimsoll::journal::Head { seq: Seq(5), ..head };
+    assert!(offline.verify(Log::Audit, Some(other)).is_err());
+    assert_eq!(plimsoll::journal::Head::parse(&head.to_string()), Some(head));
+}
