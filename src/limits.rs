@@ -143,6 +143,25 @@ pub const LABEL_BYTES_MAX: usize = 128;
 /// Series of one metric when its definition names no smaller number.
 pub const METRIC_SERIES_MAX: usize = 200;
 
+/// Bytes of one configuration file: a thousand agents with their instructions stay far below.
+pub const CONFIG_FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// Values in one configuration file once its aliases are written out: what a file of the largest size may reasonably
+/// hold, and little enough for a bomb of aliases to do no harm.
+pub const CONFIG_NODES_MAX: usize = 100_000;
+
+/// How deep values of a configuration file may be nested; the schema itself goes to 5.
+pub const CONFIG_DEPTH_MAX: usize = 32;
+
+/// Bytes that environment variables may add to the configuration in all.
+pub const CONFIG_EXPANDED_BYTES_MAX: usize = 16 << 20;
+
+/// Problems of a configuration that are told at once: more than anybody mends before trying again.
+pub const CONFIG_PROBLEMS_MAX: usize = 100;
+
+/// Bytes of a file that holds one secret: a key or a token, not an archive named by mistake.
+pub const SECRET_FILE_BYTES_MAX: u64 = 64 << 10;
+
 const _: () =
     assert!(JOURNAL_QUEUE_APPENDS_MAX >= JOURNAL_GROUP_RECORDS_MAX, "a full queue must fill a group");
 const _: () =

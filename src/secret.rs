@@ -6,7 +6,7 @@
 use std::fmt;
 
 use secrecy::{ExposeSecret, SecretString};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// A secret value with the name it was given under.
 #[derive(Clone)]
@@ -49,7 +49,33 @@ impl Serialize for Secret {
 
 impl<'de> Deserialize<'de> for Secret {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer).map(|value| Self::new(value, "***"))
+        deserializer.deserialize_newtype_struct(NEWTYPE, Written)
+    }
+}
+
+/// The name under which a secret asks for its value. A deserializer that knows it answers with a sequence of two: the
+/// value, and how to show it. Any other answers with the value, which is then shown as `***`.
+pub(crate) const NEWTYPE: &str = "$plimsoll::Secret";
+
+/// Takes a secret as it is written.
+struct Written;
+
+impl<'de> de::Visitor<'de> for Written {
+    type Value = Secret;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("text")
+    }
+
+    fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<Secret, D::Error> {
+        String::deserialize(deserializer).map(|value| Secret::new(value, "***"))
+    }
+
+    fn visit_seq<A: de::SeqAccess<'de>>(self, mut seq: A) -> Result<Secret, A::Error> {
+        let missing = || de::Error::custom("a secret has a value and a name");
+        let value: String = seq.next_element()?.ok_or_else(missing)?;
+        let shown: String = seq.next_element()?.ok_or_else(missing)?;
+        Ok(Secret::new(value, shown))
     }
 }
 

@@ -1,19 +1,37 @@
 //! The root of the configuration: one struct per part, each declared by the module that it configures.
 //!
-//! Start at [`Config`].
+//! [`load`] finds the files, merges them, expands variables and checks everything; nothing here watches files or starts
+//! anything. Start at [`Config`], then [`load`].
+
+mod de;
+mod expand;
+mod files;
+mod parse;
+mod problem;
+mod schema;
+mod secrets;
+pub mod show;
+mod tree;
+mod validate;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::gateway::AgentConfig;
 use crate::ids::AgentId;
+use crate::limits::CONFIG_PROBLEMS_MAX;
 use crate::{api, gateway, journal, live, provider, telemetry};
 
+pub use expand::Environment;
+pub use files::{LoadRequest, Located, Overlay, locate, searched};
+pub use problem::{ConfigProblem, KeyPath, Origin, Step};
+pub use secrets::secrets;
+use tree::Node;
+
 /// Everything that can be configured. Without any file it serves an echo agent on loopback.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Config {
     /// Where everything that must survive a restart is kept.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -62,35 +80,99 @@ impl Default for Config {
     }
 }
 
-/// Why there is no configuration.
-#[derive(Debug, thiserror::Error)]
-pub enum LoadError {
-    /// The file cannot be read.
-    #[error("cannot read the configuration {}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The file is wrong.
-    #[error("{}: {problem}", path.display())]
-    Wrong {
-        /// The file.
-        path: PathBuf,
-        /// Where and why.
-        problem: String,
-    },
+/// A configuration that is ready for use.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// Every value, with its default where no file gives it.
+    pub config: Config,
+    /// The files merged, the base first; empty where the built-in defaults are all there is.
+    pub files: Vec<PathBuf>,
+    /// The directory of the base file; where there is none, the one that relative arguments begin in.
+    pub base_dir: PathBuf,
+    /// Where everything that must survive a restart is kept. Not made yet.
+    pub data_dir: PathBuf,
+    /// What works and should be otherwise.
+    pub warnings: Vec<ConfigProblem>,
+    tree: Node,
 }
 
-/// Reads one file.
+impl Loaded {
+    /// Where a value stands in the files; none where it is a default.
+    #[must_use]
+    pub fn origin(&self, path: &KeyPath) -> Option<Origin> {
+        self.tree.get(&path.0).and_then(|_| self.tree.origin(path))
+    }
+}
+
+/// Loads the configuration: the base file, the overlay laid over it, variables expanded, everything checked.
 ///
 /// # Errors
-/// See [`LoadError`].
-pub fn load(path: &Path) -> Result<Config, LoadError> {
-    let read = std::fs::read_to_string(path);
-    let text = read.map_err(|source| LoadError::Read { path: path.to_owned(), source })?;
-    serde_saphyr::from_str(&text)
-        .map_err(|error| LoadError::Wrong { path: path.to_owned(), problem: error.to_string() })
+/// Every problem found, in the order of the files.
+pub fn load(request: &LoadRequest<'_>) -> Result<Loaded, Vec<ConfigProblem>> {
+    let located = locate(request);
+    let mut problems: Vec<_> = located.overlay.problem().map(ConfigProblem::general).into_iter().collect();
+    let mut files: Vec<PathBuf> = located.base.iter().cloned().collect();
+    files.extend(located.overlay.found().map(Path::to_owned));
+    let base_dir = located.base.as_deref().and_then(Path::parent).unwrap_or(&request.cwd).to_owned();
+    let mut tree = Node::empty(Origin::file(&base_dir));
+    for file in &files {
+        match files::read(file).map_err(|problem| vec![problem]).and_then(|bytes| parse::parse(file, &bytes))
+        {
+            Ok(layer) => tree.merge(layer),
+            Err(found) => problems.extend(found),
+        }
+    }
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    let mut read = interpret(tree, request.environment, &base_dir);
+    let data_dir = files::data_dir(request, read.config.data_dir.as_deref());
+    let data_dir = data_dir.map_err(|problem| read.problems.push(problem)).unwrap_or_default();
+    if read.problems.is_empty() {
+        let Interpreted { config, tree, warnings, problems: _ } = read;
+        Ok(Loaded { config, files, base_dir, data_dir, warnings, tree })
+    } else {
+        Err(sorted(read.problems, &files))
+    }
 }
+
+/// Reads one text as if it were the only file, without touching the disk but for the files of secrets it names.
+/// For the fuzzer and for tests.
+///
+/// # Errors
+/// Every problem found.
+pub fn load_text(text: &[u8], environment: Environment<'_>) -> Result<Config, Vec<ConfigProblem>> {
+    let file = Path::new("plimsoll.yaml");
+    let read = interpret(parse::parse(file, text)?, environment, Path::new(""));
+    if read.problems.is_empty() { Ok(read.config) } else { Err(sorted(read.problems, &[file.to_owned()])) }
+}
+
+struct Interpreted {
+    config: Config,
+    tree: Node,
+    problems: Vec<ConfigProblem>,
+    warnings: Vec<ConfigProblem>,
+}
+
+/// From the merged tree to a checked configuration.
+fn interpret(mut tree: Node, environment: Environment<'_>, folder: &Path) -> Interpreted {
+    let mut problems = expand::expand(&mut tree, environment);
+    tree.prune();
+    let mut config = schema::fill(&mut tree, &mut problems);
+    problems.extend(validate::validate(&config, &tree));
+    let found = secrets::resolve(&mut config, &tree, folder);
+    problems.extend(found.problems);
+    Interpreted { config, tree, problems, warnings: found.warnings }
+}
+
+/// In the order of the files, then of the lines.
+fn sorted(mut problems: Vec<ConfigProblem>, files: &[PathBuf]) -> Vec<ConfigProblem> {
+    problems.truncate(CONFIG_PROBLEMS_MAX);
+    problems.sort_by_key(|problem| {
+        problem.at.as_ref().map(|at| (files.iter().position(|file| **file == *at.file), at.line, at.column))
+    });
+    problems
+}
+
+#[cfg(test)]
+mod tests;

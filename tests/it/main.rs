@@ -5,6 +5,6 @@ mod support;
 mod cli;
 mod cli_docs;
 mod gateway;
+mod journal;
 mod litellm;
 mod provider;
-mod journal;

@@ -1,0 +1,116 @@
+//! Paths and secrets of a configuration that was read: paths become absolute, `*_file` keys become the secret inside.
+//!
+//! Start at [`resolve`]; [`secrets`] lists every value that must be masked in what others say.
+
+use std::io::Read as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use super::Config;
+use super::problem::{ConfigProblem, KeyPath, Origin};
+use super::tree::Node;
+use crate::limits::SECRET_FILE_BYTES_MAX;
+use crate::provider;
+use crate::secret::Secret;
+
+/// What reading the files of secrets found.
+#[derive(Default)]
+pub(crate) struct Findings {
+    pub(crate) problems: Vec<ConfigProblem>,
+    pub(crate) warnings: Vec<ConfigProblem>,
+}
+
+/// Makes paths absolute (a relative one belongs to the file that names it) and reads secrets from their files.
+pub(crate) fn resolve(config: &mut Config, root: &Node, folder: &Path) -> Findings {
+    let mut findings = Findings::default();
+    let absolute = |path: &mut PathBuf, key: &KeyPath| {
+        let beside = root.origin(key).and_then(|at| at.file.parent().map(Path::to_owned));
+        *path = beside.as_deref().unwrap_or(folder).join(&*path);
+    };
+    if let Some(path) = &mut config.data_dir {
+        absolute(path, &KeyPath::of(&["data_dir"]));
+    }
+    if let Some(tls) = &mut config.server.tls {
+        absolute(&mut tls.cert_file, &KeyPath::of(&["server", "tls", "cert_file"]));
+        absolute(&mut tls.key_file, &KeyPath::of(&["server", "tls", "key_file"]));
+    }
+    if let Some(path) = &mut config.telemetry.otlp.ca_file {
+        absolute(path, &KeyPath::of(&["telemetry", "otlp", "ca_file"]));
+    }
+    for (name, provider) in &mut config.providers {
+        let provider::Config::OpenAi(provider) = provider else { continue };
+        let path = KeyPath::of(&["providers", name]);
+        if let Some(file) = &mut provider.ca_file {
+            absolute(file, &path.key("ca_file"));
+        }
+        let Some(mut file) = provider.api_key_file.take() else { continue };
+        let key = path.key("api_key_file");
+        absolute(&mut file, &key);
+        if provider.api_key.is_none() {
+            provider.api_key = secret_file(&file, root.origin(&key), &key, &mut findings);
+        }
+    }
+    findings
+}
+
+/// Every secret value of the configuration, the longest first, so that none hides a part of another.
+#[must_use]
+pub fn secrets(config: &Config) -> Vec<&str> {
+    let keys = config.providers.values().filter_map(|provider| match provider {
+        provider::Config::OpenAi(provider) => provider.api_key.as_ref(),
+        provider::Config::Echo(_) => None,
+    });
+    let headers = config.telemetry.otlp.headers.values();
+    let mut values: Vec<&str> =
+        keys.chain(headers).map(Secret::expose).filter(|text| !text.is_empty()).collect();
+    values.sort_by_key(|value| (std::cmp::Reverse(value.len()), *value));
+    values.dedup();
+    values
+}
+
+fn secret_file(file: &Path, at: Option<Origin>, key: &KeyPath, findings: &mut Findings) -> Option<Secret> {
+    match read(file) {
+        Ok(Read { value, mode }) => {
+            if mode & 0o077 != 0 {
+                let message =
+                    format!("others can read {} (mode {:03o}): chmod 600 it", file.display(), mode & 0o777);
+                findings.warnings.push(ConfigProblem::new(at, key.clone(), message));
+            }
+            Some(Secret::new(value, format!("file:{}", file.display())))
+        }
+        Err(problem) => {
+            let message = format!("the secret in {} cannot be used: {problem}", file.display());
+            findings.problems.push(ConfigProblem::new(at, key.clone(), message));
+            None
+        }
+    }
+}
+
+struct Read {
+    value: String,
+    mode: u32,
+}
+
+/// Reads a secret without the newline that editors leave at its end.
+fn read(file: &Path) -> Result<Read, String> {
+    let open = std::fs::File::open(file).map_err(|error| error.to_string())?;
+    let metadata = open.metadata().map_err(|error| error.to_string())?;
+    if metadata.is_dir() {
+        return Err("it is a directory".to_owned());
+    }
+    let mut bytes = Vec::new();
+    open.take(SECRET_FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    if bytes.len() as u64 > SECRET_FILE_BYTES_MAX {
+        return Err(format!("it is larger than {SECRET_FILE_BYTES_MAX} bytes"));
+    }
+    let text = String::from_utf8(bytes).map_err(|_| "it is not UTF-8 text".to_owned())?;
+    let value = text.strip_suffix('\n').unwrap_or(&text);
+    let value = value.strip_suffix('\r').unwrap_or(value);
+    if value.is_empty() {
+        return Err("it is empty".to_owned());
+    }
+    if value.contains(char::is_control) {
+        return Err("it holds more than one line".to_owned());
+    }
+    Ok(Read { value: value.to_owned(), mode: metadata.permissions().mode() })
+}

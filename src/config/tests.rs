@@ -1,0 +1,375 @@
+//! Of whole configurations: from files and variables to values, or to every problem at once.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::*;
+
+fn read(text: &str, variables: &[(&str, &str)]) -> Result<Value, Vec<String>> {
+    let variables: BTreeMap<&str, &str> = variables.iter().copied().collect();
+    load_text(text.as_bytes(), &|name| variables.get(name).map(OsString::from))
+        .map(|config| serde_json::to_value(config).expect("it is written"))
+        .map_err(|problems| problems.iter().map(ToString::to_string).collect())
+}
+
+fn value(text: &str, pointer: &str) -> Value {
+    let config = read(text, &[]).unwrap_or_else(|problems| panic!("{text}: {problems:#?}"));
+    config.pointer(pointer).cloned().unwrap_or(Value::Null)
+}
+
+fn problems(text: &str) -> String {
+    read(text, &[]).map(|_| ()).expect_err(text).join("\n")
+}
+
+/// A directory with files, and a request that sees nothing but it.
+struct World {
+    dir: TempDir,
+    variables: BTreeMap<String, OsString>,
+}
+
+impl World {
+    fn of(files: &[(&str, &str)]) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        for (name, text) in files {
+            let path = dir.path().join(name);
+            fs::create_dir_all(path.parent().expect("a folder")).expect("the folder is made");
+            fs::write(path, text).expect("the file is written");
+        }
+        let home = dir.path().join("home").into_os_string();
+        Self { dir, variables: BTreeMap::from([("HOME".to_owned(), home)]) }
+    }
+
+    fn with(mut self, name: &str, value: &str) -> Self {
+        self.variables.insert(name.to_owned(), value.into());
+        self
+    }
+
+    fn load(&self, file: Option<&str>) -> Result<Loaded, Vec<String>> {
+        load(&LoadRequest {
+            file: file.map(PathBuf::from),
+            data_dir: None,
+            environment: &|name| self.variables.get(name).cloned(),
+            cwd: self.dir.path().to_owned(),
+        })
+        .map_err(|problems| {
+            let prefix = format!("{}/", self.dir.path().display());
+            problems.iter().map(|problem| problem.to_string().replace(&prefix, "")).collect()
+        })
+    }
+
+    fn loaded(&self) -> Loaded {
+        self.load(None).unwrap_or_else(|problems| panic!("{problems:#?}"))
+    }
+}
+
+#[test]
+fn no_file_at_all_is_the_built_in_default() {
+    let loaded = World::of(&[]).loaded();
+    let default = serde_json::to_value(Config::default()).expect("it is written");
+    assert_eq!(serde_json::to_value(&loaded.config).expect("it is written"), default);
+    assert!(loaded.files.is_empty());
+    assert!(loaded.data_dir.ends_with("home/.local/state/plimsoll"));
+}
+
+#[test]
+fn an_empty_file_and_keys_without_values_are_the_default_too() {
+    let default = serde_json::to_value(Config::default()).expect("it is written");
+    for text in ["", "server:\nagents:\nproviders: ~\n", "server: {tls: null}\n"] {
+        assert_eq!(read(text, &[]), Ok(default.clone()), "{text:?}");
+    }
+}
+
+#[test]
+fn every_problem_is_told_at_once_with_its_place_and_the_nearest_key() {
+    let text = "\
+server:
+  lisen: 127.0.0.1:1
+  connections_max: many
+  header_timeout: 5 parsecs
+  batch_max: 0
+  insecure_plaintext: yes
+gatway: {}
+providers:
+  main: {kind: openai, base_url: 'ftp://h', retries: 11, key: x}
+  other: {kind: opnai}
+agents:
+  a: {provider: mian}
+  B: {provider: main}
+  c: {model: x}
+auth:
+  tokens:
+    - {name: t, role: oprator, sha256: abc}
+    - {name: t, role: viewer, sha256: abc}
+";
+    assert_eq!(
+        problems(text),
+        "\
+plimsoll.yaml:2:3: server.lisen: unknown key, did you mean `listen`?
+plimsoll.yaml:3:20: server.connections_max: expected a whole number
+plimsoll.yaml:4:19: server.header_timeout: expected a length of time with its unit, such as 250ms, 30s, 5m, 1h or 30d
+plimsoll.yaml:5:3: server.batch_max: expected 1 to 1000
+plimsoll.yaml:6:23: server.insecure_plaintext: expected true or false
+plimsoll.yaml:7:1: gatway: unknown key, did you mean `gateway`?
+plimsoll.yaml:9:24: providers.main.base_url: expected an address that begins with http:// or https://
+plimsoll.yaml:9:45: providers.main.retries: expected 0 to 10
+plimsoll.yaml:9:58: providers.main.key: unknown key, did you mean `api_key_file`?
+plimsoll.yaml:10:17: providers.other.kind: expected echo or openai
+plimsoll.yaml:12:7: agents.a.provider: no such key under `providers:`, did you mean `main`?
+plimsoll.yaml:13:3: agents.B: an agent id has 1 to 64 characters of a-z, 0-9, '-', '_', '.', and begins with a letter or a digit
+plimsoll.yaml:14:3: agents.c.provider: the key is missing
+plimsoll.yaml:17:23: auth.tokens[0].role: expected viewer or operator or agent or ingest, did you mean operator?
+plimsoll.yaml:18:31: auth.tokens[1].sha256: expected 64 hexadecimal digits, as `plimsoll token hash` prints"
+    );
+}
+
+#[test]
+fn no_problem_quotes_a_value() {
+    let variables = [("KEY", "hunter2")];
+    for text in [
+        "server: {listen: hunter2}",
+        "server: {connections_max: hunter2}",
+        "server: {insecure_plaintext: '${KEY}'}",
+        "server: {header_timeout: '${KEY}', body_bytes_max: hunter2}",
+        "telemetry: {log: {format: '${KEY}', level: '[hunter2'}}",
+        "providers: {p: {kind: hunter2}}",
+        "providers: {p: {kind: openai, base_url: 'http://u:hunter2@h'}}",
+        "providers: {p: {kind: openai, base_url: 'http://h', api_key: [hunter2]}}",
+        "agents: {a: {provider: hunter2}}",
+        "providers: hunter2",
+        "auth: {tokens: [{name: 'HUNTER2 hunter2', role: viewer, sha256: hunter2}]}",
+        "hunter2",
+        "a: \"hunter2",
+    ] {
+        let told = read(text, &variables).expect_err(text).join("\n");
+        assert!(!told.contains("hunter2"), "{told}");
+    }
+}
+
+#[test]
+fn the_field_says_what_a_scalar_is() {
+    assert_eq!(value("agents: {a: {provider: echo, model: 4.10, role: no}}", "/agents/a/model"), "4.10");
+    assert_eq!(value("agents: {a: {provider: echo, model: 4.10, role: no}}", "/agents/a/role"), "no");
+    let digits = "7".repeat(64);
+    let text = format!("auth: {{tokens: [{{name: t, role: viewer, sha256: {digits}}}]}}");
+    assert_eq!(value(&text, "/auth/tokens/0/sha256"), digits.as_str());
+    assert!(problems("server: {connections_max: '5'}").contains("without quotes"));
+}
+
+#[test]
+fn a_variable_fills_a_number_a_truth_value_and_a_list_element() {
+    let text = "\
+server: {connections_max: \"${N}\"}
+";
+    assert!(read(text, &[("N", "5")]).is_err(), "with quotes it stays text");
+    let text = "\
+server:
+  listen: 127.0.0.1:${PORT}
+  connections_max: ${N}
+  insecure_plaintext: ${YES}
+  allowed_hosts:
+    - ${HOST}
+prices:
+  m:
+    input: ${PRICE}
+    output: 1
+";
+    let read = read(text, &[("N", "5"), ("YES", "true"), ("HOST", "h:1"), ("PORT", "99"), ("PRICE", "0.5")])
+        .expect("it is read");
+    assert_eq!(read["server"]["connections_max"], 5);
+    assert_eq!(read["server"]["insecure_plaintext"], true);
+    assert_eq!(read["server"]["allowed_hosts"], json!(["h:1"]));
+    assert_eq!(read["server"]["listen"], "127.0.0.1:99");
+    assert_eq!(read["prices"]["m"]["input"], 0.5);
+}
+
+proptest! {
+    #[test]
+    fn no_value_of_a_variable_changes_anything_else(value in "[^\u{0}]{1,40}", quoted in any::<bool>()) {
+        let quote = if quoted { "\"" } else { "" };
+        let text = format!("agents:\n  a:\n    provider: echo\n    model: {quote}${{V}}{quote}\n    role: x\n");
+        let mut expected = read(&text, &[("V", "y")]).expect("it is read");
+        expected["agents"]["a"]["model"] = json!(value);
+        prop_assert_eq!(read(&text, &[("V", &value)]), Ok(expected));
+    }
+
+    #[test]
+    fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        let _ = load_text(&bytes, &|_| None);
+    }
+
+    #[test]
+    fn no_text_near_the_schema_panics(words in prop::collection::vec(
+        prop::sample::select(vec![
+            "server", "agents", "providers", "prices", "auth", "tokens", "kind", "echo", "openai", ":", ": ", "\n", "\n  ",
+            "\n    ", "- ", "[", "]", "{", "}", ", ", "null", "1", "true", "${X}", "${X:-5}", "&a ", "*a", "'", "\"", "<<", "5s",
+        ]), 0..40,
+    )) {
+        let _ = load_text(words.concat().as_bytes(), &|_| Some("7".into()));
+    }
+}
+
+#[test]
+fn yaml_syntax_quotes_and_dollars_in_a_value_change_nothing_else() {
+    let text = "agents:\n  a:\n    provider: echo\n    model: ${V}\n";
+    for hostile in
+        ["x, system: y", "{a: b}", "'", "\"", "${V}", "${HOME", "- a\n- b", "null", "# x", "*a", "a: b\nc: d"]
+    {
+        let config = read(text, &[("V", hostile)]).expect(hostile);
+        assert_eq!(config["agents"], json!({"a": {"provider": "echo", "model": hostile}}));
+    }
+}
+
+#[test]
+fn the_overlay_merges_maps_replaces_lists_and_resets_by_null() {
+    let world = World::of(&[
+        ("config/plimsoll.yaml", "server: {listen: 127.0.0.1:1, allowed_hosts: [a, b], batch_max: 5}\n"),
+        ("config/docker.yaml", "server:\n  listen: 127.0.0.1:2\n  allowed_hosts: [c]\n  batch_max:\n"),
+    ])
+    .with("PLIMSOLL_ENV", "docker");
+    let loaded = world.loaded();
+    let server = &loaded.config.server;
+    assert_eq!(server.listen.port(), 2);
+    assert_eq!(server.allowed_hosts, ["c"]);
+    assert_eq!(server.batch_max, Config::default().server.batch_max);
+    assert_eq!(loaded.files.len(), 2);
+    let origin = loaded.origin(&KeyPath::of(&["server", "listen"])).expect("it stands in a file");
+    assert!(origin.to_string().ends_with("config/docker.yaml:2:3"), "{origin}");
+}
+
+#[test]
+fn an_overlay_without_a_base_is_looked_for_in_config() {
+    let world = World::of(&[("config/docker.yaml", "live: {events: 7}")]).with("PLIMSOLL_ENV", "docker");
+    assert_eq!(world.loaded().config.live.events, 7);
+}
+
+#[test]
+fn a_missing_or_misnamed_overlay_is_refused_by_name() {
+    let world = World::of(&[("plimsoll.yaml", "")]).with("PLIMSOLL_ENV", "staging");
+    assert_eq!(
+        world.load(None).map(|_| ()),
+        Err(vec![
+            "PLIMSOLL_ENV is set, and its overlay staging.yaml does not exist: make it, or unset PLIMSOLL_ENV"
+                .to_owned()
+        ])
+    );
+    for name in ["../x", "A", "a.b", "a b"] {
+        let problems = World::of(&[]).with("PLIMSOLL_ENV", name).load(None).map(|_| ()).expect_err(name);
+        assert!(problems[0].contains("not the name of an overlay"), "{problems:?}");
+    }
+}
+
+#[test]
+fn an_unset_or_empty_environment_name_means_exactly_the_base() {
+    let files = [("plimsoll.yaml", "live: {events: 7}"), ("docker.yaml", "live: {events: 8}")];
+    let unset = World::of(&files).loaded();
+    let empty = World::of(&files).with("PLIMSOLL_ENV", "").loaded();
+    assert_eq!(unset.config.live.events, 7);
+    assert_eq!(show::yaml(&unset.config), show::yaml(&empty.config));
+}
+
+#[test]
+fn the_base_file_is_searched_in_order() {
+    let all = [
+        ("config/plimsoll.yaml", "live: {events: 1}"),
+        ("plimsoll.yaml", "live: {events: 2}"),
+        ("home/.config/plimsoll/plimsoll.yaml", "live: {events: 3}"),
+        ("named.yaml", "live: {events: 4}"),
+        ("argument.yaml", "live: {events: 5}"),
+    ];
+    for skipped in 0..3 {
+        let world = World::of(&all[skipped..]);
+        assert_eq!(world.loaded().config.live.events, skipped + 1);
+    }
+    let world = World::of(&all).with("PLIMSOLL_CONFIG", "named.yaml");
+    assert_eq!(world.loaded().config.live.events, 4);
+    assert_eq!(world.load(Some("argument.yaml")).map(|loaded| loaded.config.live.events), Ok(5));
+    let problems = world.load(Some("none.yaml")).map(|_| ()).expect_err("there is none");
+    assert!(problems[0].starts_with("none.yaml: cannot be read"), "{problems:?}");
+}
+
+#[test]
+fn the_data_directory_is_found_in_order() {
+    let key = [("plimsoll.yaml", "data_dir: here")];
+    let keyed = World::of(&key).with("STATE_DIRECTORY", "/var/lib/a:/var/lib/b");
+    assert_eq!(keyed.loaded().data_dir, keyed.dir.path().join("here"));
+    let service =
+        World::of(&[]).with("STATE_DIRECTORY", "/var/lib/a:/var/lib/b").with("XDG_STATE_HOME", "/s");
+    assert_eq!(service.loaded().data_dir, Path::new("/var/lib/a"));
+    assert_eq!(World::of(&[]).with("XDG_STATE_HOME", "/s").loaded().data_dir, Path::new("/s/plimsoll"));
+    let relative = World::of(&[]).with("XDG_STATE_HOME", "s").loaded();
+    assert!(relative.data_dir.ends_with("home/.local/state/plimsoll"), "{:?}", relative.data_dir);
+    let homeless = World::of(&[]).with("HOME", "").load(None).map(|_| ()).expect_err("nowhere");
+    assert!(homeless[0].contains("give --data-dir"), "{homeless:?}");
+}
+
+#[test]
+fn beyond_loopback_needs_tls_or_the_plain_word() {
+    assert!(problems("server: {listen: '0.0.0.0:1'}").contains("server.listen: beyond loopback it needs"));
+    assert!(problems("server: {listen: '[::]:1'}").contains("beyond loopback"));
+    for fine in
+        ["{listen: '[::1]:1'}", "{listen: 127.0.0.9:1}", "{listen: 0.0.0.0:1, insecure_plaintext: true}"]
+    {
+        assert!(read(&format!("server: {fine}"), &[]).is_ok(), "{fine}");
+    }
+}
+
+#[test]
+fn the_echo_agent_is_there_until_agents_or_providers_are_given() {
+    assert_eq!(value("live: {events: 1}", "/agents"), json!({"echo": {"provider": "echo"}}));
+    assert_eq!(value("agents: {a: {provider: echo}}", "/agents"), json!({"a": {"provider": "echo"}}));
+    let other = "providers: {p: {kind: openai, base_url: http://h}}";
+    assert_eq!(value(other, "/agents"), json!({}));
+}
+
+#[test]
+fn secrets_come_from_variables_and_files_and_show_their_name_only() {
+    let world = World::of(&[
+        (
+            "plimsoll.yaml",
+            "providers:\n  a: {kind: openai, base_url: http://h, api_key: \"${KEY}\"}\n  b: {kind: openai, base_url: http://h, api_key: sk-literal}\n  c: {kind: openai, base_url: http://h, api_key_file: key}\n",
+        ),
+        ("key", "from-file\n"),
+    ])
+    .with("KEY", "from-environment");
+    let key = world.dir.path().join("key");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).expect("the mode is set");
+    let loaded = world.loaded();
+    assert_eq!(secrets(&loaded.config), ["from-environment", "sk-literal", "from-file"]);
+    assert_eq!(loaded.warnings.len(), 1);
+    assert!(loaded.warnings[0].message.contains("mode 644"), "{:?}", loaded.warnings);
+    let shown = [show::yaml(&loaded.config), show::json(&loaded.config), show::origins(&loaded)]
+        .map(|text| text.expect("it is written"))
+        .concat()
+        + &format!("{loaded:?}");
+    for value in ["from-environment", "from-file"] {
+        assert!(!shown.contains(value), "{shown}");
+    }
+    let file = format!("file:{}", key.display());
+    for name in ["${KEY}", "***", file.as_str()] {
+        assert!(shown.contains(name), "{name} in {shown}");
+    }
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).expect("the mode is set");
+    assert_eq!(world.loaded().warnings, []);
+}
+
+#[test]
+fn a_secret_file_that_cannot_be_used_says_why() {
+    let config = "providers: {p: {kind: openai, base_url: http://h, api_key_file: key}}";
+    for (content, part) in
+        [(None, "No such file"), (Some(""), "it is empty"), (Some("a\nb\n"), "more than one line")]
+    {
+        let mut files = vec![("plimsoll.yaml", config)];
+        files.extend(content.map(|text| ("key", text)));
+        let problems = World::of(&files).load(None).map(|_| ()).expect_err(part);
+        assert!(problems[0].contains(part) && problems[0].contains("api_key_file"), "{problems:?}");
+    }
+    let large = "x".repeat(usize::try_from(crate::limits::SECRET_FILE_BYTES_MAX).expect("it fits") + 1);
+    let problems = World::of(&[("plimsoll.yaml", config), ("key", &large)]).load(None).map(|_| ());
+    assert!(problems.expect_err("too large")[0].contains("larger than"));
+}
