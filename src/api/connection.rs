@@ -57,7 +57,7 @@ pub(crate) async fn serve(
     peer: Arc<Peer>,
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
 ) {
-    let io = TokioIo::new(StallGuard::new(stream, Arc::clone(&state)));
+    let io = TokioIo::new(StallGuard::new(stream, state.sources.shared.clone()));
     let shared = Arc::clone(&state);
     let served = Arc::new(std::sync::atomic::AtomicBool::new(false));
     let begun = Arc::clone(&served);
@@ -76,7 +76,7 @@ pub(crate) async fn serve(
     let mut connection = Box::pin(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => Some(ended),
-        () = state.stop.cancelled() => {
+        () = state.sources.stop.cancelled() => {
             connection.as_mut().graceful_shutdown();
             timeout(Duration::from_secs(SERVER_STOP_SECS_MAX), connection).await.ok()
         }

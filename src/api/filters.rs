@@ -119,7 +119,7 @@ fn check_names(state: &ApiState, peer: &Peer, request: &http::Request<Incoming>)
         return Ok(());
     }
     let named = request.uri().authority().map(http::uri::Authority::as_str);
-    state.hosts.check(request.headers(), named, local).map_err(|error| {
+    state.doors.hosts.check(request.headers(), named, local).map_err(|error| {
         state.metrics.auth_failure(AuthFailure::Forbidden);
         let (status, code) = match error {
             HostError::Malformed => (StatusCode::BAD_REQUEST, "bad_host"),

@@ -29,13 +29,13 @@ pub(crate) fn admit(
     head: &Head,
     headers: &HeaderMap,
 ) -> Result<Admission, Problem> {
-    let open = access == Access::Public || (access == Access::Scrape && state.metrics_public);
+    let open = access == Access::Public || (access == Access::Scrape && state.doors.metrics_public);
     if open {
         return Ok(Admission::As(None));
     }
     let identity = match credentials(headers) {
         // The socket's file mode let this one in; a token it sends along must still be good.
-        Credentials::None if head.client.is_none() || !state.tokens.required() => Identity::local(),
+        Credentials::None if head.client.is_none() || !state.doors.tokens.required() => Identity::local(),
         Credentials::None if access == Access::FirstMessage => return Ok(Admission::Later),
         Credentials::None => return Err(missing(state)),
         Credentials::Bearer(token) => by_token(state, head, token)?,
@@ -61,21 +61,23 @@ pub(crate) fn admit(
 /// # Errors
 /// The refusal, already counted.
 pub(crate) fn by_token(state: &ApiState, head: &Head, token: &str) -> Result<Identity, Problem> {
-    if let Some(wait) = head.client.and_then(|address| state.failures.wait(address, state.clock.elapsed())) {
+    if let Some(wait) =
+        head.client.and_then(|address| state.doors.failures.wait(address, state.sources.clock.elapsed()))
+    {
         state.metrics.auth_failure(AuthFailure::Limited);
         state.limit_hit("auth_failures_per_minute");
-        state.refusals.note_limited();
+        state.doors.refusals.note_limited();
         let message = "too many wrong tokens from this address: wait";
         let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_failures", message);
         return Err(problem.retry_after(wait));
     }
-    state.tokens.find(token).map(Identity::of_token).ok_or_else(|| wrong(state, head))
+    state.doors.tokens.find(token).map(Identity::of_token).ok_or_else(|| wrong(state, head))
 }
 
 /// Counts a request that brought no token.
 pub(crate) fn note_missing(state: &ApiState) {
     state.metrics.auth_failure(AuthFailure::Missing);
-    state.refusals.note_missing();
+    state.doors.refusals.note_missing();
 }
 
 fn missing(state: &ApiState) -> Problem {
@@ -85,9 +87,9 @@ fn missing(state: &ApiState) -> Problem {
 
 fn wrong(state: &ApiState, head: &Head) -> Problem {
     state.metrics.auth_failure(AuthFailure::Wrong);
-    state.refusals.note_wrong();
+    state.doors.refusals.note_wrong();
     if let Some(address) = head.client {
-        state.failures.note(address, state.clock.elapsed());
+        state.doors.failures.note(address, state.sources.clock.elapsed());
     }
     Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", "this token is not valid here")
 }

@@ -21,7 +21,8 @@ use super::filters::{self, Routes};
 use super::hosts::Hosts;
 use super::metrics::{LIMITS, Metrics, Transport};
 use super::request::Peer;
-use super::state::ApiState;
+use super::state::{ApiState, Doors};
+use super::stream::Sources;
 use super::tls::{self, TlsError};
 use super::{AuthConfig, Config, MetricsConfig, Readiness, connection};
 use crate::clock::Clock;
@@ -160,7 +161,7 @@ impl Server {
                 tracing::debug!(%error, file = %file.display(), "a file of the last run stays");
             }
         }
-        state.stop.cancel();
+        state.sources.stop.cancel();
         state.tasks.close();
         let cap = Duration::from_secs(SERVER_STOP_SECS_MAX + 3);
         if timeout(cap, state.tasks.wait()).await.is_err() {
@@ -188,22 +189,21 @@ fn state_of(parts: ServerParts, address: SocketAddr) -> ApiState {
     LIMITS.iter().for_each(|limit| shared.expect_limit(limit));
     shared.expect_dropped("live_event", "slow_client");
     shared.expect_dropped("access_refused", "journal");
-    ApiState {
+    let doors = Doors {
         metrics_public: metrics.public,
         hosts: Hosts::new(address, &config.allowed_hosts),
         tokens,
         failures: Failures::new(auth.failures_per_minute),
         refusals: Refusals::default(),
         local_limiter: limiter(config.requests_per_second),
+    };
+    ApiState {
+        doors,
+        sources: Arc::new(Sources { journal, live, shared, clock, stop: CancellationToken::new() }),
         gateway,
-        live,
-        journal,
         metrics: Metrics::new(&registry),
         registry,
-        shared,
-        clock,
         readiness,
-        stop: CancellationToken::new(),
         tasks: TaskTracker::new(),
         contract: OnceLock::new(),
         config,
@@ -315,8 +315,8 @@ async fn rest(state: &ApiState, error: &io::Error) {
 /// Tells the journal of refusals, at most once a minute.
 async fn summarise(state: &ApiState, shutdown: &CancellationToken) {
     let tell = || {
-        let Some(append) = state.refusals.summary() else { return };
-        if let Err(error) = state.journal.offer(append) {
+        let Some(append) = state.doors.refusals.summary() else { return };
+        if let Err(error) = state.sources.journal.offer(append) {
             state.dropped("access_refused", "journal", 1);
             tracing::warn!(%error, "refused requests could not be journaled");
         }

@@ -117,7 +117,7 @@ pub(crate) async fn audit(state: Arc<ApiState>, request: Request) -> Outcome {
     let accept = request.headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("*/*");
     let format = query.format.unwrap_or_else(|| Format::accepted(accept));
     let question = Question::read(query)?;
-    let journal = Arc::clone(&state.journal);
+    let journal = Arc::clone(&state.sources.journal);
     let page = tokio::task::spawn_blocking(move || question.ask(&*journal)).await;
     let page = page.map_err(|_panic| Problem::internal())?.map_err(|error| {
         tracing::warn!(%error, "the journal could not be queried");

@@ -70,7 +70,7 @@ pub(crate) async fn events(state: Arc<ApiState>, request: Request) -> Outcome {
     };
     let revoked = request.identity()?.token.map(|token| token.revoked.clone());
     let client = Client {
-        follower: Follower::new(&state, Filter { types, instance, town, level }, after),
+        follower: Follower::new(&state.sources, Filter { types, instance, town, level }, after),
         revoked: revoked.unwrap_or_default(),
         frames,
         greeted: false,

@@ -57,7 +57,7 @@ impl Health {
     pub(crate) fn of(state: &ApiState) -> Self {
         let counts = state.gateway.health();
         // Why it is degraded may name a path: that is for the log and for operators.
-        let journal = match state.journal.status().degraded {
+        let journal = match state.sources.journal.status().degraded {
             None => Component { status: Status::Ok, problem: None },
             Some(_) => Component {
                 status: Status::Degraded,
@@ -73,7 +73,7 @@ impl Health {
         let all_ok = components.values().all(|component| component.status == Status::Ok);
         Self {
             status: if all_ok { Status::Ok } else { Status::Degraded },
-            uptime: state.clock.elapsed().as_secs_f64(),
+            uptime: state.sources.clock.elapsed().as_secs_f64(),
             version: env!("CARGO_PKG_VERSION"),
             sessions: counts.sessions,
             connections: state.metrics.open(),

@@ -273,7 +273,7 @@ fn begin_call(
     ctx: &Arc<Context>,
     call: &jsonrpc::Call<'_>,
 ) -> (BoxFuture<'static, CallResult>, Vec<TurnEnd>) {
-    let began = ctx.state.clock.elapsed();
+    let began = ctx.state.sources.clock.elapsed();
     let method = METHODS.iter().find(|method| method.name == call.method);
     let label = method.map_or(UNKNOWN, |method| method.name);
     let result = match method {
@@ -291,7 +291,7 @@ fn begin_call(
     let counted = async move {
         let result = AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_panic| Err(bug(label)));
         let code = result.as_ref().map_or_else(|e| error::label(e.code), |_| "ok");
-        state.metrics.rpc_call(label, code, state.clock.elapsed().saturating_sub(began));
+        state.metrics.rpc_call(label, code, state.sources.clock.elapsed().saturating_sub(began));
         result
     };
     (counted.boxed(), ends.into_inner())

@@ -55,7 +55,7 @@ pub(crate) fn events(call: Call<'_>) -> BoxFuture<'static, CallResult> {
         if limit.is_some_and(|limit| !(1..=100_000).contains(&limit)) {
             return Err(RpcError::invalid("limit", "expected 1 to 100000"));
         }
-        Ok::<Events, _>(call.state().live.events(&EventFilter { level, source, limit }))
+        Ok::<Events, _>(call.state().sources.live.events(&EventFilter { level, source, limit }))
     }))
 }
 

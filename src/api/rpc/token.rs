@@ -55,7 +55,7 @@ pub(crate) fn create(call: Call<'_>) -> BoxFuture<'static, CallResult> {
     let (state, actor) = (call.state().clone(), call.ctx.identity.actor.clone());
     let make = async move {
         let new = NewToken { name: name.clone(), role, town, agent };
-        let token = state.tokens.create(&*state.journal, &actor, new).await?;
+        let token = state.doors.tokens.create(&*state.sources.journal, &actor, new).await?;
         json(&Created { name, role, token })
     };
     make.boxed()
@@ -89,7 +89,7 @@ struct TokenEntry {
 /// Lists the tokens.
 pub(crate) fn list(call: Call<'_>) -> BoxFuture<'static, CallResult> {
     let tokens = call.params().map(|NoParams {}| {
-        let tokens = call.state().tokens.list();
+        let tokens = call.state().doors.tokens.list();
         let entry = |token: &std::sync::Arc<super::super::auth::Token>| TokenEntry {
             name: token.name.clone(),
             role: token.role,
@@ -126,7 +126,7 @@ pub(crate) fn revoke(call: Call<'_>) -> BoxFuture<'static, CallResult> {
     };
     let (state, actor) = (call.state().clone(), call.ctx.identity.actor.clone());
     let end = async move {
-        state.tokens.revoke(&*state.journal, &actor, &name).await?;
+        state.doors.tokens.revoke(&*state.sources.journal, &actor, &name).await?;
         json(&Revoked { revoked: true })
     };
     end.boxed()

@@ -13,12 +13,14 @@ use std::sync::Arc;
 use serde_json::json;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
+use tokio_util::sync::CancellationToken;
 
-use super::state::ApiState;
+use crate::clock::Clock;
 use crate::ids::{AgentId, Seq, TownId};
-use crate::journal::{Page, ReadError, Record, Scan};
+use crate::journal::{Journal, Page, ReadError, Record, Scan};
 use crate::limits::{STREAM_BACKLOG_RECORDS_MAX, STREAM_PAGE_RECORDS};
-use crate::live::{Envelope, Level};
+use crate::live::{Envelope, Level, Live};
+use crate::telemetry::Shared;
 
 pub(crate) use envelope::envelope;
 
@@ -43,9 +45,19 @@ impl Filter {
     }
 }
 
+/// Where events come from.
+pub(crate) struct Sources {
+    pub(crate) journal: Arc<dyn Journal>,
+    pub(crate) live: Arc<Live>,
+    pub(crate) shared: Shared,
+    pub(crate) clock: Clock,
+    /// Cancelled when the server stops: streams end then.
+    pub(crate) stop: CancellationToken,
+}
+
 /// Follows events for one client. Dropping it ends everything it did.
 pub(crate) struct Follower {
-    state: Arc<ApiState>,
+    sources: Arc<Sources>,
     filter: Filter,
     records: Receiver<Arc<Record>>,
     live: Receiver<Arc<Envelope>>,
@@ -58,26 +70,26 @@ pub(crate) struct Follower {
 
 impl Follower {
     /// Follows from now on, or from after `after`.
-    pub(crate) fn new(state: &Arc<ApiState>, filter: Filter, after: Option<Seq>) -> Self {
+    pub(crate) fn new(sources: &Arc<Sources>, filter: Filter, after: Option<Seq>) -> Self {
         // Listening comes first: what is appended from here on is heard, or read back, never lost.
-        let (records, live) = (state.journal.tail(), state.live.subscribe());
-        let status = state.journal.status();
+        let (records, live) = (sources.journal.tail(), sources.live.subscribe());
+        let status = sources.journal.status();
         let mut ready = VecDeque::new();
         let next = match after {
             None => status.last.next(),
             Some(after) if resumable(after, status.first, status.last) => after.next(),
             Some(_) => {
-                ready.push_back(Arc::new(reset(state, status.first, status.last)));
+                ready.push_back(Arc::new(reset(sources, status.first, status.last)));
                 status.last.next()
             }
         };
         let behind = next <= status.last;
-        Self { state: Arc::clone(state), filter, records, live, next, behind, ready }
+        Self { sources: Arc::clone(sources), filter, records, live, next, behind, ready }
     }
 
     /// The next event for this client; `None` when the server stops.
     pub(crate) async fn next(&mut self) -> Option<Arc<Envelope>> {
-        let stop = self.state.stop.clone();
+        let stop = self.sources.stop.clone();
         loop {
             if let Some(event) = self.ready.pop_front() {
                 return Some(event);
@@ -125,10 +137,10 @@ impl Follower {
     }
 
     fn lost(&mut self, count: u64) {
-        self.state.dropped("live_event", "slow_client", count);
+        self.sources.shared.dropped("live_event", "slow_client", count);
         let summary = format!("{count} live events were left out because this client reads too slowly");
         self.ready.push_back(Arc::new(notice(
-            &self.state,
+            &self.sources,
             "stream.dropped",
             Level::Warn,
             summary,
@@ -138,16 +150,16 @@ impl Follower {
 
     /// Reads one page of what was missed.
     async fn read_back(&mut self) {
-        let status = self.state.journal.status();
+        let status = self.sources.journal.status();
         if self.next < status.first && self.next.0 > 0 {
             // Retention was faster than this client.
-            self.ready.push_back(Arc::new(reset(&self.state, status.first, status.last)));
+            self.ready.push_back(Arc::new(reset(&self.sources, status.first, status.last)));
             self.next = status.last.next();
             self.behind = false;
             return;
         }
         let query = Scan { from: self.next, limit: STREAM_PAGE_RECORDS, ..Scan::default() };
-        let journal = Arc::clone(&self.state.journal);
+        let journal = Arc::clone(&self.sources.journal);
         let page = tokio::task::spawn_blocking(move || journal.scan(&query)).await;
         match page {
             Ok(Ok(page)) => self.take_page(&page),
@@ -166,15 +178,15 @@ impl Follower {
         } else {
             self.behind = false;
             // A gap that retention made is behind us: what the tail says next is the truth.
-            self.next = self.next.max(self.state.journal.status().first);
+            self.next = self.next.max(self.sources.journal.status().first);
         }
     }
 
     /// A part that cannot be read is passed over, and the client is told.
     fn unreadable(&mut self, error: &ReadError) {
         tracing::warn!(%error, "a stream could not read the journal back");
-        let status = self.state.journal.status();
-        self.ready.push_back(Arc::new(reset(&self.state, status.first, status.last)));
+        let status = self.sources.journal.status();
+        self.ready.push_back(Arc::new(reset(&self.sources, status.first, status.last)));
         self.next = status.last.next();
         self.behind = false;
     }
@@ -185,14 +197,14 @@ fn resumable(after: Seq, first: Seq, last: Seq) -> bool {
     after <= last && after.next() >= first && last.0 - after.0 <= STREAM_BACKLOG_RECORDS_MAX
 }
 
-fn reset(state: &ApiState, first: Seq, last: Seq) -> Envelope {
+fn reset(sources: &Sources, first: Seq, last: Seq) -> Envelope {
     let summary = "the journal cannot be followed from there: begin anew, with /audit for what is older";
     let detail = json!({"firstSeq": first, "lastSeq": last});
-    notice(state, "stream.reset", Level::Warn, summary.to_owned(), detail)
+    notice(sources, "stream.reset", Level::Warn, summary.to_owned(), detail)
 }
 
 fn notice(
-    state: &ApiState,
+    sources: &Sources,
     r#type: &'static str,
     level: Level,
     summary: String,
@@ -200,7 +212,7 @@ fn notice(
 ) -> Envelope {
     Envelope {
         r#type: Cow::Borrowed(r#type),
-        ts: state.clock.now(),
+        ts: sources.clock.now(),
         level,
         source: Cow::Borrowed("api"),
         instance: None,
@@ -215,6 +227,52 @@ fn notice(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::journal::{Actor, Append, MemoryJournal, NewRecord, StreamId};
+    use crate::limits::{JOURNAL_TAIL_RECORDS_MAX, STREAM_CLIENT_ENVELOPES_MAX};
+    use crate::telemetry::Registry;
+
+    fn sources() -> Arc<Sources> {
+        let clock = Clock::system();
+        let registry = Registry::new(&[]).expect("no histograms");
+        Arc::new(Sources {
+            journal: Arc::new(MemoryJournal::new(clock.clone(), Vec::new())),
+            live: Live::new(&crate::live::Config::default(), &registry, clock.clone()),
+            shared: Shared::new(&registry),
+            clock,
+            stop: CancellationToken::new(),
+        })
+    }
+
+    fn append(sources: &Sources, count: usize) {
+        for _ in 0..count {
+            let record = NewRecord {
+                kind: "token_created",
+                version: 1,
+                actor: Actor::System,
+                trace_id: None,
+                detail: json!({}),
+            };
+            let stream = StreamId::operator();
+            let append = Append { stream, expected_last_seq: None, records: vec![record] };
+            sources.journal.offer(append).expect("memory takes it");
+        }
+    }
+
+    fn publish(sources: &Sources, count: usize) {
+        for _ in 0..count {
+            let event = notice(sources, "live.test", Level::Info, String::new(), json!({}));
+            sources.live.publish(event);
+        }
+    }
+
+    async fn seqs(follower: &mut Follower, count: usize) -> Vec<u64> {
+        let mut seqs = Vec::new();
+        while seqs.len() < count {
+            let event = follower.next().await.expect("the server runs");
+            seqs.extend(event.seq.map(|seq| seq.0));
+        }
+        seqs
+    }
 
     #[test]
     fn a_cursor_resumes_inside_what_is_kept_and_within_its_limit() {
@@ -225,5 +283,39 @@ mod tests {
         assert!(!can(2, 4, 9), "older than what is kept");
         assert!(can(1, 1, 1 + STREAM_BACKLOG_RECORDS_MAX));
         assert!(!can(1, 1, 2 + STREAM_BACKLOG_RECORDS_MAX), "a backlog over its limit");
+    }
+
+    #[tokio::test]
+    async fn a_follower_that_falls_behind_reads_back_what_it_missed() {
+        let sources = sources();
+        append(&sources, 3);
+        let mut follower = Follower::new(&sources, Filter::default(), Some(Seq(1)));
+        assert_eq!(seqs(&mut follower, 1).await, [2]);
+        let count = JOURNAL_TAIL_RECORDS_MAX + 500;
+        append(&sources, count);
+        let last = 3 + count as u64;
+        assert_eq!(seqs(&mut follower, count + 1).await, (3..=last).collect::<Vec<_>>(), "no gap, no double");
+        append(&sources, 1);
+        assert_eq!(seqs(&mut follower, 1).await, [last + 1]);
+    }
+
+    #[tokio::test]
+    async fn a_follower_that_reads_live_events_too_slowly_is_told_how_many_it_lost() {
+        let sources = sources();
+        let mut follower = Follower::new(&sources, Filter::default(), None);
+        publish(&sources, STREAM_CLIENT_ENVELOPES_MAX + 7);
+        let first = follower.next().await.expect("the server runs");
+        assert_eq!((first.r#type.as_ref(), &first.detail["count"]), ("stream.dropped", &json!(7)));
+        assert_eq!(follower.next().await.expect("the server runs").r#type, "live.test");
+        append(&sources, 1);
+        assert_eq!(seqs(&mut follower, 1).await, [1], "journaled ones are never dropped");
+    }
+
+    #[tokio::test]
+    async fn a_follower_ends_with_the_server() {
+        let sources = sources();
+        let mut follower = Follower::new(&sources, Filter::default(), None);
+        sources.stop.cancel();
+        assert!(follower.next().await.is_none());
     }
 }

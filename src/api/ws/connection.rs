@@ -77,7 +77,7 @@ pub(super) async fn run(begin: Begin, mut socket: Socket) {
         link: Some(Arc::clone(&link)),
     };
     let mut connection = Connection {
-        heard: state.clock.elapsed(),
+        heard: state.sources.clock.elapsed(),
         ctx: Arc::new(ctx),
         link,
         socket,
@@ -108,7 +108,7 @@ impl Connection {
         let idle = state.config.idle_timeout.0;
         let mut tick = interval(idle / 3);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut stop = state.stop.cancelled().boxed();
+        let mut stop = state.sources.stop.cancelled().boxed();
         let mut stopping: Option<BoxFuture<'_, ()>> = None;
         loop {
             if stopping.is_some() && self.calls.is_empty() && self.waiting.is_empty() {
@@ -138,7 +138,7 @@ impl Connection {
     }
 
     fn read(&mut self, state: &ApiState, message: Option<Result<Message, Error>>) -> Result<(), End> {
-        self.heard = state.clock.elapsed();
+        self.heard = state.sources.clock.elapsed();
         match message {
             Some(Ok(Message::Text(text))) => {
                 self.begin(state, text.as_bytes());
@@ -198,7 +198,7 @@ impl Connection {
 
     /// Asks a silent client whether it is there, and gives it up when it does not answer.
     async fn check_idle(&mut self, state: &ApiState, idle: Duration) -> Result<(), End> {
-        let silent = state.clock.elapsed().saturating_sub(self.heard);
+        let silent = state.sources.clock.elapsed().saturating_sub(self.heard);
         if silent >= idle {
             state.limit_hit("idle_timeout");
             return Err(End::Close(CloseCode::Policy, "silent for too long: answer pings"));
@@ -222,7 +222,7 @@ async fn introduce(state: &Arc<ApiState>, head: &Head, socket: &mut Socket) -> R
         }
     });
     let text = tokio::select! {
-        () = state.stop.cancelled() => return Err(End::Close(CloseCode::Away, "plimsoll is shutting down")),
+        () = state.sources.stop.cancelled() => return Err(End::Close(CloseCode::Away, "plimsoll is shutting down")),
         first = first => match first {
             Ok(Some(Ok(Message::Text(text)))) => text,
             Ok(Some(Err(error))) => return Err(end_of(state, &error)),

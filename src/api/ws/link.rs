@@ -89,7 +89,7 @@ impl Link {
             subscriptions.open.insert(name, ended.clone());
             (name, ended)
         };
-        let mut follower = Follower::new(state, filter, after);
+        let mut follower = Follower::new(&state.sources, filter, after);
         let (link, counted) = (Arc::clone(self), state.metrics.stream_client("ws"));
         let answered = Arc::clone(self);
         // Listening begins here, before the answer can be sent.
