@@ -10,6 +10,7 @@ const MODULES: &[&[&Definition]] = &[
     journal::metrics::CATALOGUE,
     live::metrics::CATALOGUE,
     telemetry::metrics::CATALOGUE,
+    telemetry::process::CATALOGUE,
 ];
 
 /// All definitions, in the order of the modules.

@@ -4,8 +4,7 @@
 //! `metrics.rs`, lists them in its `CATALOGUE`, and makes its families from a [`Registry`](super::Registry) when it
 //! starts. A handle is looked up once per label set and then held: 12 ns a step instead of 150 to 490 ns by macro.
 
-use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+pub use super::family::Family;
 
 /// What is written about a metric besides its numbers.
 #[derive(Debug, Clone, Copy)]
@@ -17,7 +16,8 @@ pub struct Definition {
     pub help: &'static str,
     /// The label names, in the order in which values are given.
     pub labels: &'static [&'static str],
-    /// The most series this metric may make; past it, open labels become `other` and the overflow is counted.
+    /// The most series this metric may make besides those under `other`: past it, open labels become `other` and the
+    /// overflow is counted.
     pub series_max: usize,
     /// Counter, gauge or histogram.
     pub kind: Kind,
@@ -148,70 +148,35 @@ const fn definition(
     Definition { name, help, labels, series_max, kind, audience: Audience::Operators }
 }
 
-/// The handles of one metric, one for each set of label values seen so far.
-///
-/// A read lock around a map of at most `series_max` entries: writers come once per new series, so a std lock
-/// suffices. Hot paths hold the handle that [`Family::with`] returned.
-#[derive(Clone)]
-pub struct Family<const N: usize, H> {
-    inner: Arc<Inner<N, H>>,
+/// Labels whose values come from outside, or from the configuration. At a metric's cap they become `other`; every
+/// other label is a closed set written in the code.
+const OPEN_LABELS: &[&str] = &[
+    "agent",
+    "agent_instance",
+    "component",
+    "error_type",
+    "gen_ai_provider_name",
+    "gen_ai_request_model",
+    "method",
+    "model",
+    "provider",
+    "source",
+    "tool",
+    "town",
+];
+
+/// Whether values of this label come from outside.
+#[must_use]
+pub fn is_open_label(label: &str) -> bool {
+    OPEN_LABELS.binary_search(&label).is_ok()
 }
 
-type Register<const N: usize, H> = dyn Fn(&Definition, &[String; N]) -> H + Send + Sync;
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-struct Inner<const N: usize, H> {
-    definition: Definition,
-    handles: RwLock<HashMap<[String; N], H>>,
-    register: Box<Register<N, H>>,
-    overflow: Box<dyn Fn() + Send + Sync>,
-}
-
-impl<const N: usize, H: Clone> Family<N, H> {
-    pub(super) fn new(
-        definition: Definition,
-        register: impl Fn(&Definition, &[String; N]) -> H + Send + Sync + 'static,
-        overflow: impl Fn() + Send + Sync + 'static,
-    ) -> Self {
-        let inner = Inner {
-            definition,
-            handles: RwLock::new(HashMap::new()),
-            register: Box::new(register),
-            overflow: Box::new(overflow),
-        };
-        Self { inner: Arc::new(inner) }
-    }
-
-    /// The handle for these label values, made (at 0) when first asked for. Past the metric's cap every label
-    /// value becomes `other`, and the overflow is counted.
-    #[must_use]
-    pub fn with(&self, values: [&str; N]) -> H {
-        let key = values.map(str::to_owned);
-        let found = self.inner.handles.read().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
-        found.unwrap_or_else(|| self.make(key))
-    }
-
-    fn make(&self, key: [String; N]) -> H {
-        let mut handles = self.inner.handles.write().unwrap_or_else(PoisonError::into_inner);
-        let full = handles.len() >= self.inner.definition.series_max && !handles.contains_key(&key);
-        let key = if full {
-            (self.inner.overflow)();
-            std::array::from_fn(|_| "other".to_owned())
-        } else {
-            key
-        };
-        let register = || (self.inner.register)(&self.inner.definition, &key);
-        handles.get(&key).cloned().unwrap_or_else(|| {
-            let handle = register();
-            handles.insert(key.clone(), handle.clone());
-            handle
-        })
-    }
-}
-
-impl<H: Clone> Family<0, H> {
-    /// The handle of a metric without labels.
-    #[must_use]
-    pub fn handle(&self) -> H {
-        self.with([])
+    #[test]
+    fn open_labels_are_sorted_for_their_search() {
+        assert!(OPEN_LABELS.is_sorted());
     }
 }

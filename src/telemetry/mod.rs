@@ -5,12 +5,16 @@
 
 mod config;
 mod event;
+mod exposition;
+mod family;
 mod install;
 mod log;
 pub mod metric;
 pub mod metrics;
 mod otlp;
+pub mod process;
 mod registry;
+mod scrape;
 mod shared;
 pub mod span;
 mod trace_context;
@@ -20,6 +24,6 @@ pub use event::{EventLevel, EventSink, TracedEvent};
 pub use install::{InstallError, Telemetry, TelemetryParts, build, install};
 pub use log::LineFormat;
 pub use otlp::{Environment, OtlpError, SettingsError, TransportError};
-pub use registry::Registry;
+pub use registry::{CONTENT_TYPE, Registry};
 pub use shared::{Health, Shared};
 pub use trace_context::TraceContext;

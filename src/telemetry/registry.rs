@@ -7,15 +7,23 @@ use metrics_exporter_prometheus::{
     BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
 
+use super::exposition::sorted;
 use super::metric::{Counter, Counters, Definition, Gauge, Gauges, Histogram, Histograms, Kind};
 use super::metrics::SERIES_OVERFLOW;
+use super::process::ProcessObserver;
+use super::scrape::Scrapes;
 
 /// Makes the handles of all metrics and renders them. Cheap to clone.
 #[derive(Clone)]
 pub struct Registry {
     recorder: Arc<PrometheusRecorder>,
     handle: PrometheusHandle,
+    process: Arc<ProcessObserver>,
+    scrapes: Arc<Scrapes>,
 }
+
+/// What the exposition is called: Prometheus 3 refuses a scrape that does not say so.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 impl Registry {
     /// A registry that knows the help text and the buckets of every metric in `catalogue`.
@@ -39,7 +47,9 @@ impl Registry {
                 Kind::Histogram { .. } => recorder.describe_histogram(name, None, help),
             }
         }
-        Ok(Self { handle: recorder.handle(), recorder: Arc::new(recorder) })
+        let handle = recorder.handle();
+        let (process, scrapes) = (Arc::new(ProcessObserver::new()), Arc::new(Scrapes::default()));
+        Ok(Self { recorder: Arc::new(recorder), handle, process, scrapes })
     }
 
     /// The family of a counter.
@@ -69,10 +79,23 @@ impl Registry {
         Arc::clone(&self.recorder)
     }
 
-    /// All series in the Prometheus text format. Takes milliseconds at thousands of series: call it off the runtime.
+    /// All series in the Prometheus text format, sorted. Takes milliseconds at thousands of series: inside the runtime
+    /// use [`Registry::scrape`].
     #[must_use]
     pub fn render(&self) -> String {
-        self.handle.render()
+        self.process.observe(&self.recorder, self);
+        sorted(&self.handle.render())
+    }
+
+    /// All series, rendered off the runtime after `refresh` brought gauges up to date. Scrapes at the same time share
+    /// one rendering that began after each of them asked. `None` if rendering panicked.
+    pub async fn scrape(&self, refresh: impl FnOnce() + Send + 'static) -> Option<Arc<str>> {
+        let registry = self.clone();
+        let render = move || {
+            refresh();
+            registry.render()
+        };
+        Arc::clone(&self.scrapes).share(render).await
     }
 
     /// Empties the sample queues of histograms; without it each keeps every sample. Call it every few seconds.
