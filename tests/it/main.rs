@@ -7,4 +7,5 @@ mod cli_docs;
 mod gateway;
 mod journal;
 mod litellm;
+mod otlp;
 mod provider;

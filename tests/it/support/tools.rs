@@ -1,0 +1,23 @@
+//! Tools that a test needs and a machine may lack.
+
+use std::path::PathBuf;
+
+/// The tool's path, or `None` after saying that the test is skipped.
+///
+/// # Panics
+/// When the tool is missing and `PLIMSOLL_REQUIRE_TOOLS=1`: then nothing may be skipped.
+pub(crate) fn needs(tool: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).map(|dir| dir.join(tool)).find(|file| file.is_file());
+    if found.is_none() {
+        let required = std::env::var("PLIMSOLL_REQUIRE_TOOLS").is_ok_and(|value| value == "1");
+        assert!(!required, "{tool} is missing, and PLIMSOLL_REQUIRE_TOOLS=1");
+        println!("skipped: needs {tool}");
+    }
+    found
+}
+
+/// What is counted in hundreds runs small by default, and whole with `PLIMSOLL_SOAK=1`.
+pub(crate) fn soak(small: usize, whole: usize) -> usize {
+    if std::env::var("PLIMSOLL_SOAK").is_ok_and(|value| value == "1") { whole } else { small }
+}
