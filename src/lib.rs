@@ -9,6 +9,8 @@ pub mod demo;
 
 pub mod client;
 
+pub mod app;
+
 pub mod catalogue;
 pub mod config;
 

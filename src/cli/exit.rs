@@ -6,7 +6,10 @@ use std::error::Error;
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
+use crate::api::BindError;
+use crate::app::StartError;
 use crate::client::ClientError;
+use crate::config::ConfigProblem;
 
 /// What the shell sees. Stable: scripts rely on the numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,6 +106,10 @@ pub(crate) enum Failure {
     Output(#[from] std::io::Error),
     #[error(transparent)]
     Client(#[from] ClientError),
+    #[error("the configuration cannot be used:{}", listed(.0))]
+    Config(Vec<ConfigProblem>),
+    #[error(transparent)]
+    Start(#[from] StartError),
     #[error("stopped")]
     Interrupted,
     #[error("a bug in plimsoll, please report it with the lines above: {0}")]
@@ -126,6 +133,8 @@ impl Failure {
                 ClientError::Setup(_) => Code::Usage,
                 ClientError::Status { .. } | ClientError::Rpc { .. } => Code::Refused,
             },
+            Self::Config(_) => Code::Configuration,
+            Self::Start(error) => start_code(error),
             Self::Interrupted => Code::Interrupted,
             Self::Bug(_) => Code::Bug,
         }
@@ -145,6 +154,25 @@ impl Failure {
             | Code::Io
             | Code::Interrupted => Some(chain(self)),
         }
+    }
+}
+
+fn listed(problems: &[ConfigProblem]) -> String {
+    problems.iter().map(|problem| format!("\n  {problem}")).collect()
+}
+
+fn start_code(error: &StartError) -> Code {
+    match error {
+        StartError::Telemetry(_) | StartError::Tokens(_) | StartError::Provider(_) | StartError::Agent(_) => {
+            Code::Configuration
+        }
+        StartError::Journal(_) => Code::DataDirectory,
+        StartError::Bind(error) => match error {
+            BindError::Listen { .. } => Code::Listen,
+            BindError::File { .. } => Code::DataDirectory,
+            BindError::NoTokens(_) | BindError::Plaintext(_) | BindError::Tls(_) => Code::Configuration,
+        },
+        StartError::Panicked(_) => Code::Bug,
     }
 }
 

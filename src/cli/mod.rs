@@ -10,6 +10,8 @@ mod exit;
 mod healthcheck;
 mod metrics;
 mod send;
+mod serve;
+mod signals;
 mod target;
 mod terminal;
 mod token;
@@ -32,6 +34,7 @@ struct Cli {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
+    Serve(serve::Args),
     Send(send::Args),
     Events(events::Args),
     Audit(audit::Args),
@@ -60,6 +63,7 @@ pub fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
+        Command::Serve(args) => serve::run(&args),
         Command::Send(args) => send::run(&args),
         Command::Events(args) => events::run(&args),
         Command::Audit(args) => audit::run(&args),
@@ -75,6 +79,16 @@ fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::Input("no runtime can be made".to_owned(), error))?;
     Ok(runtime.block_on(work))
+}
+
+/// Runs a server: a thread for every core. What still blocks when it ends is left behind, so that a second signal
+/// ends the process at once.
+fn on_all_cores(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::Input("no runtime can be made".to_owned(), error))?;
+    let outcome = runtime.block_on(work);
+    runtime.shutdown_background();
+    outcome
 }
 
 /// The query of a URL, of the pairs that have a value.

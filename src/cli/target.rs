@@ -4,10 +4,37 @@ use std::path::PathBuf;
 
 use super::exit::Failure;
 use crate::client::{Client, Target};
+use crate::config::{self, LoadRequest, Loaded};
 use crate::secret::Secret;
 
 /// The environment variable that holds the token for `--server`.
 const TOKEN_VARIABLE: &str = "PLIMSOLL_TOKEN";
+
+/// What a server is started with.
+#[derive(Debug, clap::Args)]
+pub(crate) struct SourceArgs {
+    /// The configuration file; else `PLIMSOLL_CONFIG`, else the first there is of `config/plimsoll.yaml`,
+    /// `plimsoll.yaml`, those in `~/.config/plimsoll` and `/etc/plimsoll`, else none.
+    #[arg(long, short, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The data directory; wins over the configuration.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+}
+
+impl SourceArgs {
+    /// Loads the configuration, with every problem at once.
+    pub(crate) fn load(&self) -> Result<Loaded, Failure> {
+        let cwd = std::env::current_dir();
+        let request = LoadRequest {
+            file: self.config.clone(),
+            data_dir: self.data_dir.clone(),
+            environment: &|name| std::env::var_os(name),
+            cwd: cwd.map_err(|e| Failure::Input("the working directory cannot be told".to_owned(), e))?,
+        };
+        config::load(&request).map_err(Failure::Config)
+    }
+}
 
 /// Which server is asked. Without any of these: the one of this user on this machine.
 #[derive(Debug, clap::Args)]
@@ -48,12 +75,11 @@ impl TargetArgs {
 
     /// The data directory, where no address is given.
     pub(crate) fn data_dir(&self) -> Result<PathBuf, Failure> {
-        let state = || std::env::var_os("XDG_STATE_HOME").map(PathBuf::from);
-        let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"));
-        let dir = self.data_dir.clone().or_else(|| state().or_else(home).map(|dir| dir.join("plimsoll")));
-        dir.ok_or_else(|| {
-            Failure::Usage("HOME is not set: name the data directory with --data-dir".to_owned())
-        })
+        if let Some(dir) = &self.data_dir {
+            return Ok(dir.clone());
+        }
+        let source = SourceArgs { config: self.config.clone(), data_dir: None };
+        Ok(source.load()?.data_dir)
     }
 
     fn token(&self) -> Result<Option<Secret>, Failure> {

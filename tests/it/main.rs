@@ -2,6 +2,7 @@
 
 mod support;
 
+mod agreement;
 mod cli;
 mod cli_docs;
 mod gateway;
@@ -9,3 +10,5 @@ mod journal;
 mod litellm;
 mod otlp;
 mod provider;
+mod serve;
+mod shutdown;

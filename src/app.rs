@@ -1,0 +1,187 @@
+//! The composition root: builds every part from its configuration, wires them, and stops them in reverse order.
+//!
+//! Each part gets only what it needs. Nothing is decided here; who reads the configuration and who hears signals is
+//! the command line. Start at [`App::start`].
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::{JoinError, JoinHandle, spawn_blocking};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::{BindError, InvalidTokens, Readiness, Server, ServerParts, TokenBook};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::gateway::{Gateway, GatewayParts, UnknownProvider};
+use crate::journal::{Journal, JournalDeps, OpenError, SledJournal};
+use crate::live::{Event, Level, Live};
+use crate::provider::{self, BuildError, Provider, ProviderDeps};
+use crate::telemetry::{self, EventLevel, Registry, Shared, Telemetry, TracedEvent};
+
+/// How long open connections may take to end once the last request has: a little more than the server's own cap.
+const SERVER_END: Duration = Duration::from_secs(15);
+/// How long the journal may take to commit what was queued.
+const JOURNAL_END: Duration = Duration::from_secs(10);
+/// How long the last spans may take to leave.
+const TELEMETRY_END: Duration = Duration::from_secs(3);
+
+/// Why plimsoll does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Logs, traces or metrics cannot be set up.
+    #[error("the telemetry cannot be set up")]
+    Telemetry(#[from] telemetry::InstallError),
+    /// The tokens of the configuration cannot be used.
+    #[error(transparent)]
+    Tokens(#[from] InvalidTokens),
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    Journal(#[from] OpenError),
+    /// A provider cannot be made.
+    #[error(transparent)]
+    Provider(#[from] BuildError),
+    /// An agent has no provider.
+    #[error(transparent)]
+    Agent(#[from] UnknownProvider),
+    /// The address cannot be listened on.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// A bug.
+    #[error("a part panicked while it started")]
+    Panicked(#[from] JoinError),
+}
+
+/// A plimsoll that serves.
+pub struct App {
+    address: SocketAddr,
+    grace: Duration,
+    gateway: Gateway,
+    readiness: watch::Sender<Readiness>,
+    stop: CancellationToken,
+    server: JoinHandle<()>,
+    journal: Arc<dyn Journal>,
+    telemetry: Telemetry,
+}
+
+impl App {
+    /// Builds and wires everything, and serves. When this returns, requests are answered.
+    ///
+    /// # Errors
+    /// See [`StartError`]; nothing runs on then.
+    pub async fn start(config: Config, data_dir: PathBuf, clock: Clock) -> Result<Self, StartError> {
+        let registry = Registry::new(&crate::catalogue::all()).expect("a test builds it from the same list");
+        let shared = Shared::new(&registry);
+        let live = Live::new(&config.live, &registry, clock.clone());
+        let sink = event_sink(Arc::clone(&live));
+        let telemetry = telemetry::install(&config.telemetry, &registry, sink, clock.clone())?;
+        log_panics();
+        let tokens = Arc::new(TokenBook::new(&config.auth.tokens, config.server.requests_per_second)?);
+        let folds = vec![Arc::clone(&tokens) as _];
+        let deps = JournalDeps { clock: clock.clone(), registry: registry.clone(), folds };
+        let (dir, journal) = (data_dir.clone(), config.journal);
+        let journal = spawn_blocking(move || SledJournal::open(&dir, &journal, deps)).await??;
+        let journal: Arc<dyn Journal> = Arc::new(journal);
+        let gateway = Gateway::new(GatewayParts {
+            providers: providers(&config, &live, &clock)?,
+            config: config.gateway,
+            agents: config.agents,
+            live: Arc::clone(&live),
+            journal: Arc::clone(&journal),
+            registry: registry.clone(),
+            shared: shared.clone(),
+            clock: clock.clone(),
+        })?;
+        let (readiness, ready) = watch::channel(Readiness::Recovering);
+        let grace = config.server.shutdown_grace.0;
+        let server = Server::bind(ServerParts {
+            config: config.server,
+            auth: config.auth,
+            metrics: config.metrics,
+            tokens,
+            gateway: gateway.clone(),
+            live,
+            journal: Arc::clone(&journal),
+            registry,
+            shared,
+            clock,
+            data_dir,
+            readiness: ready,
+        })
+        .await?;
+        let (address, stop) = (server.addr(), CancellationToken::new());
+        let server = tokio::spawn(server.run(stop.clone()));
+        readiness.send_replace(Readiness::Serving);
+        Ok(Self { address, grace, gateway, readiness, stop, server, journal, telemetry })
+    }
+
+    /// The address it listens on.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Refuses what is new, lets what runs finish within the grace period, cancels the rest, then stops every part in
+    /// the reverse order of its start, each within its deadline.
+    pub async fn stop(self) {
+        let Self { address: _, grace, gateway, readiness, stop, server, journal, telemetry } = self;
+        readiness.send_replace(Readiness::Draining);
+        gateway.drain(grace).await;
+        stop.cancel();
+        late("server", timeout(SERVER_END, server).await);
+        late("journal", timeout(JOURNAL_END, spawn_blocking(move || journal.close())).await);
+        late("telemetry", timeout(TELEMETRY_END, spawn_blocking(|| telemetry.shutdown(TELEMETRY_END))).await);
+    }
+}
+
+/// Says which part did not end as it should; the others still get their turn.
+fn late(part: &'static str, ended: Result<Result<(), JoinError>, tokio::time::error::Elapsed>) {
+    match ended {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::error!(part, %error, "a part panicked while it stopped"),
+        Err(_) => tracing::error!(part, "a part did not stop in time and is cut"),
+    }
+}
+
+/// Live events are what `tracing` says with a source; telemetry hands them up here.
+fn event_sink(live: Arc<Live>) -> telemetry::EventSink {
+    Arc::new(move |event: TracedEvent| {
+        let TracedEvent { timestamp, level, source, message, mut context, trace_id } = event;
+        if let Some(id) = trace_id {
+            context.entry("traceId").or_insert_with(|| id.to_string().into());
+        }
+        let level = match level {
+            EventLevel::Info => Level::Info,
+            EventLevel::Warn => Level::Warn,
+            EventLevel::Error => Level::Error,
+        };
+        live.record_event(Event { timestamp, level, source, message, context });
+    })
+}
+
+fn providers(
+    config: &Config,
+    live: &Arc<Live>,
+    clock: &Clock,
+) -> Result<BTreeMap<String, Arc<dyn Provider>>, BuildError> {
+    let prices = Arc::new(config.prices.clone());
+    let deps = ProviderDeps { prices, live: Arc::clone(live), clock: clock.clone() };
+    let build = |(name, config): (&String, &provider::Config)| {
+        Ok((name.clone(), provider::build(name, config, &deps)?))
+    };
+    config.providers.iter().map(build).collect()
+}
+
+/// A panic in a task is a log line and a counted error; the task's owner sees to the rest.
+fn log_panics() {
+    let default = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(source = "panic", place, "a part of plimsoll panicked: please report it");
+        default(panic);
+    }));
+}

@@ -1,0 +1,222 @@
+//! One fact, one number: after a random load the snapshot, the rings, the metrics, the journal and the callers
+//! themselves say the same.
+
+use std::collections::BTreeMap;
+
+use plimsoll::demo::{Plan, Tally, cast, drive};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::support::exposition::Scrape;
+use crate::support::server::{Server, until};
+use crate::support::tools;
+
+/// The demo's agents, twenty times as fast.
+fn configuration(seed: u64) -> Value {
+    let mut providers = serde_json::to_value(cast::providers(seed)).expect("providers are JSON");
+    for member in cast::AGENTS {
+        providers[member.name]["latency"] = json!(format!("{}ms", member.latency_ms / 20));
+    }
+    json!({"providers": providers, "agents": cast::agents(), "prices": cast::prices()})
+}
+
+async fn call(server: &Server, method: &str, params: Value) -> Value {
+    server.client().call(method, params).await.unwrap_or_else(|error| panic!("{method}: {error}"))
+}
+
+async fn scrape(server: &Server) -> Scrape {
+    let answer = server.client().get("/metrics").await.expect("/metrics answers");
+    Scrape::parse(&answer.text().await.expect("/metrics is text"))
+}
+
+/// Waits until nothing runs and nothing waits.
+async fn quiet(server: &Server) {
+    until("quiet", async || {
+        let metrics = call(server, "system.metrics", json!({})).await;
+        (metrics["activeRequests"] == 0 && metrics["queueDepth"] == 0).then_some(())
+    })
+    .await;
+}
+
+async fn load(server: &Server, seed: u64, steps: usize) -> Tally {
+    let plan = Plan::new(seed, 2_000.0).take(steps);
+    let client = server.tcp_client(None);
+    let tally = drive(&client, plan, &CancellationToken::new()).await.expect("the load runs");
+    assert_eq!(tally.lost, 0, "{tally:?}");
+    quiet(server).await;
+    tally
+}
+
+fn number(value: &Value) -> u64 {
+    value.as_u64().unwrap_or_else(|| panic!("{value} is no whole number"))
+}
+
+fn calls(metrics: &Value) -> &Vec<Value> {
+    metrics["modelCalls"]["recentCalls"].as_array().expect("recentCalls is a list")
+}
+
+fn close(left: f64, right: f64, what: &str) {
+    assert!(
+        (left - right).abs() <= 1e-9 * left.abs().max(right.abs()).max(1.0),
+        "{what}: {left} and {right}"
+    );
+}
+
+async fn check(seed: u64, steps: usize) {
+    let server = Server::start(configuration(seed)).await;
+    let tally = load(&server, seed, steps).await;
+    let metrics = call(&server, "system.metrics", json!({})).await;
+    let scrape = scrape(&server).await;
+    requests_agree(&tally, &metrics, &scrape);
+    model_calls_agree(&metrics, &scrape);
+    events_agree(&server, &metrics, &scrape).await;
+    journal_agrees(&server, &metrics).await;
+}
+
+fn requests_agree(tally: &Tally, metrics: &Value, scrape: &Scrape) {
+    let processed = number(&metrics["messagesProcessed"]);
+    assert_eq!(processed, tally.sent - tally.refused, "{tally:?}");
+    assert_eq!(processed, scrape.count("plimsoll_messages_processed_total", &[]));
+    assert_eq!(processed, scrape.count("plimsoll_requests_total", &[]));
+    assert_eq!(processed, scrape.count("plimsoll_request_duration_seconds_count", &[]));
+    let by_outcome = scrape.by("plimsoll_requests_total", "outcome");
+    let told = [
+        ("ok", tally.answered),
+        ("failed", tally.failed),
+        ("cancelled", tally.cancelled),
+        ("deadline", tally.deadline),
+    ];
+    for (outcome, count) in told {
+        assert_eq!(by_outcome.get(outcome), Some(&count), "{outcome}: {tally:?}");
+    }
+    assert_eq!(scrape.count("plimsoll_rpc_calls_total", &[("method", "agent.send")]), tally.sent);
+    let unknown = [("method", "agent.send"), ("code", "-32003")];
+    assert_eq!(scrape.count("plimsoll_rpc_calls_total", &unknown), tally.refused);
+    for (key, series) in [
+        ("activeRequests", "plimsoll_requests_active"),
+        ("queueDepth", "plimsoll_queue_depth"),
+        ("sessions", "plimsoll_sessions"),
+        ("lanes", "plimsoll_lanes"),
+    ] {
+        assert_eq!(number(&metrics[key]), scrape.count(series, &[]), "{key}");
+    }
+}
+
+fn model_calls_agree(metrics: &Value, scrape: &Scrape) {
+    let total = number(&metrics["modelCalls"]["total"]);
+    assert_eq!(total, scrape.count("gen_ai_client_operation_duration_seconds_count", &[]));
+    let recent = calls(metrics);
+    assert_eq!(recent.len() as u64, total.min(200));
+    let latencies: f64 = recent.iter().map(|call| call["latency"].as_f64().expect("a latency")).sum();
+    let failed = recent.iter().filter(|call| call.get("error").is_some()).count();
+    let shown = |key: &str| metrics["modelCalls"][key].as_f64().expect("a number");
+    close(shown("avgLatency"), latencies / recent.len() as f64, "avgLatency");
+    close(shown("errorRate"), failed as f64 / recent.len() as f64, "errorRate");
+    if total <= 200 {
+        let sum = |key: &str| recent.iter().filter_map(|call| call[key].as_f64()).sum::<f64>();
+        let tokens = |kind| scrape.sum("gen_ai_client_token_usage_sum", &[("gen_ai_token_type", kind)]);
+        close(sum("inputTokens"), tokens("input"), "input tokens");
+        close(sum("outputTokens"), tokens("output"), "output tokens");
+        close(sum("costUsd"), scrape.sum("plimsoll_model_call_cost_usd_sum", &[]), "cost");
+        let seconds = scrape.sum("gen_ai_client_operation_duration_seconds_sum", &[]);
+        close(latencies / 1_000.0, seconds, "latency");
+    }
+}
+
+async fn events_agree(server: &Server, metrics: &Value, scrape: &Scrape) {
+    let errors = number(&metrics["errors"]);
+    assert_eq!(errors, scrape.count("plimsoll_errors_total", &[]));
+    let all = call(server, "system.events", json!({"limit": 500})).await;
+    let all = all["events"].as_array().or(all.as_array()).expect("a list of events").clone();
+    if all.len() < 500 {
+        let mut by_source: BTreeMap<String, u64> = BTreeMap::new();
+        for event in all.iter().filter(|event| event["level"] == "error") {
+            *by_source.entry(event["source"].as_str().unwrap_or_default().to_owned()).or_default() += 1;
+        }
+        let mut counted = scrape.by("plimsoll_errors_total", "source");
+        counted.retain(|_, count| *count > 0);
+        assert_eq!(by_source, counted);
+        assert_eq!(by_source.values().sum::<u64>(), errors);
+    }
+}
+
+async fn journal_agrees(server: &Server, metrics: &Value) {
+    let processed = number(&metrics["messagesProcessed"]);
+    until("every request_finished in the journal", async || {
+        let scrape = scrape(server).await;
+        (scrape.count("plimsoll_journal_appends_total", &[("stream", "request")]) == processed).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn snapshot_rings_metrics_journal_and_callers_agree_after_random_load() {
+    let seeds = 1..=tools::soak(2, 20) as u64;
+    for seed in seeds {
+        // The first is small enough that the rings hold everything.
+        let steps = if seed == 1 { 150 } else { 700 };
+        println!("seed {seed}, {steps} steps");
+        check(seed, steps).await;
+    }
+}
+
+fn one_agent(echo: Value) -> Value {
+    let mut provider = json!({"kind": "echo"});
+    provider.as_object_mut().expect("an object").extend(echo.as_object().expect("an object").clone());
+    json!({"providers": {"p": provider}, "agents": {"a": {"provider": "p"}}})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_201st_model_call_evicts_the_first() {
+    let server = Server::start(one_agent(json!({}))).await;
+    let send = async |n: u64| {
+        let params = json!({"agent": "a", "message": "m", "requestId": format!("r{n}")});
+        call(&server, "agent.send", params).await
+    };
+    for n in 1..=200 {
+        send(n).await;
+    }
+    let has = |metrics: &Value, id: &str| calls(metrics).iter().any(|call| call["requestId"] == id);
+    let metrics = call(&server, "system.metrics", json!({})).await;
+    assert!(calls(&metrics).len() == 200 && has(&metrics, "r1"));
+    send(201).await;
+    let metrics = call(&server, "system.metrics", json!({})).await;
+    assert_eq!((calls(&metrics).len(), number(&metrics["modelCalls"]["total"])), (200, 201));
+    assert!(!has(&metrics, "r1") && has(&metrics, "r2") && has(&metrics, "r201"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_501st_event_evicts_the_first_and_filters_are_exact() {
+    let server = Server::start(one_agent(json!({"failure_rate": 1.0}))).await;
+    let client = server.client();
+    let fail = async |n: u64| {
+        let params = json!({"agent": "a", "message": "m", "requestId": format!("r{n}")});
+        client.call("agent.send", params).await.expect_err("every answer fails");
+    };
+    let events = async |params: Value| {
+        let answer = call(&server, "system.events", params).await;
+        answer["events"].as_array().or(answer.as_array()).expect("a list of events").clone()
+    };
+    let errors = async || events(json!({"level": "error", "source": "agent.send", "limit": 500})).await;
+    let before = events(json!({"limit": 500})).await.len() as u64;
+    for n in 1..=500 - before {
+        fail(n).await;
+    }
+    let id = |event: &Value| event["context"]["requestId"].as_str().unwrap_or_default().to_owned();
+    let full = errors().await;
+    assert_eq!(full.len() as u64, 500 - before);
+    assert_eq!(id(full.last().expect("the oldest")), "r1");
+    for n in 501 - before..=501 {
+        fail(n).await;
+    }
+    let after = errors().await;
+    assert_eq!(after.len(), 500);
+    assert_eq!((id(&after[0]), id(&after[499])), ("r501".to_owned(), "r2".to_owned()), "newest first");
+    assert_eq!(
+        events(json!({"level": "error", "limit": 3})).await.iter().map(id).collect::<Vec<_>>(),
+        ["r501", "r500", "r499"]
+    );
+    assert!(events(json!({"level": "warn"})).await.iter().all(|event| event["level"] == "warn"));
+    let metrics = call(&server, "system.metrics", json!({})).await;
+    assert_eq!(number(&metrics["errors"]), scrape(&server).await.count("plimsoll_errors_total", &[]));
+}
