@@ -1,0 +1,225 @@
+//! The dashboards keep their rules, and none of their expressions comes back empty from a real Prometheus.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::prometheus::{demo, load};
+use crate::support::prometheus::Prometheus;
+use crate::support::server::{Server, until};
+use crate::support::tools::needs;
+
+fn dashboards() -> Vec<(String, Value)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("dashboards");
+    let files =
+        fs::read_dir(folder).expect("the folder of dashboards").map(|entry| entry.expect("an entry").path());
+    let files: Vec<_> =
+        files.filter(|path| path.extension().is_some_and(|ending| ending == "json")).collect();
+    assert!(!files.is_empty(), "there are dashboards");
+    let read = |path: &Path| {
+        let text = fs::read_to_string(path).expect("a readable file");
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    };
+    files
+        .iter()
+        .map(|path| (path.file_name().expect("a name").to_string_lossy().into_owned(), read(path)))
+        .collect()
+}
+
+fn list<'a>(value: &'a Value, pointer: &str) -> &'a [Value] {
+    value.pointer(pointer).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
+    value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// The rules of Grafana's dashboard-linter that apply here, and our own.
+fn complaints(dashboard: &Value) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut demand = |holds: bool, what: String| {
+        if !holds {
+            found.push(what);
+        }
+    };
+    demand(text(dashboard, "/title").contains('?'), "the title names no question".to_owned());
+    demand(!text(dashboard, "/uid").is_empty(), "no uid".to_owned());
+    demand(dashboard["editable"] == json!(false), "it is editable".to_owned());
+    demand(
+        matches!(dashboard["schemaVersion"].as_u64(), Some(39..=42)),
+        "schemaVersion is not 39 to 42".to_owned(),
+    );
+    let variables = list(dashboard, "/templating/list");
+    for name in ["datasource", "job", "instance"] {
+        let variable = variables.iter().find(|variable| text(variable, "/name") == name);
+        demand(variable.is_some(), format!("no variable `{name}`"));
+    }
+    let panels = list(dashboard, "/panels");
+    demand((1..=25).contains(&panels.len()), format!("{} panels", panels.len()));
+    let ids: BTreeSet<_> = panels.iter().filter_map(|panel| panel["id"].as_u64()).collect();
+    demand(ids.len() == panels.len(), "panels share an id".to_owned());
+    let first_row = panels.iter().filter(|panel| panel.pointer("/gridPos/y") == Some(&json!(0)));
+    demand(
+        first_row.clone().count() > 1 && first_row.clone().all(|panel| panel["type"] == "stat"),
+        "the first row does not say whether it is healthy".to_owned(),
+    );
+    found.extend(panels.iter().flat_map(panel_complaints));
+    found
+}
+
+fn panel_complaints(panel: &Value) -> Vec<String> {
+    let title = text(panel, "/title");
+    let mut found = Vec::new();
+    let mut demand = |holds: bool, what: &str| {
+        if !holds {
+            found.push(format!("panel `{title}`: {what}"));
+        }
+    };
+    demand(!title.is_empty(), "no title");
+    demand(text(panel, "/description").len() > 40, "its description does not say what to do");
+    demand(!text(panel, "/fieldConfig/defaults/unit").is_empty(), "no unit");
+    demand(text(panel, "/datasource/uid") == "${datasource}", "its data source is not the variable");
+    let targets = list(panel, "/targets");
+    demand(!targets.is_empty(), "no query");
+    for target in targets {
+        let expression = text(target, "/expr");
+        demand(
+            text(target, "/datasource/uid") == "${datasource}",
+            "a query's data source is not the variable",
+        );
+        demand(!text(target, "/legendFormat").is_empty(), "a query without a legend");
+        let selectors = expression.matches('{').count();
+        demand(selectors > 0, "a query without a selector");
+        demand(
+            expression.matches("job=~\"$job\"").count() == selectors,
+            "a selector without the variable `job`",
+        );
+        demand(
+            expression.matches("instance=~\"$instance\"").count() == selectors,
+            "a selector without `instance`",
+        );
+        let ranges = expression.split('[').skip(1).all(|rest| rest.starts_with("$__rate_interval]"));
+        demand(ranges, "a range that is not $__rate_interval");
+        for counter in
+            expression.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|w| w.ends_with("_total"))
+        {
+            let before = &expression[..expression.find(counter).expect("it is there")];
+            demand(
+                before.ends_with("rate(") || before.ends_with("increase("),
+                "a counter without rate or increase",
+            );
+        }
+    }
+    found
+}
+
+#[test]
+fn every_dashboard_keeps_the_rules() {
+    let mut uids = BTreeSet::new();
+    for (file, dashboard) in dashboards() {
+        assert_eq!(complaints(&dashboard), Vec::<String>::new(), "{file}");
+        assert!(
+            uids.insert(text(&dashboard, "/uid").to_owned()),
+            "{file}: its uid stands in another one too"
+        );
+    }
+}
+
+#[test]
+fn each_rule_complains_about_a_dashboard_that_breaks_it() {
+    let (_, good) = dashboards().remove(0);
+    let broken = [
+        ("/title", json!("Gateway"), "no question"),
+        ("/uid", json!(""), "no uid"),
+        ("/editable", json!(true), "editable"),
+        ("/schemaVersion", json!(38), "schemaVersion"),
+        ("/templating/list/1/name", json!("jobs"), "no variable `job`"),
+        ("/panels/1/id", json!(1), "share an id"),
+        ("/panels/0/type", json!("timeseries"), "healthy"),
+        ("/panels/3/title", json!(""), "no title"),
+        ("/panels/3/description", json!("Errors."), "what to do"),
+        ("/panels/3/fieldConfig/defaults/unit", json!(""), "no unit"),
+        ("/panels/3/datasource/uid", json!("abc"), "not the variable"),
+        ("/panels/3/targets", json!([]), "no query"),
+        ("/panels/1/targets/0/legendFormat", json!(""), "legend"),
+        ("/panels/1/targets/0/expr", json!("max(plimsoll_queue_depth)"), "without a selector"),
+        ("/panels/1/targets/0/expr", json!("max(a{instance=~\"$instance\"})"), "variable `job`"),
+        ("/panels/1/targets/0/expr", json!("max(a{job=~\"$job\"})"), "without `instance`"),
+        (
+            "/panels/1/targets/0/expr",
+            json!("rate(a_total{job=~\"$job\",instance=~\"$instance\"}[5m])"),
+            "$__rate_interval",
+        ),
+        (
+            "/panels/1/targets/0/expr",
+            json!("sum(a_total{job=~\"$job\",instance=~\"$instance\"})"),
+            "without rate",
+        ),
+    ];
+    for (pointer, value, fragment) in broken {
+        let mut bad = good.clone();
+        *bad.pointer_mut(pointer).unwrap_or_else(|| panic!("{pointer} exists")) = value;
+        let complaints = complaints(&bad);
+        assert!(
+            complaints.iter().any(|one| one.contains(fragment)),
+            "{pointer}: {fragment:?} not in {complaints:?}"
+        );
+    }
+}
+
+#[test]
+fn the_alert_on_the_queue_is_drawn_where_it_begins_and_links_to_its_panel() {
+    let (_, dashboard) = dashboards().remove(0);
+    let drawn = list(&dashboard, "/panels").iter().filter(|panel| {
+        let reads = list(panel, "/targets")
+            .iter()
+            .any(|target| text(target, "/expr").contains("plimsoll_queue_depth"));
+        let steps = list(panel, "/fieldConfig/defaults/thresholds/steps");
+        reads && steps.iter().any(|step| step["value"] == json!(51) && step["color"] == "red")
+    });
+    let ids: Vec<u64> = drawn.filter_map(|panel| panel["id"].as_u64()).collect();
+    let rules = include_str!("../../alerts/plimsoll.rules.yaml");
+    assert!(rules.contains("plimsoll_queue_depth[2m])) > 50"), "the alert begins at 51");
+    let link = format!("/d/{}?viewPanel=", text(&dashboard, "/uid"));
+    let linked = rules.split(&link).nth(1).and_then(|rest| rest.lines().next()?.parse().ok());
+    assert!(
+        linked.is_some_and(|id: u64| ids.contains(&id)),
+        "the alert links to {linked:?}, drawn are {ids:?}"
+    );
+}
+
+#[tokio::test]
+async fn no_expression_is_empty_after_the_demo_load() {
+    if needs("prometheus").is_none() {
+        return;
+    }
+    let server = Server::start(demo(11)).await;
+    let prometheus = Prometheus::scraping(&server).await.expect("it was there a moment ago");
+    // Over several scrapes, so that rates have two samples that differ.
+    load(&server, 11, 400, 80.0).await;
+    for (file, dashboard) in dashboards() {
+        let panels = list(&dashboard, "/panels").iter().flat_map(|panel| list(panel, "/targets"));
+        let annotations =
+            list(&dashboard, "/annotations/list").iter().filter(|one| one.get("expr").is_some());
+        for expression in panels.map(|target| text(target, "/expr")) {
+            let asked = filled_in(expression);
+            let what = format!("{file}: {expression} has a value");
+            until(&what, async || {
+                let values = prometheus.values(&asked).await?;
+                values.iter().any(|value| value.is_finite()).then_some(())
+            })
+            .await;
+        }
+        // Annotations are empty while all is well; they have to be accepted.
+        for expression in annotations.map(|annotation| text(annotation, "/expr")) {
+            until(expression, async || prometheus.values(&filled_in(expression)).await.map(drop)).await;
+        }
+    }
+}
+
+/// What Grafana puts in for the variables.
+fn filled_in(expression: &str) -> String {
+    expression.replace("$__rate_interval", "60s").replace("$job", ".+").replace("$instance", ".+")
+}

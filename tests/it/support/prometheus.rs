@@ -1,0 +1,103 @@
+//! A real Prometheus that scrapes a server under test every second.
+
+use std::fs::{self, File};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use plimsoll::client::{Client, Target};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::server::{Server, until};
+use super::tools::needs;
+
+/// A running Prometheus; killed when dropped.
+pub(crate) struct Prometheus {
+    child: Child,
+    dir: TempDir,
+    client: Client,
+}
+
+impl Prometheus {
+    /// Starts one with the alert rules of the repository and waits until its first scrape of `server` is in; `None`
+    /// where it is not installed.
+    pub(crate) async fn scraping(server: &Server) -> Option<Self> {
+        let program = needs("prometheus")?;
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let target = server.url().trim_start_matches("http://").to_owned();
+        let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("alerts/*.rules.yaml");
+        let config = format!(
+            "global: {{scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s}}\nrule_files: ['{}']\n\
+             scrape_configs: [{{job_name: plimsoll, static_configs: [{{targets: ['{target}']}}]}}]\n",
+            rules.display()
+        );
+        fs::write(dir.path().join("prometheus.yml"), config).expect("the configuration is written");
+        let free = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        let address = free.local_addr().expect("bound");
+        drop(free);
+        let log = File::create(dir.path().join("log")).expect("a log file");
+        let child = Command::new(program)
+            .args(["--config.file=prometheus.yml", "--storage.tsdb.path=data"])
+            .arg(format!("--web.listen-address={address}"))
+            .current_dir(dir.path())
+            .stderr(log)
+            .stdout(Stdio::null())
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("prometheus starts");
+        let base = format!("http://{address}");
+        let client = Client::new(Target::Url { base, token: None, ca_file: None }).expect("a client");
+        let mut started = Self { child, dir, client };
+        started.until_value("up{job=\"plimsoll\"}", 1.0).await;
+        Some(started)
+    }
+
+    /// Waits until the expression has this one value.
+    pub(crate) async fn until_value(&mut self, expression: &str, value: f64) {
+        until(&format!("{expression} == {value}"), async || {
+            if let Some(status) = self.child.try_wait().expect("the child can be asked") {
+                panic!("prometheus ended with {status}:\n{}", self.log());
+            }
+            let values = self.values(expression).await?;
+            matches!(values[..], [one] if (one - value).abs() < 1e-9).then_some(())
+        })
+        .await;
+    }
+
+    /// The values of an instant query, one for each series; `None` while it does not answer.
+    pub(crate) async fn values(&self, expression: &str) -> Option<Vec<f64>> {
+        let result = self.api("query", expression).await?;
+        let series = result["data"]["result"].as_array()?;
+        let value = |one: &Value| one["value"][1].as_str().and_then(|text| text.parse().ok());
+        series.iter().map(value).collect()
+    }
+
+    /// The answer of `/api/v1/<what>?query=<expression>`; an expression that is not accepted fails the test.
+    async fn api(&self, what: &str, expression: &str) -> Option<Value> {
+        let encoded = percent_encoding::utf8_percent_encode(expression, percent_encoding::NON_ALPHANUMERIC);
+        match self.client.get(&format!("/api/v1/{what}?query={encoded}")).await {
+            Ok(answer) => answer.json().await.ok(),
+            Err(plimsoll::client::ClientError::Status { .. }) if self.ready().await => {
+                panic!("Prometheus does not accept {expression}")
+            }
+            Err(_) => None,
+        }
+    }
+
+    async fn ready(&self) -> bool {
+        self.client.get("/-/ready").await.is_ok()
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+}
+
+impl Drop for Prometheus {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
