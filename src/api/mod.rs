@@ -9,6 +9,7 @@ mod auth;
 mod body;
 mod config;
 mod connection;
+mod descriptors;
 mod filters;
 mod guard;
 mod hosts;

@@ -24,7 +24,7 @@ use super::request::Peer;
 use super::state::{ApiState, Doors};
 use super::stream::Sources;
 use super::tls::{self, TlsError};
-use super::{AuthConfig, Config, MetricsConfig, Readiness, connection};
+use super::{AuthConfig, Config, MetricsConfig, Readiness, connection, descriptors};
 use crate::clock::Clock;
 use crate::gateway::Gateway;
 use crate::journal::Journal;
@@ -125,6 +125,7 @@ impl Server {
                 return Err(BindError::Plaintext(config.listen));
             }
         }
+        descriptors::allow_for(config.connections_max);
         let tls = config.tls.as_ref().map(tls::acceptor).transpose()?;
         let listen = |error| BindError::Listen { address: config.listen, error };
         let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
