@@ -4,9 +4,17 @@ mod support;
 
 mod agreement;
 mod alerts;
+mod api_auth;
+mod api_limits;
+mod api_rest;
+mod api_rpc;
+mod api_stream;
+mod api_tls;
+mod api_ws;
 mod cli;
 mod cli_docs;
 mod dashboards;
+mod fuzz_corpus;
 mod gateway;
 mod journal;
 mod litellm;

@@ -90,6 +90,12 @@ impl Server {
         format!("http://{}", address.trim())
     }
 
+    /// The address it listens on.
+    pub(crate) fn address(&self) -> std::net::SocketAddr {
+        let address = fs::read_to_string(self.data_dir().join("address")).expect("the address file");
+        address.trim().parse().expect("an address")
+    }
+
     /// Its data directory.
     pub(crate) fn data_dir(&self) -> PathBuf {
         self.dir.path().join("data")

@@ -1,0 +1,307 @@
+//! Who may do what: every route and every method, with no token, a wrong one and each role, over real sockets.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+use crate::support::http::{Answer, Ask, Ws};
+use crate::support::server::{Server, until};
+
+const ROLES: [&str; 4] = ["viewer", "operator", "agent", "ingest"];
+
+/// A server with one token per role, whose text is the role's name.
+async fn with_tokens(more: Value) -> Server {
+    let tokens: Vec<Value> = ROLES
+        .iter()
+        .map(|role| {
+            let hash: String = Sha256::digest(role.as_bytes()).iter().map(|b| format!("{b:02x}")).collect();
+            json!({"name": format!("of-{role}"), "role": role, "sha256": hash})
+        })
+        .collect();
+    let mut config = json!({"auth": {"tokens": tokens, "failures_per_minute": 10_000}});
+    for (key, value) in more.as_object().into_iter().flatten() {
+        for (inner, value) in value.as_object().into_iter().flatten() {
+            config[key][inner] = value.clone();
+        }
+    }
+    Server::start(config).await
+}
+
+/// Every route with the role it asks for, from the contract that the server itself serves.
+async fn routes(server: &Server) -> Vec<(&'static str, String, String)> {
+    let contract = Ask::get("/openapi.json").send(server.address()).await.json();
+    let mut routes = Vec::new();
+    for (path, item) in contract["paths"].as_object().expect("paths") {
+        for (method, operation) in item.as_object().expect("operations") {
+            let method = match method.as_str() {
+                "get" => "GET",
+                "post" => "POST",
+                other => panic!("a route with {other}: teach this test"),
+            };
+            routes.push((method, path.clone(), operation["x-role"].as_str().expect("a role").to_owned()));
+        }
+    }
+    routes
+}
+
+async fn status(server: &Server, (method, path): (&'static str, &str), token: Option<&str>) -> u16 {
+    let ask = match method {
+        "POST" => Ask::call("system.health", json!({})),
+        _ => Ask::get(path),
+    };
+    // Streams never end: the head says enough.
+    let mut flow = ask.token(token).open(server.address()).await;
+    let head = flow.until("\r\n\r\n").await;
+    head.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or_else(|| panic!("{head}"))
+}
+
+#[tokio::test]
+async fn every_route_admits_exactly_the_roles_of_the_contract() {
+    let server = with_tokens(json!({})).await;
+    let routes = routes(&server).await;
+    assert!(routes.len() >= 10, "{routes:?}");
+    for (method, path, role) in &routes {
+        let ask = |token| status(&server, (method, path), token);
+        // What a route says to one who is let in: a plain GET of /ws is asked to upgrade; a role that may knock at
+        // /rpc may still not call system.health.
+        let (welcome, knock) = match path.as_str() {
+            "/ws" => (426, 426),
+            "/rpc" => (200, 403),
+            _ => (200, 403),
+        };
+        let stranger = match role.as_str() {
+            "public" => welcome,
+            "token" if path == "/ws" => 426,
+            _ => 401,
+        };
+        assert_eq!(ask(None).await, stranger, "{method} {path} without a token");
+        let wrong = if role == "public" { welcome } else { 401 };
+        assert_eq!(ask(Some("nonsense")).await, wrong, "{method} {path} with a wrong token");
+        for token in ROLES {
+            let admitted = match role.as_str() {
+                "public" => true,
+                "operator" => token == "operator",
+                "token" if path == "/ws" => true,
+                _ => matches!(token, "viewer" | "operator"),
+            };
+            let expected = if admitted { welcome } else { knock };
+            assert_eq!(ask(Some(token)).await, expected, "{method} {path} as {token}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_method_admits_exactly_its_role() {
+    let server = with_tokens(json!({})).await;
+    let call = async |method: &str, token: Option<&str>| {
+        Ask::call(method, json!({})).token(token).send(server.address()).await
+    };
+    let listed = call("system.methods", Some("viewer")).await.json();
+    let methods: BTreeMap<String, String> = listed["result"]["methods"]
+        .as_array()
+        .expect("methods")
+        .iter()
+        .map(|m| {
+            (m["name"].as_str().expect("a name").to_owned(), m["role"].as_str().expect("a role").to_owned())
+        })
+        .collect();
+    assert!(methods.len() >= 16, "{methods:?}");
+    for (method, role) in &methods {
+        assert_eq!(call(method, None).await.status, 401, "{method} without a token");
+        assert_eq!(call(method, Some("nonsense")).await.status, 401, "{method} with a wrong token");
+        for token in ROLES {
+            let admitted = token == "operator" || (token == "viewer" && role == "viewer");
+            let answer = call(method, Some(token)).await;
+            let code = answer.json()["error"]["code"].as_i64();
+            assert_eq!(code == Some(-32008), !admitted, "{method} as {token}: {}", answer.text());
+            assert_eq!(answer.status == 403, !admitted, "{method} as {token}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn without_tokens_a_local_caller_is_the_operator() {
+    let server = Server::start(json!({})).await;
+    let answer = Ask::call("token.list", json!({})).send(server.address()).await;
+    assert_eq!((answer.status, &answer.json()["result"]["tokens"]), (200, &json!([])));
+    let answer = Ask::call("token.list", json!({})).token(Some("stale")).send(server.address()).await;
+    assert_eq!(answer.status, 401, "a token that is sent must be good");
+}
+
+#[tokio::test]
+async fn the_first_token_shuts_the_door_and_revoking_it_opens_it_to_nobody() {
+    let server = Server::start(json!({})).await;
+    let created =
+        Ask::call("token.create", json!({"name": "ann", "role": "viewer"})).send(server.address()).await;
+    let token = created.json()["result"]["token"].as_str().expect("a token").to_owned();
+    assert!(token.starts_with("plim_"), "{token}");
+    let ask =
+        async |token: Option<&str>| Ask::get("/agents").token(token).send(server.address()).await.status;
+    assert_eq!((ask(None).await, ask(Some(&token)).await), (401, 200));
+
+    let mut ws = Ws::open(&server, Some(&token)).await;
+    assert!(ws.call("system.health", json!({})).await["result"].is_object());
+    let mut events = Ask::get("/events").token(Some(&token)).open(server.address()).await;
+    events.until(": plimsoll").await;
+    // The control socket is the operator's, whatever tokens there are.
+    let revoked = server.client().call("token.revoke", json!({"name": "ann"})).await;
+    assert_eq!(revoked.expect("revoked"), json!({"revoked": true}));
+    assert_eq!(ws.closed().await, (1008, "the token was revoked".to_owned()));
+    events.end().await;
+    assert_eq!((ask(None).await, ask(Some(&token)).await), (401, 401));
+}
+
+#[tokio::test]
+async fn tokens_survive_a_kill() {
+    let server = Server::start(json!({})).await;
+    let created = server.client().call("token.create", json!({"name": "ann", "role": "viewer"})).await;
+    let token = created.expect("made")["token"].as_str().expect("a token").to_owned();
+    let mut server = Server::spawn(server.kill(), json!({}));
+    server.ready().await;
+    let ask =
+        async |token: Option<&str>| Ask::get("/agents").token(token).send(server.address()).await.status;
+    assert_eq!((ask(None).await, ask(Some(&token)).await), (401, 200));
+    assert!(!server.log().contains(&token), "a token never stands in the log");
+}
+
+#[tokio::test]
+async fn an_address_that_guesses_has_to_wait_and_the_control_socket_does_not() {
+    let server = with_tokens(json!({"auth": {"failures_per_minute": 3}})).await;
+    let ask = async |token: &str| Ask::get("/agents").token(Some(token)).send(server.address()).await;
+    for _ in 0..3 {
+        assert_eq!(ask("guess").await.status, 401);
+    }
+    let limited = ask("viewer").await;
+    assert_eq!(limited.status, 429, "also with a good token: the limit would not be one otherwise");
+    let wait: u64 = limited.header("retry-after").expect("when").parse().expect("seconds");
+    assert!((1..=60).contains(&wait), "{wait}");
+    assert!(server.client().call("agent.list", json!({})).await.is_ok());
+    assert_eq!(Ask::get("/health").send(server.address()).await.status, 200);
+}
+
+#[tokio::test]
+async fn behind_a_trusted_proxy_each_client_has_its_own_count() {
+    let server = with_tokens(
+        json!({"auth": {"failures_per_minute": 2}, "server": {"trusted_proxies": ["127.0.0.0/8"]}}),
+    )
+    .await;
+    let ask = async |client: &str, token: &str| {
+        let ask = Ask::get("/agents").token(Some(token)).header("x-forwarded-for", client);
+        ask.send(server.address()).await.status
+    };
+    for expected in [401, 401, 429] {
+        assert_eq!(ask("203.0.113.7", "guess").await, expected);
+    }
+    assert_eq!(
+        ask("198.51.100.1, 203.0.113.7", "viewer").await,
+        429,
+        "what the client wrote itself is no help"
+    );
+    assert_eq!(ask("203.0.113.8", "viewer").await, 200);
+}
+
+#[tokio::test]
+async fn strangers_never_append_to_the_journal() {
+    let server = with_tokens(json!({})).await;
+    let last = async || {
+        let audit = Ask::get("/audit?limit=1").token(Some("viewer")).send(server.address()).await;
+        audit.json()["records"].clone()
+    };
+    let before = last().await;
+    for i in 0..50 {
+        assert_eq!(Ask::call("token.list", json!({})).send(server.address()).await.status, 401);
+        let guess = format!("guess-{i}");
+        assert_eq!(Ask::get("/audit").token(Some(&guess)).send(server.address()).await.status, 401);
+    }
+    assert_eq!(last().await, before);
+}
+
+async fn asked(server: &Server, host: &str, origin: Option<&str>) -> Answer {
+    let ask = Ask::get("/agents").token(Some("viewer")).host(host);
+    match origin {
+        Some(origin) => ask.header("origin", origin),
+        None => ask,
+    }
+    .send(server.address())
+    .await
+}
+
+#[tokio::test]
+async fn foreign_names_and_origins_are_refused_on_every_route_but_the_probes() {
+    let server = with_tokens(json!({"server": {"allowed_hosts": ["plimsoll:1876"]}})).await;
+    let port = server.address().port();
+    for host in [&format!("localhost:{port}"), "127.0.0.1", "[::1]:1", "plimsoll:1876"] {
+        assert_eq!(asked(&server, host, None).await.status, 200, "{host}");
+    }
+    for host in ["evil.example", "foo.localhost", "127.1", "2130706433", "0x7f.1", "127.0.0.2", "localhost."]
+    {
+        assert_eq!(asked(&server, host, None).await.status, 421, "{host}");
+        for (_, path, _) in routes(&server).await {
+            let free = matches!(path.as_str(), "/health" | "/ready");
+            let status = Ask::get(&path).host(host).send(server.address()).await.status;
+            assert_eq!(status == 421, !free, "{path} as {host}");
+        }
+    }
+    let own = format!("http://localhost:{port}");
+    let host = format!("localhost:{port}");
+    assert_eq!(asked(&server, &host, Some(&own)).await.status, 200);
+    for origin in ["null", "http://evil.example", "http://localhost:1", "http://127.0.0.1"] {
+        assert_eq!(asked(&server, &host, Some(origin)).await.status, 403, "{origin}");
+    }
+    let mut ask = Ask::get("/ws").token(Some("viewer")).header("origin", "http://evil.example");
+    for (name, value) in
+        [("connection", "Upgrade"), ("upgrade", "websocket"), ("sec-websocket-version", "13")]
+    {
+        ask = ask.header(name, value);
+    }
+    let ask = ask.header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==");
+    assert_eq!(ask.send(server.address()).await.status, 403, "a page of another site opens no WebSocket");
+}
+
+#[tokio::test]
+async fn metrics_are_a_viewers_unless_public() {
+    let shut = with_tokens(json!({})).await;
+    assert_eq!(Ask::get("/metrics").send(shut.address()).await.status, 401);
+    assert_eq!(Ask::get("/metrics").token(Some("viewer")).send(shut.address()).await.status, 200);
+    let open = with_tokens(json!({"metrics": {"public": true}})).await;
+    assert_eq!(Ask::get("/metrics").send(open.address()).await.status, 200);
+    assert_eq!(Ask::get("/audit").send(open.address()).await.status, 401);
+}
+
+#[tokio::test]
+async fn a_websocket_may_bring_its_token_in_the_first_message() {
+    let server = with_tokens(json!({})).await;
+    let mut ws = Ws::open(&server, None).await;
+    let answer = ws.call("auth", json!({"token": "viewer"})).await;
+    assert_eq!(answer["result"], json!({"name": "of-viewer", "role": "viewer"}));
+    assert!(ws.call("system.health", json!({})).await["result"].is_object());
+    assert_eq!(ws.call("token.list", json!({})).await["error"]["code"], -32008);
+
+    let mut wrong = Ws::open(&server, None).await;
+    assert_eq!(wrong.call("auth", json!({"token": "guess"})).await["error"]["code"], -32008);
+    assert_eq!(wrong.closed().await.0, 1008);
+
+    let mut eager = Ws::open(&server, None).await;
+    assert_eq!(eager.call("token.list", json!({})).await["error"]["code"], -32008);
+    assert_eq!(eager.closed().await, (1008, "the first message must be auth".to_owned()));
+
+    let mut silent = Ws::open(&server, None).await;
+    assert_eq!(silent.closed().await, (1008, "no token came in time".to_owned()));
+}
+
+#[tokio::test]
+async fn refusals_are_counted() {
+    let server = with_tokens(json!({})).await;
+    let _ = Ask::get("/agents").send(server.address()).await;
+    let _ = Ask::get("/agents").token(Some("guess")).send(server.address()).await;
+    let _ = Ask::get("/agents").token(Some("ingest")).send(server.address()).await;
+    for reason in ["missing", "wrong", "forbidden"] {
+        let line = format!("plimsoll_auth_failures_total{{reason=\"{reason}\"}} 1");
+        until(&line, async || {
+            let metrics = Ask::get("/metrics").token(Some("viewer")).send(server.address()).await.text();
+            metrics.contains(&line).then_some(())
+        })
+        .await;
+    }
+}
