@@ -23,3 +23,4 @@ mod prometheus;
 mod provider;
 mod serve;
 mod shutdown;
+mod stack;

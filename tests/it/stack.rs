@@ -1,0 +1,214 @@
+//! `docker compose up`: the real image, guarded as the file says, scraped by a real Prometheus with its own token.
+//!
+//! Grafana and Jaeger are not started: where this runs, their images may be out of reach.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use plimsoll::client::{Client, ClientError, Target};
+use plimsoll::secret::Secret;
+use serde_json::{Value, json};
+
+use crate::support::server::until;
+use crate::support::tools::needs;
+
+const COMPOSE: &str = include_str!("../../docker-compose.yml");
+const IMAGE: &str = "plimsoll:stack-test";
+
+/// A project of its own; all of it goes when dropped.
+struct Stack {
+    name: String,
+    port: u16,
+    prometheus_port: u16,
+}
+
+impl Stack {
+    fn compose(&self, arguments: &[&str]) -> Output {
+        let plugin = run(Command::new("docker").args(["compose", "version"])).status.success();
+        let mut command = Command::new(if plugin { "docker" } else { "docker-compose" });
+        if plugin {
+            command.arg("compose");
+        }
+        command.args(["--project-name", &self.name]).args(arguments);
+        command.env("PLIMSOLL_IMAGE", IMAGE).env("PLIMSOLL_PORT", self.port.to_string());
+        command.env("PROMETHEUS_PORT", self.prometheus_port.to_string());
+        run(command.current_dir(env!("CARGO_MANIFEST_DIR")))
+    }
+
+    fn plimsoll(&self, token: Option<&str>) -> Client {
+        let token = token.map(|token| Secret::new(token.to_owned(), "token"));
+        client(self.port, token)
+    }
+
+    async fn healthy(&self) {
+        until("health", async || self.plimsoll(None).get("/health").await.ok()).await;
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", said(&self.compose(&["logs"])));
+        }
+        self.compose(&["down", "--volumes", "--timeout", "10"]);
+    }
+}
+
+fn client(port: u16, token: Option<Secret>) -> Client {
+    Client::new(Target::Url { base: format!("http://127.0.0.1:{port}"), token, ca_file: None })
+        .expect("a client")
+}
+
+fn run(command: &mut Command) -> Output {
+    command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"))
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+/// Whether an engine answers and has the images; says so if not.
+fn engine() -> bool {
+    if needs("docker").is_none() {
+        return false;
+    }
+    let images = ["debian:bookworm-slim", "rust:1.95-slim-bookworm", "prom/prometheus:v3.7.3"];
+    let inspected = run(Command::new("docker").args(["image", "inspect"]).args(images));
+    if inspected.status.success() {
+        return true;
+    }
+    let required = std::env::var("PLIMSOLL_REQUIRE_TOOLS").is_ok_and(|value| value == "1");
+    assert!(!required, "no Docker engine answers with the images {images:?}: {}", said(&inspected));
+    println!("skipped: needs a Docker engine with the images {images:?}");
+    false
+}
+
+/// Builds the image around the binary under test.
+fn build() {
+    let context = tempfile::tempdir().expect("a temporary directory");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for file in ["Dockerfile", ".dockerignore", "config/docker.yaml", "stack/init.sh", "stack/serve.sh"] {
+        let target = context.path().join(file);
+        fs::create_dir_all(target.parent().expect("a folder")).expect("the folder is made");
+        fs::copy(root.join(file), target).unwrap_or_else(|error| panic!("{file}: {error}"));
+    }
+    let binary = context.path().join("target/image/plimsoll");
+    fs::create_dir_all(binary.parent().expect("a folder")).expect("the folder is made");
+    fs::copy(env!("CARGO_BIN_EXE_plimsoll"), binary).expect("the binary is copied");
+    let built = run(Command::new("docker").args(["build", "--quiet", "--tag", IMAGE]).arg(context.path()));
+    assert!(built.status.success(), "{}", said(&built));
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0")
+        .and_then(|listener| listener.local_addr())
+        .expect("a port is free")
+        .port()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_stack_comes_up_guarded_scraped_and_keeps_its_secrets() {
+    if !engine() {
+        return;
+    }
+    build();
+    let name = format!("plimsoll-test-{}", std::process::id());
+    let stack = Stack { name, port: free_port(), prometheus_port: free_port() };
+    let up = stack.compose(&["up", "--detach", "--no-build", "init", "plimsoll", "prometheus"]);
+    assert!(up.status.success(), "{}", said(&up));
+    stack.healthy().await;
+
+    let refused = stack.plimsoll(None).get("/metrics").await;
+    assert!(matches!(refused, Err(ClientError::Status { .. })), "/metrics without a token: {refused:?}");
+    let token = said(&stack.compose(&["exec", "-T", "plimsoll", "cat", "/run/secrets/operator/token"]));
+    assert_eq!(token.trim().len(), 64, "{token}");
+    let sent = json!({"agent": "echo", "message": "hello"});
+    let answer =
+        stack.plimsoll(Some(token.trim())).call("agent.send", sent.clone()).await.expect("an answer");
+    assert_eq!(answer["text"], "hello");
+    let logs = said(&stack.compose(&["logs"]));
+    assert!(!logs.contains(token.trim()), "the operator's token stands in a log");
+
+    let prometheus = client(stack.prometheus_port, None);
+    until("a scrape by token", async || {
+        let answer = prometheus.get("/api/v1/query?query=up%7Bjob%3D%22plimsoll%22%7D").await.ok()?;
+        let answer: Value = answer.json().await.ok()?;
+        (answer.pointer("/data/result/0/value/1") == Some(&json!("1"))).then_some(())
+    })
+    .await;
+    let rules = prometheus.get("/api/v1/rules").await.expect("rules").text().await.expect("text");
+    assert!(rules.contains("PlimsollQueueDepthHigh"), "{rules}");
+
+    let outside = said(&stack.compose(&[
+        "exec",
+        "-T",
+        "plimsoll",
+        "sh",
+        "-c",
+        "id -u; touch /x 2>&1; grep CapEff /proc/1/status",
+    ]));
+    assert!(outside.starts_with("65532\n"), "{outside}");
+    assert!(outside.contains("Read-only file system"), "{outside}");
+    assert!(outside.contains("0000000000000000"), "{outside}");
+
+    let down = stack.compose(&["down", "--timeout", "10"]);
+    assert!(down.status.success(), "{}", said(&down));
+    let again = stack.compose(&["up", "--detach", "--no-build", "init", "plimsoll"]);
+    assert!(again.status.success(), "{}", said(&again));
+    stack.healthy().await;
+    stack.plimsoll(Some(token.trim())).call("agent.send", sent).await.expect("the same token still works");
+    let journal = said(&stack.compose(&[
+        "exec",
+        "-T",
+        "plimsoll",
+        "plimsoll",
+        "audit",
+        "list",
+        "--kind",
+        "request_finished",
+    ]));
+    assert_eq!(
+        journal.matches("stack-operator").count() / 2,
+        2,
+        "both requests are in the journal: {journal}"
+    );
+}
+
+#[test]
+fn ports_are_published_on_loopback_only_and_images_are_pinned() {
+    let published: Vec<&str> =
+        COMPOSE.lines().filter_map(|line| line.trim().strip_prefix("ports: ")).collect();
+    assert_eq!(published.len(), 4, "{published:?}");
+    assert!(published.iter().all(|ports| ports.starts_with("[\"127.0.0.1:${")), "{published:?}");
+    let images: Vec<&str> = COMPOSE.lines().filter_map(|line| line.trim().strip_prefix("image: ")).collect();
+    assert!(images.iter().all(|image| image.contains(':') && !image.ends_with(":latest")), "{images:?}");
+}
+
+#[test]
+fn every_service_gives_up_its_powers_and_has_limits() {
+    let services = COMPOSE.split("\nservices:\n").nth(1).and_then(|rest| rest.split("\nnetworks:\n").next());
+    let services = services.expect("the services");
+    let guarded = COMPOSE.split("\nservices:\n").next().expect("the anchor");
+    let blocks = services.split("\n  ").fold(Vec::<String>::new(), |mut blocks, line| {
+        if line.starts_with(' ') || line.starts_with('#') || blocks.is_empty() {
+            blocks.last_mut().map_or_else(|| (), |block| block.push_str(&format!("\n  {line}")));
+            if blocks.is_empty() {
+                blocks.push(line.to_owned());
+            }
+        } else {
+            blocks.push(line.to_owned());
+        }
+        blocks
+    });
+    assert!(blocks.len() >= 5, "{blocks:?}");
+    for block in blocks {
+        let whole = if block.contains("<<: *guarded") { format!("{block}{guarded}") } else { block };
+        for wanted in
+            ["no-new-privileges:true", "cap_drop: [ALL]", "mem_limit:", "pids_limit:", "read_only: true"]
+        {
+            assert!(whole.contains(wanted), "{wanted} is missing in {whole}");
+        }
+    }
+}
