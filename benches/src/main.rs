@@ -1,6 +1,7 @@
 //! Measures what the performance table claims: one subcommand per table.
 
 mod footprint;
+mod recording;
 
 use std::process::ExitCode;
 
@@ -17,11 +18,13 @@ struct Cli {
 #[derive(Debug, clap::Subcommand)]
 enum Bench {
     Footprint(footprint::Args),
+    Recording(recording::Args),
 }
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().bench {
         Bench::Footprint(args) => footprint::run(&args),
+        Bench::Recording(args) => recording::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

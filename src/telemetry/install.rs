@@ -1,8 +1,6 @@
 //! The subscriber stack: span ids, OTLP if an endpoint is named, live events, and log lines.
 
 use std::io::{IsTerminal, Write};
-use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use opentelemetry_sdk::trace::SdkTracerProvider;
@@ -28,8 +26,8 @@ pub enum InstallError {
     /// `telemetry.log.level` is not a filter.
     #[error("telemetry.log.level is not a filter such as `info` or `info,plimsoll::journal=debug`")]
     LogLevel(#[source] ParseError),
-    /// A thread for log lines or metrics did not start.
-    #[error("a thread for log lines or metrics did not start")]
+    /// The thread that writes log lines did not start.
+    #[error("the thread that writes log lines did not start")]
     Thread(#[source] std::io::Error),
     /// Traces cannot be exported.
     #[error("telemetry.otlp")]
@@ -43,7 +41,6 @@ pub enum InstallError {
 pub struct Telemetry {
     lines: LineQueue,
     provider: Option<SdkTracerProvider>,
-    upkeep: Upkeep,
 }
 
 /// What the stack is made from.
@@ -120,8 +117,7 @@ pub fn build(parts: TelemetryParts<'_>) -> Result<(Dispatch, Telemetry), Install
         .with(events)
         .with(log);
     let provider = pipeline.map(|pipeline| pipeline.provider);
-    let upkeep = Upkeep::start(registry.clone()).map_err(InstallError::Thread)?;
-    Ok((Dispatch::new(stack), Telemetry { lines, provider, upkeep }))
+    Ok((Dispatch::new(stack), Telemetry { lines, provider }))
 }
 
 /// Only plimsoll's own spans are kept: those of the libraries, the exporter's own among them, would make a trace of
@@ -151,39 +147,9 @@ impl Telemetry {
     /// Sends and writes what is left. Blocks for at most `deadline`, so call it off the runtime; what could not be
     /// sent by then is counted as dropped.
     pub fn shutdown(self, deadline: Duration) {
-        let Self { lines, provider, upkeep } = self;
-        drop(upkeep);
+        let Self { lines, provider } = self;
         // The pipeline counts and reports what was lost; the error would say no more than that.
         let _late = provider.map(|provider| provider.shutdown_with_timeout(deadline));
         lines.flush(deadline);
     }
 }
-
-/// Empties the sample queues of histograms every few seconds, off the runtime, until dropped.
-struct Upkeep {
-    stop: Option<SyncSender<()>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Upkeep {
-    fn start(registry: Registry) -> std::io::Result<Self> {
-        let (stop, stopped) = sync_channel(0);
-        let thread = std::thread::Builder::new().name("metrics".to_owned()).spawn(move || {
-            while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(UPKEEP_EVERY) {
-                registry.run_upkeep();
-            }
-        })?;
-        Ok(Self { stop: Some(stop), thread: Some(thread) })
-    }
-}
-
-impl Drop for Upkeep {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        // It only fails if upkeep panicked, which has been reported already.
-        let _panicked = self.thread.take().map(JoinHandle::join);
-    }
-}
-
-/// At 10,000 observations a second this lets a histogram keep 50,000 samples, about a mebibyte.
-const UPKEEP_EVERY: Duration = Duration::from_secs(5);

@@ -7,6 +7,7 @@ mod config;
 mod event;
 mod exposition;
 mod family;
+mod histogram;
 mod install;
 mod log;
 pub mod metric;

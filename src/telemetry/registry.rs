@@ -3,11 +3,10 @@
 use std::sync::Arc;
 
 use metrics::{Key, Label, Metadata, Recorder as _};
-use metrics_exporter_prometheus::{
-    BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
-};
+use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
 use super::exposition::sorted;
+use super::histogram;
 use super::metric::{Counter, Counters, Definition, Gauge, Gauges, Histogram, Histograms, Kind};
 use super::metrics::SERIES_OVERFLOW;
 use super::process::ProcessObserver;
@@ -18,6 +17,7 @@ use super::scrape::Scrapes;
 pub struct Registry {
     recorder: Arc<PrometheusRecorder>,
     handle: PrometheusHandle,
+    histograms: Arc<histogram::Histograms>,
     process: Arc<ProcessObserver>,
     scrapes: Arc<Scrapes>,
 }
@@ -31,25 +31,21 @@ impl Registry {
     /// # Errors
     /// [`BuildError`] when a histogram has no buckets.
     pub fn new(catalogue: &[Definition]) -> Result<Self, BuildError> {
-        let mut builder = PrometheusBuilder::new();
-        for definition in catalogue {
-            if let Kind::Histogram { buckets, .. } = definition.kind {
-                builder =
-                    builder.set_buckets_for_metric(Matcher::Full(definition.name.to_owned()), buckets)?;
-            }
-        }
-        let recorder = builder.build_recorder();
+        let recorder = PrometheusBuilder::new().build_recorder();
         for definition in catalogue {
             let (name, help) = (definition.name.into(), definition.help.into());
             match definition.kind {
                 Kind::Counter => recorder.describe_counter(name, None, help),
                 Kind::Gauge => recorder.describe_gauge(name, None, help),
-                Kind::Histogram { .. } => recorder.describe_histogram(name, None, help),
+                // Kept and described here, not by the exporter.
+                Kind::Histogram { buckets: [], .. } => return Err(BuildError::EmptyBucketsOrQuantiles),
+                Kind::Histogram { .. } => {}
             }
         }
         let handle = recorder.handle();
         let (process, scrapes) = (Arc::new(ProcessObserver::new()), Arc::new(Scrapes::default()));
-        Ok(Self { recorder: Arc::new(recorder), handle, process, scrapes })
+        let histograms = Arc::default();
+        Ok(Self { recorder: Arc::new(recorder), handle, histograms, process, scrapes })
     }
 
     /// The family of a counter.
@@ -69,8 +65,19 @@ impl Registry {
     /// The family of a histogram.
     #[must_use]
     pub fn histograms<const N: usize>(&self, histogram: &Histogram<N>) -> Histograms<N> {
-        let (recorder, overflow) = (Arc::clone(&self.recorder), self.overflow(histogram.0.name));
-        Histograms::new(histogram.0, move |d, v| recorder.register_histogram(&key(d, v), &METADATA), overflow)
+        let (registry, overflow) = (self.clone(), self.overflow(histogram.0.name));
+        Histograms::new(histogram.0, move |d, v| registry.histogram(d, v), overflow)
+    }
+
+    /// One series of a histogram, whatever the metric's cap says; a handle that records nothing if the definition is
+    /// none of a histogram.
+    pub fn histogram(&self, definition: &Definition, values: &[impl AsRef<str>]) -> metrics::Histogram {
+        match definition.kind {
+            Kind::Histogram { buckets, .. } => {
+                metrics::Histogram::from_arc(self.histograms.series(definition, buckets, values))
+            }
+            Kind::Counter | Kind::Gauge => metrics::Histogram::noop(),
+        }
     }
 
     /// The recorder itself, for crates that report through the `metrics` macros.
@@ -84,7 +91,9 @@ impl Registry {
     #[must_use]
     pub fn render(&self) -> String {
         self.process.observe(&self.recorder, self);
-        sorted(&self.handle.render())
+        let mut text = self.handle.render();
+        self.histograms.write(&mut text);
+        sorted(&text)
     }
 
     /// All series, rendered off the runtime after `refresh` brought gauges up to date. Scrapes at the same time share
@@ -96,11 +105,6 @@ impl Registry {
             registry.render()
         };
         Arc::clone(&self.scrapes).share(render).await
-    }
-
-    /// Empties the sample queues of histograms; without it each keeps every sample. Call it every few seconds.
-    pub fn run_upkeep(&self) {
-        self.handle.run_upkeep();
     }
 
     fn overflow(&self, metric: &'static str) -> impl Fn() + Send + Sync + 'static {

@@ -24,3 +24,4 @@ mod provider;
 mod serve;
 mod shutdown;
 mod stack;
+mod telemetry;
