@@ -10,6 +10,7 @@ use crate::api::BindError;
 use crate::app::StartError;
 use crate::client::ClientError;
 use crate::config::ConfigProblem;
+use crate::journal::{OpenError, ReadError};
 
 /// What the shell sees. Stable: scripts rely on the numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,6 +111,10 @@ pub(crate) enum Failure {
     Config(Vec<ConfigProblem>),
     #[error(transparent)]
     Start(#[from] StartError),
+    #[error(transparent)]
+    DataDir(#[from] OpenError),
+    #[error(transparent)]
+    Read(#[from] ReadError),
     #[error("stopped")]
     Interrupted,
     #[error("a bug in plimsoll, please report it with the lines above: {0}")]
@@ -135,6 +140,7 @@ impl Failure {
             },
             Self::Config(_) => Code::Configuration,
             Self::Start(error) => start_code(error),
+            Self::DataDir(_) | Self::Read(_) => Code::DataDirectory,
             Self::Interrupted => Code::Interrupted,
             Self::Bug(_) => Code::Bug,
         }

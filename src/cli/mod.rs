@@ -5,6 +5,7 @@
 
 mod audit;
 mod completions;
+mod demo;
 mod events;
 mod exit;
 mod healthcheck;
@@ -35,6 +36,7 @@ struct Cli {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     Serve(serve::Args),
+    Demo(demo::Args),
     Send(send::Args),
     Events(events::Args),
     Audit(audit::Args),
@@ -64,6 +66,7 @@ pub fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Serve(args) => serve::run(&args),
+        Command::Demo(args) => demo::run(&args),
         Command::Send(args) => send::run(&args),
         Command::Events(args) => events::run(&args),
         Command::Audit(args) => audit::run(&args),

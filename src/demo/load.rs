@@ -22,8 +22,9 @@ const WAITING_MAX: usize = 64;
 /// Calls by `POST /rpc` at once; past it the plan waits.
 const POSTS_MAX: usize = 128;
 
-/// How long the last answers are waited for once the load stops.
-const LAST_ANSWERS: Duration = Duration::from_secs(5);
+/// How long the last answers are waited for when the load is stopped, and when its plan ends by itself.
+const LAST_ANSWERS_STOPPED: Duration = Duration::from_secs(2);
+const LAST_ANSWERS_ENDED: Duration = Duration::from_secs(60);
 
 /// How requests ended, seen from their callers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
@@ -89,7 +90,7 @@ pub async fn drive(
     let mut doors = Vec::new();
     for _ in 0..CONNECTIONS {
         let (steps, waiting) = mpsc::channel(WAITING_MAX);
-        wires.spawn(Wire::new(client.connect().await?).run(waiting));
+        wires.spawn(Wire::new(client.connect().await?).run(waiting, stop.clone()));
         doors.push(steps);
     }
     let mut posts = JoinSet::new();
@@ -116,10 +117,30 @@ pub async fn drive(
         }
     }
     drop(doors);
-    for one in posts.join_all().await.into_iter().chain(wires.join_all().await) {
-        tally.add(one);
-    }
+    // Its error is that time is up: what is still open then counts as lost.
+    let _ = patiently(stop, async {
+        while let Some(one) = posts.join_next().await {
+            one.into_iter().for_each(|one| tally.add(one));
+        }
+    })
+    .await;
+    let open = u64::try_from(posts.len()).unwrap_or(u64::MAX);
+    tally.add(Tally { sent: open, lost: open, ..Tally::default() });
+    wires.join_all().await.into_iter().for_each(|one| tally.add(one));
     Ok(tally)
+}
+
+/// Waits for the last answers: long where the plan came to its end, a moment once somebody stops the load.
+async fn patiently<T>(stop: &CancellationToken, last: impl Future<Output = T>) -> Option<T> {
+    let stopped = async {
+        stop.cancelled().await;
+        tokio::time::sleep(LAST_ANSWERS_STOPPED).await;
+    };
+    tokio::select! {
+        done = last => Some(done),
+        () = stopped => None,
+        () = tokio::time::sleep(LAST_ANSWERS_ENDED) => None,
+    }
 }
 
 fn params(step: &Step) -> Value {
@@ -173,11 +194,10 @@ impl Wire {
         Self { connection, pending: HashMap::new(), cancels: DelayQueue::new(), tally: Tally::default() }
     }
 
-    async fn run(mut self, mut steps: mpsc::Receiver<Step>) -> Tally {
+    async fn run(mut self, mut steps: mpsc::Receiver<Step>, stop: CancellationToken) -> Tally {
         let ended = self.carry(&mut steps).await;
         if ended.is_ok() {
-            // Its error is that time is up: what is still open then counts as lost.
-            let _ = tokio::time::timeout(LAST_ANSWERS, self.settle()).await;
+            let _ = patiently(&stop, self.settle()).await;
         }
         let open = self.pending.values().filter(|call| **call == Call::Send).count();
         self.tally.lost += u64::try_from(open).unwrap_or(u64::MAX);

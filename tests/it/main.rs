@@ -14,6 +14,7 @@ mod api_ws;
 mod cli;
 mod cli_docs;
 mod dashboards;
+mod demo;
 mod fuzz_corpus;
 mod gateway;
 mod journal;

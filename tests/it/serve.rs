@@ -120,3 +120,65 @@ async fn what_was_journaled_is_there_after_kill_and_restart() {
     again.ready().await;
     assert_eq!(records(&again).await, 5);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_audit_is_read_from_the_server_and_from_the_files_alike() {
+    let mut server = Server::start(echo()).await;
+    for _ in 0..3 {
+        server.client().call("agent.send", json!({"agent": "a", "message": "m"})).await.expect("answered");
+    }
+    let run = |args: &[&str]| {
+        let output = clean_command().args(args).arg("--data-dir").arg(server.data_dir()).output();
+        let output = output.expect("plimsoll runs");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        (output.status.code(), said, String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let export = ["audit", "export", "--kind", "request_finished"];
+    let online = until("three records", async || {
+        let (_, said, _) = run(&export);
+        (said.lines().count() == 3).then_some(said)
+    })
+    .await;
+    let (code, _, complaint) = run(&["audit", "verify"]);
+    assert_eq!(code, Some(4), "the server has the files: {complaint}");
+    server.signal(rustix::process::Signal::TERM);
+    assert_eq!(server.ended().await.code(), Some(0), "{}", server.log());
+    let run = |args: &[&str]| {
+        let output = clean_command().args(args).arg("--data-dir").arg(server.data_dir()).output();
+        let output = output.expect("plimsoll runs");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(output.status.code(), Some(0), "{said}{}", String::from_utf8_lossy(&output.stderr));
+        said
+    };
+    assert_eq!(run(&export), online);
+    assert_eq!(run(&["audit", "list", "--stream", "request", "--limit", "2", "--json"]).lines().count(), 2);
+    assert!(run(&["audit", "list"]).contains("request_finished"));
+    assert!(run(&["audit", "export", "--format", "csv"]).starts_with("seq,time,stream,kind,"));
+    let heads = run(&["audit", "head"]);
+    let mut verify = vec!["audit", "verify"];
+    heads.lines().for_each(|head| verify.extend(["--head", head]));
+    assert_eq!(run(&verify).matches(": ok, ").count(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_opens_the_door_until_it_is_revoked() {
+    let server = Server::start(echo()).await;
+    let run = |args: &[&str]| {
+        let output = clean_command().args(args).arg("--data-dir").arg(server.data_dir()).output();
+        let output = output.expect("plimsoll runs");
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    };
+    let token = run(&["token", "new", "laptop", "--role", "operator"]);
+    let send = |token: &str| {
+        let mut command = clean_command();
+        command.args(["send", "a", "hello there", "--server", &server.url()]);
+        let output = command.env("PLIMSOLL_TOKEN", token).output().expect("plimsoll runs");
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    assert_eq!(send(&token), (Some(0), "hello there\n".to_owned()));
+    assert_eq!(send("wrong").0, Some(6));
+    assert!(run(&["token", "list"]).contains("laptop"));
+    run(&["token", "revoke", "laptop"]);
+    assert_eq!(send(&token).0, Some(6));
+}

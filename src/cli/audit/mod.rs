@@ -4,6 +4,7 @@
 
 mod render;
 mod source;
+mod verify;
 
 use super::exit::Failure;
 use super::target::TargetArgs;
@@ -25,6 +26,8 @@ pub(crate) struct Args {
 enum AuditCommand {
     List(ListArgs),
     Export(ExportArgs),
+    Head(verify::HeadArgs),
+    Verify(verify::VerifyArgs),
 }
 
 /// Lists records, the newest first.
@@ -104,12 +107,14 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
             let question = Question::new(&args.filter, false, None);
             super::block_on(write(&args.target, question, args.format))?
         }
+        AuditCommand::Head(args) => verify::head(args),
+        AuditCommand::Verify(args) => verify::verify(args),
     }
 }
 
 /// Asks page by page, so that no answer has to fit into memory; a table is measured as a whole.
 async fn write(target: &TargetArgs, mut question: Question, format: Format) -> Result<(), Failure> {
-    let source = Source::open(target)?;
+    let source = Source::open(target).await?;
     let mut renderer = Renderer::new(format);
     loop {
         let page = source.page(&question).await?;

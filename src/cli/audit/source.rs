@@ -1,4 +1,7 @@
-//! Where the records come from: the running server.
+//! Where the records come from: the running server, or the files of a data directory that none uses.
+
+use std::path::Path;
+use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -9,7 +12,8 @@ use super::Filter;
 use crate::client::{Client, ClientError};
 use crate::clock::Timestamp;
 use crate::ids::{Seq, TraceId};
-use crate::journal::{Actor, StreamId};
+use crate::journal::offline::Offline;
+use crate::journal::{self, Actor, OpenError, ReadError, Scan, StreamId};
 
 /// Records that are asked for at once: the most that the server gives.
 const PAGE: u64 = 1_000;
@@ -47,8 +51,35 @@ impl Question {
         self.left != Some(0)
     }
 
+    fn limit(&self) -> u64 {
+        self.left.unwrap_or(PAGE).min(PAGE)
+    }
+
+    /// The question as the journal itself takes it.
+    fn scan(&self, disk: &Offline) -> Result<Scan, ReadError> {
+        let mut scan = Scan {
+            stream: self.stream.clone(),
+            kind: self.kind.clone(),
+            limit: usize::try_from(self.limit()).unwrap_or(usize::MAX),
+            newest_first: self.newest_first,
+            ..Scan::default()
+        };
+        if let Some(from) = self.from {
+            scan.from = disk.seq_at(from)?;
+        }
+        scan.before = self.to.map(|to| disk.seq_at(to)).transpose()?;
+        if let Some(cursor) = self.cursor {
+            if self.newest_first {
+                scan.before = Some(cursor);
+            } else {
+                scan.from = cursor;
+            }
+        }
+        Ok(scan)
+    }
+
     fn query(&self) -> String {
-        let limit = self.left.unwrap_or(PAGE).min(PAGE);
+        let limit = self.limit();
         let pairs = [
             ("limit", Some(limit.to_string())),
             ("order", Some(if self.newest_first { "desc" } else { "asc" }.to_owned())),
@@ -84,14 +115,31 @@ pub(super) struct Page {
     pub(super) next: Option<Seq>,
 }
 
+impl From<journal::Record> for Record {
+    fn from(record: journal::Record) -> Self {
+        let journal::Record { seq, time, stream, kind, version, actor, trace_id, detail, prev_hash } = record;
+        Self { seq, time, stream, kind, version, actor, trace_id, detail, prev_hash: prev_hash.to_string() }
+    }
+}
+
 /// Who is asked.
 pub(super) enum Source {
     Server(Client),
+    Disk(Arc<Offline>),
 }
 
 impl Source {
-    pub(super) fn open(target: &TargetArgs) -> Result<Self, Failure> {
-        Ok(Self::Server(target.client()?))
+    /// The server if one runs, else the files of its data directory.
+    pub(super) async fn open(target: &TargetArgs) -> Result<Self, Failure> {
+        let client = target.client()?;
+        match client.get("/health").await {
+            Err(ClientError::NoServer { dir }) if is_data_dir(&dir) => {
+                Ok(Self::Disk(Arc::new(open_disk(&dir)?)))
+            }
+            Err(error @ ClientError::NoServer { .. }) => Err(error.into()),
+            // What else is wrong shows in the answer to the question itself.
+            Ok(_) | Err(_) => Ok(Self::Server(client)),
+        }
     }
 
     pub(super) async fn page(&self, question: &Question) -> Result<Page, Failure> {
@@ -101,6 +149,25 @@ impl Source {
                 let page = answer.json().await;
                 Ok(page.map_err(|error| ClientError::Protocol(error.to_string()))?)
             }
+            Self::Disk(disk) => {
+                let page = disk.scan(&question.scan(disk)?)?;
+                let records = page.records.into_iter().map(Record::from).collect();
+                Ok(Page { records, next: page.next })
+            }
         }
     }
+}
+
+/// Whether plimsoll ever kept data here: nothing is made in a directory that was named by mistake.
+fn is_data_dir(dir: &Path) -> bool {
+    dir.join("FORMAT").is_file()
+}
+
+/// Opens the files, and says what cannot be read of them.
+pub(super) fn open_disk(dir: &Path) -> Result<Offline, OpenError> {
+    let disk = Offline::open(dir)?;
+    for what in disk.unreadable() {
+        eprintln!("warning: left out, because it cannot be read: {what}");
+    }
+    Ok(disk)
 }
