@@ -1,6 +1,7 @@
 //! Measures what the performance table claims: one subcommand per table.
 
 mod footprint;
+mod journal;
 mod recording;
 
 use std::process::ExitCode;
@@ -18,12 +19,14 @@ struct Cli {
 #[derive(Debug, clap::Subcommand)]
 enum Bench {
     Footprint(footprint::Args),
+    Journal(journal::Args),
     Recording(recording::Args),
 }
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().bench {
         Bench::Footprint(args) => footprint::run(&args),
+        Bench::Journal(args) => journal::run(&args),
         Bench::Recording(args) => recording::run(&args),
     };
     match outcome {

@@ -75,7 +75,7 @@ impl DataDir {
         let io = |doing| move |source| OpenError::Io { path: path.to_owned(), doing, source };
         let known = read_format(path)?;
         if !path.is_dir() {
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io("making it"))?;
+            make_durable(path).map_err(io("making it"))?;
         }
         let lock = take_lock(path)?;
         let id = match fs::read_to_string(path.join("id")) {
@@ -119,6 +119,14 @@ pub fn check_free(path: &Path) -> Result<(), OpenError> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(source) => Err(OpenError::Io { path: path.to_owned(), doing: "looking at its lock", source }),
     }
+}
+
+/// Makes a folder and those above it, and makes their names survive a power loss.
+fn make_durable(path: &Path) -> io::Result<()> {
+    let path = std::path::absolute(path)?;
+    let missing: Vec<&Path> = path.ancestors().take_while(|ancestor| !ancestor.is_dir()).collect();
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
+    missing.iter().filter_map(|made| made.parent()).try_for_each(disk::sync_dir)
 }
 
 fn read_format(path: &Path) -> Result<Option<u32>, OpenError> {

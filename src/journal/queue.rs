@@ -1,7 +1,7 @@
 //! What waits for the writer: appends, already encoded, with the one who waits for the answer.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError, sync_channel};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -85,9 +85,12 @@ impl Queue {
             return Err(AppendError::QueueFull);
         }
         self.waiting.fetch_add(1, Ordering::Relaxed);
-        sender.try_send(pending).map_err(|_| {
+        sender.try_send(pending).map_err(|error| {
             self.waiting.fetch_sub(1, Ordering::Relaxed);
-            AppendError::QueueFull
+            match error {
+                TrySendError::Full(_) => AppendError::QueueFull,
+                TrySendError::Disconnected(_) => AppendError::Closed,
+            }
         })
     }
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use tokio::sync::broadcast;
 
@@ -44,6 +44,8 @@ pub(super) struct Shared {
     /// Bytes on disk, as last measured.
     pub(super) bytes: AtomicU64,
     health: Mutex<Health>,
+    /// Held by readers while they read, and by the writer while it opens the stores again after a failure.
+    pub(super) gate: RwLock<()>,
     pub(super) tail: broadcast::Sender<Arc<Record>>,
     pub(super) metrics: Metrics,
     pub(super) journal_dir: PathBuf,
@@ -63,6 +65,7 @@ impl Shared {
             last: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             health: Mutex::new(Health::Writing),
+            gate: RwLock::new(()),
             tail,
             metrics,
             journal_dir: data_dir.path().join("journal"),
@@ -76,6 +79,11 @@ impl Shared {
 
     pub(super) fn rows(&self) -> [&LogRow; 2] {
         [&self.rows[0], &self.rows[1]]
+    }
+
+    /// For as long as the answer lives, no store is closed under the reader.
+    pub(super) fn reading(&self) -> RwLockReadGuard<'_, ()> {
+        self.gate.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn health(&self) -> Health {

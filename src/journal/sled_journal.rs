@@ -88,7 +88,7 @@ impl SledJournal {
         opening.settle(&mut writer).map_err(io(&path, "deleting dropped partitions"))?;
         let thread = std::thread::Builder::new()
             .name("journal".to_owned())
-            .spawn(move || writer.run(Groups::new(receiver)))
+            .spawn(move || run(writer, Groups::new(receiver)))
             .map_err(|source| OpenError::Thread { source })?;
         Ok(Self { shared, writer: Mutex::new(Some(thread)) })
     }
@@ -97,6 +97,19 @@ impl SledJournal {
     #[must_use]
     pub fn data_dir_id(&self) -> &str {
         self.shared.data_dir.id()
+    }
+}
+
+/// The writer's thread. A panic there is a bug, in the journal or in a fold: nothing more is appended, and it is said.
+fn run(writer: Writer, groups: Groups) {
+    let shared = Arc::clone(&writer.shared);
+    let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| writer.run(groups)));
+    if ended.is_err() {
+        shared.queue.close();
+        shared.set_health(Health::Degraded(
+            "the journal's writer ended in a panic: restart plimsoll".to_owned(),
+        ));
+        tracing::error!(source = "journal", "the journal's writer ended in a panic");
     }
 }
 
@@ -242,10 +255,12 @@ impl Journal for SledJournal {
     }
 
     fn scan(&self, query: &Scan) -> Result<Page, ReadError> {
+        let _reading = self.shared.reading();
         scan::page(self.shared.rows(), query, self.shared.until())
     }
 
     fn seq_at(&self, time: Timestamp) -> Result<Seq, ReadError> {
+        let _reading = self.shared.reading();
         scan::seq_at(self.shared.rows(), time, self.shared.last().next())
     }
 
@@ -258,22 +273,21 @@ impl Journal for SledJournal {
     }
 
     fn head(&self, log: Log) -> Result<Head, ReadError> {
+        let _reading = self.shared.reading();
         let row = self.shared.rows().into_iter().find(|row| row.log == log);
         verify::head(row.expect("there is a row for each log"), self.shared.until())
     }
 
     fn verify(&self, log: Log, expected: Option<Head>) -> Result<Verified, VerifyError> {
+        let _reading = self.shared.reading();
         verify::verify(self.shared.rows(), log, expected, self.shared.until())
     }
 
     fn close(&self) {
         self.shared.queue.close();
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(writer) = writer
-            && writer.join().is_err()
-        {
-            tracing::error!(source = "journal", "the journal's writer ended in a panic");
-        }
+        // Its panics were caught and told.
+        let _ = writer.map(JoinHandle::join);
     }
 }
 

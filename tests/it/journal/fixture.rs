@@ -50,7 +50,7 @@ pub(crate) fn instance(name: &str) -> StreamId {
 }
 
 pub(crate) fn number(record: &Record) -> u64 {
-    record.detail["number"].as_u64().unwrap_or(u64::MAX)
+    record.detail["number"].as_u64().unwrap_or(0)
 }
 
 /// Every record that a query finds, page by page.

@@ -1,5 +1,12 @@
 //! The journal: its contract, and what it withstands.
 
+mod child;
 mod contract;
+mod crash;
+mod damage;
 mod disk;
+mod fault;
 pub(crate) mod fixture;
+mod power;
+mod recording;
+mod shim;
