@@ -8,9 +8,7 @@ use super::super::Readiness;
 use super::super::request::Request;
 use super::super::response::{Outcome, Problem, reply};
 use super::super::state::ApiState;
-
-/// What Prometheus 3 demands of the text format: it refuses a scrape without it.
-const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+use crate::telemetry::CONTENT_TYPE;
 
 /// All series. Not before everything is recovered: a counter that is seen too low looks like a reset.
 pub(crate) async fn metrics(state: Arc<ApiState>, _request: Request) -> Outcome {
@@ -18,10 +16,7 @@ pub(crate) async fn metrics(state: Arc<ApiState>, _request: Request) -> Outcome 
         let message = "counters are being restored: scrape again in a moment";
         return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "recovering", message));
     }
-    let rendered = tokio::task::spawn_blocking(move || {
-        state.gateway.refresh_gauges();
-        state.registry.render()
-    });
-    let text = rendered.await.map_err(|_panic| Problem::internal())?;
-    Ok(reply(StatusCode::OK, CONTENT_TYPE, text))
+    let gateway = state.gateway.clone();
+    let text = state.registry.scrape(move || gateway.refresh_gauges()).await.ok_or_else(Problem::internal)?;
+    Ok(reply(StatusCode::OK, CONTENT_TYPE, text.as_bytes().to_vec()))
 }
