@@ -10,7 +10,10 @@ fn check(manifest: &str, contributing: &str) -> Vec<String> {
     let missing = wanted
         .difference(&explained)
         .map(|name| format!("CONTRIBUTING.md does not say why `{name}` is a dependency"));
-    missing.collect()
+    let stale = explained
+        .difference(&wanted)
+        .map(|name| format!("CONTRIBUTING.md explains `{name}`, which is no dependency"));
+    missing.chain(stale).collect()
 }
 
 fn dependencies(manifest: &str) -> BTreeSet<&str> {
@@ -47,6 +50,7 @@ fn every_dependency_is_explained() {
 }
 
 #[test]
-fn an_unexplained_one_is_found() {
+fn an_unexplained_and_a_stale_one_are_found() {
     exactly(&check("[dependencies]\na = \"1\"\n", "\n## Dependencies\n"), "why `a`");
+    exactly(&check("[dependencies]\n", "\n## Dependencies\n- `a`: why.\n"), "`a`, which is no dependency");
 }
