@@ -74,6 +74,7 @@ async fn metrics_come_as_prometheus_wants_them_and_packed_if_asked() {
         "plimsoll_rpc_calls_total{method=\"unknown\",code=\"-32601\"} 0",
         "plimsoll_connections{transport=\"ws\"} 0",
         "plimsoll_stream_clients{transport=\"sse\"} 0",
+        "plimsoll_component_up{component=\"journal\"} 1",
     ] {
         assert!(text.contains(line), "{line} is not in\n{text}");
     }

@@ -7,8 +7,9 @@ use std::borrow::Cow;
 
 use serde_json::Value;
 
+use crate::gateway::REQUEST_FINISHED;
 use crate::ids::{AgentId, TownId};
-use crate::journal::{Record, StreamKind};
+use crate::journal::{Record, StreamKind, kinds};
 use crate::live::{Envelope, Level};
 
 /// How one kind of record is shown.
@@ -28,22 +29,30 @@ const KINDS: &[Shown] = &[
         summary: access_refused,
     },
     Shown {
-        kind: "partition_dropped",
-        r#type: "partition.dropped",
-        level: info,
-        summary: |_| "the oldest part of the journal was dropped by its retention".to_owned(),
+        kind: kinds::END_CUT,
+        r#type: "end.cut",
+        level: |_| Level::Warn,
+        summary: |r| {
+            format!("the torn end of the log {} was cut at the start: {}", text(r, "log"), text(r, "cause"))
+        },
     },
     Shown {
-        kind: "request_finished",
+        kind: kinds::PARTITION_DROPPED,
+        r#type: "partition.dropped",
+        level: info,
+        summary: |r| format!("the oldest part of the log {} was dropped by its retention", text(r, "log")),
+    },
+    Shown {
+        kind: kinds::PARTITION_LOST,
+        r#type: "partition.lost",
+        level: |_| Level::Error,
+        summary: |r| format!("a damaged part of the log {} was moved away", text(r, "log")),
+    },
+    Shown {
+        kind: REQUEST_FINISHED,
         r#type: "request.finished",
         level: by_outcome,
         summary: request_finished,
-    },
-    Shown {
-        kind: "session_reset",
-        r#type: "session.reset",
-        level: info,
-        summary: |r| format!("{} reset a session of {}", r.actor, text(r, "agent")),
     },
     Shown {
         kind: "token_created",
