@@ -13,6 +13,7 @@ pub mod app;
 
 pub mod catalogue;
 pub mod config;
+pub mod doctor;
 
 pub mod api;
 

@@ -5,7 +5,9 @@
 
 mod audit;
 mod completions;
+mod config;
 mod demo;
+mod doctor;
 mod events;
 mod exit;
 mod healthcheck;
@@ -40,6 +42,8 @@ enum Command {
     Send(send::Args),
     Events(events::Args),
     Audit(audit::Args),
+    Config(config::Args),
+    Doctor(doctor::Args),
     Metrics(metrics::Args),
     Healthcheck(healthcheck::Args),
     Token(token::Args),
@@ -70,6 +74,8 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Send(args) => send::run(&args),
         Command::Events(args) => events::run(&args),
         Command::Audit(args) => audit::run(&args),
+        Command::Config(args) => config::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Metrics(args) => metrics::run(&args),
         Command::Healthcheck(args) => healthcheck::run(&args),
         Command::Token(args) => token::run(&args),

@@ -23,16 +23,20 @@ pub(crate) struct SourceArgs {
 }
 
 impl SourceArgs {
-    /// Loads the configuration, with every problem at once.
-    pub(crate) fn load(&self) -> Result<Loaded, Failure> {
+    /// What is to be loaded, with the environment and the working directory of this process.
+    pub(crate) fn request(&self) -> Result<LoadRequest<'static>, Failure> {
         let cwd = std::env::current_dir();
-        let request = LoadRequest {
+        Ok(LoadRequest {
             file: self.config.clone(),
             data_dir: self.data_dir.clone(),
             environment: &|name| std::env::var_os(name),
             cwd: cwd.map_err(|e| Failure::Input("the working directory cannot be told".to_owned(), e))?,
-        };
-        config::load(&request).map_err(Failure::Config)
+        })
+    }
+
+    /// Loads the configuration, with every problem at once.
+    pub(crate) fn load(&self) -> Result<Loaded, Failure> {
+        config::load(&self.request()?).map_err(Failure::Config)
     }
 }
 
@@ -75,11 +79,8 @@ impl TargetArgs {
 
     /// The data directory, where no address is given.
     pub(crate) fn data_dir(&self) -> Result<PathBuf, Failure> {
-        if let Some(dir) = &self.data_dir {
-            return Ok(dir.clone());
-        }
-        let source = SourceArgs { config: self.config.clone(), data_dir: None };
-        Ok(source.load()?.data_dir)
+        let source = SourceArgs { config: self.config.clone(), data_dir: self.data_dir.clone() };
+        config::data_dir(&source.request()?).map_err(Failure::Config)
     }
 
     fn token(&self) -> Result<Option<Secret>, Failure> {

@@ -109,6 +109,44 @@ impl Loaded {
 /// # Errors
 /// Every problem found, in the order of the files.
 pub fn load(request: &LoadRequest<'_>) -> Result<Loaded, Vec<ConfigProblem>> {
+    let Layers { tree, files, base_dir } = layers(request)?;
+    let mut read = interpret(tree, request.environment, &base_dir);
+    let data_dir = files::data_dir(request, read.config.data_dir.as_deref());
+    let data_dir = data_dir.map_err(|problem| read.problems.push(problem)).unwrap_or_default();
+    if read.problems.is_empty() {
+        let Interpreted { config, tree, warnings, problems: _ } = read;
+        Ok(Loaded { config, files, base_dir, data_dir, warnings, tree })
+    } else {
+        Err(sorted(read.problems, &files))
+    }
+}
+
+/// Finds the data directory and looks at nothing else, for who only asks a running server: a variable that only the
+/// server has, or a mistake in another key, is not in the way.
+///
+/// # Errors
+/// What is wrong with the files as YAML, or with the key.
+pub fn data_dir(request: &LoadRequest<'_>) -> Result<PathBuf, Vec<ConfigProblem>> {
+    if request.data_dir.is_some() {
+        return files::data_dir(request, None).map_err(|problem| vec![problem]);
+    }
+    let Layers { mut tree, files, base_dir } = layers(request)?;
+    tree.keep_only("data_dir");
+    let read = interpret(tree, request.environment, &base_dir);
+    if !read.problems.is_empty() {
+        return Err(sorted(read.problems, &files));
+    }
+    files::data_dir(request, read.config.data_dir.as_deref()).map_err(|problem| vec![problem])
+}
+
+struct Layers {
+    tree: Node,
+    files: Vec<PathBuf>,
+    base_dir: PathBuf,
+}
+
+/// The base file with the overlay laid over it.
+fn layers(request: &LoadRequest<'_>) -> Result<Layers, Vec<ConfigProblem>> {
     let located = locate(request);
     let mut problems: Vec<_> = located.overlay.problem().map(ConfigProblem::general).into_iter().collect();
     let mut files: Vec<PathBuf> = located.base.iter().cloned().collect();
@@ -122,18 +160,7 @@ pub fn load(request: &LoadRequest<'_>) -> Result<Loaded, Vec<ConfigProblem>> {
             Err(found) => problems.extend(found),
         }
     }
-    if !problems.is_empty() {
-        return Err(problems);
-    }
-    let mut read = interpret(tree, request.environment, &base_dir);
-    let data_dir = files::data_dir(request, read.config.data_dir.as_deref());
-    let data_dir = data_dir.map_err(|problem| read.problems.push(problem)).unwrap_or_default();
-    if read.problems.is_empty() {
-        let Interpreted { config, tree, warnings, problems: _ } = read;
-        Ok(Loaded { config, files, base_dir, data_dir, warnings, tree })
-    } else {
-        Err(sorted(read.problems, &files))
-    }
+    if problems.is_empty() { Ok(Layers { tree, files, base_dir }) } else { Err(problems) }
 }
 
 /// Reads one text as if it were the only file, without touching the disk but for the files of secrets it names.

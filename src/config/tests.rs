@@ -309,6 +309,19 @@ fn the_data_directory_is_found_in_order() {
 }
 
 #[test]
+fn the_data_directory_is_found_without_the_rest() {
+    let world = World::of(&[("plimsoll.yaml", "data_dir: here\nserver: {listen: \"${UNSET}\", no: 1}\n")]);
+    let request = LoadRequest {
+        file: None,
+        data_dir: None,
+        environment: &|name| world.variables.get(name).cloned(),
+        cwd: world.dir.path().to_owned(),
+    };
+    assert_eq!(data_dir(&request), Ok(world.dir.path().join("here")));
+    assert!(world.load(None).is_err());
+}
+
+#[test]
 fn beyond_loopback_needs_tls_or_the_plain_word() {
     assert!(problems("server: {listen: '0.0.0.0:1'}").contains("server.listen: beyond loopback it needs"));
     assert!(problems("server: {listen: '[::]:1'}").contains("beyond loopback"));

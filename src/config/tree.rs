@@ -96,6 +96,13 @@ impl Node {
         }
     }
 
+    /// Takes every other key out of a map.
+    pub(crate) fn keep_only(&mut self, kept: &str) {
+        if let Value::Map(map) = &mut self.value {
+            map.retain(|key, _| key == kept);
+        }
+    }
+
     /// The value at `path`.
     pub(crate) fn get(&self, path: &[Step]) -> Option<&Self> {
         let Some((first, rest)) = path.split_first() else { return Some(self) };

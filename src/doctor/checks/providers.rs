@@ -1,0 +1,53 @@
+//! Does every provider answer?
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, join_all};
+
+use super::super::Verdict;
+use super::super::scene::Scene;
+use super::NO_CONFIGURATION;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::live::Live;
+use crate::provider::{self, ProviderDeps};
+use crate::telemetry::Registry;
+
+/// Less than a check as a whole may take, so that one that hangs is told by name.
+const PROVIDER_DEADLINE: Duration = Duration::from_secs(8);
+
+pub(in crate::doctor) fn check(scene: &Scene) -> BoxFuture<'_, Verdict> {
+    let Ok(loaded) = &scene.loaded else {
+        return std::future::ready(Verdict::skip(NO_CONFIGURATION)).boxed();
+    };
+    look(&loaded.config, &scene.clock).boxed()
+}
+
+async fn look(config: &Config, clock: &Clock) -> Verdict {
+    if config.providers.is_empty() {
+        return Verdict::skip("none configured");
+    }
+    let registry = Registry::new(&crate::catalogue::all()).expect("a test builds it from the same list");
+    let live = Live::new(&config.live, &registry, clock.clone());
+    let deps = ProviderDeps { prices: Arc::new(config.prices.clone()), live, clock: clock.clone() };
+    let answers = join_all(config.providers.iter().map(|(name, config)| ask(name, config, &deps))).await;
+    let failed = answers.iter().any(Result::is_err);
+    let lines: Vec<String> = answers.into_iter().map(|answer| answer.unwrap_or_else(|line| line)).collect();
+    if failed {
+        let advice = "check its address, its key and that it runs; agents of the others work without it";
+        return Verdict::fail(lines.join("\n"), advice);
+    }
+    Verdict::pass(lines.join("\n"))
+}
+
+async fn ask(name: &str, config: &provider::Config, deps: &ProviderDeps) -> Result<String, String> {
+    let provider = provider::build(name, config, deps).map_err(|error| error.to_string())?;
+    let answer = tokio::time::timeout(PROVIDER_DEADLINE, provider.check()).await;
+    match answer {
+        Ok(Ok(said)) => Ok(format!("{name}: {said}")),
+        Ok(Err(error)) => Err(format!("{name}: {error}")),
+        Err(_) => Err(format!("{name}: no answer within {} s", PROVIDER_DEADLINE.as_secs())),
+    }
+}

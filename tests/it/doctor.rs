@@ -1,0 +1,187 @@
+//! `plimsoll doctor`: each check starts from a world that passes, and breaks one thing.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::Path;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::server::clean_command;
+
+struct Visit {
+    code: Option<i32>,
+    report: Value,
+}
+
+impl Visit {
+    /// Status and detail of one check.
+    fn check(&self, name: &str) -> (&str, &str) {
+        let checks = self.report["checks"].as_array().expect("a list of checks");
+        let check = checks.iter().find(|check| check["check"] == name).expect(name);
+        (check["status"].as_str().expect("a status"), check["detail"].as_str().expect("a detail"))
+    }
+}
+
+fn visit(dir: &Path, config: &str, variables: &[(&str, &str)]) -> Visit {
+    fs::write(dir.join("plimsoll.yaml"), config).expect("the file is written");
+    let mut command = clean_command();
+    command.args(["doctor", "--json", "--config", "plimsoll.yaml", "--data-dir", "data"]);
+    command.current_dir(dir).envs(variables.iter().copied());
+    let output = command.output().expect("plimsoll runs");
+    let text = String::from_utf8(output.stdout).expect("output is UTF-8");
+    let report = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+    Visit { code: output.status.code(), report }
+}
+
+fn home() -> TempDir {
+    tempfile::tempdir().expect("a temporary directory")
+}
+
+const GOOD: &str = "server: {listen: '127.0.0.1:0'}\n";
+
+#[test]
+fn a_new_machine_is_well() {
+    let dir = home();
+    let visit = visit(dir.path(), GOOD, &[]);
+    assert_eq!(visit.code, Some(0), "{:#}", visit.report);
+    assert_eq!(visit.report["ok"], true);
+    let statuses: Vec<&str> = visit.report["checks"]
+        .as_array()
+        .expect("checks")
+        .iter()
+        .filter_map(|c| c["status"].as_str())
+        .collect();
+    assert_eq!(
+        statuses,
+        ["pass", "skip", "pass", "pass", "skip", "pass", "pass", "pass", "skip", "pass"],
+        "{:#}",
+        visit.report
+    );
+    assert!(!dir.path().join("data").exists(), "looking makes nothing");
+}
+
+#[test]
+fn without_a_file_the_first_check_is_skipped() {
+    let dir = home();
+    let mut command = clean_command();
+    command.args(["doctor", "--json"]).current_dir(dir.path()).env("HOME", dir.path());
+    let output = command.output().expect("plimsoll runs");
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(report["checks"][0]["status"], "skip", "{report:#}");
+    assert!(report["checks"][0]["detail"].as_str().is_some_and(|text| text.contains("config/plimsoll.yaml")));
+}
+
+#[test]
+fn a_missing_overlay_fails_and_names_the_path() {
+    let dir = home();
+    let visit = visit(dir.path(), GOOD, &[("PLIMSOLL_ENV", "staging")]);
+    assert_eq!(visit.code, Some(1));
+    let (status, detail) = visit.check("overlay");
+    assert!(status == "fail" && detail.contains("staging.yaml"), "{detail}");
+    assert_eq!(visit.check("port").0, "skip", "what needs a configuration says so");
+}
+
+#[test]
+fn a_wrong_configuration_fails_with_every_line() {
+    let dir = home();
+    let visit = visit(dir.path(), "servr: {}\nlive: {events: 0}\n", &[]);
+    assert_eq!(visit.code, Some(1));
+    let (status, detail) = visit.check("configuration");
+    assert!(
+        status == "fail" && detail.contains(":1:1: servr") && detail.contains(":2:8: live.events"),
+        "{detail}"
+    );
+}
+
+#[test]
+fn a_taken_port_fails() {
+    let holder = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = holder.local_addr().expect("an address");
+    let dir = home();
+    let visit = visit(dir.path(), &format!("server: {{listen: '{address}'}}"), &[]);
+    assert_eq!(visit.code, Some(1));
+    assert_eq!(visit.check("port"), ("fail", format!("{address} is in use by another program").as_str()));
+}
+
+#[test]
+fn a_data_directory_that_is_a_file_or_of_a_newer_format_fails() {
+    let dir = home();
+    fs::write(dir.path().join("data"), "").expect("the file is written");
+    assert_eq!(visit(dir.path(), GOOD, &[]).check("data directory").0, "fail");
+    fs::remove_file(dir.path().join("data")).expect("it is removed");
+    fs::create_dir(dir.path().join("data")).expect("the directory is made");
+    fs::write(dir.path().join("data/FORMAT"), "plimsoll-data 999\n").expect("the file is written");
+    let visit = visit(dir.path(), GOOD, &[]);
+    let (status, detail) = visit.check("journal");
+    assert!(status == "fail" && detail.contains("999"), "{detail}");
+    assert_eq!(visit.code, Some(1));
+}
+
+#[test]
+fn a_provider_and_a_collector_that_are_down_fail_by_name() {
+    // A port that was free a moment ago and that nobody listens on.
+    let gone = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
+    let config = format!(
+        "{GOOD}providers:\n  main: {{kind: openai, base_url: 'http://{gone}/v1', retries: 0}}\ntelemetry:\n  otlp: {{endpoint: 'http://{gone}'}}\n"
+    );
+    let dir = home();
+    let visit = visit(dir.path(), &config, &[]);
+    assert_eq!(visit.code, Some(1));
+    let (status, detail) = visit.check("providers");
+    assert!(status == "fail" && detail.starts_with("main: "), "{detail}");
+    let (status, detail) = visit.check("trace collector");
+    assert!(status == "fail" && detail.contains(&gone.to_string()), "{detail}");
+}
+
+#[test]
+fn a_collector_that_takes_connections_passes_by_key_and_by_variable() {
+    let holder = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = holder.local_addr().expect("an address");
+    // Says nothing, and hangs up: it is not for the check to speak OTLP.
+    std::thread::spawn(move || holder.incoming().take(2).for_each(drop));
+    let dir = home();
+    let key = format!("{GOOD}telemetry: {{otlp: {{endpoint: 'http://{address}'}}}}\n");
+    assert_eq!(visit(dir.path(), &key, &[]).check("trace collector").0, "pass");
+    let variable = format!("http://{address}");
+    let visit = visit(dir.path(), GOOD, &[("OTEL_EXPORTER_OTLP_ENDPOINT", &variable)]);
+    assert_eq!(visit.check("trace collector").0, "pass");
+}
+
+#[test]
+fn exposure_and_literal_secrets_are_warned_of_and_fail_nothing() {
+    let config = "server: {listen: '0.0.0.0:0', insecure_plaintext: true}\nproviders:\n  echo: {kind: echo}\ntelemetry: {otlp: {headers: {x-key: hunter2}}}\n";
+    let dir = home();
+    let visit = visit(dir.path(), config, &[]);
+    assert_eq!(visit.code, Some(0), "{:#}", visit.report);
+    let (status, detail) = visit.check("exposure");
+    assert!(status == "warn" && detail.contains("without TLS") && detail.contains("no token"), "{detail}");
+    assert!(detail.contains("telemetry.otlp.headers.x-key") && !visit.report.to_string().contains("hunter2"));
+}
+
+#[tokio::test]
+async fn a_plimsoll_that_runs_holds_its_port_and_its_directory_by_right() {
+    let server = crate::support::server::Server::start(serde_json::json!({})).await;
+    let address = server.url().replace("http://", "");
+    let dir = server.dir().to_owned();
+    let config = format!("server: {{listen: '{address}'}}");
+    let visit =
+        tokio::task::spawn_blocking(move || visit(&dir, &config, &[])).await.expect("it does not panic");
+    assert_eq!(visit.code, Some(0), "{:#}", visit.report);
+    for name in ["port", "data directory", "journal"] {
+        let (status, detail) = visit.check(name);
+        assert!(status == "pass" && detail.contains("that runs"), "{name}: {detail}");
+    }
+}
+
+#[tokio::test]
+async fn a_missing_overlay_makes_serve_refuse_and_name_the_path() {
+    let dir = home();
+    fs::write(dir.path().join("plimsoll.yaml"), GOOD).expect("the file is written");
+    let mut command = clean_command();
+    command.args(["serve", "--config", "plimsoll.yaml", "--data-dir", "data"]);
+    let output = command.current_dir(dir.path()).env("PLIMSOLL_ENV", "staging").output().expect("it runs");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert!(said.contains("staging.yaml does not exist"), "{said}");
+}
