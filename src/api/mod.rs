@@ -28,6 +28,7 @@ mod stream;
 mod tls;
 mod ws;
 
+pub(crate) use auth::NewToken;
 pub use auth::{InvalidTokens, TokenBook};
 pub use config::{AuthConfig, Config, MetricsConfig, TlsConfig, TokenConfig};
 pub use role::Role;

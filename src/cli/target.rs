@@ -83,6 +83,11 @@ impl TargetArgs {
         config::data_dir(&source.request()?).map_err(Failure::Config)
     }
 
+    /// The configuration of the server on this machine.
+    pub(crate) fn load(&self) -> Result<Loaded, Failure> {
+        SourceArgs { config: self.config.clone(), data_dir: self.data_dir.clone() }.load()
+    }
+
     fn token(&self) -> Result<Option<Secret>, Failure> {
         let Some(path) = &self.token_file else {
             let token = std::env::var(TOKEN_VARIABLE).ok().filter(|token| !token.is_empty());

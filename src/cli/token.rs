@@ -1,6 +1,7 @@
 //! `plimsoll token`: tokens by which people and programs prove who they are.
 
 use std::io::{BufRead as _, Write as _};
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -8,9 +9,13 @@ use sha2::{Digest as _, Sha256};
 use super::exit::Failure;
 use super::target::TargetArgs;
 use super::terminal::{Paint, Table};
-use crate::api::Role;
-use crate::clock::Timestamp;
+use crate::api::{InvalidTokens, NewToken, Role, TokenBook};
+use crate::client::ClientError;
+use crate::clock::{Clock, Timestamp};
+use crate::config::Config;
 use crate::ids::{AgentId, TokenName, TownId};
+use crate::journal::{Actor, Journal as _, JournalDeps, SledJournal};
+use crate::telemetry::Registry;
 
 /// Makes, lists and revokes access tokens.
 #[derive(Debug, clap::Args)]
@@ -107,7 +112,10 @@ fn new(args: &NewArgs) -> Result<(), Failure> {
     if let Some(agent) = &args.agent {
         params["agent"] = json!(agent);
     }
-    let created = ask(&args.target, "token.create", params)?;
+    let created = match ask(&args.target, "token.create", params) {
+        Err(Failure::Client(ClientError::NoServer { .. })) => new_on_disk(args)?,
+        created => created?,
+    };
     let mut out = std::io::stdout();
     if args.json {
         return Ok(writeln!(out, "{created}")?);
@@ -116,6 +124,25 @@ fn new(args: &NewArgs) -> Result<(), Failure> {
     writeln!(out, "{token}")?;
     eprintln!("Keep it: it is not shown again. `plimsoll token revoke {}` ends it.", args.name);
     Ok(())
+}
+
+/// Makes the token in the data directory itself, which no server uses: the first one, before a server that is
+/// reachable from other machines can start.
+fn new_on_disk(args: &NewArgs) -> Result<Value, Failure> {
+    let loaded = args.target.load()?;
+    let Config { auth, journal, .. } = &loaded.config;
+    let invalid = |error: InvalidTokens| Failure::Start(error.into());
+    let tokens = Arc::new(TokenBook::new(&auth.tokens, 0).map_err(invalid)?);
+    let registry = Registry::new(&crate::catalogue::all()).expect("a test builds it from the same list");
+    let folds = vec![Arc::clone(&tokens) as _];
+    let deps = JournalDeps { clock: Clock::system(), registry, folds };
+    let journal = SledJournal::open(&loaded.data_dir, journal, deps)?;
+    let NewArgs { name, role, town, agent, .. } = args;
+    let new = NewToken { name: name.clone(), role: *role, town: town.clone(), agent: agent.clone() };
+    let made = super::block_on(tokens.create(&journal, &Actor::Local, new));
+    journal.close();
+    let token = made?.map_err(|error| Failure::Usage(error.to_string()))?;
+    Ok(json!({"name": name, "role": role, "token": token}))
 }
 
 fn list(args: &ListArgs) -> Result<(), Failure> {

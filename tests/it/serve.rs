@@ -182,3 +182,17 @@ async fn a_token_opens_the_door_until_it_is_revoked() {
     run(&["token", "revoke", "laptop"]);
     assert_eq!(send(&token).0, Some(6));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_made_before_the_first_start_is_valid_after_it() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let mut command = clean_command();
+    command.args(["token", "new", "first", "--role", "viewer", "--data-dir"]).arg(dir.path().join("data"));
+    let output = command.output().expect("plimsoll runs");
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let token = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    let mut server = Server::spawn(dir, echo());
+    server.ready().await;
+    server.tcp_client(Some(&token)).call("agent.list", json!({})).await.expect("the token opens the door");
+    server.tcp_client(None).call("agent.list", json!({})).await.expect_err("without one it is shut");
+}
