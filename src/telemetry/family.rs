@@ -51,7 +51,7 @@ impl<const N: usize, H: Clone> Family<N, H> {
 
     /// The handle for these label values, made (at 0) when first asked for. Past the metric's cap open labels become
     /// `other`, and the overflow is counted. Values longer than
-    /// [`LABEL_BYTES_MAX`](crate::limits::LABEL_BYTES_MAX) are cut.
+    /// [`LABEL_BYTES_MAX`] are cut.
     #[must_use]
     pub fn with(&self, values: [&str; N]) -> H {
         let values = values.map(cut);

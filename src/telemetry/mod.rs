@@ -1,7 +1,7 @@
 //! Metrics, traces and logs: definitions, the registry, the subscriber stack and the OTLP exporter.
 //!
 //! It knows nothing of what it measures: modules declare their own metrics, and what flows up to the live view goes
-//! through a sink that `app` hands in. Start at [`metric`] for metrics and at [`install`] for the rest.
+//! through a sink that `app` hands in. Start at [`metric`] for metrics and at [`install()`] for the rest.
 
 mod config;
 mod event;

@@ -1,7 +1,7 @@
 //! The trace context of spans: which trace a span belongs to, where it came from, and what goes on to others.
 //!
 //! Every span has a trace id and a span id. With OTLP they are those of the OpenTelemetry layer; without it
-//! [`SpanIds`] makes them, so that log lines and model calls carry a trace id and a caller's trace goes on to the
+//! `SpanIds` makes them, so that log lines and model calls carry a trace id and a caller's trace goes on to the
 //! agent either way.
 
 use std::sync::{Arc, OnceLock};

@@ -3,7 +3,7 @@
 //!
 //! A try is one model call, recorded as such. A try that failed before any of its answer was passed on is repeated
 //! where that may help ([`ProviderError::may_pass`]), never beyond the request's deadline. Tools that the model asks
-//! for are reported, not run. Start at [`OpenAi::ask`]; one try is in `exchange`, the wire format in `wire`.
+//! for are reported, not run. Start at [`OpenAi`]; one try is in `exchange`, the wire format in `wire`.
 
 mod client;
 mod exchange;
