@@ -1,6 +1,7 @@
 //! Measures what the performance table claims: one subcommand per table.
 
 mod footprint;
+mod gateway;
 mod journal;
 mod recording;
 
@@ -19,6 +20,7 @@ struct Cli {
 #[derive(Debug, clap::Subcommand)]
 enum Bench {
     Footprint(footprint::Args),
+    Gateway(gateway::Args),
     Journal(journal::Args),
     Recording(recording::Args),
 }
@@ -26,6 +28,7 @@ enum Bench {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().bench {
         Bench::Footprint(args) => footprint::run(&args),
+        Bench::Gateway(args) => gateway::run(&args),
         Bench::Journal(args) => journal::run(&args),
         Bench::Recording(args) => recording::run(&args),
     };

@@ -364,7 +364,8 @@ impl Transcript {
     }
 
     fn timings(&self, total: Duration) -> Timings {
-        let ms = |duration: Duration| duration.as_secs_f64() * 1e3;
+        // To the microsecond: more is noise, and costs bytes in every answer and record.
+        let ms = |duration: Duration| (duration.as_secs_f64() * 1e6).round() / 1e3;
         Timings {
             queued_ms: ms(self.queued.unwrap_or(total)),
             start_ms: None,

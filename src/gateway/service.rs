@@ -351,7 +351,7 @@ impl Gateway {
         }
         if request.deadline.is_some_and(|deadline| deadline.is_zero() || deadline > DEADLINE_MAX) {
             let hours = DEADLINE_MAX.as_secs() / 3_600;
-            return invalid("deadlineMs", format!("must lie between 1 and {hours} h"));
+            return invalid("deadlineMs", format!("must lie between 1 ms and {hours} h"));
         }
         Ok(())
     }

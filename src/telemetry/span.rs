@@ -149,7 +149,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for SpanIds {
 
 fn propagates(span: &Span) -> bool {
     let propagation = |(_, dispatch): (&Id, &Dispatch)| {
-        dispatch.downcast_ref::<SpanIds>().is_some_and(|ids| ids.propagation == Propagation::On)
+        dispatch.downcast_ref::<SpanIds>().is_none_or(|ids| ids.propagation == Propagation::On)
     };
     span.with_subscriber(propagation).unwrap_or(false)
 }

@@ -1,12 +1,14 @@
 //! The `openai` provider behind the real gateway, against servers that answer, stumble and lie over real sockets.
 
 mod events;
+mod spans;
 mod upstream;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use opentelemetry::trace::{SpanKind, Status};
 use plimsoll::clock::Clock;
 use plimsoll::gateway::{
     self, Accepted, AgentConfig, AgentEvent, Answer, Caller, Channel, Gateway, GatewayParts, OnDisconnect,
@@ -21,6 +23,7 @@ use plimsoll::telemetry::{Registry, Shared, TraceContext};
 use plimsoll::units::Period;
 
 use self::events::Heard;
+use self::spans::{Spans, attribute};
 use self::upstream::{Reply, STOP, USAGE, Upstream, delta, refusal, stream, stream_head, whole};
 
 const KEY: &str = "sk-very-secret";
@@ -177,6 +180,71 @@ async fn characters_and_events_cut_anywhere_arrive_whole() {
     let upstream = Upstream::start(vec![Reply::Parts(bytes.iter().map(|byte| vec![*byte]).collect())]).await;
     let house = house(config(upstream.base_url()));
     assert_eq!(ask(&house, "hi").await.1.expect("answered").text, "grün €");
+}
+
+#[tokio::test]
+async fn one_trace_runs_from_the_caller_to_the_model_server() {
+    let spans = Spans::default();
+    let collecting = spans.collect();
+    let (one, two) = (delta("Hello"), delta(" world"));
+    let upstream = Upstream::start(vec![stream(&[&one, &two, STOP, USAGE, "[DONE]"])]).await;
+    let house = house(config(upstream.base_url()));
+    ask(&house, "hi").await.1.expect("answered");
+    drop(collecting);
+
+    let [send, wait, invoke, chat] =
+        ["agent.send", "lane.wait", "invoke_agent a", "chat m-1"].map(|name| spans.named(name));
+    let trace = "0af7651916cd43dd8448eb211c80319c";
+    for span in [&send, &wait, &invoke, &chat] {
+        assert_eq!(span.span_context.trace_id().to_string(), trace, "{}", span.name);
+    }
+    assert_eq!(
+        (send.parent_span_id.to_string().as_str(), send.parent_span_is_remote),
+        ("b7ad6b7169203331", true)
+    );
+    assert_eq!(wait.parent_span_id, send.span_context.span_id());
+    assert_eq!(invoke.parent_span_id, send.span_context.span_id());
+    assert_eq!(chat.parent_span_id, invoke.span_context.span_id());
+    assert_eq!(
+        [&send.span_kind, &invoke.span_kind, &chat.span_kind],
+        [&SpanKind::Server, &SpanKind::Internal, &SpanKind::Client]
+    );
+    assert_eq!(attribute(&send, "rpc.system.name"), "jsonrpc");
+    assert_eq!(attribute(&invoke, "gen_ai.agent.name"), "a");
+    assert!(send.events.iter().any(|event| event.name == "request_finished"));
+    for (name, value) in [
+        ("gen_ai.operation.name", "chat"),
+        ("gen_ai.provider.name", "openai"),
+        ("gen_ai.request.model", "m-1"),
+        ("gen_ai.response.model", "m-2"),
+        ("gen_ai.response.id", "c1"),
+        ("gen_ai.response.finish_reasons", r#"["stop"]"#),
+        ("gen_ai.usage.input_tokens", "12"),
+        ("gen_ai.usage.output_tokens", "3"),
+        ("gen_ai.conversation.id", "s"),
+        ("server.address", "127.0.0.1"),
+    ] {
+        assert_eq!(attribute(&chat, name), value, "{name}");
+    }
+    let sent = format!("traceparent: 00-{trace}-{}-01", chat.span_context.span_id());
+    assert!(upstream.requests()[0].head.contains(&sent), "{sent} in {}", upstream.requests()[0].head);
+}
+
+#[tokio::test]
+async fn a_failed_call_marks_its_spans() {
+    let spans = Spans::default();
+    let collecting = spans.collect();
+    let upstream = Upstream::start(vec![refusal("500 Internal Server Error", "", "")]).await;
+    let house = house(config(upstream.base_url()));
+    ask(&house, "hi").await.1.expect_err("failed");
+    drop(collecting);
+    let (send, chat) = (spans.named("agent.send"), spans.named("chat m-1"));
+    assert_eq!(
+        (attribute(&chat, "error.type"), attribute(&send, "error.type")),
+        ("500".into(), "-32007".into())
+    );
+    assert_eq!(attribute(&send, "rpc.response.status_code"), "-32007");
+    assert!([&send, &chat].iter().all(|span| matches!(span.status, Status::Error { .. })));
 }
 
 /// Asks once; expects a failed request with this `error.type`, this in its message and this partial text; and that all

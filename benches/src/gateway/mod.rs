@@ -1,0 +1,71 @@
+//! What a message costs: the real server as a child process, real sockets, this process as its clients and its model
+//! server. Both share the machine's cores, so throughput is that of server and clients together.
+
+mod fairness;
+mod http;
+mod latency;
+mod memory;
+mod server;
+mod throughput;
+mod upstream;
+mod ws;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Measures `agent.send` through the release binary.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The binary.
+    #[arg(long, default_value = "target/release/plimsoll")]
+    binary: PathBuf,
+    /// Seconds of load for each figure.
+    #[arg(long, default_value_t = 10)]
+    seconds: u64,
+    /// Only these tables: latency, throughput, fairness, memory.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+}
+
+impl Args {
+    fn wants(&self, table: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|only| only == table)
+    }
+
+    fn duration(&self) -> Duration {
+        Duration::from_secs(self.seconds)
+    }
+}
+
+pub(crate) fn run(args: &Args) -> Result<(), String> {
+    let runtime = tokio::runtime::Runtime::new().map_err(|error| format!("no runtime: {error}"))?;
+    runtime.block_on(async {
+        if args.wants("latency") {
+            latency::run(args).await?;
+        }
+        if args.wants("throughput") {
+            throughput::run(args).await?;
+        }
+        if args.wants("fairness") {
+            fairness::run(args).await?;
+        }
+        if args.wants("memory") {
+            memory::run(args).await?;
+        }
+        Ok(())
+    })
+}
+
+/// Milliseconds at this share of the sorted samples.
+fn quantile(samples: &mut [f64], share: f64) -> f64 {
+    samples.sort_by(f64::total_cmp);
+    let index = (samples.len() as f64 * share).ceil() as usize;
+    samples.get(index.saturating_sub(1)).copied().unwrap_or(f64::NAN)
+}
+
+/// The value of `"name":` in a JSON text, up to the next delimiter: enough for figures that this bench knows.
+fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    let start = text.find(&format!("\"{name}\":"))? + name.len() + 3;
+    let rest = text[start..].trim_start_matches('"');
+    rest.split(['"', ',', '}']).next()
+}
