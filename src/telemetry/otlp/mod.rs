@@ -1,11 +1,12 @@
 //! Traces over OTLP: from the configuration to a running exporter.
 //!
-//! Own code around the SDK's spans instead of the SDK's batch processor and exporter: those neither count what they
-//! drop nor say what a collector refused. Start at [`Pipeline::start`].
+//! `opentelemetry-otlp` encodes, sends and sends again. The queue before it is our own instead of the SDK's batch
+//! processor, which does not count what it drops. Start at [`Pipeline::start`].
 
 mod processor;
 mod settings;
 mod transport;
+mod verdict;
 
 use opentelemetry::KeyValue;
 use opentelemetry::trace::TracerProvider as _;

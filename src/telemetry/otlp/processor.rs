@@ -9,9 +9,6 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use opentelemetry::Context;
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
-use opentelemetry_proto::transform::common::tonic::ResourceAttributesWithSchema;
-use opentelemetry_proto::transform::trace::tonic::group_spans_by_resource_and_scope;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
 use opentelemetry_sdk::trace::{Span, SpanData, SpanProcessor};
@@ -21,7 +18,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::shared::{Health, Shared};
 use super::settings::{Batch, Settings};
-use super::transport::{Reason, Retry, SendError, Transport, TransportError};
+use super::transport::{SendError, Transport, TransportError};
+use super::verdict::Reason;
 
 /// Hands ended spans to the exporting thread.
 pub(super) struct Processor {
@@ -62,7 +60,7 @@ impl Processor {
             .map_err(|cause| TransportError::Client(cause.into()))?;
         let transport = {
             let _inside = runtime.enter();
-            Transport::new(settings)
+            Transport::new(settings, resource)
         };
         let transport = match transport {
             Ok(transport) => transport,
@@ -74,13 +72,7 @@ impl Processor {
         };
         let (queue, ended) = mpsc::channel(settings.batch.queue_spans_max);
         let (stop, losses) = (Arc::new(Stop::default()), Losses(shared));
-        let exporter = Exporter {
-            transport,
-            resource: resource.into(),
-            timeout: settings.timeout,
-            losses: losses.clone(),
-            health: None,
-        };
+        let exporter = Exporter { transport, losses: losses.clone(), health: None };
         let worker = Worker { ended, batch: settings.batch, stop: Arc::clone(&stop), exporter };
         let (done_tx, done) = std::sync::mpsc::channel();
         let thread = std::thread::Builder::new()
@@ -203,11 +195,9 @@ async fn gather(
     spans
 }
 
-/// Sends batches, again where the protocol says so.
+/// Sends batches, and counts what does not arrive.
 struct Exporter {
     transport: Transport,
-    resource: ResourceAttributesWithSchema,
-    timeout: Duration,
     losses: Losses,
     health: Option<Health>,
 }
@@ -215,47 +205,15 @@ struct Exporter {
 impl Exporter {
     async fn export(&mut self, spans: Vec<SpanData>) {
         let count = spans.len();
-        let request = ExportTraceServiceRequest {
-            resource_spans: group_spans_by_resource_and_scope(spans, &self.resource),
-        };
-        let mut last = None;
-        let tries = tokio::time::timeout(RETRIES_FOR, self.send_until_taken(&request, &mut last)).await;
-        match tries {
-            Ok(Ok(rejected)) => {
+        match self.transport.send(spans).await {
+            Ok(rejected) => {
                 if rejected > 0 {
-                    self.losses
-                        .count(Reason::Partial, usize::try_from(rejected).unwrap_or(usize::MAX).min(count));
+                    let rejected = usize::try_from(rejected).unwrap_or(usize::MAX);
+                    self.losses.count(Reason::Partial, rejected.min(count));
                 }
                 self.now(Health::Up, "");
             }
-            Ok(Err(error)) => self.lost(count, &error),
-            Err(_elapsed) => self.lost(count, &last.unwrap_or_else(timed_out)),
-        }
-    }
-
-    async fn send_until_taken(
-        &self,
-        request: &ExportTraceServiceRequest,
-        last: &mut Option<SendError>,
-    ) -> Result<u64, SendError> {
-        let mut pause = FIRST_PAUSE;
-        loop {
-            let answer = tokio::time::timeout(self.timeout, self.transport.send(request)).await;
-            let error = match answer {
-                Ok(Ok(delivered)) => return Ok(delivered.rejected),
-                Ok(Err(error)) => error,
-                Err(_elapsed) => timed_out(),
-            };
-            let wait = match error.retry {
-                Retry::Never => return Err(error),
-                // No use in waiting for what comes after the spans are given up.
-                Retry::After(wait) if wait >= RETRIES_FOR => return Err(error),
-                Retry::After(wait) => wait,
-                Retry::Backoff => pause.mul_f64(rand::random_range(0.5..1.0)),
-            };
-            *last = Some(error);
-            tokio::time::sleep(wait).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            Err(error) => self.lost(count, &error),
         }
     }
 
@@ -278,13 +236,3 @@ impl Exporter {
         }
     }
 }
-
-fn timed_out() -> SendError {
-    let detail = "no answer in time".to_owned();
-    SendError { retry: Retry::Backoff, reason: Reason::Unreachable, detail }
-}
-
-/// How long one batch is tried. The queue fills meanwhile, so a collector that restarts loses nothing.
-const RETRIES_FOR: Duration = Duration::from_secs(30);
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);

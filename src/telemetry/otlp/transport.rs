@@ -1,26 +1,30 @@
-//! One export request on the wire: gRPC or HTTP with Protocol Buffers, and what its answer means
-//! (<https://opentelemetry.io/docs/specs/otlp/>).
+//! The library's exporter as the settings say it: its gRPC or HTTP, its encoding, its retries.
+//!
+//! What it leaves to us: which certificates are trusted, and that a configured header wins over the environment's,
+//! which the library reads on its own.
 
-use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
-use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
-use opentelemetry_proto::tonic::collector::trace::v1::{
-    ExportTraceServiceRequest, ExportTraceServiceResponse,
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
+use opentelemetry_http::{Bytes, HttpClient, HttpError};
+use opentelemetry_otlp::{
+    ExporterBuildError, Protocol, RetryPolicy, SpanExporter, WithExportConfig, WithHttpConfig,
+    WithTonicConfig,
 };
-use prost::Message;
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::trace::{SpanData, SpanExporter as _};
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tonic::codec::CompressionEncoding;
 use tonic::metadata::MetadataMap;
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint, Identity};
-use tonic_types::StatusExt;
+use tracing::Dispatch;
+use tracing::instrument::WithSubscriber;
 
 use super::super::config::OtlpProtocol;
 use super::settings::{Compression, Settings, TlsFiles};
+use super::verdict::{Listener, Reason, Verdict};
 
 /// Why the transport could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -33,102 +37,82 @@ pub enum TransportError {
     Client(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// What the collector made of a request.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Delivered {
-    /// Spans it refused although the request was good.
-    pub(super) rejected: u64,
-}
-
-/// Why a request did not arrive, and whether to try again.
+/// Why a batch did not arrive.
 #[derive(Debug)]
 pub(super) struct SendError {
-    pub(super) retry: Retry,
     pub(super) reason: Reason,
     pub(super) detail: String,
 }
 
-/// Whether a request may be sent again.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Retry {
-    /// It would fail again.
-    Never,
-    /// After a pause of our choice.
-    Backoff,
-    /// Not before this time.
-    After(Duration),
-}
-
-/// Why spans were lost, as the label says it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reason {
-    /// More ended than the queue holds.
-    QueueFull,
-    /// The collector could not be reached in time.
-    Unreachable,
-    /// The collector asked to wait for longer than spans are kept.
-    Throttled,
-    /// The collector refused the request.
-    Rejected,
-    /// The collector refused these spans of a good request.
-    Partial,
-    /// plimsoll ended first.
-    Shutdown,
-}
-
-impl Reason {
-    pub(super) const ALL: [Self; 6] =
-        [Self::QueueFull, Self::Unreachable, Self::Throttled, Self::Rejected, Self::Partial, Self::Shutdown];
-
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::QueueFull => "queue_full",
-            Self::Unreachable => "unreachable",
-            Self::Throttled => "throttled",
-            Self::Rejected => "rejected",
-            Self::Partial => "partial",
-            Self::Shutdown => "shutdown",
-        }
-    }
-}
-
 /// The way to the collector.
-pub(super) enum Transport {
-    Grpc { client: TraceServiceClient<Channel>, metadata: MetadataMap },
-    Http { client: reqwest::Client, endpoint: String, headers: HeaderMap, compression: Compression },
+pub(super) struct Transport {
+    exporter: SpanExporter,
+    verdict: Verdict,
+    listener: Dispatch,
+    give_up_after: Duration,
 }
 
 impl Transport {
     /// Makes the client; nothing is sent yet. Call it inside the runtime that sends.
-    pub(super) fn new(settings: &Settings) -> Result<Self, TransportError> {
-        match settings.protocol {
-            OtlpProtocol::Grpc => grpc(settings),
-            OtlpProtocol::HttpProtobuf => http(settings),
-        }
+    pub(super) fn new(settings: &Settings, resource: &Resource) -> Result<Self, TransportError> {
+        let verdict = Verdict::default();
+        let exporter = match settings.protocol {
+            OtlpProtocol::Grpc => grpc(settings)?,
+            OtlpProtocol::HttpProtobuf => http(settings, verdict.clone())?,
+        };
+        let mut exporter = exporter.map_err(|cause| TransportError::Client(cause.into()))?;
+        exporter.set_resource(resource);
+        let listener = Dispatch::new(Listener(verdict.clone()));
+        // The last try may begin just before the retries end.
+        let give_up_after = RETRIES_FOR + settings.timeout;
+        Ok(Self { exporter, verdict, listener, give_up_after })
     }
 
-    /// Sends one request; the caller bounds the time.
-    pub(super) async fn send(&self, request: &ExportTraceServiceRequest) -> Result<Delivered, SendError> {
-        match self {
-            Self::Grpc { client, metadata } => {
-                let mut call = tonic::Request::new(request.clone());
-                *call.metadata_mut() = metadata.clone();
-                match client.clone().export(call).await {
-                    Ok(response) => Ok(delivered(response.get_ref())),
-                    Err(status) => Err(grpc_error(&status)),
-                }
-            }
-            Self::Http { client, endpoint, headers, compression } => {
-                let body = pack(request.encode_to_vec(), *compression);
-                let sent = client.post(endpoint).headers(headers.clone()).body(body).send().await;
-                http_answer(sent.map_err(|cause| unreachable_because(&cause))?).await
+    /// Sends one batch, again where the protocol says so, and gives how many spans of it the collector left out.
+    pub(super) async fn send(&self, spans: Vec<SpanData>) -> Result<u64, SendError> {
+        let export = self.exporter.export(spans).with_subscriber(self.listener.clone());
+        let sent = tokio::time::timeout(self.give_up_after, export).await;
+        let heard = self.verdict.take();
+        match sent {
+            Ok(Ok(())) => Ok(heard.rejected),
+            Ok(Err(error)) => Err(SendError {
+                // It was not sent at all if the library did not say why: it is larger than a request may be.
+                reason: heard.reason.unwrap_or(Reason::Rejected),
+                detail: heard.cause.unwrap_or_else(|| error.to_string()),
+            }),
+            Err(_elapsed) => {
+                Err(SendError { reason: Reason::Unreachable, detail: "no answer in time".to_owned() })
             }
         }
     }
 }
 
-fn grpc(settings: &Settings) -> Result<Transport, TransportError> {
-    let mut endpoint = Endpoint::from(settings.endpoint.clone()).connect_timeout(settings.timeout);
+type Built = Result<SpanExporter, ExporterBuildError>;
+
+fn grpc(settings: &Settings) -> Result<Built, TransportError> {
+    let headers = settings.headers.clone();
+    let with_headers = move |mut request: tonic::Request<()>| {
+        let mut all = std::mem::take(request.metadata_mut()).into_headers();
+        put(&headers, &mut all);
+        *request.metadata_mut() = MetadataMap::from_headers(all);
+        Ok(request)
+    };
+    let mut exporter = SpanExporter::builder()
+        .with_tonic()
+        .with_channel(channel(settings)?)
+        .with_interceptor(with_headers)
+        .with_timeout(RETRIES_FOR)
+        .with_retry_policy(retries());
+    if settings.compression == Compression::Gzip {
+        exporter = exporter.with_compression(opentelemetry_otlp::Compression::Gzip);
+    }
+    Ok(exporter.build())
+}
+
+/// A channel of our own, because the library's has one time for a single try and for all of them together.
+fn channel(settings: &Settings) -> Result<Channel, TransportError> {
+    let mut endpoint =
+        Endpoint::from(settings.endpoint.clone()).connect_timeout(settings.timeout).timeout(settings.timeout);
     if settings.endpoint.scheme_str() == Some("https") {
         let mut tls = ClientTlsConfig::new().trust_anchors(roots(&settings.tls)?.roots);
         if let Some((certificate, key)) = &settings.tls.client {
@@ -136,45 +120,85 @@ fn grpc(settings: &Settings) -> Result<Transport, TransportError> {
         }
         endpoint = endpoint.tls_config(tls).map_err(|cause| TransportError::Tls(cause.into()))?;
     }
-    let mut client = TraceServiceClient::new(endpoint.connect_lazy());
-    if settings.compression == Compression::Gzip {
-        client =
-            client.send_compressed(CompressionEncoding::Gzip).accept_compressed(CompressionEncoding::Gzip);
-    }
-    let headers: HeaderMap = settings.headers.iter().cloned().collect();
-    Ok(Transport::Grpc { client, metadata: MetadataMap::from_headers(headers) })
+    Ok(endpoint.connect_lazy())
 }
 
-fn http(settings: &Settings) -> Result<Transport, TransportError> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let tls = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|cause| TransportError::Tls(cause.into()))?
-        .with_root_certificates(roots(&settings.tls)?);
-    let tls = match &settings.tls.client {
-        None => tls.with_no_client_auth(),
-        Some((certificate, key)) => {
-            let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificate).collect();
-            let chain = chain.map_err(|cause| TransportError::Tls(cause.into()))?;
-            let key =
-                PrivateKeyDer::from_pem_slice(key).map_err(|cause| TransportError::Tls(cause.into()))?;
-            tls.with_client_auth_cert(chain, key).map_err(|cause| TransportError::Tls(cause.into()))?
-        }
-    };
+fn http(settings: &Settings, verdict: Verdict) -> Result<Built, TransportError> {
     let client = reqwest::Client::builder()
-        .tls_backend_preconfigured(tls)
+        .tls_backend_preconfigured(tls(&settings.tls)?)
         .connect_timeout(settings.timeout)
         .timeout(settings.timeout)
         .redirect(reqwest::redirect::Policy::none())
         .build()
         .map_err(|cause| TransportError::Client(cause.into()))?;
-    let mut headers: HeaderMap = settings.headers.iter().cloned().collect();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
+    let mut exporter = SpanExporter::builder()
+        .with_http()
+        .with_http_client(Client { client, headers: settings.headers.clone(), verdict })
+        .with_protocol(Protocol::HttpBinary)
+        .with_endpoint(settings.endpoint.to_string())
+        .with_timeout(RETRIES_FOR)
+        .with_retry_policy(retries());
     if settings.compression == Compression::Gzip {
-        headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        exporter = exporter.with_compression(opentelemetry_otlp::Compression::Gzip);
     }
-    let endpoint = settings.endpoint.to_string();
-    Ok(Transport::Http { client, endpoint, headers, compression: settings.compression })
+    Ok(exporter.build())
+}
+
+/// The HTTP client, with our headers put last.
+#[derive(Debug)]
+struct Client {
+    client: reqwest::Client,
+    headers: Vec<(HeaderName, HeaderValue)>,
+    verdict: Verdict,
+}
+
+#[tonic::async_trait]
+impl HttpClient for Client {
+    async fn send_bytes(&self, mut request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        put(&self.headers, request.headers_mut());
+        let answer = self.client.send_bytes(request).await;
+        // The library names the status of an answer, but of none at all it says no more than "network error".
+        let cause = answer.as_ref().err().map(|error| chain(error.as_ref()));
+        self.verdict.note(|heard| heard.cause = cause);
+        answer
+    }
+}
+
+fn put(headers: &[(HeaderName, HeaderValue)], all: &mut HeaderMap) {
+    for (name, value) in headers {
+        all.insert(name, value.clone());
+    }
+}
+
+/// An error with what caused it.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+fn retries() -> RetryPolicy {
+    RetryPolicy::recommended()
+        // The time ends them, not their number.
+        .with_max_retries(usize::MAX)
+        .with_initial_delay(Duration::from_millis(200))
+        .with_max_delay(Duration::from_secs(5))
+        .with_max_jitter(Duration::from_millis(200))
+}
+
+/// How long one batch is tried. The queue fills meanwhile, so a collector that restarts loses nothing.
+const RETRIES_FOR: Duration = Duration::from_secs(30);
+
+fn tls(files: &TlsFiles) -> Result<rustls::ClientConfig, TransportError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|cause| TransportError::Tls(cause.into()))?
+        .with_root_certificates(roots(files)?);
+    let Some((certificate, key)) = &files.client else { return Ok(tls.with_no_client_auth()) };
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificate).collect();
+    let chain = chain.map_err(|cause| TransportError::Tls(cause.into()))?;
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(|cause| TransportError::Tls(cause.into()))?;
+    tls.with_client_auth_cert(chain, key).map_err(|cause| TransportError::Tls(cause.into()))
 }
 
 /// The system's certificates, those of Mozilla (an image without any still reaches public collectors), and the file's.
@@ -187,80 +211,4 @@ fn roots(files: &TlsFiles) -> Result<RootCertStore, TransportError> {
         roots.add(certificate).map_err(|cause| TransportError::Tls(cause.into()))?;
     }
     Ok(roots)
-}
-
-fn pack(body: Vec<u8>, compression: Compression) -> Vec<u8> {
-    match compression {
-        Compression::None => body,
-        Compression::Gzip => {
-            let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-            let written = packed.write_all(&body).and_then(|()| packed.finish());
-            written.expect("a Vec takes every byte")
-        }
-    }
-}
-
-fn delivered(response: &ExportTraceServiceResponse) -> Delivered {
-    let rejected = response.partial_success.as_ref().map_or(0, |partial| partial.rejected_spans);
-    Delivered { rejected: u64::try_from(rejected).unwrap_or(0) }
-}
-
-fn unreachable_because(cause: &reqwest::Error) -> SendError {
-    let mut detail = cause.to_string();
-    let mut source = std::error::Error::source(cause);
-    while let Some(inner) = source {
-        detail = format!("{detail}: {inner}");
-        source = inner.source();
-    }
-    SendError { retry: Retry::Backoff, reason: Reason::Unreachable, detail }
-}
-
-async fn http_answer(response: reqwest::Response) -> Result<Delivered, SendError> {
-    let status = response.status();
-    if status.is_success() {
-        let body = bounded_body(response).await;
-        // A collector that answers with something else took the spans all the same.
-        return Ok(ExportTraceServiceResponse::decode(body.as_slice())
-            .map_or(Delivered { rejected: 0 }, |r| delivered(&r)));
-    }
-    let after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
-    let after = after.and_then(|text| text.trim().parse().ok()).map(Duration::from_secs);
-    let (retry, reason) = match (status.as_u16(), after) {
-        (429 | 503, Some(wait)) => (Retry::After(wait), Reason::Throttled),
-        (429 | 503, None) => (Retry::Backoff, Reason::Throttled),
-        (502 | 504, _) => (Retry::Backoff, Reason::Unreachable),
-        _ => (Retry::Never, Reason::Rejected),
-    };
-    Err(SendError { retry, reason, detail: format!("HTTP {status}") })
-}
-
-/// The answer's body, as far as it could be a real one.
-async fn bounded_body(mut response: reqwest::Response) -> Vec<u8> {
-    let mut body = Vec::new();
-    while let Ok(Some(chunk)) = response.chunk().await {
-        body.extend_from_slice(&chunk);
-        if body.len() > ANSWER_BYTES_MAX {
-            return Vec::new();
-        }
-    }
-    body
-}
-
-/// An answer holds one number and one message.
-const ANSWER_BYTES_MAX: usize = 64 * 1024;
-
-fn grpc_error(status: &tonic::Status) -> SendError {
-    use tonic::Code;
-    let after = status.get_details_retry_info().and_then(|info| info.retry_delay);
-    let (retry, reason) = match (status.code(), after) {
-        (Code::Unavailable, Some(wait)) => (Retry::After(wait), Reason::Throttled),
-        (Code::ResourceExhausted, Some(wait)) => (Retry::After(wait), Reason::Throttled),
-        (Code::ResourceExhausted, None) => (Retry::Never, Reason::Rejected),
-        (Code::Unavailable | Code::DeadlineExceeded, _) => (Retry::Backoff, Reason::Unreachable),
-        (Code::Cancelled | Code::Aborted | Code::OutOfRange | Code::DataLoss, _) => {
-            (Retry::Backoff, Reason::Unreachable)
-        }
-        _ => (Retry::Never, Reason::Rejected),
-    };
-    SendError { retry, reason, detail: format!("gRPC {:?}: {}", status.code(), status.message()) }
 }

@@ -238,6 +238,20 @@ async fn a_collector_that_asks_to_wait_is_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wait_longer_than_spans_are_kept_is_not_begun() {
+    for protocol in BOTH {
+        let script = [Answer::Throttle(Duration::from_secs(300))];
+        let receiver = Receiver::start(protocol, Security::Plain, &script).await;
+        let stack = Stack::new(to(&receiver, protocol), &[]);
+        stack.within(|| emit(10));
+        let (losses, took) = stack.end(PATIENCE).await;
+        assert_eq!(losses, lost(&[("throttled", 10)]), "{protocol:?}");
+        assert!(took < PATIENCE, "{protocol:?} waited {took:?}");
+        assert_eq!(receiver.inbox().requests.len(), 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_collector_that_hangs_or_is_gone_costs_spans_but_no_time() {
     let gone = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port");
     for protocol in BOTH {
