@@ -91,6 +91,9 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for LogLayer {
     }
 }
 
+/// What each JSON line says itself, on one level with the event's fields; a field of such a name gets an underscore.
+const RESERVED: [&str; 5] = ["timestamp", "level", "target", "message", "trace_id"];
+
 struct Line<'a> {
     timestamp: String,
     level: &'static str,
@@ -121,16 +124,20 @@ impl Line<'_> {
 
     fn json(self) -> String {
         let Self { timestamp, level, target, trace_id, fields } = self;
-        let mut object = Map::new();
-        object.insert("timestamp".to_owned(), timestamp.into());
-        object.insert("level".to_owned(), level.into());
-        object.insert("target".to_owned(), target.into());
-        object.insert("message".to_owned(), fields.message.into());
-        if let Some(id) = trace_id {
-            object.insert("trace_id".to_owned(), id.into());
+        let (taken, mut object): (Map<_, _>, Map<_, _>) =
+            fields.others.into_iter().partition(|(name, _)| RESERVED.contains(&name.as_str()));
+        for (mut name, value) in taken {
+            while RESERVED.contains(&name.as_str()) || object.contains_key(&name) {
+                name.push('_');
+            }
+            object.insert(name, value);
         }
-        if !fields.others.is_empty() {
-            object.insert("fields".to_owned(), fields.others.into());
+        let trace_id = trace_id.map(Value::String);
+        let own = [timestamp.into(), level.into(), target.into(), fields.message.into()].map(Some);
+        for (name, value) in RESERVED.into_iter().zip(own.into_iter().chain([trace_id])) {
+            if let Some(value) = value {
+                object.insert(name.to_owned(), value);
+            }
         }
         let mut line = escaped(&Value::Object(object).to_string(), |line, character| {
             for unit in character.encode_utf16(&mut [0; 2]) {
@@ -329,8 +336,22 @@ mod tests {
         let line = logged(LineFormat::Json, || tracing::error!(ok = false, text = "two\nlines", "failed"));
         let read: Value = serde_json::from_str(&line).expect("one object");
         assert_eq!((&read["level"], &read["message"]), (&"error".into(), &"failed".into()));
-        assert_eq!(read["fields"], serde_json::json!({ "ok": false, "text": "two\nlines" }));
+        assert_eq!((&read["ok"], &read["text"]), (&Value::Bool(false), &"two\nlines".into()));
         assert_eq!(line.matches('\n').count(), 1);
+    }
+
+    #[test]
+    fn a_field_never_takes_the_place_of_what_a_json_line_says_itself() {
+        let line = logged(LineFormat::Json, || {
+            tracing::info!(level = 9, level_ = "there", trace_id = "theirs", target = "b", "a");
+        });
+        let read: Value = serde_json::from_str(&line).expect("one object");
+        let expected = serde_json::json!({
+            "timestamp": "1970-01-01T00:00:00.000Z", "level": "info", "message": "a",
+            "target": "plimsoll::telemetry::log::tests", "target_": "b",
+            "level_": "there", "level__": 9, "trace_id_": "theirs",
+        });
+        assert_eq!(read, expected);
     }
 
     #[test]
