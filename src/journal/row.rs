@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use super::cursor::{Backward, Forward, Frame, unreadable};
 use super::encoding;
 use super::partition::{OpenPartition, Partition};
-use super::{Log, ReadError, StreamId};
+use super::{Log, ReadError, RecordHash, StreamId};
 use crate::clock::Timestamp;
 use crate::ids::Seq;
 use crate::limits::JOURNAL_OLD_PARTITIONS_OPEN_MAX;
@@ -40,6 +40,9 @@ pub(super) struct LogRow {
     pub(super) log: Log,
     pub(super) dir: PathBuf,
     partitions: RwLock<Vec<Arc<Partition>>>,
+    /// The hash at the end of the partition that was dropped last since the start: known from the moment the
+    /// partition is gone, when the record that says so is still on its way. Changes under the lock of `partitions`.
+    dropped_end: Mutex<Option<RecordHash>>,
     old_open: Mutex<VecDeque<Arc<Partition>>>,
 }
 
@@ -62,13 +65,22 @@ impl LogRow {
             }
         }
         partitions.sort_by_key(|p| p.manifest().first_seq);
-        let row = Self { log, dir, partitions: RwLock::new(partitions), old_open: Mutex::default() };
+        let (partitions, dropped_end, old_open) =
+            (RwLock::new(partitions), Mutex::default(), Mutex::default());
+        let row = Self { log, dir, partitions, dropped_end, old_open };
         Ok((row, unreadable))
     }
 
     /// The partitions now, oldest first.
     pub(super) fn partitions(&self) -> Vec<Arc<Partition>> {
         self.partitions.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The oldest partition now, and the hash at the end of the one dropped before it, if that was since the start.
+    pub(super) fn oldest(&self) -> Option<(Arc<Partition>, Option<RecordHash>)> {
+        let partitions = self.partitions.read().unwrap_or_else(PoisonError::into_inner);
+        let end = *self.dropped_end.lock().unwrap_or_else(PoisonError::into_inner);
+        partitions.first().map(|oldest| (Arc::clone(oldest), end))
     }
 
     /// Adds the newest partition.
@@ -89,7 +101,12 @@ impl LogRow {
         oldest.mark_dropped();
         let hidden = self.dir.join(format!("{DROPPED_PREFIX}{}", oldest.name()));
         fs::rename(&oldest.dir, &hidden)?;
-        self.partitions.write().unwrap_or_else(PoisonError::into_inner).remove(0);
+        {
+            let mut partitions = self.partitions.write().unwrap_or_else(PoisonError::into_inner);
+            partitions.remove(0);
+            let end = oldest.manifest().sealed.map(|seal| seal.last_hash);
+            *self.dropped_end.lock().unwrap_or_else(PoisonError::into_inner) = end;
+        }
         self.old_open.lock().unwrap_or_else(PoisonError::into_inner).retain(|p| !Arc::ptr_eq(p, &oldest));
         oldest.close();
         super::disk::sync_dir(&self.dir)?;

@@ -305,3 +305,45 @@ impl Drop for SledJournal {
         self.close();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Actor, NewRecord};
+    use super::*;
+
+    fn requests(count: usize) -> Append {
+        let record = NewRecord {
+            kind: "request_finished",
+            version: 1,
+            actor: Actor::System,
+            trace_id: None,
+            detail: json!({}),
+        };
+        Append { stream: StreamId::request(), expected_last_seq: None, records: vec![record; count] }
+    }
+
+    /// The moment between the drop and its record, held still.
+    #[test]
+    fn a_partition_that_goes_before_its_record_stands_is_no_damage() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let config = Config { partition_records_max: 10, ..Config::default() };
+        let registry = Registry::new(&crate::catalogue::all()).expect("a registry");
+        let deps = JournalDeps { clock: Clock::system(), registry, folds: Vec::new() };
+        let journal = SledJournal::open(dir.path(), &config, deps).expect("opens");
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let work = Log::ALL.iter().position(|log| *log == Log::Work).expect("listed");
+        let row = journal.shared.rows()[work];
+        while row.partitions().len() < 3 {
+            runtime.block_on(journal.append(requests(10))).expect("appended");
+        }
+        // One that was dropped long ago, with its record.
+        let mut told = requests(1);
+        told.stream = StreamId::operator();
+        told.records[0].kind = kinds::PARTITION_DROPPED;
+        told.records[0].detail = dropped_detail(&row.partitions()[0]);
+        row.take_oldest().expect("renamed");
+        runtime.block_on(journal.append(told)).expect("appended");
+        row.take_oldest().expect("renamed");
+        journal.verify(Log::Work, None).expect("no damage");
+    }
+}

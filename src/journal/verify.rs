@@ -172,8 +172,9 @@ impl Chain {
 
 /// If retention dropped partitions, the oldest one left must begin where the last dropped one ended.
 fn check_start(rows: [&LogRow; 2], row: &LogRow, until: Seq) -> Result<(), VerifyError> {
-    let Some(oldest) = row.partitions().first().map(|p| p.manifest()) else { return Ok(()) };
-    if oldest.start_hash == RecordHash::default() {
+    let Some((oldest, dropped_end)) = row.oldest() else { return Ok(()) };
+    let oldest = oldest.manifest();
+    if oldest.start_hash == RecordHash::default() || dropped_end == Some(oldest.start_hash) {
         return Ok(());
     }
     let query = Scan {

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use plimsoll::clock::Clock;
-use plimsoll::journal::{Append, Config, Fold, Journal, Retention, Scan, SledJournal, StreamId};
+use plimsoll::journal::{Append, Config, Fold, Journal, Retention, Scan, SledJournal, StreamId, kinds};
 use plimsoll::units::{Bytes, Period};
 use serde::{Deserialize, Serialize};
 
@@ -94,9 +94,26 @@ fn child() {
         for writer in writers {
             writer.await.expect("no panic");
         }
+        if work.age_max_ms.is_some() {
+            until_dropped(&journal, &work).await;
+        }
     });
     journal.close();
     say("closed");
+}
+
+/// Goes on appending until retention has dropped a partition, however fast the machine is.
+async fn until_dropped(journal: &SledJournal, work: &Work) {
+    let dropped = Scan { kind: Some(kinds::PARTITION_DROPPED.to_owned()), limit: 1, ..Scan::default() };
+    for i in work.appends.. {
+        if !journal.scan(&dropped).expect("scans").records.is_empty() {
+            return;
+        }
+        let number = work.run * 1_000_000_000 + i;
+        let appended = journal.append(to_append(0, i, number)).await.expect("appended");
+        say(&format!("ack {} {number}", appended.first));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 async fn write(journal: Arc<SledJournal>, work: Work, writer: u64, ended: Arc<AtomicBool>) {
@@ -145,7 +162,7 @@ fn say(line: &str) {
 /// Opens the journal that children left, and checks that it has every acknowledged record once and whole chains.
 pub(crate) fn check_all_there(dir: &Path, config: &Config, acked: &[(u64, u64)]) -> Result<(), String> {
     use super::fixture::{all, number};
-    use plimsoll::journal::{Log, kinds};
+    use plimsoll::journal::Log;
     let sum = Sum::new();
     let mut with = deps(Clock::system());
     with.folds = vec![Arc::clone(&sum) as Arc<dyn Fold>];

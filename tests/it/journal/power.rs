@@ -21,7 +21,7 @@ fn record(root: &std::path::Path, log: &std::path::Path, shim: &std::path::Path)
     });
     let acked = super::child::acks(output);
     assert!(child.wait().expect("ended").success(), "the child works under the shim");
-    assert_eq!(acked.len(), 240);
+    assert!(acked.len() >= 240, "{} acknowledgements", acked.len());
     (work, Recording::read(log))
 }
 
