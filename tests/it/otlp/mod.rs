@@ -175,6 +175,39 @@ async fn the_standard_variables_alone_suffice() {
     }
 }
 
+/// The library reads the process's variables on its own. They are set for a child, because all tests here share one
+/// process.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_configuration_wins_over_what_the_library_reads_itself() {
+    const INSIDE: &str = "PLIMSOLL_TEST_WITH_OTEL_VARIABLES";
+    if std::env::var_os(INSIDE).is_none() {
+        let child = Command::new(std::env::current_exe().expect("this binary"))
+            .args(["--exact", "otlp::the_configuration_wins_over_what_the_library_reads_itself"])
+            .env(INSIDE, "1")
+            .env("OTEL_EXPORTER_OTLP_HEADERS", "x-api-key=theirs,x-tenant=theirs")
+            .env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+            .env("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/protobuf")
+            .env("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
+            .output()
+            .expect("it starts");
+        let said = String::from_utf8_lossy(&child.stdout);
+        assert!(child.status.success() && said.contains("1 passed"), "{said}");
+        return;
+    }
+    for protocol in BOTH {
+        let receiver = Receiver::start(protocol, Security::Plain, &[]).await;
+        let headers = [("X-Api-Key".to_owned(), Secret::new("ours".to_owned(), "***"))].into();
+        let stack = Stack::new(OtlpConfig { headers, ..to(&receiver, protocol) }, &[]);
+        stack.within(|| emit(2));
+        assert_eq!(stack.end(PATIENCE).await.0, lost(&[]), "{protocol:?}");
+        let inbox = receiver.inbox();
+        assert_complete(&inbox.spans, 2);
+        let sent = inbox.requests[0].get_all("x-api-key").iter().collect::<Vec<_>>();
+        assert_eq!(sent, ["ours"], "{protocol:?}");
+        assert_eq!(inbox.requests[0]["x-tenant"], "theirs", "what is left open comes from the variables");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_callers_trace_goes_on_and_its_decision_is_kept() {
     let receiver = Receiver::start(OtlpProtocol::Grpc, Security::Plain, &[]).await;
