@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use plimsoll::client::{Client, Target};
+use plimsoll::client::{Client, ClientError, Target};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -78,15 +78,12 @@ impl Prometheus {
         let encoded = percent_encoding::utf8_percent_encode(expression, percent_encoding::NON_ALPHANUMERIC);
         match self.client.get(&format!("/api/v1/{what}?query={encoded}")).await {
             Ok(answer) => answer.json().await.ok(),
-            Err(plimsoll::client::ClientError::Status { .. }) if self.ready().await => {
-                panic!("Prometheus does not accept {expression}")
+            // The API answers 400 and 422 for an expression, 503 while it starts.
+            Err(ClientError::Status { status, message }) if matches!(status.as_u16(), 400 | 422) => {
+                panic!("Prometheus does not accept {expression}: {message}")
             }
             Err(_) => None,
         }
-    }
-
-    async fn ready(&self) -> bool {
-        self.client.get("/-/ready").await.is_ok()
     }
 
     fn log(&self) -> String {
