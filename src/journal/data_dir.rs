@@ -50,6 +50,12 @@ pub enum OpenError {
         /// The file.
         path: PathBuf,
     },
+    /// plimsoll never kept data there.
+    #[error("{} is no data directory of plimsoll (it holds no file FORMAT): nothing was touched; name the one that 'plimsoll serve' uses with --data-dir", path.display())]
+    Foreign {
+        /// The directory.
+        path: PathBuf,
+    },
     /// Its thread cannot be started.
     #[error("cannot start the journal's writer")]
     Thread {
@@ -92,6 +98,21 @@ impl DataDir {
             disk::replace(&path.join("FORMAT"), text.as_bytes()).map_err(io("writing its format"))?;
         }
         Ok(Self { path: path.to_owned(), id, _lock: lock })
+    }
+
+    /// Takes the lock of a directory that plimsoll made; any other one stays as it is.
+    ///
+    /// # Errors
+    /// See [`OpenError`]; [`OpenError::Foreign`] if plimsoll never kept data there.
+    pub fn open_existing(path: &Path) -> Result<Self, OpenError> {
+        if !path.is_dir() {
+            let source = io::ErrorKind::NotFound.into();
+            return Err(OpenError::Io { path: path.to_owned(), doing: "finding it", source });
+        }
+        match read_format(path)? {
+            Some(_) => Self::open(path),
+            None => Err(OpenError::Foreign { path: path.to_owned() }),
+        }
     }
 
     /// Where it is.

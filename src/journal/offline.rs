@@ -26,13 +26,9 @@ impl Offline {
     /// Opens the journal in a data directory that exists.
     ///
     /// # Errors
-    /// See [`OpenError`]; [`OpenError::Locked`] if a server uses it.
+    /// See [`OpenError`]; [`OpenError::Locked`] if a server uses it, [`OpenError::Foreign`] if plimsoll never did.
     pub fn open(data_dir: &Path) -> Result<Self, OpenError> {
-        if !data_dir.is_dir() {
-            let source = std::io::ErrorKind::NotFound.into();
-            return Err(OpenError::Io { path: data_dir.to_owned(), doing: "finding it", source });
-        }
-        let data = DataDir::open(data_dir)?;
+        let data = DataDir::open_existing(data_dir)?;
         let load = |log| {
             LogRow::load(log, &data_dir.join("journal")).map_err(|source| OpenError::Io {
                 path: data_dir.to_owned(),

@@ -89,6 +89,7 @@ pub(super) fn verify(
     let mut previous: Option<(Seq, RecordHash)> = None;
     for partition in row.partitions() {
         let manifest = partition.manifest();
+        chain.begin(manifest.start_hash);
         if let Some((seq, hash)) = previous
             && hash != manifest.start_hash
         {
@@ -126,6 +127,16 @@ struct Chain {
 }
 
 impl Chain {
+    /// The head of a log that holds nothing names no record: only the hash that the next one follows.
+    fn begin(&mut self, start: RecordHash) {
+        if let Some(head) = self.expected
+            && head.seq == Seq(0)
+            && [start, RecordHash::default()].contains(&head.hash)
+        {
+            self.seen = Some(head.hash);
+        }
+    }
+
     fn step(&mut self, frame: super::cursor::Frame, prev: RecordHash) -> Result<RecordHash, VerifyError> {
         let damaged =
             |what: &str| VerifyError::Damaged { log: self.log, seq: frame.seq, what: what.to_owned() };

@@ -86,3 +86,14 @@ fn the_catalogue_prints_as_table_json_and_markdown() {
         assert_eq!(definition["type"] == "histogram", definition["buckets"].is_array(), "{name}");
     }
 }
+
+#[test]
+fn the_audit_of_a_foreign_directory_is_refused_and_leaves_it_empty() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    for question in ["head", "verify"] {
+        let run = plimsoll().args(["audit", question, "--data-dir"]).arg(dir.path()).assert().failure();
+        let said = String::from_utf8_lossy(&run.get_output().stderr).into_owned();
+        assert!(said.contains("is no data directory of plimsoll") && said.contains("--data-dir"), "{said}");
+        assert_eq!(std::fs::read_dir(dir.path()).expect("there").count(), 0, "{question} made something");
+    }
+}

@@ -8,7 +8,6 @@ use super::super::exit::{Failure, chain};
 use super::super::target::TargetArgs;
 use super::super::terminal::one_line;
 use super::source;
-use crate::ids::Seq;
 use crate::journal::{Head, Log, Verified, VerifyError};
 
 /// Prints the end of each log: keep it elsewhere, and `verify --head` shows later whether the log still holds it.
@@ -66,8 +65,7 @@ pub(super) fn verify(args: &VerifyArgs) -> Result<(), Failure> {
     let disk = source::open_disk(&args.target.data_dir()?)?;
     let mut bad = false;
     for log in Log::ALL {
-        // The head of an empty log is part of every log.
-        let kept = args.head.iter().filter(|head| head.log == log && head.seq != Seq(0));
+        let kept = args.head.iter().filter(|head| head.log == log);
         let mut heads: Vec<Option<Head>> = kept.copied().map(Some).collect();
         if heads.is_empty() {
             heads.push(None);

@@ -41,6 +41,7 @@ fn look(scene: &Scene) -> Verdict {
             OpenError::Io { .. }
             | OpenError::Newer { .. }
             | OpenError::Unknown { .. }
+            | OpenError::Foreign { .. }
             | OpenError::Thread { .. },
         ) => {}
     }

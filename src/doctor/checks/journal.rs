@@ -18,7 +18,7 @@ pub(in crate::doctor) fn check(scene: &Scene) -> BoxFuture<'_, Verdict> {
         Store::Unusable(error @ OpenError::Newer { .. }) => {
             Verdict::fail(error.to_string(), "install the plimsoll that wrote it, or a newer one")
         }
-        Store::Unusable(error @ OpenError::Unknown { .. }) => Verdict::fail(
+        Store::Unusable(error @ (OpenError::Unknown { .. } | OpenError::Foreign { .. })) => Verdict::fail(
             error.to_string(),
             "name a data directory of plimsoll, or an empty one, with --data-dir",
         ),

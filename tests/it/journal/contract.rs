@@ -55,6 +55,21 @@ fn records_of_all_streams_stand_in_one_order_and_each_log_is_a_chain() {
 }
 
 #[test]
+fn the_head_of_an_empty_log_is_part_of_it_then_and_later() {
+    on_both(|make| {
+        let journal = make(Clock::system(), Vec::new());
+        let empty = journal.head(Log::Audit).expect("readable");
+        assert_eq!(empty.seq, Seq(0));
+        assert_eq!(journal.verify(Log::Audit, Some(empty)).map(|v| v.records), Ok(0));
+        wait(journal.append(append(&StreamId::operator(), 0..3))).expect("appended");
+        assert_eq!(journal.verify(Log::Audit, Some(empty)).map(|v| v.records), Ok(3));
+        let hash = RecordHash::parse(&"ab".repeat(32)).expect("a hash");
+        let other = plimsoll::journal::Head { hash, ..empty };
+        assert!(journal.verify(Log::Audit, Some(other)).is_err(), "no log began with that hash");
+    });
+}
+
+#[test]
 fn an_append_that_expects_another_last_seq_appends_nothing() {
     on_both(|make| {
         let journal = make(Clock::system(), Vec::new());

@@ -206,3 +206,14 @@ fn offline_reading_exports_verifies_and_names_the_head() {
     assert!(offline.verify(Log::Audit, Some(other)).is_err());
     assert_eq!(plimsoll::journal::Head::parse(&head.to_string()), Some(head));
 }
+
+#[test]
+fn offline_reading_refuses_a_foreign_directory_and_leaves_it_as_it_was() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    fs::write(dir.path().join("notes.txt"), "mine").expect("written");
+    let error = Offline::open(dir.path()).err().expect("refused");
+    assert!(matches!(error, OpenError::Foreign { .. }), "{error}");
+    assert!(error.to_string().contains("--data-dir"), "it says what to do: {error}");
+    let names: Vec<_> = fs::read_dir(dir.path()).expect("there").flatten().map(|e| e.file_name()).collect();
+    assert_eq!(names, ["notes.txt"]);
+}
