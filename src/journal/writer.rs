@@ -5,6 +5,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use tracing::Span;
+
 use super::log_writer::{Landed, LogWriter, Trouble};
 use super::metrics::Reason;
 use super::queue::{Answer, Drained, Groups, Pending};
@@ -24,7 +26,7 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::fro
 /// What is written to see whether the disk takes writes again: more than sled needs to open.
 const PROBE_BYTES: usize = 4 << 20;
 
-/// A commit that takes longer leaves a log line.
+/// A commit that takes longer leaves a span.
 const SLOW_COMMIT: Duration = Duration::from_millis(50);
 
 /// The journal's time: never decreases, and goes on by the monotonic clock when the wall clock jumps back.
@@ -152,16 +154,11 @@ impl Writer {
         let written = self.logs.iter_mut().try_for_each(LogWriter::write);
         let took = self.time.clock().elapsed().saturating_sub(started);
         self.shared.metrics.commit_duration.record(took.as_secs_f64());
-        if took > SLOW_COMMIT {
-            tracing::debug!(
-                records = group.records.len(),
-                ms = took.as_millis(),
-                "a journal commit was slow"
-            );
-        }
+        let span = span_of_commit(group.records.len(), took, &written);
         match written {
             Ok(()) => self.publish(group),
-            Err(error) => self.fail(error, group),
+            // What is said of the failure stands in the span's trace.
+            Err(error) => span.in_scope(|| self.fail(error, group)),
         }
     }
 
@@ -304,6 +301,19 @@ impl Writer {
     }
 }
 
+/// A root span for a commit that was slow or failed; none for the many others. It is made afterwards, so `ms` tells how
+/// long the commit took and its own end does not.
+fn span_of_commit(records: usize, took: Duration, written: &Result<(), StoreError>) -> Span {
+    let (records, ms) = (records as u64, u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
+    match written {
+        Ok(()) if took <= SLOW_COMMIT => Span::none(),
+        Ok(()) => tracing::info_span!(parent: None, "journal.commit", records, ms),
+        Err(_) => {
+            tracing::info_span!(parent: None, "journal.commit", records, ms, otel.status_code = "ERROR")
+        }
+    }
+}
+
 fn answer(to: Option<Answer>, result: Result<Appended, AppendError>) {
     if let Some(to) = to {
         // The caller may have stopped waiting, which is normal.
@@ -320,5 +330,28 @@ fn reason(error: &StoreError) -> Reason {
         },
         StoreError::Sync { .. } => Reason::Sync,
         StoreError::Damaged { .. } => Reason::Damaged,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_slow_or_failed_commit_has_a_span() {
+        tracing::subscriber::with_default(tracing_subscriber::registry(), || {
+            let failed = || StoreError::Sync { source: std::io::Error::other("no space") };
+            assert!(span_of_commit(3, Duration::from_millis(50), &Ok(())).is_none());
+            let spans = [
+                span_of_commit(3, Duration::from_millis(51), &Ok(())),
+                span_of_commit(3, Duration::from_millis(1), &Err(failed())),
+            ];
+            for span in spans {
+                let metadata = span.metadata().expect("recorded");
+                assert_eq!(metadata.name(), "journal.commit");
+                let fields: Vec<_> = metadata.fields().iter().map(|field| field.name()).collect();
+                assert!(fields.starts_with(&["records", "ms"]), "{fields:?}");
+            }
+        });
     }
 }
