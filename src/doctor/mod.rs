@@ -1,7 +1,7 @@
 //! `plimsoll doctor`: looks whether plimsoll can run here, and says what to do where it cannot.
 //!
 //! A check only looks: it changes nothing, starts nothing, and has a deadline. A new one is a file in `checks/` and a
-//! line in [`CHECKS`]. Start at [`examine`].
+//! line in `CHECKS`. Start at [`examine`].
 
 mod checks;
 mod scene;
