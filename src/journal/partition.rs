@@ -178,6 +178,11 @@ impl Partition {
         self.slot.lock().unwrap_or_else(PoisonError::into_inner).dropped = true;
     }
 
+    /// It could not be dropped after all.
+    pub(super) fn mark_kept(&self) {
+        self.slot.lock().unwrap_or_else(PoisonError::into_inner).dropped = false;
+    }
+
     pub(super) fn is_dropped(&self) -> bool {
         self.slot.lock().unwrap_or_else(PoisonError::into_inner).dropped
     }

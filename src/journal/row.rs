@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use super::cursor::{Backward, Forward, Frame, unreadable};
 use super::encoding;
 use super::partition::{OpenPartition, Partition};
+use super::sidecar::Acknowledged;
 use super::{Log, ReadError, RecordHash, StreamId};
 use crate::clock::Timestamp;
 use crate::ids::Seq;
@@ -43,15 +44,18 @@ pub(super) struct LogRow {
     /// The hash at the end of the partition that was dropped last since the start: known from the moment the
     /// partition is gone, when the record that says so is still on its way. Changes under the lock of `partitions`.
     dropped_end: Mutex<Option<RecordHash>>,
+    /// Folders of a partition whose making was cut short: newer than anything that was acknowledged.
+    half_made: Vec<PathBuf>,
     old_open: Mutex<VecDeque<Arc<Partition>>>,
 }
 
 impl LogRow {
-    /// Reads which partitions there are. Those with an unreadable manifest are named in the second answer.
+    /// Reads which partitions there are. Those whose manifest cannot be read, or is gone, are named in the second
+    /// answer. Nothing is changed.
     pub(super) fn load(log: Log, journal_dir: &Path) -> io::Result<(Self, Vec<String>)> {
         let dir = journal_dir.join(log.as_str());
         fs::create_dir_all(&dir)?;
-        let (mut partitions, mut unreadable) = (Vec::new(), Vec::new());
+        let (mut partitions, mut unreadable, mut bare) = (Vec::new(), Vec::new(), Vec::new());
         for entry in fs::read_dir(&dir)? {
             let path = entry?.path();
             let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
@@ -60,15 +64,26 @@ impl LogRow {
             }
             match Partition::load(path.clone()) {
                 Ok(Some(partition)) => partitions.push(Arc::new(partition)),
-                Ok(None) => fs::remove_dir_all(&path)?,
+                Ok(None) => bare.push(path),
                 Err(what) => unreadable.push(what),
             }
         }
         partitions.sort_by_key(|p| p.manifest().first_seq);
+        // Names are numbers of one width, so they stand in the order of the partitions.
+        let known = Acknowledged::load(journal_dir).logs.remove(&log).map(|end| end.partition);
+        let newest = partitions.last().map(|p| p.name()).max(known).unwrap_or_default();
+        let begun = |path: &PathBuf| path.file_name().is_some_and(|name| *name.to_string_lossy() > *newest);
+        let (half_made, lost): (Vec<_>, Vec<_>) = bare.into_iter().partition(begun);
+        unreadable.extend(lost.iter().map(|path| format!("{}: its manifest is gone", path.display())));
         let (partitions, dropped_end, old_open) =
             (RwLock::new(partitions), Mutex::default(), Mutex::default());
-        let row = Self { log, dir, partitions, dropped_end, old_open };
+        let row = Self { log, dir, partitions, dropped_end, half_made, old_open };
         Ok((row, unreadable))
+    }
+
+    /// Deletes what is left of a partition whose making was cut short.
+    pub(super) fn remove_half_made(&self) -> io::Result<()> {
+        self.half_made.iter().try_for_each(fs::remove_dir_all)
     }
 
     /// The partitions now, oldest first.
@@ -100,7 +115,10 @@ impl LogRow {
         let Some(oldest) = self.partitions().first().cloned() else { return Ok(None) };
         oldest.mark_dropped();
         let hidden = self.dir.join(format!("{DROPPED_PREFIX}{}", oldest.name()));
-        fs::rename(&oldest.dir, &hidden)?;
+        if let Err(error) = fs::rename(&oldest.dir, &hidden) {
+            oldest.mark_kept();
+            return Err(error);
+        }
         {
             let mut partitions = self.partitions.write().unwrap_or_else(PoisonError::into_inner);
             partitions.remove(0);

@@ -65,6 +65,7 @@ impl SledJournal {
         for log in Log::ALL {
             let (row, unreadable) =
                 LogRow::load(log, &journal_dir).map_err(io(&path, "listing the journal"))?;
+            row.remove_half_made().map_err(io(&path, "deleting a partition that was half made"))?;
             rows.push(Arc::new(row));
             broken.extend(unreadable);
         }

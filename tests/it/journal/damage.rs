@@ -132,3 +132,25 @@ fn a_short_log_is_noticed_and_a_moved_partition_lets_it_go_on() {
     assert!(appended.first.0 > 100, "no seq is used twice");
     assert!(all(&journal).iter().any(|r| r.kind == plimsoll::journal::kinds::PARTITION_LOST));
 }
+
+#[test]
+fn a_lost_manifest_is_told_and_its_records_are_kept() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    {
+        let journal = open(dir.path());
+        wait(journal.append(append(&StreamId::request(), 0..50))).expect("appended");
+    }
+    let partition = dir.path().join("journal/work/00000000000000000001");
+    fs::rename(partition.join("manifest.json"), dir.path().join("kept")).expect("moved");
+    let offline = Offline::open(dir.path()).expect("opens");
+    assert_eq!(offline.unreadable().len(), 1);
+    drop(offline);
+    let journal = open(dir.path());
+    let message = journal.status().degraded.expect("it is noticed");
+    assert!(message.contains("its manifest is gone"), "{message}");
+    drop(journal);
+    fs::rename(dir.path().join("kept"), partition.join("manifest.json")).expect("moved back");
+    let journal = open(dir.path());
+    assert_eq!(journal.status().degraded, None);
+    assert_eq!(all(&journal).iter().filter(|r| r.stream == StreamId::request()).count(), 50);
+}
