@@ -377,11 +377,13 @@ async fn tries_end_at_their_number_and_never_pass_the_deadline() {
     fails(OpenAiConfig { retries: 2, ..config(upstream.base_url()) }, "503", "HTTP 503", "").await;
     assert_eq!(upstream.requests().len(), 3);
 
-    let later = refusal("429 Too Many Requests", "retry-after: 3600\r\n", "");
-    let upstream = Upstream::start(vec![later]).await;
-    let house =
-        fails(OpenAiConfig { retries: 5, ..config(upstream.base_url()) }, "429", "HTTP 429", "").await;
-    assert_eq!(house.live.model_calls().total, 1);
+    for later in ["3600", "18446744073709551615"] {
+        let later = refusal("429 Too Many Requests", &format!("retry-after: {later}\r\n"), "");
+        let upstream = Upstream::start(vec![later]).await;
+        let config = OpenAiConfig { retries: 5, ..config(upstream.base_url()) };
+        let house = fails(config, "429", "HTTP 429", "").await;
+        assert_eq!(house.live.model_calls().total, 1);
+    }
 }
 
 #[tokio::test]

@@ -159,7 +159,7 @@ impl<'a> Exchange<'a> {
                 self.pass_on(ProviderEvent::ToolRequested { name }, mode).await;
             }
         }
-        if let Some(reason) = choice.finish_reason {
+        if let Some(reason) = choice.finish_reason.and_then(wire::name) {
             self.report.finish_reason = Some(reason);
             self.seen.complete = true;
         }

@@ -95,7 +95,7 @@ impl Shared {
             let wait = delays.next().filter(|_| error.may_pass() && !passed_on);
             let Some(wait) = wait else { return Err(error) };
             let after = wait.max(error.retry_after().unwrap_or_default());
-            if Instant::now() + after >= deadline {
+            if after >= deadline.saturating_duration_since(Instant::now()) {
                 return Err(error);
             }
             attempt += 1;

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::super::call::Report;
 use super::super::{Message, Speaker, Turn};
+use crate::limits::LABEL_BYTES_MAX;
 
 /// The model asked for where the agent names none: a server with one model takes any name.
 pub(super) const MODEL_DEFAULT: &str = "default";
@@ -107,14 +108,20 @@ struct PromptDetails {
 impl Chunk {
     /// Adds to the report what this piece says about the call.
     pub(super) fn report(&mut self, report: &mut Report) {
-        report.model = self.model.take().filter(|model| !model.is_empty()).or(report.model.take());
-        report.response_id = self.id.take().filter(|id| !id.is_empty()).or(report.response_id.take());
+        report.model = self.model.take().and_then(name).or(report.model.take());
+        report.response_id = self.id.take().and_then(name).or(report.response_id.take());
         if let Some(usage) = self.usage.take() {
             report.input_tokens = usage.prompt_tokens;
             report.output_tokens = usage.completion_tokens;
             report.cached_tokens = usage.prompt_tokens_details.and_then(|details| details.cached_tokens);
         }
     }
+}
+
+/// A name from outside: kept in rings and spans, so it is cut; an empty one is none.
+pub(super) fn name(mut text: String) -> Option<String> {
+    text.truncate(text.floor_char_boundary(LABEL_BYTES_MAX));
+    (!text.is_empty()).then_some(text)
 }
 
 impl Delta {
@@ -127,6 +134,6 @@ impl Delta {
     /// The names of the tools that are asked for. Only the first piece of a call names it.
     pub(super) fn tools(&mut self) -> impl Iterator<Item = String> {
         let calls = self.tool_calls.take().unwrap_or_default().into_iter();
-        calls.filter_map(|call| call.function?.name).filter(|name| !name.is_empty())
+        calls.filter_map(|call| call.function?.name).filter_map(name)
     }
 }
