@@ -204,7 +204,7 @@ impl Checks<'_> {
     }
 
     fn telemetry(&mut self, config: &telemetry::Config) {
-        let telemetry::Config { log, otlp, capture_content: _ } = config;
+        let telemetry::Config { log, otlp } = config;
         let telemetry::LogConfig { level, format: _ } = log;
         if tracing_subscriber::EnvFilter::try_new(level).is_err() {
             let path = KeyPath::of(&["telemetry", "log", "level"]);

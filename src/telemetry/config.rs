@@ -16,8 +16,6 @@ pub struct Config {
     pub log: LogConfig,
     /// Traces over OTLP.
     pub otlp: OtlpConfig,
-    /// Whether prompts and answers may stand in spans. Off: content stays with the agent.
-    pub capture_content: bool,
 }
 
 /// `telemetry.log:`.
