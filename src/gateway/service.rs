@@ -209,6 +209,8 @@ impl Gateway {
             cancel: Default::default(),
             progress: Default::default(),
         });
+        // From before the floor admits it: a drain that begins now waits for what was admitted and not spawned yet.
+        let _under_way = inner.tasks.token();
         let admitted = inner.floor.admit(&active)?;
         let presence = Presence::enter(inner, agent, &active);
         let (events_tx, events) = mpsc::channel(REQUEST_EVENTS_MAX);
