@@ -4,16 +4,15 @@
 //! context has `sessionId`. Events without `source` are log lines only. Where they go is up to the [`EventSink`].
 
 use std::borrow::Cow;
-use std::fmt;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
-use tracing::field::{Field, Visit};
 use tracing::{Dispatch, Event, Level, Metadata, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
+use super::field::each_field;
 use super::span::ContextLookup;
 use crate::clock::{Clock, Timestamp};
 use crate::ids::TraceId;
@@ -81,7 +80,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for EventLayer {
     fn on_event(&self, event: &Event<'_>, ctx: Context<'_, S>) {
         let Some(level) = live_level(event.metadata()) else { return };
         let mut fields = Fields::default();
-        event.record(&mut fields);
+        each_field(event, |name, value| fields.put(name, value));
         let trace_id = ctx.event_span(event).and_then(|span| self.lookup.trace_id(&span));
         let Fields { source, message, context } = fields;
         (self.sink)(TracedEvent {
@@ -105,40 +104,14 @@ struct Fields {
 }
 
 impl Fields {
-    fn put(&mut self, field: &Field, value: Value) {
-        match (field.name(), value) {
+    fn put(&mut self, name: &str, value: Value) {
+        match (name, value) {
             (SOURCE, Value::String(text)) => self.source = text,
             ("message", Value::String(text)) => self.message = text,
             (name, value) => {
                 self.context.insert(camel_case(name), value);
             }
         }
-    }
-}
-
-impl Visit for Fields {
-    fn record_f64(&mut self, field: &Field, value: f64) {
-        self.put(field, value.into());
-    }
-
-    fn record_i64(&mut self, field: &Field, value: i64) {
-        self.put(field, value.into());
-    }
-
-    fn record_u64(&mut self, field: &Field, value: u64) {
-        self.put(field, value.into());
-    }
-
-    fn record_bool(&mut self, field: &Field, value: bool) {
-        self.put(field, value.into());
-    }
-
-    fn record_str(&mut self, field: &Field, value: &str) {
-        self.put(field, value.into());
-    }
-
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.put(field, format!("{value:?}").into());
     }
 }
 

@@ -4,18 +4,18 @@
 //! counted in `plimsoll_dropped_total{what="log_lines"}`. Nothing from outside can move a terminal's cursor or turn
 //! its text around: see [`escaped`].
 
-use std::fmt::{self, Write as _};
+use std::fmt::Write as _;
 use std::io::Write;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
 use serde_json::{Map, Value};
-use tracing::field::{Field, Visit};
 use tracing::{Dispatch, Event, Level, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
+use super::field::each_field;
 use super::metrics::LOG_EVENTS;
 use super::registry::Registry;
 use super::shared::Shared;
@@ -74,7 +74,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for LogLayer {
         let level = index_of(*event.metadata().level());
         self.counts[level].increment(1);
         let mut fields = Fields::default();
-        event.record(&mut fields);
+        each_field(event, |name, value| fields.put(name, value));
         let target = fields.bridged_target.take();
         let trace_id = ctx.event_span(event).and_then(|span| self.lookup.trace_id(&span));
         let line = Line {
@@ -180,8 +180,8 @@ struct Fields {
 }
 
 impl Fields {
-    fn put(&mut self, field: &Field, value: Value) {
-        match (field.name(), value) {
+    fn put(&mut self, name: &str, value: Value) {
+        match (name, value) {
             ("message", Value::String(text)) => self.message = text,
             ("log.target", Value::String(text)) => self.bridged_target = Some(text),
             ("log.module_path" | "log.file" | "log.line", _) => {}
@@ -189,32 +189,6 @@ impl Fields {
                 self.others.insert(name.to_owned(), value);
             }
         }
-    }
-}
-
-impl Visit for Fields {
-    fn record_f64(&mut self, field: &Field, value: f64) {
-        self.put(field, value.into());
-    }
-
-    fn record_i64(&mut self, field: &Field, value: i64) {
-        self.put(field, value.into());
-    }
-
-    fn record_u64(&mut self, field: &Field, value: u64) {
-        self.put(field, value.into());
-    }
-
-    fn record_bool(&mut self, field: &Field, value: bool) {
-        self.put(field, value.into());
-    }
-
-    fn record_str(&mut self, field: &Field, value: &str) {
-        self.put(field, value.into());
-    }
-
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.put(field, format!("{value:?}").into());
     }
 }
 

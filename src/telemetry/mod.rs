@@ -7,6 +7,7 @@ mod config;
 mod event;
 mod exposition;
 mod family;
+mod field;
 mod histogram;
 mod install;
 mod log;
