@@ -64,6 +64,12 @@ pub enum Rejection {
         /// When to try again, if the provider said.
         retry_after: Option<Duration>,
     },
+    /// What served it panicked.
+    #[error("this is a bug in plimsoll; its log says more")]
+    Bug {
+        /// What had been answered by then.
+        partial: String,
+    },
     /// plimsoll is shutting down.
     #[error("plimsoll is shutting down: send it again to the next one")]
     ShuttingDown,
@@ -88,6 +94,7 @@ impl Rejection {
     pub const fn code(&self) -> i32 {
         match self {
             Self::Invalid { .. } | Self::DuplicateRequest { .. } => -32602,
+            Self::Bug { .. } => -32603,
             Self::LaneFull { .. } => -32001,
             Self::GatewayFull { .. } => -32002,
             Self::UnknownAgent { .. } => -32003,
@@ -105,7 +112,8 @@ impl Rejection {
         match self {
             Self::Deadline { partial, .. }
             | Self::Cancelled { partial, .. }
-            | Self::Provider { partial, .. } => Some(partial),
+            | Self::Provider { partial, .. }
+            | Self::Bug { partial } => Some(partial),
             Self::Invalid { .. }
             | Self::LaneFull { .. }
             | Self::GatewayFull { .. }
@@ -126,6 +134,7 @@ impl Rejection {
             | Self::UnknownAgent { .. }
             | Self::Deadline { .. }
             | Self::Cancelled { .. }
+            | Self::Bug { .. }
             | Self::ShuttingDown
             | Self::NotFound { .. }
             | Self::DuplicateRequest { .. } => None,

@@ -1,6 +1,7 @@
 //! What is recorded about a request that ended: in one place, once, whatever way it ended.
 
 use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -71,6 +72,7 @@ impl Outcome {
                 | Rejection::GatewayFull { .. }
                 | Rejection::UnknownAgent { .. }
                 | Rejection::Provider { .. }
+                | Rejection::Bug { .. }
                 | Rejection::ShuttingDown
                 | Rejection::NotFound { .. }
                 | Rejection::DuplicateRequest { .. },
@@ -171,6 +173,7 @@ impl Recorder {
             | Rejection::Deadline { .. }
             | Rejection::Cancelled { .. }
             | Rejection::Provider { .. }
+            | Rejection::Bug { .. }
             | Rejection::ShuttingDown
             | Rejection::NotFound { .. }
             | Rejection::DuplicateRequest { .. } => {}
@@ -225,7 +228,7 @@ impl Recorder {
     pub(super) fn stopped_tool(&self, active: &Active, name: String, took: Duration) {
         let duration = Some(took.as_secs_f64() * 1e3);
         let call = ToolCall { name, error: Some("its request was stopped".to_owned()), duration };
-        self.live.record_tool_call(&active.agent, &call);
+        guarded(|| self.live.record_tool_call(&active.agent, &call));
     }
 
     /// Records the end of a request: counts, durations, its event if it did not go well, its journal record.
@@ -240,10 +243,14 @@ impl Recorder {
         metrics.duration.record(total.as_secs_f64());
         self.live.record_message();
         if let Some(rejection) = rejection {
-            tell(span, &facts, rejection);
+            guarded(|| tell(span, &facts, rejection));
         }
-        span.add_event(REQUEST_FINISHED, vec![KeyValue::new("stream", "request")]);
-        let detail = serde_json::to_value(&facts).expect("facts are plain JSON");
+        guarded(|| self.offer(&facts, actor, trace_id, span));
+    }
+
+    /// Hands the record to the journal, which makes it durable after the reply; the span says whether it was taken.
+    fn offer(&self, facts: &RequestFinished, actor: Actor, trace_id: TraceId, span: &Span) {
+        let detail = serde_json::to_value(facts).expect("facts are plain JSON");
         let record = NewRecord {
             kind: REQUEST_FINISHED,
             version: REQUEST_FINISHED_VERSION,
@@ -252,10 +259,20 @@ impl Recorder {
             detail,
         };
         let append = Append { stream: StreamId::request(), expected_last_seq: None, records: vec![record] };
+        let mut attributes = vec![KeyValue::new("stream", "request")];
         if let Err(error) = self.journal.offer(append) {
-            self.shared.dropped(REQUEST_FINISHED, drop_reason(&error), 1);
+            let reason = drop_reason(&error);
+            self.shared.dropped(REQUEST_FINISHED, reason, 1);
+            attributes.push(KeyValue::new("dropped", reason));
         }
+        span.add_event(REQUEST_FINISHED, attributes);
     }
+}
+
+/// Does one step of recording. A panic in it is told and counted by the panic hook, and keeps no other step from being
+/// done.
+fn guarded(step: impl FnOnce()) {
+    let _panic = catch_unwind(AssertUnwindSafe(step));
 }
 
 /// The reasons why a record is not taken.

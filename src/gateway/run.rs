@@ -20,7 +20,7 @@ use super::{AgentEvent, Answer, OnDisconnect, Rejection, Timings, ToolSummary, U
 use crate::ids::TraceId;
 use crate::journal::Actor;
 use crate::limits::{ANSWER_BYTES_MAX, FINAL_EVENT_WAIT, TOOLS_PER_REQUEST_MAX};
-use crate::provider::{CallSummary, Message, ProviderError, ProviderEvent, Speaker, Turn};
+use crate::provider::{Message, ProviderError, ProviderEvent, RequestCalls, Speaker, Turn};
 
 /// A request that was admitted.
 pub(super) struct Job {
@@ -64,7 +64,7 @@ struct Transcript {
     tools: Vec<ToolSummary>,
     tool_counts: ToolCounts,
     running: Vec<ToolAtWork>,
-    calls: Vec<CallSummary>,
+    calls: RequestCalls,
     queued: Option<Duration>,
     called: Option<Duration>,
     first_token: Option<Duration>,
@@ -80,6 +80,7 @@ struct ToolAtWork {
 /// Why a request stopped before its time.
 enum Stop {
     Provider(ProviderError),
+    Panic,
     Deadline,
     Cancelled(&'static str),
 }
@@ -87,7 +88,8 @@ enum Stop {
 /// Takes a request to its end.
 pub(super) async fn run(mut job: Job) {
     let mut transcript = Transcript::default();
-    let stopped = until_stopped(&mut job, &mut transcript).await;
+    let served = AssertUnwindSafe(until_stopped(&mut job, &mut transcript)).catch_unwind().await;
+    let stopped = served.unwrap_or(Err(Stop::Panic));
     let Job {
         inner,
         agent,
@@ -110,6 +112,8 @@ pub(super) async fn run(mut job: Job) {
         Err(stop) => Err(stop.rejection(text, deadline)),
     };
     transcript.stop_tools(&inner, &active);
+    let used = transcript.calls.used();
+    let usage = Usage { input_tokens: used.input_tokens, output_tokens: used.output_tokens };
     let facts = RequestFinished {
         request_id: active.id.clone(),
         agent: active.agent.clone(),
@@ -118,12 +122,11 @@ pub(super) async fn run(mut job: Job) {
         outcome: Outcome::of(ended.as_ref().map(drop)),
         code: ended.as_ref().err().map(Rejection::code),
         timings,
-        tokens: transcript.usage(),
-        cost_usd: transcript.cost_usd(),
-        model_calls: u64::try_from(transcript.calls.len()).unwrap_or(u64::MAX),
+        tokens: usage,
+        cost_usd: used.cost_usd,
+        model_calls: used.calls,
         tools: transcript.tool_counts,
     };
-    let usage = facts.tokens;
     if let Ok(text) = &ended {
         let message = Message { role: Speaker::User, text: job.message };
         presence.said = Some([message, Message { role: Speaker::Assistant, text: text.as_str().into() }]);
@@ -166,7 +169,12 @@ async fn answer(
 /// Serves the request until it ends by itself or is stopped. Dropping what serves it stops the provider.
 async fn until_stopped(job: &mut Job, transcript: &mut Transcript) -> Result<(), Stop> {
     let active = Arc::clone(&job.active);
-    let deadline = tokio::time::sleep(job.deadline);
+    let calls = transcript.calls.clone();
+    let limit = job.deadline;
+    let deadline = async {
+        tokio::time::sleep(limit).await;
+        calls.stop("deadline".into());
+    };
     let gone = caller_gone(&mut job.outcome, job.on_disconnect);
     let serving = Serving {
         inner: &job.inner,
@@ -179,16 +187,13 @@ async fn until_stopped(job: &mut Job, transcript: &mut Transcript) -> Result<(),
         events: &job.events,
         transcript,
     };
-    let served = AssertUnwindSafe(serving.serve(job.ahead, &mut job.turn)).catch_unwind();
+    let served = serving.serve(job.ahead, &mut job.turn);
     tokio::select! {
         biased;
         reason = active.cancel.raised() => Err(Stop::Cancelled(reason)),
         () = gone => Err(Stop::Cancelled("the caller went away")),
         () = deadline => Err(Stop::Deadline),
-        served = served => match served {
-            Ok(result) => result.map_err(Stop::Provider),
-            Err(_panic) => Err(Stop::Provider(ProviderError::Bug)),
-        },
+        served = served => served.map_err(Stop::Provider),
     }
 }
 
@@ -238,7 +243,11 @@ impl Serving<'_> {
             if let ProviderEvent::End(result) = event {
                 return result;
             }
-            self.take(event, &invoke).await?;
+            if let Err(error) = self.take(event, &invoke).await {
+                // The call is still under way: this is what ends it.
+                self.transcript.calls.stop(error.error_type());
+                return Err(error);
+            }
         }
         Err(ProviderError::Cut)
     }
@@ -256,6 +265,7 @@ impl Serving<'_> {
             history: self.inner.sessions().history(&key).unwrap_or_default(),
             message: Arc::clone(self.message),
             remaining: self.deadline.saturating_sub(self.since_accepted()),
+            calls: self.transcript.calls.clone(),
         }
     }
 
@@ -272,7 +282,6 @@ impl Serving<'_> {
                 let after_ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
                 self.emit(AgentEvent::Retry { attempt, after_ms, cause }).await;
             }
-            ProviderEvent::ModelCall(summary) => self.transcript.calls.push(summary),
             ProviderEvent::End(_) => {}
         }
         Ok(())
@@ -373,23 +382,6 @@ impl Transcript {
             total_ms: ms(total),
         }
     }
-
-    /// The sum over all calls; `None` as soon as one of them does not say.
-    fn usage(&self) -> Usage {
-        Usage {
-            input_tokens: sum(self.calls.iter().map(|call| call.input_tokens)),
-            output_tokens: sum(self.calls.iter().map(|call| call.output_tokens)),
-        }
-    }
-
-    fn cost_usd(&self) -> Option<f64> {
-        sum(self.calls.iter().map(|call| call.cost_usd))
-    }
-}
-
-/// The sum of what is all known; `None` for nothing at all.
-fn sum<N: std::iter::Sum<N>>(values: impl ExactSizeIterator<Item = Option<N>>) -> Option<N> {
-    if values.len() == 0 { None } else { values.sum() }
 }
 
 impl Stop {
@@ -398,6 +390,7 @@ impl Stop {
             Self::Provider(error) => {
                 Rejection::Provider { retry_after: error.retry_after(), cause: error.to_string(), partial }
             }
+            Self::Panic => Rejection::Bug { partial },
             Self::Deadline => {
                 let deadline_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
                 Rejection::Deadline { deadline_ms, partial }

@@ -28,7 +28,7 @@ use crate::limits::STREAM_CLIENT_ENVELOPES_MAX;
 use crate::telemetry::Registry;
 
 /// Sources of error events that are known before the first error, so that their counters stand at 0 from the start.
-pub const ERROR_SOURCES: &[&str] = &["agent.send", "model.call", "tool.call", "journal"];
+pub const ERROR_SOURCES: &[&str] = &["agent.send", "model.call", "tool.call", "journal", "api", "panic"];
 
 /// What is known of the running process and is gone when it ends.
 pub struct Live {

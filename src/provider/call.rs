@@ -1,7 +1,8 @@
 //! One model call, from its start to its end: measured, priced, traced and recorded, whatever happens.
 //!
-//! [`Call`] is a guard: dropped without an end, the call is recorded as cancelled. It knows no wire format. The names
-//! of its span's attributes are those of the GenAI conventions that [`gen_ai`] names.
+//! [`Call`] is a guard: dropped without an end, the call is recorded with why its request was stopped, and with what was
+//! known of it until then. It knows no wire format. The names of its span's attributes are those of the GenAI conventions
+//! that [`gen_ai`] names.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use opentelemetry::{Array, StringValue, Value};
 use tracing::{Span, field};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
-use super::{Asked, CallSummary, Price, ProviderDeps, ProviderError, Turn};
+use super::{Asked, CallsUsed, Price, ProviderDeps, ProviderError, RequestCalls, Turn};
 use crate::live::{ModelCall, gen_ai};
 use crate::telemetry::{TraceContext, span};
 
@@ -35,7 +36,10 @@ pub(super) struct Report {
 pub(super) struct Call {
     deps: ProviderDeps,
     /// What is known from the start; the rest is filled in at the end.
-    record: ModelCall,
+    known: ModelCall,
+    /// What the provider has said so far.
+    pub(super) report: Report,
+    calls: RequestCalls,
     span: Span,
     started: Duration,
     ended: bool,
@@ -44,7 +48,7 @@ pub(super) struct Call {
 impl Call {
     /// Begins a call now.
     pub(super) fn start(deps: &ProviderDeps, turn: &Turn, asked: &Asked<'_>) -> Self {
-        let record = ModelCall {
+        let known = ModelCall {
             timestamp: deps.clock.now(),
             provider: asked.provider.to_owned(),
             model: asked.model.to_owned(),
@@ -62,7 +66,15 @@ impl Call {
             error: None,
         };
         let span = chat_span(turn, asked);
-        Self { deps: deps.clone(), record, span, started: deps.clock.elapsed(), ended: false }
+        Self {
+            deps: deps.clone(),
+            known,
+            report: Report::default(),
+            calls: turn.calls.clone(),
+            span,
+            started: deps.clock.elapsed(),
+            ended: false,
+        }
     }
 
     /// What the request on the wire says about its trace.
@@ -72,42 +84,39 @@ impl Call {
 
     /// Notes that a piece of the answer arrived; only the first one counts.
     pub(super) fn token_arrived(&mut self) {
-        if self.record.time_to_first_token.is_none() {
-            self.record.time_to_first_token = Some(self.elapsed_ms());
+        if self.known.time_to_first_token.is_none() {
+            self.known.time_to_first_token = Some(self.elapsed_ms());
         }
     }
 
-    /// Ends it well.
-    pub(super) fn finish(mut self, report: &Report) -> CallSummary {
-        self.end(report, None)
+    /// Ends it, well or not.
+    pub(super) fn end(mut self, result: &Result<(), ProviderError>) {
+        self.record(result.as_ref().err().map(ProviderError::error_type));
     }
 
-    /// Ends it badly, with what is known until then.
-    pub(super) fn fail(mut self, error: &ProviderError, report: &Report) -> CallSummary {
-        self.end(report, Some(error.error_type()))
-    }
-
-    fn end(&mut self, report: &Report, error: Option<Cow<'static, str>>) -> CallSummary {
+    fn record(&mut self, error: Option<Cow<'static, str>>) {
         self.ended = true;
         let latency = self.elapsed_ms();
-        let answered = report.model.as_deref().unwrap_or(&self.record.requested_model);
+        let report = &self.report;
+        let answered = report.model.as_deref().unwrap_or(&self.known.requested_model);
         let prices = &self.deps.prices;
-        let price = prices.get(answered).or_else(|| prices.get(&self.record.requested_model));
+        let price = prices.get(answered).or_else(|| prices.get(&self.known.requested_model));
         let cost_usd = price.and_then(|price| cost(price, report));
+        let Report { input_tokens, output_tokens, .. } = *report;
+        self.calls.add(CallsUsed { calls: 1, input_tokens, output_tokens, cost_usd });
         trace_end(&self.span, report, error.as_deref());
         let record = ModelCall {
             timestamp: self.deps.clock.now(),
             model: answered.to_owned(),
             latency,
-            input_tokens: report.input_tokens,
-            output_tokens: report.output_tokens,
-            tokens_per_sec: report.output_tokens.and_then(|tokens| per_second(tokens, latency)),
+            input_tokens,
+            output_tokens,
+            tokens_per_sec: output_tokens.and_then(|tokens| per_second(tokens, latency)),
             cost_usd,
             error: error.map(Cow::into_owned),
-            ..self.record.clone()
+            ..self.known.clone()
         };
         self.deps.live.record_model_call(record);
-        CallSummary { input_tokens: report.input_tokens, output_tokens: report.output_tokens, cost_usd }
     }
 
     fn elapsed_ms(&self) -> f64 {
@@ -118,7 +127,7 @@ impl Call {
 impl Drop for Call {
     fn drop(&mut self) {
         if !self.ended {
-            self.end(&Report::default(), Some("cancelled".into()));
+            self.record(Some(self.calls.stopped_by()));
         }
     }
 }

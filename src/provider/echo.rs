@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream, StreamExt as _};
-use tokio::time::Instant;
 
 use super::call::{Call, Report};
 use super::{Asked, EchoConfig, Provider, ProviderDeps, ProviderError, ProviderEvent, Turn};
@@ -66,7 +65,6 @@ enum Cue {
     ToolStart,
     ToolEnd { error: Option<String> },
     Word(String),
-    CallEnd { ok: bool },
     End { ok: bool },
 }
 
@@ -78,13 +76,13 @@ impl Script {
         let tool_fails = draws.hits(config.tool_failure_rate);
         let words: Vec<&str> = message.split_inclusive(char::is_whitespace).collect();
         let said = if ok { words.len() } else { words.len() / 2 };
-        let mut events = Vec::with_capacity(said + 4);
+        let mut events = Vec::with_capacity(said + 3);
         if tool {
             let error = tool_fails.then(|| "the echo provider was configured to let tools fail".to_owned());
             events.extend([Cue::ToolStart, Cue::ToolEnd { error }]);
         }
         events.extend(words[..said].iter().map(|word| Cue::Word((*word).to_owned())));
-        events.extend([Cue::CallEnd { ok }, Cue::End { ok }]);
+        events.push(Cue::End { ok });
         let count = |n: usize| Some(u64::try_from(n).unwrap_or(u64::MAX));
         let report = Report {
             input_tokens: count(message.split_whitespace().count()),
@@ -97,8 +95,7 @@ impl Script {
 
     /// When an event is due: evenly spread, so that the last falls on the whole latency.
     fn due(&self, index: usize) -> Duration {
-        let last = self.events.len().saturating_sub(1).max(1);
-        self.latency.mul_f64((index + 1).min(last) as f64 / last as f64)
+        self.latency.mul_f64((index + 1) as f64 / self.events.len() as f64)
     }
 }
 
@@ -109,23 +106,24 @@ struct Playing {
     deps: ProviderDeps,
     call: Option<Call>,
     next: usize,
-    began: Option<Instant>,
+    /// On the monotonic clock.
+    began: Option<Duration>,
 }
 
 impl Playing {
     async fn step(mut self) -> Option<(ProviderEvent, Self)> {
-        let began = *self.began.get_or_insert_with(Instant::now);
-        if self.next == 0 {
-            let model = self.turn.model.as_deref().unwrap_or(MODEL);
-            self.call =
-                Some(Call::start(&self.deps, &self.turn, &Asked { provider: "echo", model, server: None }));
-        }
-        let due = self.script.due(self.next);
         if self.next >= self.script.events.len() {
             return None;
         }
-        if !due.is_zero() {
-            tokio::time::sleep_until(began + due).await;
+        let now = self.deps.clock.elapsed();
+        let began = *self.began.get_or_insert(now);
+        if self.next == 0 {
+            let asked = asked(self.turn.model.as_deref());
+            self.call = Some(Call::start(&self.deps, &self.turn, &asked));
+        }
+        let wait = (began + self.script.due(self.next)).saturating_sub(now);
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
         }
         let id = || "1".to_owned();
         let event = match &mut self.script.events[self.next] {
@@ -137,15 +135,13 @@ impl Playing {
                 self.call.iter_mut().for_each(Call::token_arrived);
                 ProviderEvent::Delta(std::mem::take(word))
             }
-            Cue::CallEnd { ok } => {
-                let call = self.call.take().expect("a script ends its call once");
-                ProviderEvent::ModelCall(if *ok {
-                    call.finish(&self.script.report)
-                } else {
-                    call.fail(&ProviderError::Simulated, &self.script.report)
-                })
+            Cue::End { ok } => {
+                let result = if *ok { Ok(()) } else { Err(ProviderError::Simulated) };
+                let mut call = self.call.take().expect("a script ends its call once");
+                call.report = std::mem::take(&mut self.script.report);
+                call.end(&result);
+                ProviderEvent::End(result)
             }
-            Cue::End { ok } => ProviderEvent::End(if *ok { Ok(()) } else { Err(ProviderError::Simulated) }),
         };
         self.next += 1;
         Some((event, self))

@@ -56,9 +56,6 @@ pub enum ProviderError {
     /// It was configured to fail.
     #[error("the echo provider was configured to fail")]
     Simulated,
-    /// It panicked: a bug of plimsoll.
-    #[error("the provider failed inside plimsoll")]
-    Bug,
 }
 
 impl ProviderError {
@@ -76,7 +73,6 @@ impl ProviderError {
             Self::TooLarge { .. } => "answer_too_large".into(),
             Self::Empty => "empty_answer".into(),
             Self::Simulated => "simulated".into(),
-            Self::Bug => "bug".into(),
         }
     }
 
@@ -92,8 +88,7 @@ impl ProviderError {
             | Self::Unreadable { .. }
             | Self::TooLarge { .. }
             | Self::Empty
-            | Self::Simulated
-            | Self::Bug => None,
+            | Self::Simulated => None,
         }
     }
 
@@ -109,8 +104,7 @@ impl ProviderError {
             | Self::Unreadable { .. }
             | Self::TooLarge { .. }
             | Self::Empty
-            | Self::Simulated
-            | Self::Bug => false,
+            | Self::Simulated => false,
         }
     }
 }

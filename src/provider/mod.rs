@@ -3,6 +3,7 @@
 //! A provider knows one wire protocol and nothing of lanes, sessions or who asked. Start at [`Provider`].
 
 mod call;
+mod calls;
 mod config;
 mod echo;
 mod emit;
@@ -22,6 +23,7 @@ use crate::clock::Clock;
 use crate::ids::{AgentId, RequestId, SessionId, TraceId};
 use crate::live::Live;
 
+pub use calls::{CallsUsed, RequestCalls};
 pub use config::{Config, EchoConfig, OpenAiConfig, Price};
 pub use error::ProviderError;
 
@@ -34,7 +36,7 @@ pub trait Provider: Send + Sync {
     fn asks<'a>(&'a self, model: Option<&'a str>) -> Asked<'a>;
 
     /// Answers one message. Nothing happens before the stream is polled; dropping it cancels the call and records it
-    /// as cancelled. The stream ends after [`ProviderEvent::End`].
+    /// as cancelled, or as what [`RequestCalls::stop`] said. The stream ends after [`ProviderEvent::End`].
     fn send(&self, turn: Turn) -> BoxStream<'static, ProviderEvent>;
 
     /// Looks whether it would answer, without asking for an answer; says in a few words what it found.
@@ -78,6 +80,8 @@ pub struct Turn {
     pub message: Arc<str>,
     /// How long the answer may take; nothing is tried again that could not end before.
     pub remaining: Duration,
+    /// Where its model calls enter themselves.
+    pub calls: RequestCalls,
 }
 
 /// One message of a conversation.
@@ -134,21 +138,8 @@ pub enum ProviderEvent {
         /// What went wrong, for the caller.
         cause: String,
     },
-    /// A model call ended, well or not. It is recorded already.
-    ModelCall(CallSummary),
     /// The answer is complete, or will not be.
     End(Result<(), ProviderError>),
-}
-
-/// What one model call used.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct CallSummary {
-    /// Tokens read, cache included; `None` where the provider does not say.
-    pub input_tokens: Option<u64>,
-    /// Tokens written; `None` where the provider does not say.
-    pub output_tokens: Option<u64>,
-    /// US dollars; `None` where tokens or prices are not known.
-    pub cost_usd: Option<f64>,
 }
 
 /// What all providers share.

@@ -21,6 +21,10 @@ use plimsoll::provider::{
 };
 use plimsoll::telemetry::{Registry, Shared};
 use plimsoll::units::Period;
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
+
+use crate::provider::events::Heard;
 
 /// A gateway and what it writes to.
 struct House {
@@ -283,13 +287,41 @@ async fn a_provider_that_panics_fails_its_request_and_no_other() {
         })
         .boxed()
     });
+    let heard = Heard::default();
+    let _listening = heard.listen();
     let house = house_of(gateway::Config::default(), panics);
     let failed = ask(&house, to("s", "panic")).await.expect_err("failed");
-    assert_eq!((failed.code(), failed.to_string().contains("inside plimsoll")), (-32007, true));
+    assert_eq!((failed.code(), failed.to_string().contains("a bug in plimsoll")), (-32603, true));
+    let recorded = &journaled(&house)[0];
+    assert_eq!((&recorded["outcome"], &recorded["code"]), (&"failed".into(), &(-32603).into()));
+    assert!(matches!(heard.errors().as_slice(), [only] if only.contains("source=agent.send")));
     assert!(ask(&house, to("s", "fine")).await.is_ok(), "the lane is free");
     assert_eq!(series(&house, r#"plimsoll_requests_total{agent="a",outcome="failed"}"#), 1.0);
     assert_eq!(series(&house, r#"plimsoll_requests_active{agent="a"}"#), 0.0);
     assert_eq!(house.gateway.snapshot().messages_processed, 2);
+}
+
+/// Panics whenever somebody reports an error.
+struct Faulty;
+
+impl<S: Subscriber> Layer<S> for Faulty {
+    fn on_event(&self, event: &Event<'_>, _ctx: Context<'_, S>) {
+        assert!(*event.metadata().level() != Level::ERROR, "a bug, on purpose");
+    }
+}
+
+#[tokio::test]
+async fn a_panic_while_recording_loses_neither_the_record_nor_the_lane() {
+    let faulty = tracing::subscriber::set_default(tracing_subscriber::registry().with(Faulty));
+    let fails = EchoConfig { failure_rate: 1.0, ..EchoConfig::default() };
+    let house = house(gateway::Config::default(), fails);
+    for _ in 0..2 {
+        assert_eq!(ask(&house, to("s", "half of this")).await.expect_err("failed").code(), -32007);
+    }
+    drop(faulty);
+    assert_eq!(journaled(&house).len(), 2);
+    assert_eq!(series(&house, r#"plimsoll_requests_total{agent="a",outcome="failed"}"#), 2.0);
+    assert!(house.gateway.active().is_empty());
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! The `openai` provider behind the real gateway, against servers that answer, stumble and lie over real sockets.
 
-mod events;
+pub(crate) mod events;
 mod spans;
 mod upstream;
 
@@ -15,7 +15,8 @@ use plimsoll::gateway::{
     Rejection, SendRequest,
 };
 use plimsoll::ids::{AgentId, SessionId};
-use plimsoll::journal::{Actor, MemoryJournal};
+use plimsoll::journal::{Actor, Journal as _, MemoryJournal, Scan};
+use plimsoll::limits::ANSWER_BYTES_MAX;
 use plimsoll::live::{self, Live, ModelCall};
 use plimsoll::provider::{self, OpenAiConfig, Price, ProviderDeps};
 use plimsoll::secret::Secret;
@@ -32,6 +33,7 @@ const KEY: &str = "sk-very-secret";
 pub(crate) struct House {
     pub(crate) gateway: Gateway,
     pub(crate) live: Arc<Live>,
+    journal: Arc<MemoryJournal>,
     registry: Registry,
 }
 
@@ -66,6 +68,7 @@ pub(crate) fn house(config: OpenAiConfig) -> House {
     let deps = ProviderDeps { prices, live: Arc::clone(&live), clock: clock.clone() };
     let provider =
         provider::build("p", &provider::Config::OpenAi(config), &deps).expect("a good configuration");
+    let journal = Arc::new(MemoryJournal::new(clock.clone(), Vec::new()));
     let agent = AgentConfig {
         model: Some("m-1".to_owned()),
         system: Some("be brief".to_owned()),
@@ -76,12 +79,12 @@ pub(crate) fn house(config: OpenAiConfig) -> House {
         agents: BTreeMap::from([(agent_id(), agent)]),
         providers: BTreeMap::from([("p".to_owned(), provider)]),
         live: Arc::clone(&live),
-        journal: Arc::new(MemoryJournal::new(clock.clone(), Vec::new())),
+        journal: journal.clone(),
         registry: registry.clone(),
         shared: Shared::new(&registry),
         clock,
     };
-    House { gateway: Gateway::new(parts).expect("the provider is there"), live, registry }
+    House { gateway: Gateway::new(parts).expect("the provider is there"), live, journal, registry }
 }
 
 pub(crate) fn agent_id() -> AgentId {
@@ -112,6 +115,12 @@ async fn ask(house: &House, message: &str) -> (Vec<AgentEvent>, Result<Answer, R
 
 fn last_call(house: &House) -> ModelCall {
     house.live.model_calls().recent.first().expect("a model call").as_ref().clone()
+}
+
+/// What the journal says of the last request.
+fn recorded(house: &House) -> serde_json::Value {
+    let page = house.journal.scan(&Scan { limit: 1, newest_first: true, ..Scan::default() });
+    page.expect("memory can be read").records.remove(0).detail
 }
 
 fn counted(house: &House, outcome: &str) -> bool {
@@ -261,6 +270,7 @@ async fn fails(config: OpenAiConfig, error_type: &str, says: &str, partial: &str
     assert!(!text.contains(KEY), "{text}");
     assert!(matches!(events.last(), Some(AgentEvent::Error { code: -32007, .. })), "{events:?}");
     assert_eq!(last_call(&house).error.as_deref(), Some(error_type));
+    assert_eq!(recorded(&house)["modelCalls"], house.live.model_calls().total);
     assert!(counted(&house, "failed"), "{error_type}");
     let errors = heard.errors();
     assert_eq!(errors.len(), 1, "{errors:?}");
@@ -406,6 +416,29 @@ async fn a_cancelled_call_is_recorded_and_its_connection_closed() {
     let rejection = outcome.await.expect("an outcome").expect_err("cancelled");
     assert_eq!((rejection.code(), rejection.partial()), (-32005, Some("Hel")));
     assert_eq!(last_call(&house).error.as_deref(), Some("cancelled"));
+    assert_eq!(recorded(&house)["modelCalls"], 1);
+}
+
+#[tokio::test]
+async fn a_call_that_the_deadline_cuts_off_is_recorded_with_what_it_had_used() {
+    let hello = format!("data: {}\n\ndata: {USAGE}\n\n", delta("Hel")).into_bytes();
+    let upstream = Upstream::start(vec![Reply::Hang([stream_head(), hello].concat())]).await;
+    let house = house(config(upstream.base_url()));
+    let sent = house.send(SendRequest { deadline: Some(Duration::from_secs(1)), ..request("s", "hi") });
+    let Accepted { events, outcome, .. } = sent;
+    drop(events);
+    let rejection = outcome.await.expect("an outcome").expect_err("out of time");
+    assert_eq!((rejection.code(), rejection.partial()), (-32004, Some("Hel")));
+    let call = last_call(&house);
+    assert_eq!((call.error.as_deref(), call.input_tokens), (Some("deadline"), Some(12)));
+    let recorded = recorded(&house);
+    assert_eq!((&recorded["modelCalls"], &recorded["tokens"]["inputTokens"]), (&1.into(), &12.into()));
+}
+
+#[tokio::test]
+async fn an_answer_that_is_too_long_is_recorded_as_that() {
+    let long = delta(&"x".repeat(ANSWER_BYTES_MAX));
+    fails_on(stream(&[&delta("a"), &long]), "answer_too_large", "larger than", "a").await;
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use reqwest::Response;
 use serde_json::Value;
 use tokio::time::timeout;
 
-use super::super::call::{Call, Report};
+use super::super::call::Call;
 use super::super::emit::Emitter;
 use super::super::{ProviderError, ProviderEvent, Turn};
 use super::Shared;
@@ -16,13 +16,12 @@ use super::sse::{Decoder, LineTooLong};
 use super::wire::{self, Chunk, Mode};
 use crate::limits::MODEL_ANSWER_BYTES_MAX;
 
-/// A try under way. Dropped before its end, its call is recorded as cancelled.
+/// A try under way.
 pub(super) struct Exchange<'a> {
     shared: &'a Shared,
     turn: &'a Turn,
     out: &'a Emitter,
     call: Call,
-    report: Report,
     seen: Seen,
 }
 
@@ -43,19 +42,14 @@ impl<'a> Exchange<'a> {
     pub(super) fn begin(shared: &'a Shared, turn: &'a Turn, out: &'a Emitter) -> Self {
         let asked = shared.asks(turn.model.as_deref());
         let call = Call::start(&shared.deps, turn, &asked);
-        Self { shared, turn, out, call, report: Report::default(), seen: Seen::default() }
+        Self { shared, turn, out, call, seen: Seen::default() }
     }
 
     /// Gives how it ended, and whether something of the answer was passed on.
     pub(super) async fn run(mut self) -> (Result<(), ProviderError>, bool) {
         let result = self.converse().await;
-        let Self { out, call, report, seen, .. } = self;
-        let summary = match &result {
-            Ok(()) => call.finish(&report),
-            Err(error) => call.fail(error, &report),
-        };
-        out.emit(ProviderEvent::ModelCall(summary)).await;
-        (result, seen.passed_on)
+        self.call.end(&result);
+        (result, self.seen.passed_on)
     }
 
     async fn converse(&mut self) -> Result<(), ProviderError> {
@@ -147,7 +141,7 @@ impl<'a> Exchange<'a> {
             let message = super::quote::error_message(&error).unwrap_or_else(|| Value::to_string(&error));
             return Err(ProviderError::Reported { quoted: self.shared.endpoint.mask.quote(&message) });
         }
-        chunk.report(&mut self.report);
+        chunk.report(&mut self.call.report);
         // One answer was asked for: others, and the empty list of the chunk that holds the usage, say nothing.
         let Some(choice) = chunk.choices.unwrap_or_default().into_iter().next() else { return Ok(()) };
         self.seen.choice = true;
@@ -160,7 +154,7 @@ impl<'a> Exchange<'a> {
             }
         }
         if let Some(reason) = choice.finish_reason.and_then(wire::name) {
-            self.report.finish_reason = Some(reason);
+            self.call.report.finish_reason = Some(reason);
             self.seen.complete = true;
         }
         Ok(())

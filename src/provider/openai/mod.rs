@@ -17,7 +17,6 @@ use std::time::Duration;
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
-use tokio::time::Instant;
 
 use self::client::Endpoint;
 use self::exchange::Exchange;
@@ -81,7 +80,8 @@ impl Shared {
 
     /// Tries until it is answered or no further try makes sense.
     async fn ask(&self, turn: &Turn, out: &Emitter) -> Result<(), ProviderError> {
-        let deadline = Instant::now() + turn.remaining;
+        let clock = &self.deps.clock;
+        let deadline = clock.elapsed().saturating_add(turn.remaining);
         let mut delays = ExponentialBuilder::new()
             .with_min_delay(RETRY_DELAY_MIN)
             .with_max_delay(RETRY_DELAY_MAX)
@@ -95,7 +95,7 @@ impl Shared {
             let wait = delays.next().filter(|_| error.may_pass() && !passed_on);
             let Some(wait) = wait else { return Err(error) };
             let after = wait.max(error.retry_after().unwrap_or_default());
-            if after >= deadline.saturating_duration_since(Instant::now()) {
+            if after >= deadline.saturating_sub(clock.elapsed()) {
                 return Err(error);
             }
             attempt += 1;
