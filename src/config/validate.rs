@@ -179,10 +179,12 @@ impl Checks<'_> {
             queued_max,
             lane_depth_max,
             message_bytes_max,
+            active_bytes_max,
             sessions_max,
             session_idle,
             history_messages_max,
             history_bytes_max,
+            sessions_bytes_max,
             deadline,
         } = config;
         let key = |key: &str| KeyPath::of(&["gateway", key]);
@@ -190,10 +192,12 @@ impl Checks<'_> {
         self.range(&key("queued_max"), *queued_max, 1..=1_000_000);
         self.range(&key("lane_depth_max"), *lane_depth_max, 1..=100_000);
         self.bytes(&key("message_bytes_max"), *message_bytes_max, 1..=16 * MIB);
+        self.bytes(&key("active_bytes_max"), *active_bytes_max, message_bytes_max.0..=64 * GIB);
         self.range(&key("sessions_max"), *sessions_max, 1..=1_000_000);
         self.period(&key("session_idle"), *session_idle, SECOND..=30 * DAY);
         self.range(&key("history_messages_max"), *history_messages_max, 0..=10_000);
         self.bytes(&key("history_bytes_max"), *history_bytes_max, 0..=64 * MIB);
+        self.bytes(&key("sessions_bytes_max"), *sessions_bytes_max, history_bytes_max.0..=64 * GIB);
         self.period(&key("deadline"), *deadline, SECOND..=DAY);
     }
 

@@ -72,6 +72,8 @@ pub(super) struct Active {
     pub(super) session: SessionId,
     pub(super) agent: AgentId,
     pub(super) channel: Channel,
+    /// Bytes of its message.
+    pub(super) message_bytes: usize,
     pub(super) accepted_at: Timestamp,
     /// When it was accepted, on the monotonic clock.
     pub(super) accepted: Duration,

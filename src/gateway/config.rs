@@ -16,6 +16,8 @@ pub struct Config {
     pub lane_depth_max: usize,
     /// Bytes of one message; 1 to 16 MiB.
     pub message_bytes_max: Bytes,
+    /// Bytes of the messages of all requests under way, waiting or running; [`Config::message_bytes_max`] to 64 GiB.
+    pub active_bytes_max: Bytes,
     /// Sessions kept in memory; the one idle longest goes first; 1 to 1,000,000.
     pub sessions_max: usize,
     /// A session idle for this long is forgotten; 1 s to 30 d.
@@ -24,6 +26,9 @@ pub struct Config {
     pub history_messages_max: usize,
     /// Bytes of history kept per session; 0 to 64 MiB.
     pub history_bytes_max: Bytes,
+    /// Bytes of history kept over all sessions; the one idle longest goes first; [`Config::history_bytes_max`] to
+    /// 64 GiB.
+    pub sessions_bytes_max: Bytes,
     /// How long a request may take where neither it nor its agent says; 1 s to 24 h.
     pub deadline: Period,
 }
@@ -35,10 +40,12 @@ impl Default for Config {
             queued_max: 10_000,
             lane_depth_max: 200,
             message_bytes_max: Bytes(1 << 20),
+            active_bytes_max: Bytes(256 << 20),
             sessions_max: 10_000,
             session_idle: Period::from_secs(3_600),
             history_messages_max: 100,
             history_bytes_max: Bytes(256 << 10),
+            sessions_bytes_max: Bytes(256 << 20),
             deadline: Period::from_secs(300),
         }
     }

@@ -24,9 +24,11 @@ pub enum Rejection {
         /// When to try again.
         retry_after: Duration,
     },
-    /// The gateway's queues are full.
-    #[error("the gateway is full ({queued} waiting): try again later")]
+    /// The gateway holds as many requests, or as many bytes of them, as it may.
+    #[error("the gateway is full ({queued} waiting, `gateway.{limit}` is reached): try again later")]
     GatewayFull {
+        /// The configuration key of the limit.
+        limit: &'static str,
         /// How many wait.
         queued: usize,
         /// When to try again.

@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 
 use super::active::Active;
 use super::lane::{Full, LaneKey, LaneLimits, Lanes, Ticket};
+use super::record::{ACTIVE_BYTES, QUEUED};
 use super::{ActiveRequest, Rejection};
 use crate::clock::Clock;
 use crate::ids::{AgentId, RequestId};
@@ -25,6 +26,9 @@ struct State {
     lanes: Lanes,
     wakers: HashMap<Ticket, oneshot::Sender<()>>,
     active: HashMap<RequestId, Arc<Active>>,
+    /// Of the messages of all in `active`.
+    bytes: usize,
+    bytes_max: usize,
     open: bool,
 }
 
@@ -48,10 +52,16 @@ pub(super) struct Load {
 }
 
 impl Floor {
-    pub(super) fn new(limits: LaneLimits, caps: &[(AgentId, usize)], clock: Clock) -> Arc<Self> {
+    pub(super) fn new(
+        limits: LaneLimits,
+        bytes_max: usize,
+        caps: &[(AgentId, usize)],
+        clock: Clock,
+    ) -> Arc<Self> {
         let mut lanes = Lanes::new(limits);
         caps.iter().for_each(|(agent, cap)| lanes.cap_agent(agent, *cap));
-        let state = State { lanes, wakers: HashMap::new(), active: HashMap::new(), open: true };
+        let (wakers, active) = (HashMap::new(), HashMap::new());
+        let state = State { lanes, wakers, active, bytes: 0, bytes_max, open: true };
         Arc::new(Self { state: Mutex::new(state), clock })
     }
 
@@ -69,11 +79,19 @@ impl Floor {
         if state.active.contains_key(&active.id) {
             return Err(Rejection::DuplicateRequest { request_id: active.id.clone() });
         }
+        let bytes = state.bytes + active.message_bytes;
+        if bytes > state.bytes_max {
+            let (queued, retry_after) = (state.lanes.queued(), state.lanes.retry_after());
+            return Err(Rejection::GatewayFull { limit: ACTIVE_BYTES, queued, retry_after });
+        }
         let key = LaneKey { agent: active.agent.clone(), session: active.session.clone() };
         let queued = state.lanes.enqueue(key, now).map_err(|full| match full {
             Full::Lane { depth, retry_after } => Rejection::LaneFull { depth, retry_after },
-            Full::Gateway { queued, retry_after } => Rejection::GatewayFull { queued, retry_after },
+            Full::Gateway { queued, retry_after } => {
+                Rejection::GatewayFull { limit: QUEUED, queued, retry_after }
+            }
         })?;
+        state.bytes = bytes;
         let (waker, turn) = oneshot::channel();
         state.wakers.insert(queued.ticket, waker);
         state.active.insert(active.id.clone(), Arc::clone(active));
@@ -121,7 +139,8 @@ impl Floor {
         let now = self.clock.elapsed();
         let mut state = self.state();
         state.wakers.remove(&ticket);
-        state.active.remove(request);
+        let left = state.active.remove(request).expect("whoever has a slot is under way");
+        state.bytes -= left.message_bytes;
         state.lanes.leave(ticket, now);
         state.give_turns(now);
     }

@@ -144,9 +144,7 @@ impl Lanes {
     /// [`Full`], and nothing has changed.
     pub(super) fn enqueue(&mut self, key: LaneKey, now: Duration) -> Result<Queued, Full> {
         if self.waiting.len() >= self.limits.queued_max {
-            let share = u32::try_from(self.running.len().max(1)).unwrap_or(u32::MAX);
-            let retry_after = retry_hint(self.run_time / share);
-            return Err(Full::Gateway { queued: self.waiting.len(), retry_after });
+            return Err(Full::Gateway { queued: self.waiting.len(), retry_after: self.retry_after() });
         }
         let depth = self.lane(&key).map_or(0, |lane| lane.waiting.len());
         if depth >= self.limits.lane_depth_max {
@@ -203,6 +201,12 @@ impl Lanes {
         self.agent_mut(&place.key.agent).running -= 1;
         self.settle(&place.key.agent, Some(&place.key.session));
         Some(Left::Running)
+    }
+
+    /// About when the next place comes free, whichever it is.
+    pub(super) fn retry_after(&self) -> Duration {
+        let share = u32::try_from(self.running.len().max(1)).unwrap_or(u32::MAX);
+        retry_hint(self.run_time / share)
     }
 
     /// How many wait.

@@ -26,10 +26,12 @@ pub const REQUEST_FINISHED: &str = "request_finished";
 pub const REQUEST_FINISHED_VERSION: u16 = 1;
 
 /// The configuration keys whose limits the gateway enforces, as labels of the limits that were hit.
-const LIMITS: &[&str] = &[LANE_DEPTH, QUEUED, SESSIONS, MESSAGE_BYTES];
+const LIMITS: &[&str] = &[LANE_DEPTH, QUEUED, ACTIVE_BYTES, SESSIONS, SESSIONS_BYTES, MESSAGE_BYTES];
 const LANE_DEPTH: &str = "lane_depth_max";
-const QUEUED: &str = "queued_max";
-const SESSIONS: &str = "sessions_max";
+pub(super) const QUEUED: &str = "queued_max";
+pub(super) const ACTIVE_BYTES: &str = "active_bytes_max";
+pub(super) const SESSIONS: &str = "sessions_max";
+pub(super) const SESSIONS_BYTES: &str = "sessions_bytes_max";
 pub(super) const MESSAGE_BYTES: &str = "message_bytes_max";
 
 /// How a request ended.
@@ -167,7 +169,7 @@ impl Recorder {
     pub(super) fn refused(&self, rejection: &Rejection) {
         match rejection {
             Rejection::LaneFull { .. } => self.limit_hit(LANE_DEPTH),
-            Rejection::GatewayFull { .. } => self.limit_hit(QUEUED),
+            Rejection::GatewayFull { limit, .. } => self.limit_hit(limit),
             Rejection::Invalid { .. }
             | Rejection::UnknownAgent { .. }
             | Rejection::Deadline { .. }
@@ -180,9 +182,9 @@ impl Recorder {
         }
     }
 
-    /// Counts sessions that were forgotten for lack of room.
-    pub(super) fn evicted(&self, sessions: usize) {
-        (0..sessions).for_each(|_| self.limit_hit(SESSIONS));
+    /// Counts sessions that were forgotten, or cut, because of this limit.
+    pub(super) fn evicted(&self, limit: &'static str, sessions: usize) {
+        (0..sessions).for_each(|_| self.limit_hit(limit));
     }
 
     pub(super) fn limit_hit(&self, limit: &'static str) {

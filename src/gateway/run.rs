@@ -14,7 +14,7 @@ use tracing::Span;
 use super::active::{Active, RequestState, RunningTool};
 use super::floor::Slot;
 use super::lane::LaneKey;
-use super::record::{Finished, Outcome, RequestFinished, ToolCounts, UsedTool};
+use super::record::{Finished, Outcome, RequestFinished, SESSIONS_BYTES, ToolCounts, UsedTool};
 use super::service::{Agent, Inner};
 use super::{AgentEvent, Answer, OnDisconnect, Rejection, Timings, ToolSummary, Usage};
 use crate::ids::TraceId;
@@ -53,7 +53,9 @@ pub(super) struct Presence {
 impl Drop for Presence {
     fn drop(&mut self) {
         self.agent.metrics.active.decrement(1.0);
-        self.inner.sessions().leave(&self.key, self.said.take(), self.inner.clock.elapsed());
+        let now = self.inner.clock.elapsed();
+        let evicted = self.inner.sessions().leave(&self.key, self.said.take(), now);
+        self.inner.recorder.evicted(SESSIONS_BYTES, evicted);
     }
 }
 

@@ -13,7 +13,7 @@ use super::active::{Active, ActiveRequest};
 use super::floor::Floor;
 use super::lane::{LaneKey, LaneLimits};
 use super::metrics::{AgentMetrics, Metrics};
-use super::record::{MESSAGE_BYTES, Recorder};
+use super::record::{MESSAGE_BYTES, Recorder, SESSIONS};
 use super::run::{self, Job, Presence};
 use super::session::{SessionLimits, SessionSummary, Sessions};
 use super::{Accepted, AgentConfig, Caller, Config, Rejection, SendRequest};
@@ -24,6 +24,7 @@ use crate::limits::{DEADLINE_MAX, REQUEST_EVENTS_MAX};
 use crate::live::{Live, ModelCalls};
 use crate::provider::{Message, Provider};
 use crate::telemetry::{Registry, Shared, span};
+use crate::units::Bytes;
 
 /// What a gateway is made of.
 pub struct GatewayParts {
@@ -169,7 +170,7 @@ impl Gateway {
         };
         let inner = Inner {
             agents: made,
-            floor: Floor::new(limits, &caps, clock.clone()),
+            floor: Floor::new(limits, bytes(config.active_bytes_max), &caps, clock.clone()),
             sessions: Mutex::new(Sessions::new(session_limits(&config))),
             tasks: TaskTracker::new(),
             metrics,
@@ -204,6 +205,7 @@ impl Gateway {
             session: session.unwrap_or_else(|| default_session(&actor)),
             agent: agent_id,
             channel,
+            message_bytes: message.len(),
             accepted_at: now,
             accepted: inner.clock.elapsed(),
             cancel: Default::default(),
@@ -371,7 +373,7 @@ impl Presence {
         let key = LaneKey { agent: active.agent.clone(), session: active.session.clone() };
         agent.metrics.active.increment(1.0);
         let evicted = inner.sessions().enter(&key, inner.clock.elapsed());
-        inner.recorder.evicted(evicted);
+        inner.recorder.evicted(SESSIONS, evicted);
         Self { inner: Arc::clone(inner), agent: Arc::clone(agent), key, said: None }
     }
 }
@@ -381,8 +383,13 @@ fn session_limits(config: &Config) -> SessionLimits {
         sessions_max: config.sessions_max,
         idle_max: config.session_idle.0,
         messages_max: config.history_messages_max,
-        bytes_max: usize::try_from(config.history_bytes_max.0).unwrap_or(usize::MAX),
+        bytes_max: bytes(config.history_bytes_max),
+        all_bytes_max: bytes(config.sessions_bytes_max),
     }
+}
+
+fn bytes(configured: Bytes) -> usize {
+    usize::try_from(configured.0).unwrap_or(usize::MAX)
 }
 
 /// The session of a caller that names none: its own one with each agent.

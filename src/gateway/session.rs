@@ -1,4 +1,5 @@
-//! Sessions: the conversations, kept in memory only, bounded in number, messages, bytes and idle time.
+//! Sessions: the conversations, kept in memory only, bounded in number, messages, bytes (of each and of all together)
+//! and idle time.
 //!
 //! Pure but for its owner's lock: time is an argument. A session with a request under way is never forgotten; of the
 //! others the one idle longest goes first.
@@ -36,7 +37,10 @@ pub(super) struct SessionLimits {
     pub(super) sessions_max: usize,
     pub(super) idle_max: Duration,
     pub(super) messages_max: usize,
+    /// Of each.
     pub(super) bytes_max: usize,
+    /// Of all together.
+    pub(super) all_bytes_max: usize,
 }
 
 /// All sessions.
@@ -44,6 +48,8 @@ pub(super) struct SessionLimits {
 pub(super) struct Sessions {
     limits: SessionLimits,
     all: HashMap<LaneKey, Session>,
+    /// Of all histories together.
+    bytes: usize,
     /// Those without a request under way, the one idle longest first.
     idle: BTreeSet<(Duration, u64)>,
     keys: HashMap<u64, LaneKey>,
@@ -61,13 +67,15 @@ struct Session {
 
 impl Sessions {
     pub(super) fn new(limits: SessionLimits) -> Self {
-        Self { limits, all: HashMap::new(), idle: BTreeSet::new(), keys: HashMap::new(), last_number: 0 }
+        let (all, idle, keys) = (HashMap::new(), BTreeSet::new(), HashMap::new());
+        Self { limits, all, bytes: 0, idle, keys, last_number: 0 }
     }
 
     /// Begins or goes on with a session. Gives how many others had to be forgotten for lack of room.
     pub(super) fn enter(&mut self, key: &LaneKey, now: Duration) -> usize {
         self.expire(now);
-        let evicted = if self.all.contains_key(key) { 0 } else { self.make_room() };
+        let new = !self.all.contains_key(key);
+        let evicted = self.evict_while(|s| new && s.all.len() >= s.limits.sessions_max);
         let session = self.all.entry(key.clone()).or_insert_with(|| {
             self.last_number += 1;
             self.keys.insert(self.last_number, key.clone());
@@ -79,16 +87,28 @@ impl Sessions {
         evicted
     }
 
-    /// Ends one request of a session; `said` is what it adds to the conversation.
-    pub(super) fn leave(&mut self, key: &LaneKey, said: Option<[Message; 2]>, now: Duration) {
+    /// Ends one request of a session; `said` is what it adds to the conversation. Gives how many sessions had to be
+    /// forgotten, or cut, because all together had become too large.
+    pub(super) fn leave(&mut self, key: &LaneKey, said: Option<[Message; 2]>, now: Duration) -> usize {
+        const KEPT: &str = "a session with a request under way is kept";
         let limits = self.limits;
-        let session = self.all.get_mut(key).expect("a session with a request under way is kept");
+        let session = self.all.get_mut(key).expect(KEPT);
         session.active -= 1;
         session.used = now;
+        self.bytes -= session.bytes;
         said.into_iter().flatten().for_each(|message| session.push(message, &limits));
+        self.bytes += session.bytes;
+        let evicted = self.evict_while(|s| s.bytes > s.limits.all_bytes_max);
+        let session = self.all.get_mut(key).expect(KEPT);
+        let too_large = self.bytes > limits.all_bytes_max;
+        // The others are all in use: what they keep was within the limit before this one grew.
+        while self.bytes > limits.all_bytes_max {
+            self.bytes -= session.forget_oldest();
+        }
         if session.active == 0 {
             self.idle.insert((now, session.number));
         }
+        evicted + usize::from(too_large)
     }
 
     /// What was said so far, oldest first; `None` for a session that is not there.
@@ -100,7 +120,7 @@ impl Sessions {
     pub(super) fn reset(&mut self, key: &LaneKey) -> bool {
         let Some(session) = self.all.get_mut(key) else { return false };
         session.history.clear();
-        session.bytes = 0;
+        self.bytes -= std::mem::take(&mut session.bytes);
         if session.active == 0 {
             let idle = (session.used, session.number);
             self.forget(idle);
@@ -141,9 +161,9 @@ impl Sessions {
         }
     }
 
-    fn make_room(&mut self) -> usize {
+    fn evict_while(&mut self, over: impl Fn(&Self) -> bool) -> usize {
         let mut evicted = 0;
-        while self.all.len() >= self.limits.sessions_max
+        while over(self)
             && let Some(oldest) = self.idle.first().copied()
         {
             self.forget(oldest);
@@ -155,7 +175,7 @@ impl Sessions {
     fn forget(&mut self, idle: (Duration, u64)) {
         assert!(self.idle.remove(&idle), "only an idle session is forgotten");
         let key = self.keys.remove(&idle.1).expect("a session that is kept has its key");
-        self.all.remove(&key);
+        self.bytes -= self.all.remove(&key).map_or(0, |session| session.bytes);
     }
 }
 
@@ -164,9 +184,15 @@ impl Session {
         self.bytes += message.text.len();
         self.history.push_back(message);
         while self.history.len() > limits.messages_max || self.bytes > limits.bytes_max {
-            let Some(oldest) = self.history.pop_front() else { break };
-            self.bytes -= oldest.text.len();
+            self.forget_oldest();
         }
+    }
+
+    /// Gives how many bytes that freed.
+    fn forget_oldest(&mut self) -> usize {
+        let oldest = self.history.pop_front().expect("bytes are those of messages");
+        self.bytes -= oldest.text.len();
+        oldest.text.len()
     }
 }
 
@@ -175,8 +201,13 @@ mod tests {
     use super::*;
     use crate::provider::Speaker;
 
-    const LIMITS: SessionLimits =
-        SessionLimits { sessions_max: 2, idle_max: Duration::from_secs(100), messages_max: 4, bytes_max: 10 };
+    const LIMITS: SessionLimits = SessionLimits {
+        sessions_max: 2,
+        idle_max: Duration::from_secs(100),
+        messages_max: 4,
+        bytes_max: 10,
+        all_bytes_max: 20,
+    };
 
     fn key(session: &str) -> LaneKey {
         LaneKey {
@@ -228,6 +259,25 @@ mod tests {
         assert_eq!(talk(&mut sessions, "third", "x", 2), 1);
         assert_eq!((texts(&sessions, "old").len(), texts(&sessions, "new").len()), (0, 2));
         assert_eq!(sessions.count(at(3)), 2);
+    }
+
+    #[test]
+    fn all_together_keep_the_bytes_of_the_limit_and_no_more() {
+        let mut sessions = Sessions::new(SessionLimits { sessions_max: 9, all_bytes_max: 14, ..LIMITS });
+        talk(&mut sessions, "old", "12345", 0);
+        talk(&mut sessions, "new", "12345", 1);
+        assert_eq!(sessions.bytes, 14, "exactly the limit");
+        sessions.enter(&key("busy"), at(2));
+        assert_eq!(sessions.leave(&key("busy"), said("1", ""), at(3)), 1, "one idle session too many");
+        assert_eq!((texts(&sessions, "old").len(), texts(&sessions, "new").len()), (0, 2));
+        sessions.enter(&key("new"), at(4));
+        assert!(sessions.reset(&key("busy")));
+        sessions.enter(&key("busy"), at(5));
+        assert_eq!(sessions.leave(&key("busy"), said("1234567", "8"), at(6)), 1, "no idle session to forget");
+        assert_eq!((texts(&sessions, "busy"), sessions.bytes), (vec!["8".to_owned()], 8));
+        sessions.leave(&key("new"), None, at(7));
+        assert!(sessions.reset(&key("new")) && sessions.reset(&key("busy")));
+        assert_eq!(sessions.bytes, 0);
     }
 
     #[test]

@@ -228,6 +228,25 @@ async fn full_lanes_and_a_full_gateway_refuse_with_a_hint() {
 }
 
 #[tokio::test]
+async fn messages_under_way_are_bounded_in_bytes_together() {
+    let bytes = plimsoll::units::Bytes;
+    let config =
+        gateway::Config { message_bytes_max: bytes(6), active_bytes_max: bytes(10), ..Default::default() };
+    let house = house(config, slow());
+    let running = house.gateway.send(caller(), to("s", "123456")).expect("accepted");
+    let waiting = house.gateway.send(caller(), to("s", "1234")).expect("accepted: exactly the limit");
+    let full = house.gateway.send(caller(), to("t", "1")).expect_err("one byte too many");
+    assert_eq!((full.code(), full.retry_after().is_some()), (-32002, true));
+    assert!(full.to_string().contains("gateway.active_bytes_max"), "{full}");
+    assert_eq!(series(&house, r#"plimsoll_limit_hits_total{limit="active_bytes_max"}"#), 1.0);
+    assert!(house.gateway.cancel(&waiting.request_id, "by its caller"));
+    assert!(finish(waiting).await.1.is_err());
+    let after = house.gateway.send(caller(), to("t", "1234")).expect("what left has made room");
+    drop((running, after));
+    house.gateway.drain(Duration::ZERO).await;
+}
+
+#[tokio::test]
 async fn bad_requests_are_refused_by_name() {
     let config = gateway::Config { message_bytes_max: plimsoll::units::Bytes(4), ..Default::default() };
     let house = house(config, EchoConfig::default());

@@ -148,6 +148,9 @@ impl From<Rejection> for RpcError {
         if let Rejection::Invalid { field, .. } = &rejection {
             error.data.field = Some((*field).to_owned());
         }
+        if let Rejection::GatewayFull { limit, .. } = &rejection {
+            error.data.limit = Some(*limit);
+        }
         if let Rejection::DuplicateRequest { request_id } = rejection {
             error.data.field = Some("requestId".to_owned());
             error.data.request_id = Some(request_id);
