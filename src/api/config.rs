@@ -79,7 +79,7 @@ pub struct TlsConfig {
 pub struct AuthConfig {
     /// Tokens that stand in the configuration, by their hash; more are made with `plimsoll token new`.
     pub tokens: Vec<TokenConfig>,
-    /// Failed attempts per minute and address before it has to wait; 1 to 10,000.
+    /// Failed attempts per minute and address before it has to wait (a right token passes); 1 to 10,000.
     pub failures_per_minute: u32,
 }
 

@@ -56,21 +56,12 @@ pub(crate) fn admit(
     Ok(Admission::As(Some(identity)))
 }
 
-/// Who holds this token.
+/// Who holds this token. One that is right passes whatever came from its address before: behind a proxy or a NAT,
+/// others fail there too.
 ///
 /// # Errors
 /// The refusal, already counted.
 pub(crate) fn by_token(state: &ApiState, head: &Head, token: &str) -> Result<Identity, Problem> {
-    if let Some(wait) =
-        head.client.and_then(|address| state.doors.failures.wait(address, state.sources.clock.elapsed()))
-    {
-        state.metrics.auth_failure(AuthFailure::Limited);
-        state.limit_hit("auth_failures_per_minute");
-        state.doors.refusals.note_limited();
-        let message = "too many wrong tokens from this address: wait";
-        let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_failures", message);
-        return Err(problem.retry_after(wait));
-    }
     state.doors.tokens.find(token).map(Identity::of_token).ok_or_else(|| wrong(state, head))
 }
 
@@ -86,10 +77,18 @@ fn missing(state: &ApiState) -> Problem {
 }
 
 fn wrong(state: &ApiState, head: &Head) -> Problem {
+    let now = state.sources.clock.elapsed();
+    if let Some(wait) = head.client.and_then(|address| state.doors.failures.wait(address, now)) {
+        state.metrics.auth_failure(AuthFailure::Limited);
+        state.limit_hit("auth_failures_per_minute");
+        state.doors.refusals.note_limited();
+        let message = "this token is not valid here, and too many were not: wait";
+        return Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_failures", message).retry_after(wait);
+    }
     state.metrics.auth_failure(AuthFailure::Wrong);
     state.doors.refusals.note_wrong();
     if let Some(address) = head.client {
-        state.doors.failures.note(address, state.sources.clock.elapsed());
+        state.doors.failures.note(address, now);
     }
     Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", "this token is not valid here")
 }
