@@ -85,6 +85,9 @@ pub const WS_READ_BUFFER_BYTES: usize = 4 * 1024;
 /// Bytes that may wait in one WebSocket's write buffer: the largest answer, with room for its framing.
 pub const WS_WRITE_BUFFER_BYTES_MAX: usize = 16 * 1024 * 1024;
 
+/// Bytes that a WebSocket may send before its token is known: `auth` with the longest of tokens, and some pings.
+pub const WS_STRANGER_BYTES_MAX: usize = 8 * 1024;
+
 /// Seconds that a WebSocket may take to send its token in its first message.
 pub const WS_AUTH_SECS_MAX: u64 = 5;
 

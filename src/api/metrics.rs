@@ -61,6 +61,7 @@ pub(crate) const LIMITS: &[&str] = &[
     "ws_auth_timeout",
     "ws_in_flight",
     "ws_message_bytes",
+    "ws_stranger_bytes",
     "ws_subscriptions",
     "ws_write_buffer_bytes",
 ];

@@ -296,6 +296,25 @@ async fn a_websocket_may_bring_its_token_in_the_first_message() {
 }
 
 #[tokio::test]
+async fn a_websocket_may_send_little_before_its_token_and_as_much_as_others_after_it() {
+    let server = with_tokens(json!({})).await;
+    let mut stranger = Ws::open(&server, None).await;
+    stranger.send_text("x".repeat(1 << 20)).await;
+    let (code, reason) = stranger.closed().await;
+    assert_eq!((code, reason.as_str()), (1009, "too much before a token: send auth {token} first"));
+    let mut known = Ws::open(&server, None).await;
+    let auth = known.begin("auth", json!({"token": "operator"})).await;
+    let large = json!({"agent": "echo", "message": "x".repeat(100_000)});
+    let sent = known.begin("agent.send", large).await;
+    assert_eq!(known.next().await["id"], auth);
+    let answer = known.next().await;
+    assert_eq!(
+        (&answer["id"], answer["result"]["text"].as_str().map(str::len)),
+        (&json!(sent), Some(100_000))
+    );
+}
+
+#[tokio::test]
 async fn refusals_are_counted() {
     let server = with_tokens(json!({})).await;
     let _ = Ask::get("/agents").send(server.address()).await;

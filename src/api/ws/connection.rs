@@ -3,6 +3,7 @@
 //!
 //! A client that is silent, slow, speaks binary or loses its token is closed with a reason.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,11 +29,12 @@ use super::super::request::Head;
 use super::super::rpc::{self, Begun, Context, GATEWAY_FULL, RpcError};
 use super::super::state::ApiState;
 use super::Link;
+use super::gate::Gate;
 use crate::gateway::Channel;
 use crate::limits::{SERVER_STOP_SECS_MAX, WS_AUTH_SECS_MAX, WS_IN_FLIGHT_MAX, WS_OUTBOX_MESSAGES_MAX};
 use crate::telemetry::TraceContext;
 
-type Socket = WebSocketStream<TokioIo<Upgraded>>;
+type Socket = WebSocketStream<Gate<TokioIo<Upgraded>>>;
 
 /// How long a client has to answer our goodbye.
 const GOODBYE: Duration = Duration::from_secs(2);
@@ -64,6 +66,7 @@ pub(super) async fn run(begin: Begin, mut socket: Socket) {
             Err(end) => return finish(socket, end).await,
         },
     };
+    socket.get_mut().open();
     let ended = CancellationToken::new();
     let _at_the_end = ended.clone().drop_guard();
     let (outbox, waiting) = mpsc::channel(WS_OUTBOX_MESSAGES_MAX);
@@ -285,6 +288,10 @@ fn end_of(state: &ApiState, error: &Error) -> End {
             state.limit_hit("ws_message_bytes");
             End::Close(CloseCode::Size, "the message is too large")
         }
+        Error::Io(error) if error.kind() == ErrorKind::FileTooLarge => {
+            state.limit_hit("ws_stranger_bytes");
+            End::Close(CloseCode::Size, "too much before a token: send auth {token} first")
+        }
         Error::Utf8(_) => End::Close(CloseCode::Invalid, "a text message must be UTF-8"),
         Error::Protocol(_) => End::Close(CloseCode::Protocol, "that is not the WebSocket protocol"),
         Error::WriteBufferFull(_) => {
@@ -304,6 +311,8 @@ async fn finish(mut socket: Socket, end: End) {
         if socket.close(Some(frame)).await.is_err() {
             return;
         }
+        // Its last words are not kept, so there may be many.
+        socket.get_mut().open();
         let mut rest = [0; 1_024];
         while socket.get_mut().read(&mut rest).await.is_ok_and(|read| read > 0) {}
     };

@@ -4,6 +4,7 @@
 //! thousand idle connections cheap. Start at [`upgrade`]; one connection's life is in `connection.rs`.
 
 mod connection;
+mod gate;
 mod link;
 mod turn;
 
@@ -36,7 +37,7 @@ pub(crate) async fn upgrade(state: Arc<ApiState>, request: Request) -> Outcome {
         let Ok(upgraded) = on_upgrade.await else { return };
         begin.head.peer.upgraded();
         let config = config(&begin.state);
-        let io = TokioIo::new(upgraded);
+        let io = gate::Gate::new(TokioIo::new(upgraded));
         let socket = WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await;
         Box::pin(connection::run(begin, socket)).await;
     });
