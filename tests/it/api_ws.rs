@@ -57,6 +57,29 @@ async fn pipelined_calls_of_one_session_are_answered_in_order_and_sessions_do_no
 }
 
 #[tokio::test]
+async fn what_is_stopped_before_it_began_is_answered_while_the_one_before_it_runs() {
+    let server = slow_server().await;
+    let mut ws = Ws::open(&server, None).await;
+    let send = |more: Value| {
+        let mut params = json!({"agent": "slow", "message": "hi", "session": "s", "onDisconnect": "cancel"});
+        params.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+        params
+    };
+    ws.begin("agent.send", send(json!({"requestId": "first"}))).await;
+    let late = ws.begin("agent.send", send(json!({"deadlineMs": 50, "stream": true}))).await;
+    let cancelled = ws.begin("agent.send", send(json!({"requestId": "mine"}))).await;
+    ws.begin("agent.cancel", json!({"requestId": "mine"})).await;
+    let mut codes = BTreeMap::new();
+    while codes.len() < 2 {
+        let message = ws.next().await;
+        let about = message["id"].as_u64().filter(|id| [late, cancelled].contains(id));
+        codes.extend(about.map(|id| (id, message["error"]["code"].clone())));
+    }
+    assert_eq!(codes, BTreeMap::from([(late, json!(-32004)), (cancelled, json!(-32005))]));
+    assert_eq!(active(&server).await, 1, "the first still runs");
+}
+
+#[tokio::test]
 async fn binary_is_refused_with_a_reason() {
     let server = Server::start(json!({})).await;
     let mut ws = Ws::open(&server, None).await;

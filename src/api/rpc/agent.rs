@@ -7,8 +7,9 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc::Receiver;
 
-use super::super::ws::TurnStart;
+use super::super::ws::{Link, TurnStart};
 use super::error::RpcError;
 use super::method::{Call, CallResult, Context, NoParams, json, now};
 use crate::gateway::{Accepted, AgentEvent, AgentSummary, Caller, OnDisconnect, SendRequest};
@@ -97,29 +98,18 @@ struct Notified<'a> {
     event: &'a AgentEvent,
 }
 
-async fn answer(
-    ctx: Arc<Context>,
-    accepted: Accepted,
-    stream: bool,
-    mut turn: Option<TurnStart>,
-) -> CallResult {
+async fn answer(ctx: Arc<Context>, accepted: Accepted, stream: bool, turn: Option<TurnStart>) -> CallResult {
     let Accepted { request_id, session: _, mut events, outcome } = accepted;
-    match &ctx.link {
-        Some(link) if stream => {
-            while let Some(event) = events.recv().await {
-                if let (Some(turn), AgentEvent::Start { .. }) = (&mut turn, &event) {
-                    turn.wait().await;
-                }
-                let notified = Notified { request_id: &request_id, event: &event };
-                if link.notify("agent.event", &notified).await.is_err() {
-                    break;
-                }
-            }
-        }
-        Some(_) | None => drop(events),
-    }
+    let began = match (&ctx.link, &turn) {
+        (Some(link), Some(turn)) if stream => pass_on(&mut events, link, &request_id, turn).await,
+        (Some(_), Some(_)) => begins(&mut events).await,
+        (None, _) | (_, None) => false,
+    };
+    // Nobody reads on: the provider need not wait.
+    drop(events);
     let outcome = outcome.await;
-    if let Some(mut turn) = turn {
+    // What was stopped before it began is not told in its turn: others may be at work for long.
+    if let Some(turn) = turn.filter(|_| began) {
         turn.wait().await;
     }
     match outcome {
@@ -127,6 +117,36 @@ async fn answer(
         Ok(Err(rejection)) => Err(RpcError::from(rejection).about(&request_id)),
         Err(_gone) => Err(RpcError::internal().about(&request_id)),
     }
+}
+
+/// Sends all events to the client, from the first that is told in its turn on; whether the request began.
+async fn pass_on(
+    events: &mut Receiver<AgentEvent>,
+    link: &Link,
+    request_id: &RequestId,
+    turn: &TurnStart,
+) -> bool {
+    let mut began = false;
+    while let Some(event) = events.recv().await {
+        if matches!(event, AgentEvent::Start { .. }) {
+            began = true;
+            turn.wait().await;
+        }
+        if link.notify("agent.event", &Notified { request_id, event: &event }).await.is_err() {
+            break;
+        }
+    }
+    began
+}
+
+/// Whether the request begins.
+async fn begins(events: &mut Receiver<AgentEvent>) -> bool {
+    while let Some(event) = events.recv().await {
+        if matches!(event, AgentEvent::Start { .. }) {
+            return true;
+        }
+    }
+    false
 }
 
 /// Parameters of `agent.cancel`.

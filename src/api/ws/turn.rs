@@ -1,70 +1,90 @@
 //! Answers of one conversation go out in the order in which its messages came in.
 //!
 //! The gateway finishes them in that order, but each answer has a future of its own, and futures that are ready at the
-//! same time are polled in any order. So each waits here for the one before it.
+//! same time are polled in any order. So each waits here for those before it. One that has nothing to say in its turn,
+//! because it was stopped before it began, need not wait: those behind it wait for those before it all the same.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::oneshot;
+use tokio::sync::Notify;
 
 use crate::ids::{AgentId, SessionId};
 
 /// A conversation.
 type Key = (AgentId, SessionId);
 
-/// The last turn of each conversation that has unanswered messages. A std mutex suffices: nothing waits under it.
+/// The messages of one connection that are not answered. A std mutex suffices: nothing waits under it.
 #[derive(Default)]
 pub(crate) struct Turns {
-    last: Mutex<Last>,
+    unanswered: Mutex<Unanswered>,
+    /// Tells those who wait that one was answered.
+    answered: Notify,
 }
 
 #[derive(Default)]
-struct Last {
-    serial: u64,
-    ends: HashMap<Key, (u64, oneshot::Receiver<()>)>,
+struct Unanswered {
+    last: u64,
+    of: HashMap<Key, BTreeSet<u64>>,
 }
 
-/// Waits for the answer before this one.
-pub(crate) struct TurnStart(Option<oneshot::Receiver<()>>);
+/// Waits for the answers before this one.
+pub(crate) struct TurnStart(Arc<Place>);
 
 /// Lets the next answer go, when dropped.
-pub(crate) struct TurnEnd {
+pub(crate) struct TurnEnd(Arc<Place>);
+
+struct Place {
     turns: Arc<Turns>,
     key: Key,
-    serial: u64,
-    _next: oneshot::Sender<()>,
+    number: u64,
 }
 
 impl Turns {
     /// Takes the next turn of a conversation.
     pub(crate) fn take(self: &Arc<Self>, agent: AgentId, session: SessionId) -> (TurnStart, TurnEnd) {
-        let (next, ended) = oneshot::channel();
         let key = (agent, session);
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        last.serial += 1;
-        let serial = last.serial;
-        let before = last.ends.insert(key.clone(), (serial, ended)).map(|(_, ended)| ended);
-        (TurnStart(before), TurnEnd { turns: Arc::clone(self), key, serial, _next: next })
+        let mut unanswered = self.unanswered();
+        unanswered.last += 1;
+        let number = unanswered.last;
+        unanswered.of.entry(key.clone()).or_default().insert(number);
+        let place = Arc::new(Place { turns: Arc::clone(self), key, number });
+        (TurnStart(Arc::clone(&place)), TurnEnd(place))
+    }
+
+    fn unanswered(&self) -> MutexGuard<'_, Unanswered> {
+        self.unanswered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl TurnStart {
-    /// Resolves when the answer before this one is on its way; at once the second time.
-    pub(crate) async fn wait(&mut self) {
-        if let Some(before) = self.0.take() {
-            // Sent or dropped, it is over.
-            let _ = before.await;
+    /// Resolves when all answers before this one are on their way.
+    pub(crate) async fn wait(&self) {
+        let Place { turns, key, number } = &*self.0;
+        loop {
+            // Listening comes first: it hears of every answer from here on.
+            let answered = turns.answered.notified();
+            let first = turns.unanswered().of.get(key).and_then(BTreeSet::first).copied();
+            if first.is_none_or(|first| first >= *number) {
+                return;
+            }
+            answered.await;
         }
     }
 }
 
 impl Drop for TurnEnd {
     fn drop(&mut self) {
-        let mut last = self.turns.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.ends.get(&self.key).is_some_and(|(serial, _)| *serial == self.serial) {
-            last.ends.remove(&self.key);
+        let Place { turns, key, number } = &*self.0;
+        let mut unanswered = turns.unanswered();
+        if let Some(numbers) = unanswered.of.get_mut(key) {
+            numbers.remove(number);
+            if numbers.is_empty() {
+                unanswered.of.remove(key);
+            }
         }
+        drop(unanswered);
+        turns.answered.notify_waiters();
     }
 }
 
@@ -73,20 +93,17 @@ mod tests {
     use super::*;
     use futures_util::poll;
 
-    fn key(session: &str) -> Key {
-        (AgentId::parse("a").expect("an id"), SessionId::parse(session).expect("an id"))
+    fn take(turns: &Arc<Turns>, session: &str) -> (TurnStart, TurnEnd) {
+        let agent = AgentId::parse("a").expect("an id");
+        turns.take(agent, SessionId::parse(session).expect("an id"))
     }
 
     #[tokio::test]
     async fn a_turn_waits_for_the_one_before_it_in_its_conversation_only() {
         let turns = Arc::new(Turns::default());
-        let take = |session| {
-            let (agent, session) = key(session);
-            turns.take(agent, session)
-        };
-        let (mut first, first_end) = take("s");
-        let (mut second, second_end) = take("s");
-        let (mut other, _other_end) = take("t");
+        let (first, first_end) = take(&turns, "s");
+        let (second, second_end) = take(&turns, "s");
+        let (other, _other_end) = take(&turns, "t");
         first.wait().await;
         other.wait().await;
         let mut waiting = Box::pin(second.wait());
@@ -94,6 +111,20 @@ mod tests {
         drop(first_end);
         waiting.await;
         drop(second_end);
-        assert_eq!(turns.last.lock().expect("not poisoned").ends.len(), 1, "what is answered is forgotten");
+        assert_eq!(turns.unanswered().of.len(), 1, "what is answered is forgotten");
+    }
+
+    #[tokio::test]
+    async fn one_that_leaves_early_lets_nobody_overtake() {
+        let turns = Arc::new(Turns::default());
+        let (_first, first_end) = take(&turns, "s");
+        let (_second, second_end) = take(&turns, "s");
+        let (third, _third_end) = take(&turns, "s");
+        let mut waiting = Box::pin(third.wait());
+        assert!(poll!(&mut waiting).is_pending());
+        drop(second_end);
+        assert!(poll!(&mut waiting).is_pending());
+        drop(first_end);
+        waiting.await;
     }
 }
