@@ -18,7 +18,7 @@ use crate::api::{BindError, InvalidTokens, Readiness, Server, ServerParts, Token
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::gateway::{Gateway, GatewayParts, UnknownProvider};
-use crate::journal::{Journal, JournalDeps, OpenError, SledJournal};
+use crate::journal::{DataDir, Journal, JournalDeps, LateJournal, OpenError};
 use crate::live::{Event, Level, Live};
 use crate::provider::{self, BuildError, Provider, ProviderDeps};
 use crate::telemetry::{self, EventLevel, Registry, Shared, Telemetry, TracedEvent};
@@ -69,10 +69,10 @@ pub struct App {
 }
 
 impl App {
-    /// Builds and wires everything, and serves. When this returns, requests are answered.
+    /// Builds and wires everything, and serves: probes while the journal is opened, and everything once this returns.
     ///
     /// # Errors
-    /// See [`StartError`]; nothing runs on then.
+    /// See [`StartError`]; nothing runs on then, nor if this is dropped.
     pub async fn start(config: Config, data_dir: PathBuf, clock: Clock) -> Result<Self, StartError> {
         let registry = Registry::new(&crate::catalogue::all()).expect("a test builds it from the same list");
         let shared = Shared::new(&registry);
@@ -83,29 +83,29 @@ impl App {
         let tokens = Arc::new(TokenBook::new(&config.auth.tokens, config.server.requests_per_second)?);
         let folds = vec![Arc::clone(&tokens) as _];
         let deps = JournalDeps { clock: clock.clone(), registry: registry.clone(), folds };
-        let (dir, journal) = (data_dir.clone(), config.journal);
-        let journal = spawn_blocking(move || SledJournal::open(&dir, &journal, deps)).await??;
-        let journal: Arc<dyn Journal> = Arc::new(journal);
+        let dir = data_dir.clone();
+        let dir = spawn_blocking(move || DataDir::open(&dir)).await??;
+        let journal = Arc::new(LateJournal::default());
         let gateway = Gateway::new(GatewayParts {
             providers: providers(&config, &live, &clock)?,
             config: config.gateway,
             agents: config.agents,
             live: Arc::clone(&live),
-            journal: Arc::clone(&journal),
+            journal: Arc::clone(&journal) as _,
             registry: registry.clone(),
             shared: shared.clone(),
             clock: clock.clone(),
         })?;
         let (readiness, ready) = watch::channel(Readiness::Recovering);
-        let grace = config.server.shutdown_grace.0;
+        let (grace, listen) = (config.server.shutdown_grace.0, config.server.listen);
         let server = Server::bind(ServerParts {
             config: config.server,
             auth: config.auth,
             metrics: config.metrics,
-            tokens,
+            tokens: Arc::clone(&tokens),
             gateway: gateway.clone(),
             live,
-            journal: Arc::clone(&journal),
+            journal: Arc::clone(&journal) as _,
             registry,
             shared,
             clock,
@@ -114,7 +114,13 @@ impl App {
         })
         .await?;
         let (address, stop) = (server.addr(), CancellationToken::new());
-        let server = tokio::spawn(server.run(stop.clone()));
+        let mut server = Box::pin(server.run(stop.clone()));
+        tokio::select! {
+            opened = journal.open(dir, config.journal, deps) => opened?,
+            () = &mut server => unreachable!("nothing told it to stop"),
+        }
+        Server::may_serve(listen, &tokens)?;
+        let server = tokio::spawn(server);
         readiness.send_replace(Readiness::Serving);
         Ok(Self { address, grace, gateway, readiness, stop, server, journal, telemetry })
     }

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{FutureExt as _, StreamExt as _};
@@ -14,6 +15,7 @@ use tower::util::BoxCloneSyncService;
 use warp::filters::BoxedFilter;
 use warp::{Filter as _, Stream};
 
+use super::Readiness;
 use super::guard::{self, Admission};
 use super::hosts::HostError;
 use super::metrics::AuthFailure;
@@ -23,6 +25,9 @@ use super::routes::{self, Compression, Names, ROUTES, Route};
 use super::state::ApiState;
 
 type Response = warp::reply::Response;
+
+/// When to come again while plimsoll recovers: most starts take less.
+const RECOVERY_WAIT: Duration = Duration::from_secs(1);
 
 /// All routes as one service.
 pub(crate) type Routes =
@@ -100,7 +105,8 @@ pub(crate) async fn serve(
     peer: Arc<Peer>,
     mut request: http::Request<Incoming>,
 ) -> Result<Response, Infallible> {
-    if let Err(problem) = check_names(&state, &peer, &request) {
+    let admitted = check_recovered(&state, &request).and_then(|()| check_names(&state, &peer, &request));
+    if let Err(problem) = admitted {
         return Ok(finish(problem.into_reply()));
     }
     let client =
@@ -110,6 +116,16 @@ pub(crate) async fn serve(
         request.headers().contains_key(http::header::UPGRADE).then(|| hyper::upgrade::on(&mut request));
     request.extensions_mut().insert(Head { peer, client, query, upgrade });
     routes.call(request).await
+}
+
+/// Who may come in is not known before the journal is read: until then only probes are answered.
+fn check_recovered(state: &ApiState, request: &http::Request<Incoming>) -> Result<(), Problem> {
+    if state.readiness() != Readiness::Recovering || routes::names(request.uri().path()) == Names::Free {
+        return Ok(());
+    }
+    let message = "plimsoll is starting and reads its journal: try again in a moment";
+    let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "recovering", message);
+    Err(problem.retry_after(RECOVERY_WAIT))
 }
 
 fn check_names(state: &ApiState, peer: &Peer, request: &http::Request<Incoming>) -> Result<(), Problem> {

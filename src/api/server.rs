@@ -87,14 +87,6 @@ pub enum BindError {
         /// What the system said.
         error: io::Error,
     },
-    /// A file in the data directory cannot be written.
-    #[error("{path} cannot be written: {error}")]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        error: io::Error,
-    },
     /// TLS cannot be served.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -106,8 +98,21 @@ pub struct Server {
     address: SocketAddr,
     tls: Option<TlsAcceptor>,
     control: Option<UnixListener>,
-    files: Vec<PathBuf>,
+    signs: Signs,
     state: Arc<ApiState>,
+}
+
+/// The files by which a running server is found; gone with it, however it ends.
+struct Signs(Vec<PathBuf>);
+
+impl Drop for Signs {
+    fn drop(&mut self) {
+        for file in &self.0 {
+            if let Err(error) = std::fs::remove_file(file) {
+                tracing::debug!(%error, file = %file.display(), "a file of the last run stays");
+            }
+        }
+    }
 }
 
 impl Server {
@@ -117,13 +122,8 @@ impl Server {
     /// See [`BindError`].
     pub async fn bind(parts: ServerParts) -> Result<Self, BindError> {
         let (config, data_dir) = (&parts.config, parts.data_dir.clone());
-        if !config.listen.ip().is_loopback() {
-            if !parts.tokens.required() {
-                return Err(BindError::NoTokens(config.listen));
-            }
-            if config.tls.is_none() && !config.insecure_plaintext {
-                return Err(BindError::Plaintext(config.listen));
-            }
+        if !config.listen.ip().is_loopback() && config.tls.is_none() && !config.insecure_plaintext {
+            return Err(BindError::Plaintext(config.listen));
         }
         descriptors::allow_for(config.connections_max);
         let tls = config.tls.as_ref().map(tls::acceptor).transpose()?;
@@ -131,13 +131,21 @@ impl Server {
         let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
         let file = data_dir.join("address");
-        write_whole(&file, &format!("{address}\n"))
-            .map_err(|error| BindError::File { path: file.clone(), error })?;
+        if let Err(error) = write_whole(&file, &format!("{address}\n")) {
+            tracing::warn!(%error, path = %file.display(), "the address stands in the log only");
+        }
         let socket = data_dir.join("control.sock");
         let control = listen_on_socket(&socket);
-        let mut files = vec![file];
-        files.extend(control.is_some().then_some(socket));
-        Ok(Self { listener, address, tls, control, files, state: Arc::new(state_of(parts, address)) })
+        let signs = Signs([file].into_iter().chain(control.is_some().then_some(socket)).collect());
+        Ok(Self { listener, address, tls, control, signs, state: Arc::new(state_of(parts, address)) })
+    }
+
+    /// Whether this address may be served with these tokens: to be asked once the journal has told them all.
+    ///
+    /// # Errors
+    /// [`BindError::NoTokens`].
+    pub fn may_serve(listen: SocketAddr, tokens: &TokenBook) -> Result<(), BindError> {
+        if listen.ip().is_loopback() || tokens.required() { Ok(()) } else { Err(BindError::NoTokens(listen)) }
     }
 
     /// The address it listens on.
@@ -147,21 +155,17 @@ impl Server {
     }
 
     /// Serves until `shutdown`, then ends streams and gives requests a moment; everything it began has ended when this
-    /// returns.
+    /// returns. While plimsoll recovers, only the probes are answered.
     pub async fn run(self, shutdown: CancellationToken) {
-        let Self { listener, address: _, tls, control, files, state } = self;
+        let Self { listener, address: _, tls, control, signs, state } = self;
+        let _however_it_ends = state.sources.stop.clone().drop_guard();
         let routes = filters::service(&state);
         tokio::join!(
             accept_network(&state, &routes, &listener, tls.as_ref(), &shutdown),
             accept_control(&state, &routes, control.as_ref(), &shutdown),
             summarise(&state, &shutdown),
         );
-        drop((listener, control));
-        for file in files {
-            if let Err(error) = std::fs::remove_file(&file) {
-                tracing::debug!(%error, file = %file.display(), "a file of the last run stays");
-            }
-        }
+        drop((listener, control, signs));
         state.sources.stop.cancel();
         state.tasks.close();
         let cap = Duration::from_secs(SERVER_STOP_SECS_MAX + 3);

@@ -175,7 +175,6 @@ fn start_code(error: &StartError) -> Code {
         StartError::Journal(_) => Code::DataDirectory,
         StartError::Bind(error) => match error {
             BindError::Listen { .. } => Code::Listen,
-            BindError::File { .. } => Code::DataDirectory,
             BindError::NoTokens(_) | BindError::Plaintext(_) | BindError::Tls(_) => Code::Configuration,
         },
         StartError::Panicked(_) => Code::Bug,

@@ -28,6 +28,14 @@ pub enum OpenError {
         /// What the system said.
         source: io::Error,
     },
+    /// It cannot be written to.
+    #[error("the data directory {} cannot be written to, which the store needs even for reading: let this user write there and mount it read-write, or name a copy of it with --data-dir", path.display())]
+    ReadOnly {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// Another process uses it.
     #[error("the data directory {} is in use by {}: stop that one first, or choose another with --data-dir", path.display(), holder.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}")))]
     Locked {
@@ -62,6 +70,22 @@ pub enum OpenError {
         /// What the system said.
         source: io::Error,
     },
+}
+
+impl OpenError {
+    /// Whether it was for want of space, so that it may work once there is some.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::Io { source, .. } => disk::is_full(source.kind()),
+            Self::ReadOnly { .. }
+            | Self::Locked { .. }
+            | Self::Newer { .. }
+            | Self::Unknown { .. }
+            | Self::Foreign { .. }
+            | Self::Thread { .. } => false,
+        }
+    }
 }
 
 /// A data directory in use by this process, until it is dropped.
@@ -169,14 +193,32 @@ fn read_format(path: &Path) -> Result<Option<u32>, OpenError> {
 }
 
 fn take_lock(path: &Path) -> Result<File, OpenError> {
-    let io = |source| OpenError::Io { path: path.to_owned(), doing: "locking it", source };
+    let name = path.join("lock");
     let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false).mode(0o600);
-    let file = options.open(path.join("lock")).map_err(io)?;
-    let mut file = lock_file(path, file)?;
-    file.set_len(0).map_err(io)?;
-    file.write_all(format!("{}\n", std::process::id()).as_bytes()).map_err(io)?;
+    options.read(true).write(true).mode(0o600);
+    // One that is there needs no space on the disk.
+    let file = match options.open(&name) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => options.create(true).truncate(false).open(&name),
+        file => file,
+    };
+    let mut file = lock_file(path, file.map_err(|source| unlockable(path, source))?)?;
+    let mut tell = || {
+        file.set_len(0)?;
+        file.write_all(format!("{}\n", std::process::id()).as_bytes())
+    };
+    // Who holds it is for people to know: a full disk that does not take it is no reason to stop.
+    let _ = tell();
     Ok(file)
+}
+
+fn unlockable(path: &Path, source: io::Error) -> OpenError {
+    let path = path.to_owned();
+    match source.kind() {
+        io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
+            OpenError::ReadOnly { path, source }
+        }
+        _ => OpenError::Io { path, doing: "locking it", source },
+    }
 }
 
 fn lock_file(path: &Path, mut file: File) -> Result<File, OpenError> {

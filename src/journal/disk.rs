@@ -52,6 +52,11 @@ pub(super) fn free_bytes(path: &Path) -> io::Result<u64> {
     Ok(stat.f_bavail * stat.f_frsize)
 }
 
+/// Whether an error is for want of space.
+pub(super) fn is_full(kind: io::ErrorKind) -> bool {
+    matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 /// Says whether so many bytes can be written and synced; leaves nothing behind.
 pub(super) fn probe(path: &Path, bytes: usize) -> io::Result<()> {
     let write = || {

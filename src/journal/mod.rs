@@ -11,6 +11,7 @@ mod disk;
 mod encoding;
 mod index;
 pub mod kinds;
+mod late;
 mod log_writer;
 mod memory;
 pub mod metrics;
@@ -18,6 +19,7 @@ pub mod offline;
 mod partition;
 mod queue;
 mod record;
+mod reserve;
 mod row;
 mod scan;
 mod shared;
@@ -42,6 +44,7 @@ use crate::ids::Seq;
 pub use config::{Config, Retention};
 pub use data_dir::{DataDir, FORMAT, OpenError, check_free};
 pub use encoding::decode_frame;
+pub use late::LateJournal;
 pub use memory::MemoryJournal;
 pub use record::{
     Actor, Append, Appended, Log, NewRecord, Record, RecordHash, StreamId, StreamKind, UnknownStream,

@@ -49,12 +49,12 @@ pub(super) struct Shared {
     pub(super) tail: broadcast::Sender<Arc<Record>>,
     pub(super) metrics: Metrics,
     pub(super) journal_dir: PathBuf,
-    pub(super) data_dir: DataDir,
+    pub(super) data_dir: Arc<DataDir>,
 }
 
 impl Shared {
     pub(super) fn new(
-        data_dir: DataDir,
+        data_dir: Arc<DataDir>,
         rows: [Arc<LogRow>; 2],
         (queue, tail): (Queue, broadcast::Sender<Arc<Record>>),
         metrics: Metrics,

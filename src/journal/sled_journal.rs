@@ -17,11 +17,12 @@ use super::queue::{Groups, Pending, Queue, Urgency};
 use super::row::LogRow;
 use super::shared::{Health, Shared};
 use super::sidecar::Acknowledged;
+use super::store::StoreError;
 use super::upkeep::{dropped_detail, own_record};
 use super::writer::{Timeline, Writer};
 use super::{
     Append, AppendError, Appended, Config, Fold, Head, Journal, Log, Page, ReadError, Record, Scan, Status,
-    StreamId, Verified, VerifyError, disk, kinds, scan, snapshot, verify,
+    StreamId, Verified, VerifyError, disk, kinds, reserve, scan, snapshot, verify,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::ids::Seq;
@@ -29,6 +30,7 @@ use crate::limits::JOURNAL_TAIL_RECORDS_MAX;
 use crate::telemetry::Registry;
 
 /// What a journal needs besides its directory and its configuration.
+#[derive(Clone)]
 pub struct JournalDeps {
     /// Where time comes from.
     pub clock: Clock,
@@ -53,7 +55,15 @@ impl SledJournal {
     /// # Errors
     /// See [`OpenError`].
     pub fn open(data_dir: &Path, config: &Config, deps: JournalDeps) -> Result<Self, OpenError> {
-        let data_dir = DataDir::open(data_dir)?;
+        Self::open_in(Arc::new(DataDir::open(data_dir)?), config, deps)
+    }
+
+    /// The same in a directory that is locked already.
+    pub(super) fn open_in(
+        data_dir: Arc<DataDir>,
+        config: &Config,
+        deps: JournalDeps,
+    ) -> Result<Self, OpenError> {
         let io = |path: &Path, doing| {
             let path = path.to_owned();
             move |source| OpenError::Io { path, doing, source }
@@ -77,16 +87,19 @@ impl SledJournal {
         let tail = broadcast::channel(JOURNAL_TAIL_RECORDS_MAX).0;
         let shared = Arc::new(Shared::new(data_dir, rows, (queue, tail), Metrics::new(&deps.registry)));
         let mut opening = Opening { shared: Arc::clone(&shared), notes: Vec::new() };
-        let logs = opening.logs(&broken, deps.clock.now()).map_err(|error| OpenError::Io {
-            path: path.clone(),
-            doing: "opening the journal",
-            source: std::io::Error::other(error.to_string()),
+        let (logs, shortage) = opening.logs_in_need(&broken, deps.clock.now()).map_err(|error| {
+            let source = std::io::Error::new(error.io_kind(), error.to_string());
+            OpenError::Io { path: path.clone(), doing: "opening the journal", source }
         })?;
         let logs = if opening.restore(&deps.folds) { logs } else { Vec::new() };
         let time = logs.iter().map(|log| log.position().time).max().unwrap_or_default();
         let time = Timeline::new(deps.clock, time);
         let mut writer = Writer::new(Arc::clone(&shared), logs, deps.folds, *config, time);
         opening.settle(&mut writer).map_err(io(&path, "deleting dropped partitions"))?;
+        let shortage = shortage.or_else(|| reserve::keep(&path).err());
+        if let Some(error) = shortage.filter(|_| !writer.logs.is_empty()) {
+            writer.degrade(&error);
+        }
         let thread = std::thread::Builder::new()
             .name("journal".to_owned())
             .spawn(move || run(writer, Groups::new(receiver)))
@@ -122,12 +135,27 @@ struct Opening {
 }
 
 impl Opening {
-    /// The writing ends of both logs; none if something is damaged.
-    fn logs(
+    /// The same as [`Opening::logs`]; on a full disk with the space that was kept for that, and then with the error.
+    fn logs_in_need(
         &mut self,
         broken: &[String],
         now: Timestamp,
-    ) -> Result<Vec<LogWriter>, super::store::StoreError> {
+    ) -> Result<(Vec<LogWriter>, Option<StoreError>), StoreError> {
+        match self.logs(broken, now) {
+            Ok(logs) => Ok((logs, None)),
+            Err(error) if error.is_full() && reserve::release(self.shared.data_dir.path()) => {
+                self.shared.rows.iter().for_each(|row| row.close());
+                self.notes.clear();
+                let logs = self.logs(broken, now);
+                reserve::keep_what_fits(self.shared.data_dir.path());
+                Ok((logs?, Some(error)))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The writing ends of both logs; none if something is damaged.
+    fn logs(&mut self, broken: &[String], now: Timestamp) -> Result<Vec<LogWriter>, StoreError> {
         let acknowledged = Acknowledged::load(&self.shared.journal_dir);
         self.set_last(&[], acknowledged.seq);
         if let Some(what) = broken.first() {

@@ -67,6 +67,21 @@ pub(super) enum StoreError {
     Damaged { doing: &'static str, what: String },
 }
 
+impl StoreError {
+    /// What the system said, if it was the system.
+    pub(super) fn io_kind(&self) -> io::ErrorKind {
+        match self {
+            Self::Io { source, .. } | Self::Sync { source } => source.kind(),
+            Self::Damaged { .. } => io::ErrorKind::Other,
+        }
+    }
+
+    /// Whether it was for want of space.
+    pub(super) fn is_full(&self) -> bool {
+        disk::is_full(self.io_kind())
+    }
+}
+
 /// One open sled database.
 pub(super) struct Store {
     // `Option` because closing may panic, and a drop must not.

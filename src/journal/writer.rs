@@ -13,7 +13,7 @@ use super::queue::{Answer, Drained, Groups, Pending};
 use super::shared::{Health, Shared};
 use super::store::StoreError;
 use super::upkeep::Upkeep;
-use super::{AppendError, Appended, Config, Fold, Log, Record, disk};
+use super::{AppendError, Appended, Config, Fold, Log, Record, disk, reserve};
 use crate::clock::{Clock, Timestamp};
 use crate::ids::Seq;
 
@@ -21,7 +21,7 @@ use crate::ids::Seq;
 const TICK: Duration = Duration::from_millis(100);
 
 /// The first and the longest pause between two tries to open the store again.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+pub(super) const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 /// What is written to see whether the disk takes writes again: more than sled needs to open.
 const PROBE_BYTES: usize = 4 << 20;
@@ -223,13 +223,8 @@ impl Writer {
     /// The store failed. The group may have landed: it is read back if the disk works again at once, else it counts as
     /// not appended, and is cut before anything else is written.
     fn fail(&mut self, error: StoreError, mut group: Group) {
-        let reason = reason(&error);
-        self.shared.metrics.failed(reason);
-        tracing::error!(source = "journal", cause = %error, "the journal cannot write");
-        self.shared.set_health(Health::Degraded(format!("{error}: plimsoll tries again by itself")));
-        let roll = matches!(error, StoreError::Sync { .. });
-        self.broken = Some(Broken { next_try: Duration::ZERO, pause: BACKOFF.0, roll });
-        if roll {
+        self.degrade(&error);
+        if matches!(error, StoreError::Sync { .. }) {
             self.logs.iter_mut().for_each(LogWriter::undo);
         }
         self.resume(&mut group);
@@ -239,6 +234,15 @@ impl Writer {
             group.answers.into_iter().for_each(|(to, _)| answer(to, Err(unavailable.clone())));
         }
         group.refused.into_iter().for_each(|(to, error)| answer(to, Err(error)));
+    }
+
+    /// Takes no appends until the store was opened again, which is tried at once.
+    pub(super) fn degrade(&mut self, error: &StoreError) {
+        self.shared.metrics.failed(reason(error));
+        tracing::error!(source = "journal", cause = %error, "the journal cannot write");
+        self.shared.set_health(Health::Degraded(format!("{error}: plimsoll tries again by itself")));
+        let roll = matches!(error, StoreError::Sync { .. });
+        self.broken = Some(Broken { next_try: Duration::ZERO, pause: BACKOFF.0, roll });
     }
 
     /// Tries to open the store again. Publishes `group` if it turns out to be durable.
@@ -269,6 +273,7 @@ impl Writer {
 
     /// Until the disk takes writes, the failed store stays open: what it has synced can still be read.
     fn reopen(&mut self, broken: &Broken) -> Result<Landed, Trouble> {
+        reserve::keep(self.shared.data_dir.path())?;
         let probe = self.shared.journal_dir.join("probe");
         let probed = disk::probe(&probe, PROBE_BYTES);
         probed.map_err(|source| StoreError::Io { doing: "trying whether the disk takes writes", source })?;
@@ -324,7 +329,7 @@ fn answer(to: Option<Answer>, result: Result<Appended, AppendError>) {
 fn reason(error: &StoreError) -> Reason {
     match error {
         StoreError::Io { source, .. } => match source.kind() {
-            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Reason::DiskFull,
+            kind if disk::is_full(kind) => Reason::DiskFull,
             std::io::ErrorKind::ReadOnlyFilesystem | std::io::ErrorKind::PermissionDenied => Reason::ReadOnly,
             _ => Reason::Io,
         },

@@ -5,6 +5,7 @@ use std::process::Stdio;
 use plimsoll::client::{Client, Target};
 use serde_json::{Value, json};
 
+use crate::support::http::Ask;
 use crate::support::server::{Server, clean_command, until};
 
 fn echo() -> Value {
@@ -195,4 +196,53 @@ async fn a_token_made_before_the_first_start_is_valid_after_it() {
     server.ready().await;
     server.tcp_client(Some(&token)).call("agent.list", json!({})).await.expect("the token opens the door");
     server.tcp_client(None).call("agent.list", json!({})).await.expect_err("without one it is shut");
+}
+
+/// The manifest of the newest partition of a log becomes a pipe: whoever opens the journal waits for its text.
+fn hold_the_opening(data_dir: &std::path::Path) -> (std::path::PathBuf, Vec<u8>) {
+    let manifest = data_dir.join("journal/work/00000000000000000001/manifest.json");
+    let text = std::fs::read(&manifest).expect("there is a manifest");
+    std::fs::remove_file(&manifest).expect("removed");
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, &manifest, rustix::fs::FileType::Fifo, mode, 0).expect("a pipe");
+    (manifest, text)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn probes_are_answered_while_the_journal_is_opened_and_all_else_is_put_off() {
+    let mut server = Server::start(echo()).await;
+    server.signal(rustix::process::Signal::TERM);
+    assert_eq!(server.ended().await.code(), Some(0), "{}", server.log());
+    let dir = server.kill();
+    let (manifest, text) = hold_the_opening(&dir.path().join("data"));
+    let mut server = Server::spawn(dir, echo());
+    until("it listens", async || server.data_dir().join("address").exists().then_some(())).await;
+    let ready = Ask::get("/ready").send(server.address()).await;
+    assert_eq!((ready.status, ready.json()), (503, json!({"ready": false, "state": "recovering"})));
+    let health = Ask::get("/health").send(server.address()).await;
+    assert_eq!((health.status, &health.json()["status"]), (200, &json!("degraded")));
+    for ask in [Ask::call("agent.list", json!({})), Ask::get("/audit"), Ask::get("/metrics"), Ask::get("/")] {
+        let put_off = ask.send(server.address()).await;
+        assert_eq!((put_off.status, put_off.header("retry-after")), (503, Some("1")), "{}", put_off.text());
+        assert_eq!(put_off.json()["error"]["code"], "recovering");
+    }
+    std::fs::write(&manifest, text).expect("the reader gets its text");
+    server.ready().await;
+    assert_eq!(Ask::call("agent.list", json!({})).send(server.address()).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_while_the_journal_is_opened_ends_it_and_leaves_no_address_behind() {
+    let mut server = Server::start(echo()).await;
+    server.signal(rustix::process::Signal::TERM);
+    assert_eq!(server.ended().await.code(), Some(0), "{}", server.log());
+    let dir = server.kill();
+    hold_the_opening(&dir.path().join("data"));
+    let mut server = Server::spawn(dir, echo());
+    until("it listens", async || server.data_dir().join("control.sock").exists().then_some(())).await;
+    server.signal(rustix::process::Signal::TERM);
+    assert_eq!(server.ended().await.code(), Some(0), "{}", server.log());
+    for sign in ["address", "control.sock"] {
+        assert!(!server.data_dir().join(sign).exists(), "{sign} is left");
+    }
 }

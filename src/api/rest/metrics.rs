@@ -4,18 +4,13 @@ use std::sync::Arc;
 
 use http::StatusCode;
 
-use super::super::Readiness;
 use super::super::request::Request;
 use super::super::response::{Outcome, Problem, reply};
 use super::super::state::ApiState;
 use crate::telemetry::{CONTENT_TYPE, Health};
 
-/// All series. Not before everything is recovered: a counter that is seen too low looks like a reset.
+/// All series. Never before everything is recovered, for a counter that is seen too low looks like a reset.
 pub(crate) async fn metrics(state: Arc<ApiState>, _request: Request) -> Outcome {
-    if state.readiness() == Readiness::Recovering {
-        let message = "counters are being restored: scrape again in a moment";
-        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "recovering", message));
-    }
     let shown = Arc::clone(&state);
     let refresh = move || {
         shown.gateway.refresh_gauges();

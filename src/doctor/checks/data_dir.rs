@@ -39,6 +39,7 @@ fn look(scene: &Scene) -> Verdict {
         | Store::Damaged(_)
         | Store::Unusable(
             OpenError::Io { .. }
+            | OpenError::ReadOnly { .. }
             | OpenError::Newer { .. }
             | OpenError::Unknown { .. }
             | OpenError::Foreign { .. }

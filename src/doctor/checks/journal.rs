@@ -22,9 +22,9 @@ pub(in crate::doctor) fn check(scene: &Scene) -> BoxFuture<'_, Verdict> {
             error.to_string(),
             "name a data directory of plimsoll, or an empty one, with --data-dir",
         ),
-        Store::Unusable(error @ (OpenError::Io { .. } | OpenError::Thread { .. })) => {
-            Verdict::fail(crate::doctor::told(error), "let this user read and write all of it")
-        }
+        Store::Unusable(
+            error @ (OpenError::Io { .. } | OpenError::ReadOnly { .. } | OpenError::Thread { .. }),
+        ) => Verdict::fail(crate::doctor::told(error), "let this user read and write all of it"),
         Store::Damaged(what) => Verdict::fail(what.clone(), verify),
         Store::Readable { unreadable, .. } if unreadable.is_empty() => {
             Verdict::pass(format!("format {FORMAT}, readable"))

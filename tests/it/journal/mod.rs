@@ -9,4 +9,4 @@ mod fault;
 pub(crate) mod fixture;
 mod power;
 mod recording;
-mod shim;
+pub(crate) mod shim;

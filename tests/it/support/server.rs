@@ -46,7 +46,12 @@ impl Server {
     }
 
     /// Starts it without waiting, in `dir`, which may hold the data of an earlier run.
-    pub(crate) fn spawn(dir: TempDir, mut config: Value) -> Self {
+    pub(crate) fn spawn(dir: TempDir, config: Value) -> Self {
+        Self::spawn_with(dir, config, |_| {})
+    }
+
+    /// The same; `set` may add to its environment.
+    pub(crate) fn spawn_with(dir: TempDir, mut config: Value, set: impl FnOnce(&mut Command)) -> Self {
         if config.pointer("/server/listen").is_none() {
             config["server"]["listen"] = json!("127.0.0.1:0");
         }
@@ -55,6 +60,7 @@ impl Server {
         let _ = fs::remove_file(dir.path().join("data/address"));
         let mut command = clean_command();
         command.arg("serve").arg("--config").arg(&file).arg("--data-dir").arg(dir.path().join("data"));
+        set(&mut command);
         let log = fs::File::options().create(true).append(true).open(dir.path().join("log"));
         let log = log.expect("the log file is opened");
         command.stderr(log.try_clone().expect("the log file is shared")).stdout(log).stdin(Stdio::null());

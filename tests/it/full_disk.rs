@@ -1,0 +1,178 @@
+//! Starting where the disk is full or read-only.
+
+use std::fs::{self, Permissions};
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use plimsoll::client::{Client, ClientError};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::journal::shim::shim;
+use crate::support::server::{Server, until};
+
+fn echo() -> Value {
+    json!({"providers": {"p": {"kind": "echo"}}, "agents": {"a": {"provider": "p"}}})
+}
+
+async fn send(client: &Client) {
+    client.call("agent.send", json!({"agent": "a", "message": "m"})).await.expect("answered");
+}
+
+/// How many finished requests the journal shows; `None` while it cannot be read.
+async fn recorded(client: &Client) -> Option<usize> {
+    let answer = client.get("/audit?kind=request_finished&limit=1000").await.ok()?;
+    Some(answer.text().await.ok()?.matches("request_finished").count())
+}
+
+async fn journal_status(client: &Client) -> Value {
+    let health: Value = client.get("/health").await.expect("alive").json().await.expect("the answer is JSON");
+    health["components"]["journal"]["status"].clone()
+}
+
+fn code(error: &ClientError) -> Option<i64> {
+    match error {
+        ClientError::Rpc { code, .. } => Some(*code),
+        _ => None,
+    }
+}
+
+/// A file system in memory, of 32 MiB; unmounted when dropped.
+struct Small(PathBuf);
+
+impl Small {
+    /// Mounts it, or says that the test is skipped.
+    fn mount(at: PathBuf) -> Option<Self> {
+        fs::create_dir_all(&at).expect("made");
+        let mounted = mount(&["-t", "tmpfs", "-o", "size=32m,mode=700", "plimsoll-test"], &at);
+        if !mounted {
+            println!("skipped: needs root, to mount a small disk");
+        }
+        mounted.then_some(Self(at))
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        // There is nobody to tell.
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+fn mount(arguments: &[&str], at: &Path) -> bool {
+    let status = Command::new("mount").args(arguments).arg(at).stderr(Stdio::null()).status();
+    status.is_ok_and(|status| status.success())
+}
+
+/// Fills the disk to its last byte.
+fn fill(data_dir: &Path) -> PathBuf {
+    let path = data_dir.join("filler");
+    let mut file = fs::File::create(&path).expect("made");
+    for size in [1 << 16, 1 << 12, 1] {
+        while file.write_all(&vec![1; size]).is_ok() {}
+    }
+    path
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_on_a_full_disk_serves_what_is_recorded_and_records_again_when_there_is_space() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let Some(disk) = Small::mount(dir.path().join("data")) else { return };
+    let mut server = Server::spawn(dir, echo());
+    server.ready().await;
+    for _ in 0..5 {
+        send(&server.client()).await;
+    }
+    until("five records", async || (recorded(&server.client()).await == Some(5)).then_some(())).await;
+    let kept = disk.0.join("reserve");
+    until("space for a start", async || fs::metadata(&kept).is_ok_and(|m| m.len() == 8 << 20).then_some(()))
+        .await;
+    let mut dir = server.kill();
+    let filler = fill(&disk.0);
+    // The second time, nothing is left of the first one's help.
+    for _ in 0..2 {
+        let mut server = Server::spawn(dir, echo());
+        server.ready().await;
+        let client = server.client();
+        assert_eq!(journal_status(&client).await, "degraded");
+        assert_eq!(recorded(&client).await, Some(5), "reads go on");
+        assert!(client.get("/metrics").await.is_ok());
+        let refused = client.call("token.create", json!({"name": "late", "role": "viewer"})).await;
+        assert_eq!(refused.as_ref().err().and_then(code), Some(-32012), "{refused:?}");
+        send(&client).await;
+        dir = server.kill();
+    }
+    let mut server = Server::spawn(dir, echo());
+    server.ready().await;
+    let client = server.client();
+    fs::remove_file(filler).expect("removed");
+    until("the journal writes again", async || {
+        client.call("token.create", json!({"name": "late", "role": "viewer"})).await.ok()
+    })
+    .await;
+    assert_eq!(journal_status(&client).await, "ok");
+    assert_eq!(fs::metadata(&kept).expect("kept again").len(), 8 << 20);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_cannot_write_a_byte_waits_for_space_and_says_so() {
+    let Some(shim) = shim() else { return };
+    let mut server = Server::start(echo()).await;
+    send(&server.client()).await;
+    until("a record", async || (recorded(&server.client()).await == Some(1)).then_some(())).await;
+    server.signal(rustix::process::Signal::TERM);
+    assert_eq!(server.ended().await.code(), Some(0), "{}", server.log());
+    let dir = server.kill();
+    let (root, fault) = (dir.path().join("data"), dir.path().join("fault"));
+    fs::write(&fault, "28 wc").expect("written");
+    let mut server = Server::spawn_with(dir, echo(), |command| {
+        command.env("LD_PRELOAD", shim).env("SHIM_ROOT", &root).env("SHIM_FAULT", &fault);
+    });
+    let client = server.client();
+    until("it says what it waits for", async || {
+        server.log().contains("plimsoll waits until there is space").then_some(())
+    })
+    .await;
+    assert_eq!(journal_status(&client).await, "degraded");
+    let ready = client.get("/ready").await.expect_err("it is not");
+    assert!(matches!(&ready, ClientError::Status { status, .. } if status.as_u16() == 503), "{ready}");
+    fs::remove_file(fault).expect("removed");
+    server.ready().await;
+    assert_eq!(recorded(&client).await, Some(1));
+    client.call("token.create", json!({"name": "late", "role": "viewer"})).await.expect("made");
+}
+
+/// Takes the right to write away, as far as this user can.
+fn forbid_writing(dir: &TempDir) -> Option<Small> {
+    let data = dir.path().join("data");
+    if !rustix::process::geteuid().is_root() {
+        fs::set_permissions(data.join("lock"), Permissions::from_mode(0o400)).expect("changed");
+        fs::set_permissions(&data, Permissions::from_mode(0o500)).expect("changed");
+        return None;
+    }
+    let bound = mount(&["--bind", data.to_str().expect("UTF-8")], &data);
+    (bound && mount(&["-o", "remount,bind,ro"], &data)).then_some(Small(data))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_data_directory_that_cannot_be_written_is_refused_with_what_to_do() {
+    let mut server = Server::start(echo()).await;
+    server.signal(rustix::process::Signal::TERM);
+    assert_eq!(server.ended().await.code(), Some(0), "{}", server.log());
+    let dir = server.kill();
+    let mounted = forbid_writing(&dir);
+    if mounted.is_none() && rustix::process::geteuid().is_root() {
+        println!("skipped: needs the right to mount, or a user that is not root");
+        return;
+    }
+    let data = dir.path().join("data");
+    let mut command = crate::support::server::clean_command();
+    command.args(["serve", "--data-dir"]).arg(&data);
+    let output = command.env("HOME", dir.path()).current_dir(dir.path()).output().expect("plimsoll runs");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    fs::set_permissions(&data, Permissions::from_mode(0o700)).ok();
+    assert_eq!(output.status.code(), Some(4), "{said}");
+    assert!(said.contains("cannot be written to") && said.contains("mount it read-write"), "{said}");
+}
