@@ -147,6 +147,7 @@ impl Metrics {
         }
         for (method, code) in rpc::outcomes() {
             self.rpc_calls.with([method, code]).increment(0);
+            let _born_at_zero = self.rpc_duration.with([method]);
         }
     }
 

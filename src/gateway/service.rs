@@ -159,7 +159,7 @@ impl Gateway {
             caps.extend(agent.max_concurrent.map(|cap| (id.clone(), cap)));
             tools.extend(agent.tools.iter().cloned());
             let asked = provider.asks(agent.model.as_deref());
-            live.expect_model(&id, asked.provider, asked.model);
+            live.expect_agent(&id, asked.provider, asked.model, &agent.tools);
             let metrics = metrics.of_agent(&id);
             made.insert(id, Arc::new(Agent { config: agent, provider, metrics }));
         }

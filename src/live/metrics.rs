@@ -167,14 +167,30 @@ impl Metrics {
         }
     }
 
-    /// Writes zeros for what a call of this agent to this model would step.
-    pub(super) fn expect_model(&self, agent: &AgentId, provider: &str, model: &str) {
-        let _born_at_zero = self.unpriced_calls.with([agent.as_str(), provider, model]);
+    /// Writes zeros for what calls of this agent to this model and of these tools will step.
+    pub(super) fn expect_agent(&self, agent: &AgentId, provider: &str, model: &str, tools: &[String]) {
+        let labels = [agent.as_str(), provider, model];
+        let _born_at_zero = (
+            self.operation_duration.with([gen_ai::CHAT, provider, model, ""]),
+            self.time_to_first_chunk.with([gen_ai::CHAT, provider, model]),
+            [gen_ai::INPUT, gen_ai::OUTPUT]
+                .map(|kind| self.token_usage.with([gen_ai::CHAT, provider, model, kind])),
+            self.call_cost.with(labels),
+            self.unpriced_calls.with(labels),
+            self.tool_duration.with([agent.as_str()]),
+        );
+        for tool in tools {
+            let _born_at_zero = self.tool_outcomes(agent, tool);
+        }
+    }
+
+    /// Both are made, so that the second one is not born at 1, which `increase` would miss.
+    fn tool_outcomes(&self, agent: &AgentId, tool: &str) -> [metrics::Counter; 2] {
+        ["ok", "failed"].map(|outcome| self.tool_calls.with([agent.as_str(), tool, outcome]))
     }
 
     pub(super) fn tool_call(&self, agent: &AgentId, call: &ToolCall) {
-        // Both are made, so that the second one is not born at 1, which `increase` would miss.
-        let [ok, failed] = ["ok", "failed"].map(|o| self.tool_calls.with([agent.as_str(), &call.name, o]));
+        let [ok, failed] = self.tool_outcomes(agent, &call.name);
         if call.error.is_some() { failed } else { ok }.increment(1);
         if let Some(millis) = call.duration {
             self.tool_duration.with([agent.as_str()]).record(millis / MILLIS_PER_SECOND);

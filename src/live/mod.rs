@@ -113,9 +113,9 @@ impl Live {
         self.metrics.message();
     }
 
-    /// Makes the counters of an agent's model calls stand at 0 before its first call.
-    pub fn expect_model(&self, agent: &AgentId, provider: &str, model: &str) {
-        self.metrics.expect_model(agent, provider, model);
+    /// Makes what calls of an agent to its model, and of its tools, will step stand at 0 before the first one.
+    pub fn expect_agent(&self, agent: &AgentId, provider: &str, model: &str, tools: &[String]) {
+        self.metrics.expect_agent(agent, provider, model, tools);
     }
 
     /// The events asked for, newest first.

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use plimsoll::demo::{Plan, Tally, cast, drive};
+use plimsoll::telemetry::metric::{Definition, Kind};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -158,6 +159,52 @@ async fn snapshot_rings_metrics_journal_and_callers_agree_after_random_load() {
         println!("seed {seed}, {steps} steps");
         check(seed, steps).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fresh_server_shows_every_metric_and_what_will_be_counted_at_zero() {
+    let server = Server::start(json!({
+        "providers": {"p": {"kind": "echo"}},
+        "agents": {"a": {"provider": "p", "model": "m", "tools": ["lookup"]}},
+        "telemetry": {"otlp": {"endpoint": "http://127.0.0.1:9"}},
+    }))
+    .await;
+    let series = |definition: &Definition| match definition.kind {
+        Kind::Histogram { .. } => format!("{}_count", definition.name),
+        Kind::Counter | Kind::Gauge => definition.name.to_owned(),
+    };
+    let catalogue: Vec<_> = plimsoll::catalogue::all().iter().map(series).collect();
+    // What the disk holds is measured a moment after the start.
+    let scrape = until("a series of every metric", async || {
+        let scrape = scrape(&server).await;
+        catalogue.iter().all(|name| scrape.of(name, &[]).next().is_some()).then_some(scrape)
+    })
+    .await;
+    let model = ["gen_ai_provider_name", "gen_ai_request_model"].into_iter().zip(["echo", "m"]);
+    let of_model = |more: &[(&'static str, &'static str)]| [model.clone().collect(), more.to_vec()].concat();
+    let of_agent = |more: &[(&'static str, &'static str)]| [&[("agent", "a")], more].concat();
+    let expected = [
+        ("gen_ai_client_operation_duration_seconds_count", of_model(&[("error_type", "")])),
+        ("gen_ai_client_operation_time_to_first_chunk_seconds_count", of_model(&[])),
+        ("gen_ai_client_token_usage_count", of_model(&[("gen_ai_token_type", "input")])),
+        ("gen_ai_client_token_usage_count", of_model(&[("gen_ai_token_type", "output")])),
+        ("plimsoll_model_call_cost_usd_count", of_agent(&[("provider", "echo"), ("model", "m")])),
+        ("plimsoll_model_unpriced_calls_total", of_agent(&[("provider", "echo"), ("model", "m")])),
+        ("plimsoll_tool_calls_total", of_agent(&[("tool", "lookup"), ("outcome", "ok")])),
+        ("plimsoll_tool_calls_total", of_agent(&[("tool", "lookup"), ("outcome", "failed")])),
+        ("plimsoll_tool_call_duration_seconds_count", of_agent(&[])),
+        ("plimsoll_requests_total", of_agent(&[("outcome", "deadline")])),
+        ("plimsoll_request_duration_seconds_count", of_agent(&[])),
+        ("plimsoll_rpc_duration_seconds_count", vec![("method", "agent.send")]),
+        ("plimsoll_errors_total", vec![("source", "panic")]),
+        ("plimsoll_limit_hits_total", vec![("limit", "active_bytes_max")]),
+        ("plimsoll_dropped_total", vec![("what", "request_finished"), ("reason", "queue_full")]),
+        ("plimsoll_dropped_total", vec![("what", "spans"), ("reason", "unreachable")]),
+    ];
+    for (name, labels) in expected {
+        assert_eq!(scrape.count(name, &labels), 0, "{name} {labels:?}");
+    }
+    assert_eq!(scrape.count("plimsoll_component_up", &[("component", "otlp")]), 1);
 }
 
 fn one_agent(echo: Value) -> Value {

@@ -54,6 +54,7 @@ impl Processor {
         shared: Shared,
     ) -> Result<Self, TransportError> {
         Reason::ALL.iter().for_each(|reason| shared.expect_dropped("spans", reason.as_str()));
+        shared.component(COMPONENT, Health::Up);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -126,6 +127,9 @@ impl SpanProcessor for Processor {
         }
     }
 }
+
+/// What the exporter is called in `plimsoll_component_up`; it is up until something is lost.
+const COMPONENT: &str = "otlp";
 
 const COUNTING_TIME: Duration = Duration::from_millis(250);
 
@@ -227,7 +231,7 @@ impl Exporter {
         if self.health.replace(health) == Some(health) {
             return;
         }
-        self.losses.0.component("otlp", health);
+        self.losses.0.component(COMPONENT, health);
         match health {
             Health::Up => tracing::info!("traces arrive at the collector"),
             Health::Down => {
