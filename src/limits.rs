@@ -137,6 +137,16 @@ pub const AUTH_ADDRESSES_MAX: usize = 10_000;
 /// Bytes from which compressing an answer pays: below it the header and the CPU cost more than the line.
 pub const COMPRESS_BYTES_MIN: usize = 1_024;
 
+/// Members of a `tracestate` (<https://www.w3.org/TR/trace-context-1/#list>); a longer list is invalid.
+pub const TRACE_STATE_MEMBERS_MAX: usize = 32;
+
+/// Bytes of a `tracestate` that are passed on: what the specification asks for at least
+/// (<https://www.w3.org/TR/trace-context-1/#tracestate-limits>).
+pub const TRACE_STATE_BYTES_MAX: usize = 512;
+
+/// Bytes of a member of a `tracestate` that is too long, past which it goes before all others (the same section).
+pub const TRACE_STATE_LARGE_MEMBER_BYTES: usize = 128;
+
 /// Log lines that may wait for a slow reader of standard error: at 200 bytes a line under a mebibyte.
 pub const LOG_LINES_MAX: usize = 4_096;
 

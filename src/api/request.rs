@@ -74,7 +74,10 @@ impl Request {
 
     /// The trace this request belongs to, if it brought one.
     pub(crate) fn trace(&self) -> Option<TraceContext> {
-        self.text_header("traceparent").and_then(TraceContext::parse)
+        let context = self.text_header("traceparent").and_then(TraceContext::parse)?;
+        let states: Option<Vec<_>> =
+            self.headers.get_all("tracestate").iter().map(|value| value.to_str().ok()).collect();
+        Some(context.with_state(&states.unwrap_or_default().join(",")))
     }
 
     /// A header, if it is there and is text.

@@ -30,7 +30,7 @@ pub fn trace_id_of(span: &Span) -> Option<TraceId> {
     context_of(span).map(|context| context.trace_id)
 }
 
-/// What a call made inside this span sends as `traceparent`; `None` if the span is not recorded anywhere, or
+/// What a call made inside this span sends as `traceparent` and `tracestate`; `None` if the span is not recorded anywhere, or
 /// `OTEL_PROPAGATORS` says to send none. After this the span's own parent can no longer be set.
 #[must_use]
 pub fn traceparent_of(span: &Span) -> Option<TraceContext> {
@@ -42,7 +42,7 @@ fn context_of(span: &Span) -> Option<TraceContext> {
     own_context(otel.span().span_context()).or_else(|| {
         span.with_subscriber(|(id, dispatch)| {
             let span = dispatch.downcast_ref::<Registry>()?.span(id)?;
-            span.extensions().get::<TraceContext>().copied()
+            span.extensions().get::<TraceContext>().cloned()
         })
         .flatten()
     })
@@ -58,7 +58,7 @@ pub fn set_parent(span: &Span, caller: &TraceContext) {
         SpanId::from(caller.parent_span_id),
         if caller.sampled { TraceFlags::SAMPLED } else { TraceFlags::default() },
         true,
-        TraceState::default(),
+        caller.state.clone(),
     );
     let parent = opentelemetry::Context::new().with_remote_span_context(remote);
     // Only fails when there is no such layer; then the other one keeps the ids.
@@ -66,7 +66,7 @@ pub fn set_parent(span: &Span, caller: &TraceContext) {
         span.with_subscriber(|(id, dispatch)| {
             let span = dispatch.downcast_ref::<Registry>().and_then(|registry| registry.span(id));
             if let Some(span) = span {
-                span.extensions_mut().replace(next_in(Some(*caller)));
+                span.extensions_mut().replace(next_in(Some(caller)));
             }
         });
     }
@@ -99,7 +99,8 @@ impl ContextLookup {
 fn own_context(context: &SpanContext) -> Option<TraceContext> {
     let trace_id = TraceId::from_bits(u128::from_be_bytes(context.trace_id().to_bytes()))?;
     let parent_span_id = u64::from_be_bytes(context.span_id().to_bytes());
-    context.is_valid().then_some(TraceContext { trace_id, parent_span_id, sampled: context.is_sampled() })
+    let (sampled, state) = (context.is_sampled(), context.trace_state().clone());
+    context.is_valid().then_some(TraceContext { trace_id, parent_span_id, sampled, state })
 }
 
 /// Gives each span its ids where OpenTelemetry is not installed, and knows whether they go to others.
@@ -142,8 +143,8 @@ impl SpanIds {
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for SpanIds {
     fn on_new_span(&self, _attributes: &Attributes<'_>, id: &Id, ctx: Context<'_, S>) {
         let Some(span) = ctx.span(id).filter(|_| self.source == IdSource::Own) else { return };
-        let parent = span.parent().and_then(|parent| parent.extensions().get::<TraceContext>().copied());
-        span.extensions_mut().insert(next_in(parent));
+        let parent = span.parent().and_then(|parent| parent.extensions().get::<TraceContext>().cloned());
+        span.extensions_mut().insert(next_in(parent.as_ref()));
     }
 }
 
@@ -155,11 +156,12 @@ fn propagates(span: &Span) -> bool {
 }
 
 /// The context of a new span under `parent`, or of a new trace.
-fn next_in(parent: Option<TraceContext>) -> TraceContext {
+fn next_in(parent: Option<&TraceContext>) -> TraceContext {
     // One in 2^128 and one in 2^64 are zero, which means "none".
     let fresh = || TraceId::from_bits(rand::random::<u128>() | 1).expect("the last bit is set");
     let (trace_id, sampled) = parent.map_or_else(|| (fresh(), true), |p| (p.trace_id, p.sampled));
-    TraceContext { trace_id, parent_span_id: rand::random::<u64>() | 1, sampled }
+    let state = parent.map_or(TraceState::NONE, |p| p.state.clone());
+    TraceContext { trace_id, parent_span_id: rand::random::<u64>() | 1, sampled, state }
 }
 
 #[cfg(test)]
@@ -177,15 +179,15 @@ mod tests {
     #[test]
     fn a_span_joins_its_callers_trace_and_its_children_follow() {
         within(SpanIds::testing(), || {
-            let caller = TraceContext::parse(CALLER).expect("valid");
+            let caller = TraceContext::parse(CALLER).expect("valid").with_state("rojo=1");
             let span = tracing::info_span!("agent.send");
             set_parent(&span, &caller);
             let own = traceparent_of(&span).expect("it has a context");
-            assert_eq!((own.trace_id, own.sampled), (caller.trace_id, false));
+            assert_eq!((own.trace_id, own.sampled, &own.state), (caller.trace_id, false, &caller.state));
             assert_ne!(own.parent_span_id, caller.parent_span_id);
             let child = span.in_scope(|| tracing::info_span!("lane.wait"));
             let child = traceparent_of(&child).expect("it has a context");
-            assert_eq!(child.trace_id, caller.trace_id);
+            assert_eq!((child.trace_id, child.state), (caller.trace_id, caller.state));
             assert_ne!(child.parent_span_id, own.parent_span_id);
         });
     }

@@ -2,10 +2,13 @@
 
 use std::fmt;
 
-use crate::ids::TraceId;
+use opentelemetry::trace::TraceState;
 
-/// The trace a request belongs to, as carried by `traceparent`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+use crate::ids::TraceId;
+use crate::limits::{TRACE_STATE_BYTES_MAX, TRACE_STATE_LARGE_MEMBER_BYTES, TRACE_STATE_MEMBERS_MAX};
+
+/// The trace a request belongs to, as carried by `traceparent` and `tracestate`.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TraceContext {
     /// The whole trace.
     pub trace_id: TraceId,
@@ -13,6 +16,8 @@ pub struct TraceContext {
     pub parent_span_id: u64,
     /// Whether the caller records this trace.
     pub sampled: bool,
+    /// What tracing systems say to each other; passed on as it came.
+    pub state: TraceState,
 }
 
 impl TraceContext {
@@ -36,7 +41,15 @@ impl TraceContext {
         }
         let parent_span_id = u64::from_str_radix(span, 16).ok().filter(|id| *id != 0)?;
         let sampled = u8::from_str_radix(flags, 16).ok()? & 1 == 1;
-        Some(Self { trace_id: TraceId::parse(trace).ok()?, parent_span_id, sampled })
+        let (trace_id, state) = (TraceId::parse(trace).ok()?, TraceState::NONE);
+        Some(Self { trace_id, parent_span_id, sampled, state })
+    }
+
+    /// Adds the `tracestate` that came with it; several headers are joined with commas before. A malformed one is left
+    /// out, of one that is too long members are left out, as the specification asks for.
+    #[must_use]
+    pub fn with_state(self, tracestate: &str) -> Self {
+        Self { state: read_state(tracestate).unwrap_or_default(), ..self }
     }
 }
 
@@ -47,9 +60,53 @@ impl fmt::Display for TraceContext {
     }
 }
 
+fn read_state(tracestate: &str) -> Option<TraceState> {
+    let mut members = Vec::new();
+    for member in tracestate.split(',').map(|member| member.trim_matches([' ', '\t'])) {
+        if member.is_empty() {
+            continue;
+        }
+        let printable = member.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+        let whole = |(key, value): &(&str, &str)| printable && !key.is_empty() && !value.is_empty();
+        members.push(member.split_once('=').filter(whole)?);
+    }
+    if members.len() > TRACE_STATE_MEMBERS_MAX {
+        return None;
+    }
+    let bytes = |(key, value): &(&str, &str)| key.len() + 1 + value.len();
+    let total = |members: &[(&str, &str)]| members.iter().map(|member| bytes(member) + 1).sum::<usize>();
+    // The last member is followed by no comma.
+    if total(&members) > TRACE_STATE_BYTES_MAX + 1 {
+        members.retain(|member| bytes(member) <= TRACE_STATE_LARGE_MEMBER_BYTES);
+    }
+    while total(&members) > TRACE_STATE_BYTES_MAX + 1 {
+        members.pop();
+    }
+    TraceState::from_key_value(members).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+    #[test]
+    fn a_tracestate_is_kept_whole_cut_or_left_out() {
+        let kept = |text: &str| TraceContext::parse(PARENT).expect("valid").with_state(text).state.header();
+        assert_eq!(kept("rojo=00f067aa,, \tcongo@s=a b "), "rojo=00f067aa,congo@s=a b");
+        for malformed in ["rojo", "=1", "rojo=", "Rojo=1", "rojo=a=b", "rojo=ü", "rojo=\r\n"] {
+            assert_eq!(kept(&format!("congo=1,{malformed}")), "", "{malformed:?}");
+        }
+        let list = |count: usize| (0..count).map(|n| format!("k{n}=v")).collect::<Vec<_>>().join(",");
+        assert_eq!((kept(&list(32)), kept(&list(33))), (list(32), String::new()));
+        let members =
+            |bytes: usize, count: usize| vec![format!("k={}", "v".repeat(bytes - 2)); count].join(",");
+        let exact = format!("{},{}", members(255, 1), members(256, 1));
+        assert_eq!(kept(&exact), exact, "exactly the limit");
+        assert_eq!(kept(&format!("{},{}", members(129, 1), members(127, 4))), members(127, 4));
+        assert_eq!(kept(&members(128, 4)), members(128, 3), "the last ones go");
+    }
 
     #[test]
     fn a_traceparent_prints_as_it_is_read() {

@@ -22,10 +22,13 @@ use plimsoll::provider::{self, OpenAiConfig, Price, ProviderDeps};
 use plimsoll::secret::Secret;
 use plimsoll::telemetry::{Registry, Shared, TraceContext};
 use plimsoll::units::Period;
+use serde_json::json;
 
 use self::events::Heard;
 use self::spans::{Spans, attribute};
 use self::upstream::{Reply, STOP, USAGE, Upstream, delta, refusal, stream, stream_head, whole};
+use crate::support::http::Ask;
+use crate::support::server::Server;
 
 const KEY: &str = "sk-very-secret";
 
@@ -40,7 +43,7 @@ pub(crate) struct House {
 impl House {
     /// Sends as a caller that brings a trace.
     pub(crate) fn send(&self, request: SendRequest) -> Accepted {
-        let trace = TraceContext::parse(TRACEPARENT);
+        let trace = TraceContext::parse(TRACEPARENT).map(|trace| trace.with_state(TRACESTATE));
         let caller = Caller { actor: Actor::Local, channel: Channel::Ws, trace };
         self.gateway.send(caller, request).expect("accepted")
     }
@@ -92,6 +95,7 @@ pub(crate) fn agent_id() -> AgentId {
 }
 
 const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+const TRACESTATE: &str = "rojo=00f067aa0ba902b7,congo=t61";
 
 pub(crate) fn request(session: &str, message: &str) -> SendRequest {
     SendRequest {
@@ -236,7 +240,39 @@ async fn one_trace_runs_from_the_caller_to_the_model_server() {
         assert_eq!(attribute(&chat, name), value, "{name}");
     }
     let sent = format!("traceparent: 00-{trace}-{}-01", chat.span_context.span_id());
-    assert!(upstream.requests()[0].head.contains(&sent), "{sent} in {}", upstream.requests()[0].head);
+    let head = upstream.requests()[0].head.clone();
+    assert!(head.contains(&sent) && head.contains(&format!("tracestate: {TRACESTATE}")), "{sent} in {head}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trace_context_goes_from_the_headers_or_the_call_to_the_model_server() {
+    let upstream = Upstream::start(vec![stream(&[&delta("ok"), STOP, "[DONE]"])]).await;
+    let provider = json!({"kind": "openai", "base_url": upstream.base_url()});
+    let server =
+        Server::start(json!({"providers": {"p": provider}, "agents": {"a": {"provider": "p"}}})).await;
+    let other = TRACEPARENT.replace("00-0a", "00-1b");
+    for meta in [
+        json!({}),
+        json!({"traceparent": other, "tracestate": "mine=3"}),
+        json!({"traceparent": other}),
+        json!({"tracestate": "lost=4"}),
+    ] {
+        let call = Ask::call("agent.send", json!({"agent": "a", "message": "hi", "_meta": meta}))
+            .header("traceparent", TRACEPARENT)
+            .header("tracestate", "rojo=1")
+            .header("tracestate", "congo=2");
+        assert_eq!(call.send(server.address()).await.json()["result"]["text"], "ok");
+    }
+    let heads = upstream.requests().into_iter().map(|request| request.head);
+    let found: Vec<_> = heads
+        .map(|head| {
+            let line = head.lines().find_map(|line| line.strip_prefix("tracestate: "));
+            (head.contains("traceparent: 00-1b"), line.map(str::to_owned))
+        })
+        .collect();
+    let from_headers = (false, Some("rojo=1,congo=2".to_owned()));
+    let expected = [from_headers.clone(), (true, Some("mine=3".to_owned())), (true, None), from_headers];
+    assert_eq!(found, expected);
 }
 
 #[tokio::test]

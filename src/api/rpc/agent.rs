@@ -39,7 +39,7 @@ pub(crate) struct SendParams {
     on_disconnect: OnDisconnect,
     /// The caller's own id for this request.
     request_id: Option<RequestId>,
-    /// What goes beside the message; `traceparent` joins the caller's trace.
+    /// What goes beside the message; `traceparent` and `tracestate` join the caller's trace.
     #[serde(rename = "_meta")]
     meta: Option<Meta>,
 }
@@ -49,6 +49,15 @@ pub(crate) struct SendParams {
 struct Meta {
     /// A W3C traceparent.
     traceparent: Option<String>,
+    /// The W3C tracestate that belongs to it.
+    tracestate: Option<String>,
+}
+
+impl Meta {
+    fn trace(self) -> Option<TraceContext> {
+        let context = TraceContext::parse(&self.traceparent?)?;
+        Some(context.with_state(&self.tracestate.unwrap_or_default()))
+    }
 }
 
 /// Sends a message.
@@ -74,8 +83,7 @@ fn accept(call: &Call<'_>) -> Result<(AgentId, Accepted, bool), RpcError> {
     if params.deadline_ms.is_some_and(|ms| !(1..=DEADLINE_MS_MAX).contains(&ms)) {
         return Err(RpcError::invalid("deadlineMs", "expected 1 to 86400000"));
     }
-    let traceparent = params.meta.and_then(|meta| meta.traceparent);
-    let trace = traceparent.as_deref().and_then(TraceContext::parse).or(call.ctx.trace);
+    let trace = params.meta.and_then(Meta::trace).or_else(|| call.ctx.trace.clone());
     let caller = Caller { actor: call.ctx.identity.actor.clone(), channel: call.ctx.channel, trace };
     let request = SendRequest {
         agent: params.agent,

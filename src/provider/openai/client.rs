@@ -102,10 +102,10 @@ impl Endpoint {
             .header(http::header::CONTENT_TYPE, HeaderValue::from_static("application/json"))
             .header(ACCEPT, HeaderValue::from_static(accept))
             .body(body);
-        match trace {
-            Some(trace) => request.header("traceparent", trace.to_string()),
-            None => request,
-        }
+        let Some(trace) = trace else { return request };
+        let request = request.header("traceparent", trace.to_string());
+        let state = trace.state.header();
+        if state.is_empty() { request } else { request.header("tracestate", state) }
     }
 
     /// Asks which models there are: whether the server is there and lets us in.

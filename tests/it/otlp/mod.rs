@@ -214,7 +214,7 @@ async fn a_callers_trace_goes_on_and_its_decision_is_kept() {
     let stack = Stack::new(to(&receiver, OtlpProtocol::Grpc), &[]);
     let joined = |flags: &str| {
         let caller = format!("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-{flags}");
-        let caller = TraceContext::parse(&caller).expect("valid");
+        let caller = TraceContext::parse(&caller).expect("valid").with_state("rojo=1");
         stack.within(|| {
             let span = tracing::info_span!(target: "plimsoll::test", "agent.send");
             set_parent(&span, &caller);
@@ -224,10 +224,14 @@ async fn a_callers_trace_goes_on_and_its_decision_is_kept() {
     };
     let (recorded, ignored) = (joined("01"), joined("00"));
     assert_eq!((recorded.sampled, ignored.sampled), (true, false));
+    assert_eq!([&recorded, &ignored].map(|context| context.state.header()), ["rojo=1"; 2]);
     assert_eq!(stack.end(PATIENCE).await.0, lost(&[]));
     let inbox = receiver.inbox();
     let [span] = inbox.spans.as_slice() else { panic!("only the sampled one, not {}", inbox.spans.len()) };
-    assert_eq!(span.parent_span_id, 0xb7ad_6b71_6920_3331_u64.to_be_bytes());
+    assert_eq!(
+        (span.trace_state.as_str(), span.parent_span_id.as_slice()),
+        ("rojo=1", &0xb7ad_6b71_6920_3331_u64.to_be_bytes()[..])
+    );
     assert_eq!(span.span_id, recorded.parent_span_id.to_be_bytes());
 }
 
