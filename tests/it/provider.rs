@@ -23,6 +23,7 @@ use plimsoll::secret::Secret;
 use plimsoll::telemetry::{Registry, Shared, TraceContext};
 use plimsoll::units::Period;
 use serde_json::json;
+use tokio::net::TcpStream;
 
 use self::events::Heard;
 use self::spans::{Spans, attribute};
@@ -355,6 +356,41 @@ async fn a_stream_without_done_is_whole_once_it_says_why_it_stopped() {
     let upstream = Upstream::start(vec![stream(&[&delta("ok"), STOP])]).await;
     let house = house(config(upstream.base_url()));
     assert_eq!(ask(&house, "hi").await.1.expect("answered").text, "ok");
+}
+
+#[tokio::test]
+async fn a_server_that_falls_silent_after_the_finish_reason_has_answered() {
+    let event = |data: &str| format!("data: {data}\n\n").into_bytes();
+    let ends = async |tail: &[&str]| {
+        let parts: Vec<_> = [delta("ok").as_str()].iter().chain(tail).map(|data| event(data)).collect();
+        let upstream = Upstream::start(vec![Reply::Hang([stream_head(), parts.concat()].concat())]).await;
+        let house = house(config(upstream.base_url()));
+        let answer = ask(&house, "hi").await.1.expect("answered");
+        assert_eq!((answer.text.as_str(), last_call(&house).error), ("ok", None));
+        answer.usage.input_tokens
+    };
+    let (told, untold) = tokio::join!(ends(&[STOP, USAGE]), ends(&[STOP]));
+    assert_eq!((told, untold), (Some(12), None));
+}
+
+/// A queue of one connection that nobody empties: Linux drops what else asks for one.
+#[tokio::test]
+async fn a_connection_that_does_not_come_about_costs_no_more_than_its_limit() {
+    let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+    socket.bind("127.0.0.1:0".parse().expect("an address")).expect("a free port");
+    let listener = socket.listen(1).expect("listening");
+    let address = listener.local_addr().expect("bound");
+    let mut waiting = Vec::new();
+    let connect = || tokio::time::timeout(Duration::from_millis(500), TcpStream::connect(address));
+    while let Ok(connected) = connect().await {
+        waiting.push(connected.expect("a place in the queue"));
+        assert!(waiting.len() < 100, "the queue has no end");
+    }
+    let limit = Period::from_millis(300);
+    let unreachable = OpenAiConfig { connect_timeout: limit, ..config(format!("http://{address}/v1")) };
+    let house = fails(unreachable, "connection", "no connection to the provider: it took too long", "").await;
+    let latency = last_call(&house).latency;
+    assert!((300.0..30_000.0).contains(&latency), "{latency} ms, not until it had been silent for too long");
 }
 
 #[tokio::test]

@@ -16,6 +16,10 @@ use super::sse::{Decoder, LineTooLong};
 use super::wire::{self, Chunk, Mode};
 use crate::limits::MODEL_ANSWER_BYTES_MAX;
 
+/// How long what may follow the finish reason (the tokens, `[DONE]`, the end of the stream) is waited for: servers send
+/// it at once or, some of them, never.
+const TAIL_WAIT: Duration = Duration::from_secs(2);
+
 /// A try under way.
 pub(super) struct Exchange<'a> {
     shared: &'a Shared,
@@ -77,12 +81,13 @@ impl<'a> Exchange<'a> {
         let mut decoder = Decoder::default();
         let mut read = 0;
         while !self.seen.done {
-            let Some(chunk) = self.in_time(chunks.next()).await? else { break };
-            // A cut after the finish reason takes nothing of the answer away.
-            let chunk = match chunk {
-                Ok(chunk) => chunk,
-                Err(_) if self.seen.complete => break,
-                Err(error) => return Err(self.shared.endpoint.failed(&error)),
+            let chunk = if self.seen.complete {
+                // Silence or a cut after the finish reason takes nothing of the answer away.
+                let Ok(Some(Ok(chunk))) = timeout(TAIL_WAIT, chunks.next()).await else { break };
+                chunk
+            } else {
+                let Some(chunk) = self.in_time(chunks.next()).await? else { break };
+                chunk.map_err(|error| self.shared.endpoint.failed(&error))?
             };
             read += chunk.len();
             if read > MODEL_ANSWER_BYTES_MAX {
