@@ -125,7 +125,7 @@ pub const CONTROL_CONNECTIONS_MAX: usize = 64;
 /// Connections past the limit that are told so (503) at a time; the rest are closed at once.
 pub const REFUSALS_AT_ONCE_MAX: usize = 64;
 
-/// Seconds that connections get to end by themselves once the server stops.
+/// Seconds that connections get to end by themselves once the server stops, or once the first token ends those without.
 pub const SERVER_STOP_SECS_MAX: u64 = 5;
 
 /// Tokens in all, from the configuration and made at run time: each presented one is compared with all.

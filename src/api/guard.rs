@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use http::{HeaderMap, StatusCode};
+use tokio_util::sync::CancellationToken;
 
 use super::access::Access;
 use super::auth::Identity;
@@ -33,9 +34,11 @@ pub(crate) fn admit(
     if open {
         return Ok(Admission::As(None));
     }
+    let tokens = &state.doors.tokens;
     let identity = match credentials(headers) {
         // The socket's file mode let this one in; a token it sends along must still be good.
-        Credentials::None if head.client.is_none() || !state.doors.tokens.required() => Identity::local(),
+        Credentials::None if head.client.is_none() => Identity::local(CancellationToken::new()),
+        Credentials::None if !tokens.required() => Identity::local(tokens.first_made()),
         Credentials::None if access == Access::FirstMessage => return Ok(Admission::Later),
         Credentials::None => return Err(missing(state)),
         Credentials::Bearer(token) => by_token(state, head, token)?,

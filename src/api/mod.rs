@@ -11,6 +11,8 @@ mod config;
 mod connection;
 mod descriptors;
 mod filters;
+#[cfg(test)]
+mod fixture;
 mod guard;
 mod hosts;
 pub mod jsonrpc;

@@ -176,7 +176,7 @@ impl Server {
     }
 }
 
-fn state_of(parts: ServerParts, address: SocketAddr) -> ApiState {
+pub(super) fn state_of(parts: ServerParts, address: SocketAddr) -> ApiState {
     let ServerParts {
         config,
         auth,

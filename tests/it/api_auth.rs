@@ -153,6 +153,25 @@ async fn the_first_token_shuts_the_door_and_revoking_it_opens_it_to_nobody() {
 }
 
 #[tokio::test]
+async fn the_first_token_ends_what_is_open_without_one_but_for_the_control_socket() {
+    let server = Server::start(json!({})).await;
+    let mut own = server.client().connect().await.expect("a WebSocket");
+    let mut other = Ws::open(&server, None).await;
+    assert!(other.call("system.health", json!({})).await["result"].is_object());
+    let mut events = Ask::get("/events").open(server.address()).await;
+    events.until(": plimsoll").await;
+    let mut ws = Ws::open(&server, None).await;
+    let made = ws.call("token.create", json!({"name": "ann", "role": "operator"})).await;
+    assert!(made["result"]["token"].is_string(), "who made it is told before the door shuts: {made}");
+    let goodbye = (1008, "a token is needed from now on".to_owned());
+    assert_eq!(ws.closed().await, goodbye);
+    assert_eq!(other.closed().await, goodbye);
+    events.end().await;
+    let call = own.call("token.list", json!({})).await.expect("sent");
+    assert!(own.answer(call, |_, _| {}).await.is_ok(), "the control socket is the operator's");
+}
+
+#[tokio::test]
 async fn tokens_survive_a_kill() {
     let server = Server::start(json!({})).await;
     let created = server.client().call("token.create", json!({"name": "ann", "role": "viewer"})).await;

@@ -14,6 +14,8 @@ pub(crate) use token::{Limiter, NewToken, Token, TokenError, TokenSource, limite
 
 use std::sync::Arc;
 
+use tokio_util::sync::CancellationToken;
+
 use super::Role;
 use crate::journal::Actor;
 
@@ -26,16 +28,19 @@ pub(crate) struct Identity {
     pub(crate) role: Role,
     /// The token it came with; none for a person on the same machine.
     pub(crate) token: Option<Arc<Token>>,
+    /// Cancelled when all this holds no more: the token was revoked, or one is needed now.
+    pub(crate) void: CancellationToken,
 }
 
 impl Identity {
-    /// A person on the same machine, without a token.
-    pub(crate) fn local() -> Self {
-        Self { actor: Actor::Local, role: Role::Operator, token: None }
+    /// A person on the same machine, without a token, until `void` is cancelled.
+    pub(crate) fn local(void: CancellationToken) -> Self {
+        Self { actor: Actor::Local, role: Role::Operator, token: None, void }
     }
 
     /// The holder of `token`.
     pub(crate) fn of_token(token: Arc<Token>) -> Self {
-        Self { actor: Actor::Token(token.name.clone()), role: token.role, token: Some(token) }
+        let (actor, void) = (Actor::Token(token.name.clone()), token.revoked.clone());
+        Self { actor, role: token.role, token: Some(token), void }
     }
 }

@@ -98,15 +98,10 @@ pub enum InvalidTokens {
 /// All tokens. Register it as a fold of the journal; a std lock suffices, as nothing waits while it is held.
 pub struct TokenBook {
     requests_per_second: u32,
-    tokens: RwLock<Tokens>,
+    tokens: RwLock<BTreeMap<TokenName, Arc<Token>>>,
+    /// Cancelled when the first is made: then the door without a token stays shut, also when the last one is revoked.
+    first_made: CancellationToken,
     changing: tokio::sync::Mutex<()>,
-}
-
-#[derive(Default)]
-struct Tokens {
-    by_name: BTreeMap<TokenName, Arc<Token>>,
-    /// Whether one was ever made: then the door without a token stays shut, also when the last one is revoked.
-    ever_made: bool,
 }
 
 /// A token made at run time, as the journal and the snapshot hold it.
@@ -135,7 +130,7 @@ impl TokenBook {
     /// # Errors
     /// [`InvalidTokens`], which names the entry.
     pub fn new(configured: &[TokenConfig], requests_per_second: u32) -> Result<Self, InvalidTokens> {
-        let mut tokens = Tokens::default();
+        let mut tokens = BTreeMap::new();
         if configured.len() > TOKENS_MAX {
             return Err(InvalidTokens::TooMany);
         }
@@ -153,25 +148,34 @@ impl TokenBook {
                 town: town.clone(),
                 agent: agent.clone(),
             };
-            if tokens.by_name.insert(name.clone(), Arc::new(token)).is_some() {
+            if tokens.insert(name.clone(), Arc::new(token)).is_some() {
                 return Err(InvalidTokens::Twice(name.clone()));
             }
         }
-        tokens.ever_made = !configured.is_empty();
-        Ok(Self { requests_per_second, tokens: RwLock::new(tokens), changing: tokio::sync::Mutex::new(()) })
+        let first_made = CancellationToken::new();
+        if !configured.is_empty() {
+            first_made.cancel();
+        }
+        let (tokens, changing) = (RwLock::new(tokens), tokio::sync::Mutex::new(()));
+        Ok(Self { requests_per_second, tokens, first_made, changing })
     }
 
     /// Whether callers from the network need a token: from the first one made, for good.
     #[must_use]
     pub fn required(&self) -> bool {
-        self.read().ever_made
+        self.first_made.is_cancelled()
+    }
+
+    /// Cancelled from the moment that callers from the network need a token.
+    pub(crate) fn first_made(&self) -> CancellationToken {
+        self.first_made.clone()
     }
 
     /// The token of this text. Takes the same time whatever the text and wherever a match stands.
     pub(crate) fn find(&self, presented: &str) -> Option<Arc<Token>> {
         let hash: [u8; 32] = Sha256::digest(presented.as_bytes()).into();
         let mut found = None;
-        for token in self.read().by_name.values() {
+        for token in self.read().values() {
             if bool::from(token.sha256.ct_eq(&hash)) {
                 found = Some(Arc::clone(token));
             }
@@ -181,7 +185,7 @@ impl TokenBook {
 
     /// All tokens, by name.
     pub(crate) fn list(&self) -> Vec<Arc<Token>> {
-        self.read().by_name.values().cloned().collect()
+        self.read().values().cloned().collect()
     }
 
     /// Makes a token, durably, and returns its text: the only time that it is seen.
@@ -197,10 +201,10 @@ impl TokenBook {
         let _one_at_a_time = self.changing.lock().await;
         {
             let tokens = self.read();
-            if tokens.by_name.contains_key(&new.name) {
+            if tokens.contains_key(&new.name) {
                 return Err(TokenError::Exists(new.name));
             }
-            if tokens.by_name.len() >= TOKENS_MAX {
+            if tokens.len() >= TOKENS_MAX {
                 return Err(TokenError::TooMany);
             }
         }
@@ -228,7 +232,7 @@ impl TokenBook {
         name: &TokenName,
     ) -> Result<(), TokenError> {
         let _one_at_a_time = self.changing.lock().await;
-        match self.read().by_name.get(name).map(|t| t.source) {
+        match self.read().get(name).map(|t| t.source) {
             None => return Err(TokenError::Unknown(name.clone())),
             Some(TokenSource::Config) => return Err(TokenError::Configured(name.clone())),
             Some(TokenSource::Journal) => {}
@@ -236,7 +240,7 @@ impl TokenBook {
         append(journal, actor, "token_revoked", json!({"name": name})).await
     }
 
-    fn read(&self) -> RwLockReadGuard<'_, Tokens> {
+    fn read(&self) -> RwLockReadGuard<'_, BTreeMap<TokenName, Arc<Token>>> {
         self.tokens.read().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -246,9 +250,9 @@ impl TokenBook {
             return;
         };
         let Stored { name, role, town, agent, created, sha256: _ } = stored;
+        self.first_made.cancel();
         let mut tokens = self.tokens.write().unwrap_or_else(PoisonError::into_inner);
-        tokens.ever_made = true;
-        if tokens.by_name.get(&name).is_some_and(|t| t.source == TokenSource::Config) {
+        if tokens.get(&name).is_some_and(|t| t.source == TokenSource::Config) {
             tracing::warn!(token = %name, "a token of the configuration hides a journaled one of its name");
             return;
         }
@@ -263,13 +267,13 @@ impl TokenBook {
             town,
             agent,
         };
-        tokens.by_name.insert(name, Arc::new(token));
+        tokens.insert(name, Arc::new(token));
     }
 
     fn remove(&self, name: &TokenName) {
         let mut tokens = self.tokens.write().unwrap_or_else(PoisonError::into_inner);
-        if tokens.by_name.get(name).is_some_and(|t| t.source == TokenSource::Journal)
-            && let Some(token) = tokens.by_name.remove(name)
+        if tokens.get(name).is_some_and(|t| t.source == TokenSource::Journal)
+            && let Some(token) = tokens.remove(name)
         {
             token.revoked.cancel();
         }
@@ -310,8 +314,8 @@ impl Fold for TokenBook {
             agent: token.agent.clone(),
             created: token.created.unwrap_or_default(),
         };
-        let journaled = tokens.by_name.values().filter(|t| t.source == TokenSource::Journal);
-        let ever_made = tokens.ever_made;
+        let journaled = tokens.values().filter(|t| t.source == TokenSource::Journal);
+        let ever_made = self.required();
         serde_json::to_value(Snapshot { ever_made, tokens: journaled.map(stored).collect() })
             .expect("names, hashes and times are JSON")
     }
@@ -320,8 +324,10 @@ impl Fold for TokenBook {
         let snapshot: Snapshot = serde_json::from_value(snapshot.clone()).map_err(|e| e.to_string())?;
         {
             let mut tokens = self.tokens.write().unwrap_or_else(PoisonError::into_inner);
-            tokens.by_name.retain(|_, token| token.source == TokenSource::Config);
-            tokens.ever_made |= snapshot.ever_made;
+            tokens.retain(|_, token| token.source == TokenSource::Config);
+        }
+        if snapshot.ever_made {
+            self.first_made.cancel();
         }
         snapshot.tokens.into_iter().for_each(|stored| self.insert(stored));
         Ok(())
@@ -354,6 +360,24 @@ pub(crate) fn limiter(requests_per_second: u32) -> Limiter {
     let rate = NonZeroU32::new(requests_per_second)?;
     let burst = rate.saturating_mul(NonZeroU32::MIN.saturating_add(1));
     Some(RateLimiter::direct(Quota::per_second(rate).allow_burst(burst)))
+}
+
+#[cfg(test)]
+impl Token {
+    /// An operator's token that ends with `revoked`.
+    pub(crate) fn for_tests(revoked: CancellationToken) -> Self {
+        Self {
+            name: TokenName::parse("test").expect("a name"),
+            role: Role::Operator,
+            source: TokenSource::Journal,
+            created: None,
+            revoked,
+            limiter: None,
+            town: None,
+            agent: None,
+            sha256: [0; 32],
+        }
+    }
 }
 
 #[cfg(test)]

@@ -68,10 +68,10 @@ pub(crate) async fn events(state: Arc<ApiState>, request: Request) -> Outcome {
             Some(Seq(text.parse().map_err(|_| Problem::bad_request("Last-Event-ID: expected a seq"))?))
         }
     };
-    let revoked = request.identity()?.token.map(|token| token.revoked.clone());
+    let void = request.identity()?.void;
     let client = Client {
         follower: Follower::new(&state.sources, Filter { types, instance, town, level }, after),
-        revoked: revoked.unwrap_or_default(),
+        void,
         frames,
         greeted: false,
         _counted: state.metrics.stream_client("sse"),
@@ -91,7 +91,7 @@ pub(crate) async fn events(state: Arc<ApiState>, request: Request) -> Outcome {
 /// One client of the stream.
 struct Client {
     follower: Follower,
-    revoked: tokio_util::sync::CancellationToken,
+    void: tokio_util::sync::CancellationToken,
     frames: Frames,
     greeted: bool,
     _counted: StreamClient,
@@ -105,7 +105,7 @@ impl Client {
             return Some(Bytes::from_static(b": plimsoll\n\n"));
         }
         tokio::select! {
-            () = self.revoked.cancelled() => None,
+            () = self.void.cancelled() => None,
             event = tokio::time::timeout(KEEP_ALIVE, self.follower.next()) => match event {
                 Ok(Some(event)) => Some(frame(&event, self.frames)),
                 Ok(None) => None,

@@ -10,12 +10,9 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, SinkExt as _, StreamExt as _};
-use hyper::upgrade::Upgraded;
-use hyper_util::rt::TokioIo;
-use serde::Deserialize;
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -23,18 +20,18 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_util::sync::CancellationToken;
 
 use super::super::auth::Identity;
-use super::super::guard;
-use super::super::jsonrpc::{self, Incoming};
 use super::super::request::Head;
 use super::super::rpc::{self, Begun, Context, GATEWAY_FULL, RpcError};
 use super::super::state::ApiState;
 use super::Link;
 use super::gate::Gate;
+use super::introduction::introduce;
 use crate::gateway::Channel;
-use crate::limits::{SERVER_STOP_SECS_MAX, WS_AUTH_SECS_MAX, WS_IN_FLIGHT_MAX, WS_OUTBOX_MESSAGES_MAX};
+use crate::limits::{SERVER_STOP_SECS_MAX, WS_IN_FLIGHT_MAX, WS_OUTBOX_MESSAGES_MAX};
 use crate::telemetry::TraceContext;
 
-type Socket = WebSocketStream<Gate<TokioIo<Upgraded>>>;
+/// The protocol over any line: tests bring one of their own.
+pub(super) type Socket<S> = WebSocketStream<Gate<S>>;
 
 /// How long a client has to answer our goodbye.
 const GOODBYE: Duration = Duration::from_secs(2);
@@ -49,15 +46,18 @@ pub(super) struct Begin {
 }
 
 /// Why a connection ends.
-enum End {
+#[derive(Clone, Copy)]
+pub(super) enum End {
     /// The client went away, or said goodbye.
     Gone,
     /// We say goodbye, and why.
     Close(CloseCode, &'static str),
 }
 
+pub(super) const SHUTTING_DOWN: End = End::Close(CloseCode::Away, "plimsoll is shutting down");
+
 /// Serves one connection to its end.
-pub(super) async fn run(begin: Begin, mut socket: Socket) {
+pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin>(begin: Begin, mut socket: Socket<S>) {
     let Begin { state, head, identity, trace } = begin;
     let identity = match identity {
         Some(identity) => identity,
@@ -71,7 +71,6 @@ pub(super) async fn run(begin: Begin, mut socket: Socket) {
     let _at_the_end = ended.clone().drop_guard();
     let (outbox, waiting) = mpsc::channel(WS_OUTBOX_MESSAGES_MAX);
     let link = Arc::new(Link::new(outbox, ended));
-    let revoked = identity.token.as_ref().map(|token| token.revoked.clone()).unwrap_or_default();
     let ctx = Context {
         state: Arc::clone(&state),
         identity,
@@ -88,14 +87,14 @@ pub(super) async fn run(begin: Begin, mut socket: Socket) {
         calls: FuturesUnordered::new(),
         in_flight: 0,
     };
-    let end = connection.live(&state, &revoked).await;
+    let end = connection.live(&state).await;
     // What is still running loses its reader here, and does then what it was told to do in this case.
     let Connection { socket, .. } = connection;
     finish(socket, end).await;
 }
 
-struct Connection {
-    socket: Socket,
+struct Connection<S> {
+    socket: Socket<S>,
     ctx: Arc<Context>,
     link: Arc<Link>,
     waiting: mpsc::Receiver<String>,
@@ -106,37 +105,46 @@ struct Connection {
     heard: Duration,
 }
 
-impl Connection {
-    async fn live(&mut self, state: &ApiState, revoked: &CancellationToken) -> End {
-        let idle = state.config.idle_timeout.0;
-        let mut tick = interval(idle / 3);
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    async fn live(&mut self, state: &ApiState) -> End {
+        let ctx = Arc::clone(&self.ctx);
+        let mut overdue = Box::pin(overdue(state, &ctx.identity));
+        let mut tick = interval(state.config.idle_timeout.0 / 3);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut stop = state.sources.stop.cancelled().boxed();
-        let mut stopping: Option<BoxFuture<'_, ()>> = None;
         loop {
-            if stopping.is_some() && self.calls.is_empty() && self.waiting.is_empty() {
-                return End::Close(CloseCode::Away, "plimsoll is shutting down");
-            }
             let step = tokio::select! {
-                () = revoked.cancelled() => Err(End::Close(CloseCode::Policy, "the token was revoked")),
-                () = &mut stop, if stopping.is_none() => {
-                    stopping = Some(tokio::time::sleep(Duration::from_secs(SERVER_STOP_SECS_MAX)).boxed());
-                    Ok(())
-                }
-                () = async { stopping.as_mut().expect("the branch is guarded").await }, if stopping.is_some() => {
-                    Err(End::Close(CloseCode::Away, "plimsoll is shutting down"))
-                }
-                Some(answered) = self.calls.next(), if !self.calls.is_empty() => {
-                    self.in_flight -= answered;
-                    Ok(())
-                }
-                Some(text) = self.waiting.recv() => self.write(state, text).await,
-                message = self.socket.next() => self.read(state, message),
-                _ = tick.tick() => self.check_idle(state, idle).await,
+                biased;
+                end = &mut overdue => Err(end),
+                step = self.step(state, &mut tick) => step,
             };
             if let Err(end) = step {
                 return end;
             }
+        }
+    }
+
+    /// Does one thing of all that can be done. Which one is chance, so that none starves the others.
+    async fn step(&mut self, state: &ApiState, tick: &mut Interval) -> Result<(), End> {
+        let ctx = Arc::clone(&self.ctx);
+        let leaving = leaving(state, &ctx.identity);
+        if let Some(end) = leaving.as_ref().filter(|_| self.calls.is_empty()) {
+            // What was answered last still waits.
+            if let Ok(text) = self.waiting.try_recv() {
+                self.write(state, text).await?;
+            }
+            return Err(*end);
+        }
+        let stays = leaving.is_none();
+        tokio::select! {
+            () = state.sources.stop.cancelled(), if stays => Ok(()),
+            () = ctx.identity.void.cancelled(), if stays => Ok(()),
+            Some(answered) = self.calls.next() => {
+                self.in_flight -= answered;
+                Ok(())
+            }
+            Some(text) = self.waiting.recv() => self.write(state, text).await,
+            message = self.socket.next(), if stays => self.read(state, message),
+            _ = tick.tick() => self.check_idle(state).await,
         }
     }
 
@@ -188,19 +196,24 @@ impl Connection {
         self.calls.push(call.boxed());
     }
 
-    /// Writes what waits, and flushes once.
+    /// Writes what waits by now, and flushes once.
     async fn write(&mut self, state: &ApiState, first: String) -> Result<(), End> {
-        let mut next = Some(first);
-        while let Some(text) = next {
-            let fed = self.socket.feed(Message::text(text)).await;
-            fed.map_err(|error| end_of(state, &error))?;
-            next = self.waiting.try_recv().ok();
+        self.feed(state, first).await?;
+        // No more than that: others fill it again meanwhile.
+        for _ in 0..self.waiting.len() {
+            let Ok(text) = self.waiting.try_recv() else { break };
+            self.feed(state, text).await?;
         }
         self.socket.flush().await.map_err(|error| end_of(state, &error))
     }
 
+    async fn feed(&mut self, state: &ApiState, text: String) -> Result<(), End> {
+        self.socket.feed(Message::text(text)).await.map_err(|error| end_of(state, &error))
+    }
+
     /// Asks a silent client whether it is there, and gives it up when it does not answer.
-    async fn check_idle(&mut self, state: &ApiState, idle: Duration) -> Result<(), End> {
+    async fn check_idle(&mut self, state: &ApiState) -> Result<(), End> {
+        let idle = state.config.idle_timeout.0;
         let silent = state.sources.clock.elapsed().saturating_sub(self.heard);
         if silent >= idle {
             state.limit_hit("idle_timeout");
@@ -214,75 +227,45 @@ impl Connection {
     }
 }
 
-/// Waits for the first message, which must be `auth` with a token.
-async fn introduce(state: &Arc<ApiState>, head: &Head, socket: &mut Socket) -> Result<Identity, End> {
-    let first = timeout(Duration::from_secs(WS_AUTH_SECS_MAX), async {
-        loop {
-            match socket.next().await {
-                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
-                other => return other,
-            }
-        }
-    });
-    let text = tokio::select! {
-        () = state.sources.stop.cancelled() => return Err(End::Close(CloseCode::Away, "plimsoll is shutting down")),
-        first = first => match first {
-            Ok(Some(Ok(Message::Text(text)))) => text,
-            Ok(Some(Err(error))) => return Err(end_of(state, &error)),
-            Ok(Some(Ok(_))) => return Err(End::Close(CloseCode::Policy, "the first message must be auth")),
-            Ok(None) => return Err(End::Gone),
-            Err(_elapsed) => {
-                state.limit_hit("ws_auth_timeout");
-                return Err(End::Close(CloseCode::Policy, "no token came in time"));
-            }
-        },
-    };
-    let (answer, result) = check_introduction(state, head, text.as_bytes());
-    if socket.send(Message::text(answer)).await.is_err() {
-        return Err(End::Gone);
-    }
-    result
+/// Why a connection ends as soon as what it asked is answered; it is not read any more.
+fn leaving(state: &ApiState, identity: &Identity) -> Option<End> {
+    let void = identity.void.is_cancelled().then(|| voided(identity));
+    void.or_else(|| state.sources.stop.is_cancelled().then_some(SHUTTING_DOWN))
 }
 
-fn check_introduction(state: &Arc<ApiState>, head: &Head, text: &[u8]) -> (String, Result<Identity, End>) {
-    /// Parameters of the first message.
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Auth {
-        token: String,
+/// Resolves when a connection ends whatever it is doing: at once if its token was revoked, after a moment for its last
+/// answers if it needed none until now or the server stops.
+async fn overdue(state: &ApiState, identity: &Identity) -> End {
+    let moment = || tokio::time::sleep(Duration::from_secs(SERVER_STOP_SECS_MAX));
+    let void = async {
+        identity.void.cancelled().await;
+        if identity.token.is_none() {
+            moment().await;
+        }
+        voided(identity)
+    };
+    let stopped = async {
+        state.sources.stop.cancelled().await;
+        moment().await;
+        SHUTTING_DOWN
+    };
+    tokio::select! {
+        biased;
+        end = void => end,
+        end = stopped => end,
     }
-    let refuse = |id: Option<&jsonrpc::Id>, message: &str, reason: &'static str| {
-        let error = RpcError::new(-32008, message);
-        (jsonrpc::error_text(id, &error.to_json()), Err(End::Close(CloseCode::Policy, reason)))
+}
+
+fn voided(identity: &Identity) -> End {
+    let reason = match identity.token {
+        Some(_) => "the token was revoked",
+        None => "a token is needed from now on",
     };
-    let call = match jsonrpc::read(text, 1) {
-        Ok(Incoming::Single(Ok(call))) if call.method == "auth" => call,
-        Ok(Incoming::Single(Ok(call))) => {
-            guard::note_missing(state);
-            return refuse(call.id.as_ref(), "send auth {token} first", "the first message must be auth");
-        }
-        Ok(_) | Err(_) => {
-            guard::note_missing(state);
-            return refuse(None, "send auth {token} first", "the first message must be auth");
-        }
-    };
-    let id = call.id.as_ref();
-    let Some(Ok(Auth { token })) = call.params.map(|params| serde_json::from_str(params.get())) else {
-        return refuse(id, "auth takes {token}", "auth takes a token");
-    };
-    match guard::by_token(state, head, &token) {
-        Err(problem) => refuse(id, problem.message(), "this token is not valid here"),
-        Ok(identity) => {
-            let role = serde_json::to_string(&identity.role).unwrap_or_else(|_| "null".to_owned());
-            let result = format!(r#"{{"name":"{}","role":{role}}}"#, identity.actor);
-            let null = jsonrpc::Id::null();
-            (jsonrpc::result_text(id.unwrap_or(&null), &result), Ok(identity))
-        }
-    }
+    End::Close(CloseCode::Policy, reason)
 }
 
 /// What an error of the protocol layer means for the client.
-fn end_of(state: &ApiState, error: &Error) -> End {
+pub(super) fn end_of(state: &ApiState, error: &Error) -> End {
     match error {
         Error::Capacity(_) => {
             state.limit_hit("ws_message_bytes");
@@ -304,7 +287,7 @@ fn end_of(state: &ApiState, error: &Error) -> End {
 }
 
 /// Says goodbye and waits a moment for the client's own, so that it sees the reason.
-async fn finish(mut socket: Socket, end: End) {
+async fn finish<S: AsyncRead + AsyncWrite + Unpin>(mut socket: Socket<S>, end: End) {
     let End::Close(code, reason) = end else { return };
     let goodbye = async {
         let frame = CloseFrame { code, reason: reason.into() };
@@ -318,4 +301,89 @@ async fn finish(mut socket: Socket, end: End) {
     };
     // In time or not, the connection ends here.
     let _ = timeout(GOODBYE, Box::pin(goodbye)).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::fixture;
+    use crate::live::{Envelope, Level};
+    use std::borrow::Cow;
+    use tokio::io::DuplexStream;
+    use tokio_tungstenite::tungstenite::protocol::Role;
+
+    /// How long anything may take, on a busy machine too.
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    /// A client of a connection whose outbox is never empty: one event is larger than the write buffer and than what
+    /// the line holds, so that every write waits, and meanwhile the outbox fills again.
+    async fn flooded(void: CancellationToken) -> WebSocketStream<DuplexStream> {
+        let state = Arc::new(fixture::state(crate::api::Config::default()));
+        let (ours, theirs) = tokio::io::duplex(64);
+        let token = Arc::new(crate::api::auth::Token::for_tests(void));
+        let identity = Some(Identity::of_token(token));
+        let begin = Begin { head: fixture::head(&state), identity, trace: None, state: Arc::clone(&state) };
+        let config = Some(super::super::config(&state));
+        let socket = WebSocketStream::from_raw_socket(Gate::new(ours), Role::Server, config).await;
+        tokio::spawn(run(begin, socket));
+        let mut client = WebSocketStream::from_raw_socket(theirs, Role::Client, None).await;
+        let subscribe = r#"{"jsonrpc":"2.0","id":1,"method":"events.subscribe"}"#;
+        client.send(Message::text(subscribe)).await.expect("sent");
+        assert!(next(&mut client).await.contains("subscription"));
+        tokio::spawn(async move {
+            loop {
+                state.sources.live.publish(event());
+                tokio::task::yield_now().await;
+            }
+        });
+        // More than the outbox holds: by now it is filled faster than it is written.
+        for _ in 0..2 * WS_OUTBOX_MESSAGES_MAX {
+            assert!(next(&mut client).await.contains(r#""method":"event""#));
+        }
+        client
+    }
+
+    fn event() -> Envelope {
+        Envelope {
+            r#type: Cow::Borrowed("live.test"),
+            ts: crate::clock::Timestamp::default(),
+            level: Level::Info,
+            source: Cow::Borrowed("test"),
+            instance: None,
+            town: None,
+            summary: "x".repeat(crate::limits::WS_READ_BUFFER_BYTES),
+            detail: serde_json::Value::Null,
+            trace_id: None,
+            seq: None,
+        }
+    }
+
+    async fn next(client: &mut WebSocketStream<DuplexStream>) -> String {
+        let message = client.next().await.expect("the connection stands").expect("good frames");
+        message.to_text().expect("text").to_owned()
+    }
+
+    #[tokio::test]
+    async fn a_call_is_answered_while_events_flow() {
+        let mut client = flooded(CancellationToken::new()).await;
+        let call = r#"{"jsonrpc":"2.0","id":2,"method":"agent.list"}"#;
+        client.send(Message::text(call)).await.expect("sent");
+        let answer = async { while !next(&mut client).await.contains("\"id\":2") {} };
+        timeout(PATIENCE, answer).await.expect("an answer among the events");
+    }
+
+    #[tokio::test]
+    async fn a_revoked_token_ends_a_connection_while_events_flow() {
+        let void = CancellationToken::new();
+        let mut client = flooded(void.clone()).await;
+        void.cancel();
+        let goodbye = async {
+            loop {
+                if let Message::Close(frame) = client.next().await.expect("a goodbye").expect("good frames") {
+                    return frame.expect("a reason").reason.to_string();
+                }
+            }
+        };
+        assert_eq!(timeout(PATIENCE, goodbye).await.as_deref(), Ok("the token was revoked"));
+    }
 }

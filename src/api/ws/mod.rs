@@ -5,6 +5,7 @@
 
 mod connection;
 mod gate;
+mod introduction;
 mod link;
 mod turn;
 
