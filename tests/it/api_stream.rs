@@ -14,9 +14,14 @@ async fn make_tokens(server: &Server, names: impl IntoIterator<Item = String>) {
 
 /// A server that knows a token from the beginning, so that making more shuts no door in the test.
 async fn with_operator() -> Server {
+    with_operator_and(json!({})).await
+}
+
+async fn with_operator_and(mut config: Value) -> Server {
     use sha2::{Digest as _, Sha256};
     let hash: String = Sha256::digest(b"operator").iter().map(|b| format!("{b:02x}")).collect();
-    Server::start(json!({"auth": {"tokens": [{"name": "op", "role": "operator", "sha256": hash}]}})).await
+    config["auth"] = json!({"tokens": [{"name": "op", "role": "operator", "sha256": hash}]});
+    Server::start(config).await
 }
 
 /// The frames of a stream: id and data.
@@ -174,6 +179,28 @@ async fn a_websocket_follows_the_same_events() {
     }
     let over = ws.call("events.subscribe", json!({})).await;
     assert_eq!(over["error"]["code"], -32010, "{over}");
+}
+
+#[tokio::test]
+async fn a_subscription_is_named_before_its_first_event_whatever_else_is_answered() {
+    let server = with_operator_and(json!({
+        "providers": {"slow": {"kind": "echo", "latency": "300ms"}},
+        "agents": {"slow": {"provider": "slow"}},
+    }))
+    .await;
+    make_tokens(&server, ["before".to_owned()]).await;
+    let mut ws = Ws::open(&server, Some("operator")).await;
+    let call = |id: u64, method: &str, params: Value| json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params});
+    let batch = json!([
+        call(1, "events.subscribe", json!({"types": ["token.created"], "afterSeq": 0})),
+        call(2, "agent.send", json!({"agent": "slow", "message": "hi"})),
+    ]);
+    ws.send_text(batch.to_string()).await;
+    let early = ws.call("agent.list", json!({})).await;
+    assert!(early["result"].is_object(), "answered while the batch is under way: {early}");
+    let answer = ws.next().await;
+    assert_eq!(answer[0]["result"]["subscription"], 1, "{answer}");
+    assert_eq!(ws.next().await["params"]["detail"]["name"], "before");
 }
 
 #[tokio::test]

@@ -66,7 +66,7 @@ pub(crate) fn send(call: Call<'_>) -> BoxFuture<'static, CallResult> {
         Ok((agent, accepted, stream)) => {
             let turn = call.ctx.link.as_ref().map(|link| {
                 let (start, end) = link.turns.take(agent, accepted.session.clone());
-                call.ends.borrow_mut().push(end);
+                call.held.borrow_mut().turn = Some(end);
                 start
             });
             answer(Arc::clone(call.ctx), accepted, stream, turn).boxed()

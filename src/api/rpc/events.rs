@@ -1,13 +1,12 @@
 //! `events.*`: following what happens, as notifications `event`.
 
-use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::super::stream::Filter;
 use super::error::RpcError;
-use super::method::{Call, CallResult, json, now};
+use super::method::{Call, CallResult, now};
 use crate::ids::{AgentId, Seq, TownId};
 use crate::limits::{STREAM_FILTER_VALUES_MAX, WS_SUBSCRIPTIONS_MAX};
 use crate::live::Level;
@@ -51,19 +50,18 @@ pub(crate) fn subscribe(call: Call<'_>) -> BoxFuture<'static, CallResult> {
         return now(Err::<(), _>(RpcError::invalid("types", &problem)));
     }
     let SubscribeParams { types, instance, town, level, after_seq } = params;
-    let state = call.state().clone();
-    let begin = async move {
-        let filter = Filter { types, instance, town, level };
-        match link.subscribe(&state, filter, after_seq).await {
-            Some(subscription) => json(&Subscribed { subscription }),
-            None => {
-                state.limit_hit("ws_subscriptions");
-                let message = format!("at most {WS_SUBSCRIPTIONS_MAX} subscriptions on one connection");
-                Err(RpcError::new(super::RATE_LIMITED, message))
-            }
+    let filter = Filter { types, instance, town, level };
+    now(match link.subscribe(call.state(), filter, after_seq) {
+        Some((subscription, answering)) => {
+            call.held.borrow_mut().notifications = Some(answering);
+            Ok(Subscribed { subscription })
         }
-    };
-    begin.boxed()
+        None => {
+            call.state().limit_hit("ws_subscriptions");
+            let message = format!("at most {WS_SUBSCRIPTIONS_MAX} subscriptions on one connection");
+            Err(RpcError::new(super::RATE_LIMITED, message))
+        }
+    })
 }
 
 /// Parameters of `events.unsubscribe`.

@@ -14,7 +14,7 @@ use super::super::access::Access;
 use super::super::auth::Identity;
 use super::super::jsonrpc::INVALID_PARAMS;
 use super::super::state::ApiState;
-use super::super::ws::{Link, TurnEnd};
+use super::super::ws::{Answering, Link, TurnEnd};
 use super::error::RpcError;
 use crate::gateway::Channel;
 use crate::limits::QUOTED_BYTES_MAX;
@@ -54,8 +54,17 @@ pub(crate) struct Context {
 pub(crate) struct Call<'a> {
     pub(crate) ctx: &'a Arc<Context>,
     pub(crate) params: Option<&'a RawValue>,
-    /// What has to end only once the answer is on its way.
-    pub(crate) ends: &'a RefCell<Vec<TurnEnd>>,
+    /// What it holds back until it is answered.
+    pub(crate) held: &'a RefCell<Held>,
+}
+
+/// What a call holds back until it is answered, by being there.
+#[derive(Default)]
+pub(crate) struct Held {
+    /// Later answers of the conversation, until its own is known.
+    pub(crate) turn: Option<TurnEnd>,
+    /// Notifications that name it, until its own answer is on its way.
+    pub(crate) notifications: Option<Answering>,
 }
 
 impl Call<'_> {

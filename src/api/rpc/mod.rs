@@ -21,10 +21,9 @@ use schemars::JsonSchema;
 
 use super::access::Access;
 use super::jsonrpc::{self, Incoming, Malformed};
-use super::ws::TurnEnd;
 
 pub(crate) use error::{CODES, GATEWAY_FULL, RATE_LIMITED, RpcError, SHUTTING_DOWN};
-use method::{Call, CallResult, NoParams};
+use method::{Call, CallResult, Held, NoParams};
 pub(crate) use method::{Context, Method, SchemaOf};
 
 /// Every method, by name.
@@ -175,14 +174,14 @@ pub(crate) struct Begun {
     pub(crate) calls: usize,
     /// What is left to wait for.
     pub(crate) answer: BoxFuture<'static, Answered>,
-    /// To be dropped once the answer is on its way: later answers wait for that.
-    pub(crate) ends: Vec<TurnEnd>,
+    /// To be dropped once the answer is on its way.
+    pub(crate) held: Vec<Held>,
 }
 
 impl Begun {
     fn refused(ctx: &Context, malformed: &Malformed) -> Self {
         let answer = std::future::ready(Answered::Malformed(refuse(ctx, malformed))).boxed();
-        Self { calls: 1, answer, ends: Vec::new() }
+        Self { calls: 1, answer, held: Vec::new() }
     }
 }
 
@@ -193,7 +192,7 @@ pub(crate) fn begin(ctx: &Arc<Context>, text: &[u8]) -> Begun {
         Ok(Incoming::Single(Err(malformed))) => Begun::refused(ctx, &malformed),
         Ok(Incoming::Single(Ok(call))) => {
             let id = call.id.clone();
-            let (result, ends) = begin_call(ctx, &call);
+            let (result, held) = begin_call(ctx, &call);
             let answer = async move {
                 let result = result.await;
                 Answered::Single(id.map(|id| match result {
@@ -204,15 +203,15 @@ pub(crate) fn begin(ctx: &Arc<Context>, text: &[u8]) -> Begun {
                     }
                 }))
             };
-            Begun { calls: 1, answer: answer.boxed(), ends }
+            Begun { calls: 1, answer: answer.boxed(), held: vec![held] }
         }
         Ok(Incoming::Batch(calls)) => {
-            let parts: Vec<_> = calls.iter().map(|call| begin_part(ctx, call)).collect();
+            let (parts, held): (Vec<_>, _) = calls.iter().map(|call| begin_part(ctx, call)).unzip();
             let answer = async move {
                 let texts: Vec<String> = join_all(parts).await.into_iter().flatten().collect();
                 Answered::Batch((!texts.is_empty()).then(|| format!("[{}]", texts.join(","))))
             };
-            Begun { calls: calls.len(), answer: answer.boxed(), ends: Vec::new() }
+            Begun { calls: calls.len(), answer: answer.boxed(), held }
         }
     }
 }
@@ -220,22 +219,22 @@ pub(crate) fn begin(ctx: &Arc<Context>, text: &[u8]) -> Begun {
 fn begin_part(
     ctx: &Arc<Context>,
     call: &Result<jsonrpc::Call<'_>, Malformed>,
-) -> BoxFuture<'static, Option<String>> {
+) -> (BoxFuture<'static, Option<String>>, Held) {
     match call {
-        Err(malformed) => std::future::ready(Some(refuse(ctx, malformed))).boxed(),
+        Err(malformed) => (std::future::ready(Some(refuse(ctx, malformed))).boxed(), Held::default()),
         Ok(call) => {
             let id = call.id.clone();
-            let (result, ends) = begin_call(ctx, call);
+            let (result, Held { turn, notifications }) = begin_call(ctx, call);
             let part = async move {
                 let result = result.await;
                 // The batch keeps its own order; one part may not wait for the answer of all.
-                drop(ends);
+                drop(turn);
                 id.map(|id| match result {
                     Ok(json) => jsonrpc::result_text(&id, &json),
                     Err(error) => jsonrpc::error_text(Some(&id), &error.to_json()),
                 })
             };
-            part.boxed()
+            (part.boxed(), Held { turn: None, notifications })
         }
     }
 }
@@ -269,10 +268,7 @@ pub(crate) fn refuse_all(ctx: &Context, text: &[u8], error: &RpcError) -> Option
 }
 
 /// Looks the method up, asks role and rate, and begins it; counts it when it is done.
-fn begin_call(
-    ctx: &Arc<Context>,
-    call: &jsonrpc::Call<'_>,
-) -> (BoxFuture<'static, CallResult>, Vec<TurnEnd>) {
+fn begin_call(ctx: &Arc<Context>, call: &jsonrpc::Call<'_>) -> (BoxFuture<'static, CallResult>, Held) {
     let began = ctx.state.sources.clock.elapsed();
     let method = METHODS.iter().find(|method| method.name == call.method);
     let label = method.map_or(UNKNOWN, |method| method.name);
@@ -280,8 +276,8 @@ fn begin_call(
         None => Err(RpcError::unknown_method(&call.method)),
         Some(method) => admit(ctx, method).map(|()| method.handler),
     };
-    let ends = RefCell::new(Vec::new());
-    let call = Call { ctx, params: call.params, ends: &ends };
+    let held = RefCell::new(Held::default());
+    let call = Call { ctx, params: call.params, held: &held };
     let work = match result {
         Err(error) => std::future::ready(Err(error)).boxed(),
         Ok(handler) => std::panic::catch_unwind(AssertUnwindSafe(|| handler(call)))
@@ -294,7 +290,7 @@ fn begin_call(
         state.metrics.rpc_call(label, code, state.sources.clock.elapsed().saturating_sub(began));
         result
     };
-    (counted.boxed(), ends.into_inner())
+    (counted.boxed(), held.into_inner())
 }
 
 fn admit(ctx: &Context, method: &Method) -> Result<(), RpcError> {

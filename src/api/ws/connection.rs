@@ -182,15 +182,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             return;
         }
-        let Begun { calls, answer, ends } = rpc::begin(&self.ctx, text);
+        let Begun { calls, answer, held } = rpc::begin(&self.ctx, text);
         self.in_flight += calls;
         let call = async move {
             if let Some(text) = answer.await.into_text() {
                 // A client that is gone needs no answer.
                 let _ = link.send(text).await;
             }
-            drop(ends);
-            link.note_answered();
+            drop(held);
             calls
         };
         self.calls.push(call.boxed());

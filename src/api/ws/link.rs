@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::super::jsonrpc::notification_text;
@@ -19,6 +19,9 @@ use crate::live::Envelope;
 #[derive(Debug)]
 pub(crate) struct Gone;
 
+/// Holds a subscription back until the client knows its name: to be dropped then.
+pub(crate) struct Answering(#[expect(dead_code, reason = "its end is the message")] oneshot::Sender<()>);
+
 /// What calls of one connection may do to it. The outbox is bounded: whoever fills it waits until the client reads.
 pub(crate) struct Link {
     outbox: mpsc::Sender<String>,
@@ -27,8 +30,6 @@ pub(crate) struct Link {
     subscriptions: Mutex<Subscriptions>,
     /// Keeps answers of one conversation in order.
     pub(crate) turns: Arc<Turns>,
-    /// Wakes new subscriptions once their names are on the way to the client.
-    answered: Notify,
 }
 
 #[derive(Default)]
@@ -47,23 +48,12 @@ struct Notified<'a> {
 
 impl Link {
     pub(crate) fn new(outbox: mpsc::Sender<String>, ended: CancellationToken) -> Self {
-        Self {
-            outbox,
-            ended,
-            subscriptions: Mutex::default(),
-            turns: Arc::default(),
-            answered: Notify::new(),
-        }
+        Self { outbox, ended, subscriptions: Mutex::default(), turns: Arc::default() }
     }
 
     /// Sends an answer, after everything that was sent before it.
     pub(crate) async fn send(&self, text: String) -> Result<(), Gone> {
         self.outbox.send(text).await.map_err(|_| Gone)
-    }
-
-    /// An answer was sent: subscriptions that it named may begin.
-    pub(crate) fn note_answered(&self) {
-        self.answered.notify_waiters();
     }
 
     /// Sends a notification.
@@ -72,13 +62,14 @@ impl Link {
         self.send(text).await
     }
 
-    /// Begins to follow events, in a task that ends with the connection; `None` if there are too many already.
-    pub(crate) async fn subscribe(
+    /// Follows events in a task that ends with the connection; `None` if there are too many already. What happens from
+    /// now on is heard, and told once the [`Answering`] is dropped.
+    pub(crate) fn subscribe(
         self: &Arc<Self>,
         state: &Arc<ApiState>,
         filter: Filter,
         after: Option<Seq>,
-    ) -> Option<u64> {
+    ) -> Option<(u64, Answering)> {
         let (name, ended) = {
             let mut subscriptions = self.subscriptions();
             if subscriptions.open.len() >= WS_SUBSCRIPTIONS_MAX {
@@ -91,14 +82,12 @@ impl Link {
         };
         let mut follower = Follower::new(&state.sources, filter, after);
         let (link, counted) = (Arc::clone(self), state.metrics.stream_client("ws"));
-        let answered = Arc::clone(self);
-        // Listening begins here, before the answer can be sent.
-        let mut named = Box::pin(async move { answered.answered.notified().await });
-        let _ = futures_util::poll!(&mut named);
+        let (answering, answered) = oneshot::channel();
         state.tasks.spawn(async move {
             let _counted = counted;
             let follow = async {
-                named.await;
+                // It is never sent, only dropped.
+                let _ = answered.await;
                 while let Some(event) = follower.next().await {
                     let notified = Notified { subscription: name, event: &event };
                     if link.notify("event", &notified).await.is_err() {
@@ -110,7 +99,7 @@ impl Link {
             ended.run_until_cancelled(follow).await;
             link.subscriptions().open.remove(&name);
         });
-        Some(name)
+        Some((name, Answering(answering)))
     }
 
     /// Ends a subscription; whether there was one.

@@ -9,7 +9,7 @@ mod introduction;
 mod link;
 mod turn;
 
-pub(crate) use link::Link;
+pub(crate) use link::{Answering, Link};
 pub(crate) use turn::{TurnEnd, TurnStart};
 
 use std::sync::Arc;
