@@ -21,19 +21,10 @@ fn configuration(seed: u64) -> Value {
     json!({"providers": providers, "agents": cast::agents(), "prices": cast::prices()})
 }
 
-async fn call(server: &Server, method: &str, params: Value) -> Value {
-    server.client().call(method, params).await.unwrap_or_else(|error| panic!("{method}: {error}"))
-}
-
-async fn scrape(server: &Server) -> Scrape {
-    let answer = server.client().get("/metrics").await.expect("/metrics answers");
-    Scrape::parse(&answer.text().await.expect("/metrics is text"))
-}
-
 /// Waits until nothing runs and nothing waits.
 async fn quiet(server: &Server) {
     until("quiet", async || {
-        let metrics = call(server, "system.metrics", json!({})).await;
+        let metrics = server.call("system.metrics", json!({})).await;
         (metrics["activeRequests"] == 0 && metrics["queueDepth"] == 0).then_some(())
     })
     .await;
@@ -66,8 +57,8 @@ fn close(left: f64, right: f64, what: &str) {
 async fn check(seed: u64, steps: usize) {
     let server = Server::start(configuration(seed)).await;
     let tally = load(&server, seed, steps).await;
-    let metrics = call(&server, "system.metrics", json!({})).await;
-    let scrape = scrape(&server).await;
+    let metrics = server.call("system.metrics", json!({})).await;
+    let scrape = server.scrape().await;
     requests_agree(&tally, &metrics, &scrape);
     model_calls_agree(&metrics, &scrape);
     events_agree(&server, &metrics, &scrape).await;
@@ -127,7 +118,7 @@ fn model_calls_agree(metrics: &Value, scrape: &Scrape) {
 async fn events_agree(server: &Server, metrics: &Value, scrape: &Scrape) {
     let errors = number(&metrics["errors"]);
     assert_eq!(errors, scrape.count("plimsoll_errors_total", &[]));
-    let all = call(server, "system.events", json!({"limit": 500})).await;
+    let all = server.call("system.events", json!({"limit": 500})).await;
     let all = all["events"].as_array().or(all.as_array()).expect("a list of events").clone();
     if all.len() < 500 {
         let mut by_source: BTreeMap<String, u64> = BTreeMap::new();
@@ -144,7 +135,7 @@ async fn events_agree(server: &Server, metrics: &Value, scrape: &Scrape) {
 async fn journal_agrees(server: &Server, metrics: &Value) {
     let processed = number(&metrics["messagesProcessed"]);
     until("every request_finished in the journal", async || {
-        let scrape = scrape(server).await;
+        let scrape = server.scrape().await;
         (scrape.count("plimsoll_journal_appends_total", &[("stream", "request")]) == processed).then_some(())
     })
     .await;
@@ -176,7 +167,7 @@ async fn a_fresh_server_shows_every_metric_and_what_will_be_counted_at_zero() {
     let catalogue: Vec<_> = plimsoll::catalogue::all().iter().map(series).collect();
     // What the disk holds is measured a moment after the start.
     let scrape = until("a series of every metric", async || {
-        let scrape = scrape(&server).await;
+        let scrape = server.scrape().await;
         catalogue.iter().all(|name| scrape.of(name, &[]).next().is_some()).then_some(scrape)
     })
     .await;
@@ -218,16 +209,16 @@ async fn the_201st_model_call_evicts_the_first() {
     let server = Server::start(one_agent(json!({}))).await;
     let send = async |n: u64| {
         let params = json!({"agent": "a", "message": "m", "requestId": format!("r{n}")});
-        call(&server, "agent.send", params).await
+        server.call("agent.send", params).await
     };
     for n in 1..=200 {
         send(n).await;
     }
     let has = |metrics: &Value, id: &str| calls(metrics).iter().any(|call| call["requestId"] == id);
-    let metrics = call(&server, "system.metrics", json!({})).await;
+    let metrics = server.call("system.metrics", json!({})).await;
     assert!(calls(&metrics).len() == 200 && has(&metrics, "r1"));
     send(201).await;
-    let metrics = call(&server, "system.metrics", json!({})).await;
+    let metrics = server.call("system.metrics", json!({})).await;
     assert_eq!((calls(&metrics).len(), number(&metrics["modelCalls"]["total"])), (200, 201));
     assert!(!has(&metrics, "r1") && has(&metrics, "r2") && has(&metrics, "r201"));
 }
@@ -241,7 +232,7 @@ async fn the_501st_event_evicts_the_first_and_filters_are_exact() {
         client.call("agent.send", params).await.expect_err("every answer fails");
     };
     let events = async |params: Value| {
-        let answer = call(&server, "system.events", params).await;
+        let answer = server.call("system.events", params).await;
         answer["events"].as_array().or(answer.as_array()).expect("a list of events").clone()
     };
     let errors = async || events(json!({"level": "error", "source": "agent.send", "limit": 500})).await;
@@ -264,6 +255,6 @@ async fn the_501st_event_evicts_the_first_and_filters_are_exact() {
         ["r501", "r500", "r499"]
     );
     assert!(events(json!({"level": "warn"})).await.iter().all(|event| event["level"] == "warn"));
-    let metrics = call(&server, "system.metrics", json!({})).await;
-    assert_eq!(number(&metrics["errors"]), scrape(&server).await.count("plimsoll_errors_total", &[]));
+    let metrics = server.call("system.metrics", json!({})).await;
+    assert_eq!(number(&metrics["errors"]), server.scrape().await.count("plimsoll_errors_total", &[]));
 }

@@ -4,49 +4,12 @@ use std::path::PathBuf;
 
 use plimsoll::client::{Client, Target};
 use plimsoll::secret::Secret;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
-use tempfile::TempDir;
 
+use crate::support::certificates::Certificates;
 use crate::support::http::{Ask, raw};
 use crate::support::server::Server;
-
-/// A certificate authority of our own, and a certificate for `localhost` and 127.0.0.1.
-struct Certificates {
-    dir: TempDir,
-}
-
-impl Certificates {
-    fn make() -> Self {
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        let ca_key = KeyPair::generate().expect("a key");
-        let mut ca = CertificateParams::new(Vec::new()).expect("parameters");
-        ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let ca_pem = ca.self_signed(&ca_key).expect("a certificate").pem();
-        let key = KeyPair::generate().expect("a key");
-        let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
-        let issuer = Issuer::new(ca, ca_key);
-        let own = CertificateParams::new(names).expect("parameters").signed_by(&key, &issuer);
-        let files = [
-            ("ca.pem", ca_pem),
-            ("cert.pem", own.expect("a certificate").pem()),
-            ("key.pem", key.serialize_pem()),
-        ];
-        for (name, text) in files {
-            std::fs::write(dir.path().join(name), text).expect("written");
-        }
-        Self { dir }
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn config(&self) -> Value {
-        json!({"cert_file": self.file("cert.pem"), "key_file": self.file("key.pem")})
-    }
-}
 
 fn operator() -> Value {
     let hash: String = Sha256::digest(b"operator").iter().map(|b| format!("{b:02x}")).collect();

@@ -2,7 +2,6 @@
 
 pub(crate) mod events;
 mod spans;
-mod upstream;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,9 +26,9 @@ use tokio::net::TcpStream;
 
 use self::events::Heard;
 use self::spans::{Spans, attribute};
-use self::upstream::{Reply, STOP, USAGE, Upstream, delta, refusal, stream, stream_head, whole};
 use crate::support::http::Ask;
 use crate::support::server::Server;
+use crate::support::upstream::{Reply, STOP, USAGE, Upstream, delta, refusal, stream, stream_head, whole};
 
 const KEY: &str = "sk-very-secret";
 

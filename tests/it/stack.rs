@@ -3,7 +3,6 @@
 //! Grafana and Jaeger are not started: where this runs, their images may be out of reach.
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -11,7 +10,7 @@ use plimsoll::client::{Client, ClientError, Target};
 use plimsoll::secret::Secret;
 use serde_json::{Value, json};
 
-use crate::support::server::until;
+use crate::support::server::{free_port, until};
 use crate::support::tools::needs;
 
 const COMPOSE: &str = include_str!("../../docker-compose.yml");
@@ -99,13 +98,6 @@ fn build() {
     fs::copy(env!("CARGO_BIN_EXE_plimsoll"), binary).expect("the binary is copied");
     let built = run(Command::new("docker").args(["build", "--quiet", "--tag", IMAGE]).arg(context.path()));
     assert!(built.status.success(), "{}", said(&built));
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .and_then(|listener| listener.local_addr())
-        .expect("a port is free")
-        .port()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

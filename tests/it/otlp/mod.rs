@@ -1,9 +1,7 @@
 //! Traces over OTLP: they arrive whole over every wire, and a collector that fails costs spans, never time.
 
-mod receiver;
-
 use std::collections::BTreeMap;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,14 +11,13 @@ use plimsoll::secret::Secret;
 use plimsoll::telemetry::metric::Definition;
 use plimsoll::telemetry::span::{set_parent, trace_id_of, traceparent_of};
 use plimsoll::telemetry::{
-    Config, LineFormat, OtlpConfig, OtlpProtocol, Registry, Telemetry, TelemetryParts, TraceContext, build,
+    Config, LineFormat, OtlpConfig, OtlpProtocol, Registry, Telemetry, TelemetryParts,
+    TraceContext, build,
 };
 use plimsoll::units::Period;
 use tracing::Dispatch;
 
-use self::receiver::{Answer, Receiver, Security};
-use crate::support::server::until;
-use crate::support::tools::needs;
+use crate::support::receiver::{Answer, Receiver, Security};
 
 const BOTH: [OtlpProtocol; 2] = [OtlpProtocol::Grpc, OtlpProtocol::HttpProtobuf];
 
@@ -116,12 +113,7 @@ async fn spans_arrive_complete_over_grpc_and_http_plain_and_tls() {
     for protocol in BOTH {
         for security in [Security::Plain, Security::Tls] {
             let receiver = Receiver::start(protocol, security, &[]).await;
-            let dir = tempfile::tempdir().expect("a temporary directory");
-            let ca_file = receiver.ca.as_ref().map(|pem| {
-                let path = dir.path().join("ca.pem");
-                std::fs::write(&path, pem).expect("written");
-                path
-            });
+            let ca_file = receiver.certificates.as_ref().map(|certificates| certificates.file("ca.pem"));
             let headers = [("x-api-key".to_owned(), Secret::new("k1".to_owned(), "***"))].into();
             let config = OtlpConfig { ca_file, headers, ..to(&receiver, protocol) };
             let stack = Stack::new(config, &[]);
@@ -345,48 +337,4 @@ async fn the_spans_of_libraries_are_not_exported() {
     });
     assert_eq!(stack.end(PATIENCE).await.0, lost(&[]));
     assert_complete(&receiver.inbox().spans, 2);
-}
-
-/// A real collector between us and the receiver: `rotel-agent` from PyPI's `rotel`, on the PATH or named by
-/// `PLIMSOLL_ROTEL`.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_real_collector_takes_what_is_sent() {
-    let Some(agent) = std::env::var_os("PLIMSOLL_ROTEL").map(Into::into).or_else(|| needs("rotel-agent"))
-    else {
-        return;
-    };
-    for protocol in BOTH {
-        let receiver = Receiver::start(OtlpProtocol::HttpProtobuf, Security::Plain, &[]).await;
-        let [grpc, http] = [0; 2].map(|_| {
-            let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-            port.expect("a free port").to_string()
-        });
-        let child = Command::new(&agent)
-            .args(["start", "--otlp-grpc-endpoint", &grpc, "--otlp-http-endpoint", &http])
-            .args(["--exporter", "otlp", "--otlp-exporter-protocol", "http"])
-            .args(["--otlp-exporter-endpoint", &receiver.endpoint()])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn();
-        let _running = Running(child.expect("rotel starts"));
-        let address = if protocol == OtlpProtocol::Grpc { &grpc } else { &http };
-        until("rotel listening", async || tokio::net::TcpStream::connect(address).await.ok()).await;
-        let endpoint = Some(format!("http://{address}"));
-        let stack =
-            Stack::new(OtlpConfig { endpoint, protocol: Some(protocol), ..OtlpConfig::default() }, &[]);
-        stack.within(|| emit(500));
-        assert_eq!(stack.end(PATIENCE).await.0, lost(&[]), "{protocol:?}");
-        until("rotel passing on", async || (receiver.inbox().spans.len() >= 500).then_some(())).await;
-        assert_complete(&receiver.inbox().spans, 500);
-    }
-}
-
-/// A child that does not outlive its test.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // It has ended already if this fails.
-        let _ended = self.0.kill().and_then(|()| self.0.wait());
-    }
 }

@@ -2,8 +2,13 @@
 
 #![expect(dead_code, reason = "each area uses its own part")]
 
+pub(crate) mod certificates;
 pub(crate) mod exposition;
 pub(crate) mod http;
+pub(crate) mod litellm;
 pub(crate) mod prometheus;
+pub(crate) mod receiver;
+pub(crate) mod rotel;
 pub(crate) mod server;
 pub(crate) mod tools;
+pub(crate) mod upstream;

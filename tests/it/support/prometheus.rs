@@ -1,7 +1,6 @@
 //! A real Prometheus that scrapes a server under test every second.
 
 use std::fs::{self, File};
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -9,7 +8,7 @@ use plimsoll::client::{Client, ClientError, Target};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::server::{Server, until};
+use super::server::{Server, free_port, until};
 use super::tools::needs;
 
 /// A running Prometheus; killed when dropped.
@@ -33,9 +32,7 @@ impl Prometheus {
             rules.display()
         );
         fs::write(dir.path().join("prometheus.yml"), config).expect("the configuration is written");
-        let free = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-        let address = free.local_addr().expect("bound");
-        drop(free);
+        let address = format!("127.0.0.1:{}", free_port());
         let log = File::create(dir.path().join("log")).expect("a log file");
         let child = Command::new(program)
             .args(["--config.file=prometheus.yml", "--storage.tsdb.path=data"])

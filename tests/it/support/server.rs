@@ -11,6 +11,8 @@ use plimsoll::client::{Client, Target};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::exposition::Scrape;
+
 /// How long anything that is waited for may take; far more than it should, so that a busy machine fails no test.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -40,7 +42,15 @@ impl Server {
     /// Starts `plimsoll serve` with this configuration (JSON is YAML) and waits until it is ready. The port is
     /// a free one unless the configuration names it.
     pub(crate) async fn start(config: Value) -> Self {
-        let mut server = Self::spawn(tempfile::tempdir().expect("a temporary directory"), config);
+        Self::start_with(config, &[]).await
+    }
+
+    /// The same with these variables in its environment.
+    pub(crate) async fn start_with(config: Value, env: &[(&str, &str)]) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let mut server = Self::spawn_with(dir, config, |command| {
+            command.envs(env.iter().copied());
+        });
         server.ready().await;
         server
     }
@@ -77,6 +87,21 @@ impl Server {
             client.get("/ready").await.ok()
         })
         .await;
+    }
+
+    /// Calls a method over the control socket.
+    ///
+    /// # Panics
+    /// When it is not answered with a result.
+    pub(crate) async fn call(&self, method: &str, params: Value) -> Value {
+        let answer = self.client().call(method, params).await;
+        answer.unwrap_or_else(|error| panic!("{method}: {error}"))
+    }
+
+    /// What `/metrics` says.
+    pub(crate) async fn scrape(&self) -> Scrape {
+        let answer = self.client().get("/metrics").await.expect("/metrics answers");
+        Scrape::parse(&answer.text().await.expect("/metrics is text"))
     }
 
     /// A client over the control socket.
@@ -151,6 +176,12 @@ impl Drop for Server {
             eprintln!("--- what plimsoll said ---\n{}", self.log());
         }
     }
+}
+
+/// A port that nobody listens on at this moment.
+pub(crate) fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0");
+    listener.and_then(|listener| listener.local_addr()).expect("a port is free").port()
 }
 
 /// The binary without anything of this process' environment that could change what it does.

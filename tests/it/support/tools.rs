@@ -7,8 +7,15 @@ use std::path::PathBuf;
 /// # Panics
 /// When the tool is missing and `PLIMSOLL_REQUIRE_TOOLS=1`: then nothing may be skipped.
 pub(crate) fn needs(tool: &str) -> Option<PathBuf> {
+    needs_tool(tool, None)
+}
+
+/// The same for a tool whose path may stand in a variable.
+pub(crate) fn needs_tool(tool: &str, variable: Option<&str>) -> Option<PathBuf> {
+    let named = variable.and_then(std::env::var_os).map(PathBuf::from);
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).map(|dir| dir.join(tool)).find(|file| file.is_file());
+    let on_path = std::env::split_paths(&path).map(|dir| dir.join(tool));
+    let found = named.into_iter().chain(on_path).find(|file| file.is_file());
     if found.is_none() {
         let required = std::env::var("PLIMSOLL_REQUIRE_TOOLS").is_ok_and(|value| value == "1");
         assert!(!required, "{tool} is missing, and PLIMSOLL_REQUIRE_TOOLS=1");

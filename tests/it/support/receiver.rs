@@ -21,18 +21,17 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
 use opentelemetry_proto::tonic::trace::v1::Span;
 use plimsoll::telemetry::OtlpProtocol;
 use prost::Message;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
-use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tonic::transport::{Certificate, Identity, ServerTlsConfig};
 use tonic_types::{ErrorDetails, StatusExt};
+
+use super::certificates::{Certificates, Clients};
 
 /// What the collector says to one request. After the last one it says [`Answer::Take`].
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Answer {
+pub(crate) enum Answer {
     Take,
     /// Takes all but so many.
     Partial(i64),
@@ -42,24 +41,26 @@ pub(super) enum Answer {
     Unavailable,
     /// Asks to come back after so long: 429 with `Retry-After`, or `ResourceExhausted` with `RetryInfo`.
     Throttle(Duration),
+    /// Takes, and says so only after so long.
+    Late(Duration),
     /// Never answers.
     Hang,
 }
 
 /// What arrived.
 #[derive(Default)]
-pub(super) struct Inbox {
-    pub(super) requests: Vec<HeaderMap>,
-    pub(super) spans: Vec<Span>,
-    pub(super) resources: Vec<(String, String)>,
+pub(crate) struct Inbox {
+    pub(crate) requests: Vec<HeaderMap>,
+    pub(crate) spans: Vec<Span>,
+    pub(crate) resources: Vec<(String, String)>,
     script: VecDeque<Answer>,
 }
 
 /// A running collector.
-pub(super) struct Receiver {
-    pub(super) address: SocketAddr,
-    /// The certificate authority to trust, if it speaks TLS.
-    pub(super) ca: Option<String>,
+pub(crate) struct Receiver {
+    pub(crate) address: SocketAddr,
+    /// What it shows and trusts, if it speaks TLS.
+    pub(crate) certificates: Option<Certificates>,
     inbox: Arc<Mutex<Inbox>>,
     task: JoinHandle<()>,
 }
@@ -70,56 +71,45 @@ impl Drop for Receiver {
     }
 }
 
-/// Whether a receiver speaks TLS.
+/// Whether a receiver speaks TLS, and with whom.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Security {
+pub(crate) enum Security {
     Plain,
     Tls,
+    /// Only with clients that show a certificate of the receiver's authority.
+    Mutual,
 }
 
 impl Receiver {
-    pub(super) async fn start(protocol: OtlpProtocol, security: Security, script: &[Answer]) -> Self {
+    pub(crate) async fn start(protocol: OtlpProtocol, security: Security, script: &[Answer]) -> Self {
         let inbox = Inbox { script: script.iter().copied().collect(), ..Inbox::default() };
         let inbox = Arc::new(Mutex::new(inbox));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
-        let certificates = (security == Security::Tls).then(Certificates::new);
-        let ca = certificates.as_ref().map(|certificates| certificates.ca.clone());
+        let clients = match security {
+            Security::Plain => None,
+            Security::Tls => Some(Clients::Any),
+            Security::Mutual => Some(Clients::Certified),
+        };
+        let tls = clients.map(|clients| (Certificates::make(), clients));
         let collector = Collector(Arc::clone(&inbox));
         let task = match protocol {
-            OtlpProtocol::Grpc => tokio::spawn(serve_grpc(listener, certificates, collector)),
-            OtlpProtocol::HttpProtobuf => tokio::spawn(serve_http(listener, certificates, collector)),
+            OtlpProtocol::Grpc => tokio::spawn(serve_grpc(listener, tls.as_ref().map(grpc_tls), collector)),
+            OtlpProtocol::HttpProtobuf => {
+                let acceptor = tls.as_ref().map(|(certificates, clients)| certificates.acceptor(*clients));
+                tokio::spawn(serve_http(listener, acceptor, collector))
+            }
         };
-        Self { address, ca, inbox, task }
+        Self { address, certificates: tls.map(|(certificates, _)| certificates), inbox, task }
     }
 
-    pub(super) fn inbox(&self) -> MutexGuard<'_, Inbox> {
+    pub(crate) fn inbox(&self) -> MutexGuard<'_, Inbox> {
         self.inbox.lock().expect("no panic while held")
     }
 
-    pub(super) fn endpoint(&self) -> String {
-        let scheme = if self.ca.is_some() { "https" } else { "http" };
+    pub(crate) fn endpoint(&self) -> String {
+        let scheme = if self.certificates.is_some() { "https" } else { "http" };
         format!("{scheme}://localhost:{}", self.address.port())
-    }
-}
-
-struct Certificates {
-    ca: String,
-    certificate: String,
-    key: String,
-}
-
-impl Certificates {
-    fn new() -> Self {
-        let mut params = CertificateParams::new(Vec::new()).expect("valid");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().expect("a key");
-        let ca = params.self_signed(&key).expect("signed").pem();
-        let issuer = Issuer::new(params, key);
-        let key = KeyPair::generate().expect("a key");
-        let leaf = CertificateParams::new(vec!["localhost".to_owned()]).expect("valid");
-        let certificate = leaf.signed_by(&key, &issuer).expect("signed").pem();
-        Self { ca, certificate, key: key.serialize_pem() }
     }
 }
 
@@ -132,7 +122,7 @@ impl Collector {
         let mut inbox = self.0.lock().expect("no panic while held");
         let answer = inbox.script.pop_front().unwrap_or(Answer::Take);
         inbox.requests.push(headers);
-        if let Answer::Take | Answer::Partial(_) = answer {
+        if let Answer::Take | Answer::Late(_) | Answer::Partial(_) = answer {
             for group in request.resource_spans {
                 let attributes = group.resource.into_iter().flat_map(|resource| resource.attributes);
                 inbox.resources.extend(attributes.map(|a| (a.key, format!("{:?}", a.value))));
@@ -157,6 +147,10 @@ impl TraceService for Collector {
         let headers = request.metadata().clone().into_headers();
         match self.receive(headers, request.into_inner()) {
             Answer::Take => Ok(tonic::Response::new(taken(0))),
+            Answer::Late(after) => {
+                tokio::time::sleep(after).await;
+                Ok(tonic::Response::new(taken(0)))
+            }
             Answer::Partial(rejected) => Ok(tonic::Response::new(taken(rejected))),
             Answer::Refuse => Err(tonic::Status::invalid_argument("no")),
             Answer::Unavailable => Err(tonic::Status::unavailable("not now")),
@@ -169,11 +163,18 @@ impl TraceService for Collector {
     }
 }
 
-async fn serve_grpc(listener: TcpListener, certificates: Option<Certificates>, collector: Collector) {
+fn grpc_tls((certificates, clients): &(Certificates, Clients)) -> ServerTlsConfig {
+    let identity = Identity::from_pem(certificates.text("cert.pem"), certificates.text("key.pem"));
+    let tls = ServerTlsConfig::new().identity(identity);
+    match clients {
+        Clients::Any => tls,
+        Clients::Certified => tls.client_ca_root(Certificate::from_pem(certificates.text("ca.pem"))),
+    }
+}
+
+async fn serve_grpc(listener: TcpListener, tls: Option<ServerTlsConfig>, collector: Collector) {
     let mut server = tonic::transport::Server::builder();
-    if let Some(Certificates { certificate, key, .. }) = certificates {
-        let identity = tonic::transport::Identity::from_pem(certificate, key);
-        let tls = tonic::transport::ServerTlsConfig::new().identity(identity);
+    if let Some(tls) = tls {
         server = server.tls_config(tls).expect("a good certificate");
     }
     let service = TraceServiceServer::new(collector)
@@ -183,19 +184,7 @@ async fn serve_grpc(listener: TcpListener, certificates: Option<Certificates>, c
     server.add_service(service).serve_with_incoming(incoming).await.expect("serves until aborted");
 }
 
-async fn serve_http(listener: TcpListener, certificates: Option<Certificates>, collector: Collector) {
-    let acceptor = certificates.map(|Certificates { certificate, key, .. }| {
-        let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).expect("PEM")];
-        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("PEM");
-        let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
-        let config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .expect("known versions")
-            .with_no_client_auth()
-            .with_single_cert(chain, key)
-            .expect("a good certificate");
-        TlsAcceptor::from(Arc::new(config))
-    });
+async fn serve_http(listener: TcpListener, acceptor: Option<TlsAcceptor>, collector: Collector) {
     loop {
         let Ok((stream, _peer)) = listener.accept().await else { return };
         let (acceptor, collector) = (acceptor.clone(), collector.clone());
@@ -236,6 +225,10 @@ async fn answer_http(
     let decoded = ExportTraceServiceRequest::decode(bytes.as_slice()).expect("an export request");
     Ok(match collector.receive(parts.headers, decoded) {
         Answer::Take => reply(200, taken(0).encode_to_vec()),
+        Answer::Late(after) => {
+            tokio::time::sleep(after).await;
+            reply(200, taken(0).encode_to_vec())
+        }
         Answer::Partial(rejected) => reply(200, taken(rejected).encode_to_vec()),
         Answer::Refuse => reply(400, b"no".to_vec()),
         Answer::Unavailable => reply(503, b"not now".to_vec()),

@@ -1,6 +1,5 @@
 //! A model server that does exactly as it is told, well or badly: raw bytes over a real socket.
 
-use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -29,6 +28,9 @@ pub(crate) struct Request {
     pub(crate) body: Value,
 }
 
+/// Chooses the reply to a request.
+type Choice = Arc<dyn Fn(&Request) -> Reply + Send + Sync>;
+
 /// A running server; ends when dropped.
 pub(crate) struct Upstream {
     address: SocketAddr,
@@ -40,10 +42,18 @@ pub(crate) struct Upstream {
 impl Upstream {
     /// Answers with these replies, one after the other; the last one again and again.
     pub(crate) async fn start(replies: Vec<Reply>) -> Self {
-        Self::listen(replies, None).await
+        Self::listen(any_port().await, one_after_the_other(replies), None)
     }
 
-    /// The same over TLS, with a certificate whose authority is written to `ca_file`.
+    /// Answers with what `choose` says, on this listener.
+    pub(crate) fn choosing(
+        listener: TcpListener,
+        choose: impl Fn(&Request) -> Reply + Send + Sync + 'static,
+    ) -> Self {
+        Self::listen(listener, Arc::new(choose), None)
+    }
+
+    /// As [`start`](Self::start) over TLS, with a certificate whose authority is written to `ca_file`.
     pub(crate) async fn start_tls(replies: Vec<Reply>, ca_file: &Path) -> Self {
         let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("a certificate");
         std::fs::write(ca_file, made.cert.pem()).expect("the file is written");
@@ -55,27 +65,27 @@ impl Upstream {
             .with_no_client_auth()
             .with_single_cert(vec![made.cert.der().clone()], key)
             .expect("key and certificate fit");
-        Self::listen(replies, Some(TlsAcceptor::from(Arc::new(config)))).await
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        Self::listen(any_port().await, one_after_the_other(replies), Some(acceptor))
     }
 
-    async fn listen(replies: Vec<Reply>, tls: Option<TlsAcceptor>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+    fn listen(listener: TcpListener, choice: Choice, tls: Option<TlsAcceptor>) -> Self {
         let address = listener.local_addr().expect("bound");
         let scheme = if tls.is_some() { "https" } else { "http" };
         let requests = Arc::new(Mutex::new(Vec::new()));
-        let (seen, replies) = (Arc::clone(&requests), Arc::new(Mutex::new(VecDeque::from(replies))));
+        let seen = Arc::clone(&requests);
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((socket, _)) = listener.accept().await {
-                let (seen, replies, tls) = (Arc::clone(&seen), Arc::clone(&replies), tls.clone());
+                let (seen, choice, tls) = (Arc::clone(&seen), Arc::clone(&choice), tls.clone());
                 connections.spawn(async move {
                     match tls {
-                        None => converse(socket, seen, replies).await,
+                        None => converse(socket, &seen, &choice).await,
                         // A client that does not trust us goes away.
                         Some(tls) => {
                             if let Ok(socket) = tls.accept(socket).await {
-                                converse(socket, seen, replies).await;
+                                converse(socket, &seen, &choice).await;
                             }
                         }
                     }
@@ -94,19 +104,31 @@ impl Upstream {
     }
 }
 
+async fn any_port() -> TcpListener {
+    TcpListener::bind("127.0.0.1:0").await.expect("a port is free")
+}
+
+fn one_after_the_other(replies: Vec<Reply>) -> Choice {
+    let replies = Mutex::new(replies.into_iter().peekable());
+    Arc::new(move |_| {
+        let mut replies = replies.lock().expect("no panic under it");
+        let reply = replies.next().expect("there is always a last reply");
+        if replies.peek().is_none() {
+            *replies = vec![reply.clone()].into_iter().peekable();
+        }
+        reply
+    })
+}
+
 async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
     mut socket: S,
-    seen: Arc<Mutex<Vec<Request>>>,
-    replies: Arc<Mutex<VecDeque<Reply>>>,
+    seen: &Mutex<Vec<Request>>,
+    choice: &Choice,
 ) {
     let Some(request) = read_request(&mut socket).await else { return };
+    let reply = choice(&request);
     seen.lock().expect("no panic under it").push(request);
-    let reply = {
-        let mut replies = replies.lock().expect("no panic under it");
-        let last = replies.len() == 1;
-        if last { replies.front().cloned() } else { replies.pop_front() }
-    };
-    match reply.expect("there is always a last reply") {
+    match reply {
         Reply::Parts(parts) => {
             for part in parts {
                 if socket.write_all(&part).await.is_err() || socket.flush().await.is_err() {
