@@ -17,6 +17,7 @@ mod config;
 mod dashboards;
 mod demo;
 mod doctor;
+mod failures;
 mod full_disk;
 mod fuzz_corpus;
 mod gateway;
