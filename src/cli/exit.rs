@@ -133,6 +133,7 @@ impl Failure {
             Self::Client(error) => match error {
                 ClientError::NoServer { .. }
                 | ClientError::Unreachable { .. }
+                | ClientError::Tls { .. }
                 | ClientError::Protocol(_)
                 | ClientError::Lost(_) => Code::Unreachable,
                 ClientError::Setup(_) => Code::Usage,

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use rustls::CertificateError;
 use serde_json::{Value, json};
 
 pub use connection::{Connection, Incoming};
@@ -61,6 +62,16 @@ pub enum ClientError {
         at: String,
         /// What the connection said.
         cause: String,
+    },
+    /// TLS does not come about.
+    #[error("{at} cannot be trusted ({cause}): {advice}")]
+    Tls {
+        /// The address.
+        at: String,
+        /// What the connection said.
+        cause: String,
+        /// What to do.
+        advice: &'static str,
     },
     /// The address, the token or the certificates cannot be used.
     #[error("{0}")]
@@ -205,9 +216,36 @@ impl Client {
         match &self.target {
             Target::DataDir(dir) if error.is_connect() => ClientError::NoServer { dir: dir.clone() },
             Target::DataDir(dir) => ClientError::Unreachable { at: dir.display().to_string(), cause },
-            Target::Url { base, .. } => ClientError::Unreachable { at: base.clone(), cause },
+            Target::Url { base, .. } => match tls_advice(&error) {
+                Some(advice) => ClientError::Tls { at: base.clone(), cause, advice },
+                None => ClientError::Unreachable { at: base.clone(), cause },
+            },
         }
     }
+}
+
+/// What to do about an error of TLS; `None` for any other error.
+fn tls_advice(error: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
+    std::iter::successors(Some(error), |error| error.source()).find_map(|error| {
+        if error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse) {
+            return Some("it speaks no plain HTTP, so ask by https://");
+        }
+        // What an IO error wraps is not its source.
+        let mut io = error.downcast_ref::<std::io::Error>()?;
+        while let Some(inner) = io.get_ref()?.downcast_ref() {
+            io = inner;
+        }
+        match io.get_ref()?.downcast_ref::<rustls::Error>()? {
+            rustls::Error::InvalidMessage(_) => Some("it speaks no TLS, so ask by http://"),
+            rustls::Error::InvalidCertificate(
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+            ) => Some("ask by a name that stands in its certificate"),
+            rustls::Error::InvalidCertificate(_) => {
+                Some("name the PEM file of the authority that you trust with --ca-file")
+            }
+            _ => None,
+        }
+    })
 }
 
 /// The innermost cause: the layers above it only name themselves.
@@ -241,7 +279,8 @@ fn certificates(path: &Path) -> Result<Vec<reqwest::Certificate>, ClientError> {
         ClientError::Setup(format!("cannot read the certificates in {}: {e}", path.display()))
     };
     let pem = std::fs::read(path).map_err(|e| read(&e))?;
-    reqwest::Certificate::from_pem_bundle(&pem).map_err(|e| read(&e))
+    let certificates = reqwest::Certificate::from_pem_bundle(&pem).map_err(|e| read(&e))?;
+    if certificates.is_empty() { Err(read(&"it holds none")) } else { Ok(certificates) }
 }
 
 /// What a refusal says, from whichever of the server's shapes it has.

@@ -57,6 +57,7 @@ impl Tally {
             Err(
                 ClientError::NoServer { .. }
                 | ClientError::Unreachable { .. }
+                | ClientError::Tls { .. }
                 | ClientError::Setup(_)
                 | ClientError::Protocol(_)
                 | ClientError::Lost(_),

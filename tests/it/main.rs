@@ -13,6 +13,7 @@ mod api_tls;
 mod api_ws;
 mod cli;
 mod cli_docs;
+mod cli_live;
 mod config;
 mod dashboards;
 mod demo;

@@ -1,0 +1,236 @@
+//! The command line against a live server: Ctrl-C, following events, TLS, and the server's own log lines.
+
+use std::path::Path;
+use std::process::{Output, Stdio};
+
+use rustix::process::{Pid, Signal};
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader, Lines};
+use tokio::net::TcpListener;
+use tokio::process::{Child, ChildStdout};
+
+use crate::support::certificates::Certificates;
+use crate::support::http::soon;
+use crate::support::server::{Server, clean_command, until};
+use crate::support::upstream::{Reply, Upstream, delta, stream_head};
+
+/// Starts a command that is killed with the test.
+fn start(args: &[&str]) -> Child {
+    let mut command = tokio::process::Command::from(clean_command());
+    command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.kill_on_drop(true).spawn().expect("plimsoll starts")
+}
+
+async fn run(args: &[&str]) -> Output {
+    soon("the end of the command", start(args).wait_with_output()).await.expect("it can be waited for")
+}
+
+fn interrupt(child: &Child) {
+    let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+    rustix::process::kill_process(pid.expect("it runs"), Signal::INT).expect("the signal is sent");
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[tokio::test]
+async fn ctrl_c_during_send_cancels_the_request_on_the_server_and_ends_with_130() {
+    let hello = [stream_head(), format!("data: {}\n\n", delta("Hel")).into_bytes()].concat();
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let upstream = Upstream::choosing(listener, move |_| Reply::Hang(hello.clone()));
+    let server = Server::start(json!({
+        "providers": {"p": {"kind": "openai", "base_url": upstream.base_url()}},
+        "agents": {"a": {"provider": "p", "model": "m"}},
+    }))
+    .await;
+    let data_dir = server.data_dir().display().to_string();
+    let mut child = start(&["send", "a", "tell me more", "--data-dir", &data_dir]);
+    let mut begun = [0; 3];
+    let stdout = child.stdout.as_mut().expect("piped");
+    soon("the first words", stdout.read_exact(&mut begun)).await.expect("it is shown as it comes");
+    interrupt(&child);
+    let ended = soon("the end of the command", child.wait_with_output()).await.expect("it ends");
+    assert_eq!((ended.status.code(), &begun, &ended.stdout[..]), (Some(130), b"Hel", &b"\n"[..]));
+    assert_eq!(stderr(&ended).trim_end(), "error: stopped");
+    let record = until("the record of its end", async || {
+        let page = server.client().get("/audit?kind=request_finished").await.ok()?;
+        let page: Value = page.json().await.ok()?;
+        page["records"].get(0).cloned()
+    })
+    .await;
+    assert_eq!(
+        (&record["detail"]["outcome"], &record["detail"]["code"]),
+        (&json!("cancelled"), &json!(-32005))
+    );
+    assert_eq!(server.call("system.activeRequests", json!({})).await, json!([]));
+}
+
+/// A `plimsoll events` that runs.
+struct Follower {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Follower {
+    fn start(server: &Server, after: u64) -> Self {
+        let (data_dir, after) = (server.data_dir().display().to_string(), after.to_string());
+        let mut child = start(&[
+            "events",
+            "--json",
+            "--type",
+            "token.created",
+            "--after",
+            &after,
+            "--data-dir",
+            &data_dir,
+        ]);
+        let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        Self { child, lines }
+    }
+
+    /// The next event: which token was made, and its place in the journal.
+    async fn next(&mut self) -> (String, u64) {
+        let line = soon("an event", self.lines.next_line()).await.expect("UTF-8").expect("it follows");
+        let event: Value = serde_json::from_str(&line).expect("one object a line");
+        let name = event["detail"]["name"].as_str().expect("a name").to_owned();
+        (name, event["seq"].as_u64().expect("it is journaled"))
+    }
+}
+
+async fn make_token(server: &Server, name: &str) {
+    server.call("token.create", json!({"name": name, "role": "viewer"})).await;
+}
+
+#[tokio::test]
+async fn events_follows_a_live_server_and_goes_on_where_it_was_stopped() {
+    let mut server = Server::start(json!({})).await;
+    make_token(&server, "before").await;
+    let mut first = Follower::start(&server, 0);
+    assert_eq!(first.next().await.0, "before");
+    make_token(&server, "live").await;
+    let (name, seq) = first.next().await;
+    assert_eq!(name, "live");
+    interrupt(&first.child);
+    let ended = soon("the end of the command", first.child.wait()).await.expect("it ends");
+    assert_eq!(ended.code(), Some(0), "Ctrl-C is how following ends");
+
+    make_token(&server, "missed").await;
+    let mut second = Follower::start(&server, seq);
+    assert_eq!(second.next().await.0, "missed");
+    make_token(&server, "later").await;
+    assert_eq!(second.next().await.0, "later");
+    server.signal(Signal::TERM);
+    let ended = soon("the end of the command", second.child.wait_with_output()).await.expect("it ends");
+    assert_eq!(ended.status.code(), Some(5), "{}", stderr(&ended));
+    assert!(stderr(&ended).contains("the server ended the stream"), "{}", stderr(&ended));
+    assert!(server.ended().await.success());
+}
+
+#[tokio::test]
+async fn a_server_with_tls_is_trusted_by_its_authority_and_a_stranger_is_refused_with_advice() {
+    let (certificates, stranger) = (Certificates::make(), Certificates::make());
+    let server = Server::start(json!({"server": {"tls": certificates.config()}})).await;
+    let send = async |scheme: &str, ca_file: Option<&Path>| {
+        let url = format!("{scheme}://{}", server.address());
+        let ca_file = ca_file.map(|path| path.display().to_string());
+        let mut args = vec!["send", "echo", "hello", "--server", &url];
+        args.extend(ca_file.iter().flat_map(|path| ["--ca-file", path]));
+        run(&args).await
+    };
+    let answered = send("https", Some(&certificates.file("ca.pem"))).await;
+    assert_eq!(
+        (answered.status.code(), &answered.stdout[..]),
+        (Some(0), &b"hello\n"[..]),
+        "{}",
+        stderr(&answered)
+    );
+    for (scheme, ca_file, advice) in [
+        ("https", Some(stranger.file("ca.pem")), "--ca-file"),
+        ("https", None, "--ca-file"),
+        ("http", None, "https://"),
+    ] {
+        let refused = send(scheme, ca_file.as_deref()).await;
+        let said = stderr(&refused);
+        assert_eq!((refused.status.code(), said.lines().count()), (Some(5), 1), "{said}");
+        assert!(said.contains(advice), "{advice} in {said}");
+    }
+    let unusable = send("https", Some(&certificates.file("key.pem"))).await;
+    assert_eq!(unusable.status.code(), Some(2), "{}", stderr(&unusable));
+    assert!(stderr(&unusable).contains("key.pem"), "{}", stderr(&unusable));
+}
+
+#[tokio::test]
+async fn a_client_that_speaks_tls_to_a_plain_server_is_told_so() {
+    let server = Server::start(json!({})).await;
+    let refused = run(&["send", "echo", "hello", "--server", &format!("https://{}", server.address())]).await;
+    let said = stderr(&refused);
+    assert_eq!(refused.status.code(), Some(5), "{said}");
+    assert!(said.contains("http://"), "{said}");
+}
+
+/// The whole log of a server that answered one message and failed another.
+async fn log_of(format: &str) -> String {
+    let mut server = Server::start(json!({
+        "telemetry": {"log": {"format": format}},
+        "providers": {"bad": {"kind": "echo", "failure_rate": 1.0}, "good": {"kind": "echo"}},
+        "agents": {"bad": {"provider": "bad"}, "good": {"provider": "good"}},
+    }))
+    .await;
+    server.call("agent.send", json!({"agent": "good", "message": "hello"})).await;
+    let params = json!({"agent": "bad", "message": "hello", "session": "s1", "requestId": "r1"});
+    server.client().call("agent.send", params).await.expect_err("it fails");
+    server.signal(Signal::TERM);
+    assert!(server.ended().await.success());
+    server.log()
+}
+
+#[tokio::test]
+async fn each_json_line_is_an_object_with_the_documented_fields() {
+    for format in ["json", "auto"] {
+        let log = log_of(format).await;
+        let lines: Vec<Value> = log
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}")))
+            .collect();
+        for line in &lines {
+            let timestamp = line["timestamp"].as_str().expect("a time");
+            assert!(timestamp.parse::<jiff::Timestamp>().is_ok() && timestamp.ends_with('Z'), "{line}");
+            assert!(["error", "warn", "info"].contains(&line["level"].as_str().expect("a level")), "{line}");
+            assert!(line["target"].as_str().is_some_and(|target| target.starts_with("plimsoll")), "{line}");
+            assert!(line["message"].as_str().is_some_and(|message| !message.is_empty()), "{line}");
+        }
+        let failed = lines.iter().find(|line| line["message"] == "request failed").expect("it is logged");
+        assert_eq!(
+            [
+                &failed["level"],
+                &failed["source"],
+                &failed["agent"],
+                &failed["session_id"],
+                &failed["request_id"]
+            ],
+            ["error", "agent.send", "bad", "s1", "r1"]
+        );
+        assert_eq!(failed["trace_id"].as_str().map(str::len), Some(32));
+        assert!(failed["cause"].as_str().is_some_and(|cause| cause.contains("configured to fail")));
+    }
+}
+
+#[tokio::test]
+async fn a_text_line_begins_with_time_level_and_place() {
+    let log = log_of("text").await;
+    for line in log.lines() {
+        let mut words = line.split_whitespace();
+        let timestamp = words.next().expect("a time");
+        assert!(timestamp.parse::<jiff::Timestamp>().is_ok(), "{line}");
+        assert!(["ERROR", "WARN", "INFO"].contains(&words.next().expect("a level")), "{line}");
+        assert!(
+            words.next().is_some_and(|place| place.starts_with("plimsoll") && place.ends_with(':')),
+            "{line}"
+        );
+    }
+    let failed = log.lines().find(|line| line.contains("request failed")).expect("it is logged");
+    for part in ["source=agent.send", "session_id=s1", "request_id=r1", "agent=bad", "trace_id="] {
+        assert!(failed.contains(part), "{part} in {failed}");
+    }
+}
