@@ -36,6 +36,14 @@ pub enum SettingsError {
     /// The share of traces is out of range.
     #[error("telemetry.otlp.sample_ratio is {0}: expected 0.0 to 1.0")]
     SampleRatio(f64),
+    /// A client certificate without its key, or a key without its certificate.
+    #[error("{given} is set and {missing} is not: mutual TLS needs both")]
+    Half {
+        /// The variable that is set.
+        given: &'static str,
+        /// The one that is not.
+        missing: &'static str,
+    },
     /// A certificate or key could not be read.
     #[error("cannot read {}, named by {key}", path.display())]
     File {
@@ -188,7 +196,14 @@ fn tls_files(config: &OtlpConfig, env: &Env<'_>) -> Result<TlsFiles, SettingsErr
         Some(path) => Some(read("telemetry.otlp.ca_file", path)?),
         None => from_env(CERTIFICATE)?,
     };
-    Ok(TlsFiles { ca, client: from_env(CLIENT_CERTIFICATE)?.zip(from_env(CLIENT_KEY)?) })
+    let half = |given: Names, missing: Names| SettingsError::Half { given: given.1, missing: missing.1 };
+    let client = match (from_env(CLIENT_CERTIFICATE)?, from_env(CLIENT_KEY)?) {
+        (None, None) => None,
+        (Some(certificate), Some(key)) => Some((certificate, key)),
+        (Some(_), None) => return Err(half(CLIENT_CERTIFICATE, CLIENT_KEY)),
+        (None, Some(_)) => return Err(half(CLIENT_KEY, CLIENT_CERTIFICATE)),
+    };
+    Ok(TlsFiles { ca, client })
 }
 
 fn sampler(config: &OtlpConfig, env: &Env<'_>) -> Result<Sampler, SettingsError> {
@@ -384,5 +399,11 @@ mod tests {
         assert!(message.contains("a b") && !message.contains("secret"), "{message}");
         let missing = OtlpConfig { ca_file: Some("/nonexistent/ca.pem".into()), ..at("https://c") };
         assert!(refused(&missing).contains("/nonexistent/ca.pem"));
+        let (given, missing) = (CLIENT_CERTIFICATE.1, CLIENT_KEY.1);
+        for (given, missing) in [(given, missing), (missing, given)] {
+            let half = |name: &str| (name == given).then(|| "/dev/null".to_owned());
+            let message = Settings::resolve(&at("https://c"), &half).expect_err("refused").to_string();
+            assert!(message.starts_with(given) && message.contains(missing), "{message}");
+        }
     }
 }

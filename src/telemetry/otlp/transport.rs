@@ -206,9 +206,13 @@ fn roots(files: &TlsFiles) -> Result<RootCertStore, TransportError> {
     let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     // A system certificate that cannot be read is one that cannot be trusted; the others still count.
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    let others = roots.len();
     for certificate in files.ca.iter().flat_map(|pem| CertificateDer::pem_slice_iter(pem)) {
         let certificate = certificate.map_err(|cause| TransportError::Tls(cause.into()))?;
         roots.add(certificate).map_err(|cause| TransportError::Tls(cause.into()))?;
+    }
+    if files.ca.is_some() && roots.len() == others {
+        return Err(TransportError::Tls("the file of authorities holds no certificate".into()));
     }
     Ok(roots)
 }

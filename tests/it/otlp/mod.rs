@@ -1,5 +1,7 @@
 //! Traces over OTLP: they arrive whole over every wire, and a collector that fails costs spans, never time.
 
+mod certificates;
+
 use std::collections::BTreeMap;
 use std::process::Command;
 use std::sync::Arc;
@@ -11,7 +13,7 @@ use plimsoll::secret::Secret;
 use plimsoll::telemetry::metric::Definition;
 use plimsoll::telemetry::span::{set_parent, trace_id_of, traceparent_of};
 use plimsoll::telemetry::{
-    Config, LineFormat, OtlpConfig, OtlpProtocol, Registry, Telemetry, TelemetryParts,
+    Config, InstallError, LineFormat, OtlpConfig, OtlpProtocol, Registry, Telemetry, TelemetryParts,
     TraceContext, build,
 };
 use plimsoll::units::Period;
@@ -30,6 +32,10 @@ struct Stack {
 
 impl Stack {
     fn new(otlp: OtlpConfig, env: &[(&str, &str)]) -> Self {
+        Self::build(otlp, env).expect("a working configuration")
+    }
+
+    fn build(otlp: OtlpConfig, env: &[(&str, &str)]) -> Result<Self, InstallError> {
         let catalogue: Vec<Definition> = plimsoll::catalogue::all();
         let registry = Registry::new(&catalogue).expect("a valid catalogue");
         let env = |name: &str| env.iter().find(|(known, _)| *known == name).map(|(_, v)| (*v).to_owned());
@@ -40,9 +46,8 @@ impl Stack {
             clock: Clock::system(),
             env: &env,
             log: (Box::new(std::io::sink()), LineFormat::Json),
-        })
-        .expect("a working configuration");
-        Self { dispatch, telemetry, registry }
+        })?;
+        Ok(Self { dispatch, telemetry, registry })
     }
 
     fn within<T>(&self, emit: impl FnOnce() -> T) -> T {
