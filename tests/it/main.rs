@@ -14,6 +14,7 @@ mod api_ws;
 mod cli;
 mod cli_docs;
 mod cli_live;
+mod collector;
 mod config;
 mod dashboards;
 mod demo;
