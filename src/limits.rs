@@ -107,6 +107,9 @@ pub const STREAM_FILTER_VALUES_MAX: usize = 32;
 /// Records in one page of `GET /audit`.
 pub const AUDIT_PAGE_RECORDS_MAX: usize = 1_000;
 
+/// Heads that one check of the journal may be asked for: two logs, once a week for a year.
+pub const AUDIT_HEADS_MAX: usize = 104;
+
 /// Bytes of one header block: a browser with a crowded localhost sends 8 to 16 KiB.
 pub const HEADER_BYTES_MAX: usize = 64 * 1024;
 

@@ -48,6 +48,7 @@ pub const CATALOGUE: &[&Definition] =
 /// Limits that are counted here under `plimsoll_limit_hits_total`; each stands at 0 from the start.
 pub(crate) const LIMITS: &[&str] = &[
     "accept",
+    "audit_verifications",
     "auth_failures_per_minute",
     "body_bytes",
     "body_timeout",

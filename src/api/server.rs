@@ -210,6 +210,7 @@ pub(super) fn state_of(parts: ServerParts, address: SocketAddr) -> ApiState {
         registry,
         readiness,
         tasks: TaskTracker::new(),
+        verifications: Arc::new(Semaphore::new(1)),
         contract: OnceLock::new(),
         config,
     }

@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::task::TaskTracker;
 
 use super::auth::{Failures, Identity, Limiter, Refusals, TokenBook};
@@ -26,6 +26,8 @@ pub(crate) struct ApiState {
     pub(crate) readiness: watch::Receiver<Readiness>,
     /// Owns every task of a connection.
     pub(crate) tasks: TaskTracker,
+    /// One place: a check of the journal reads all of it.
+    pub(crate) verifications: Arc<Semaphore>,
     /// The contract, written once.
     pub(crate) contract: OnceLock<Bytes>,
 }

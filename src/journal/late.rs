@@ -113,9 +113,14 @@ impl Journal for LateJournal {
         self.readable()?.head(log)
     }
 
-    fn verify(&self, log: Log, expected: Option<Head>) -> Result<Verified, VerifyError> {
+    fn verify_while(
+        &self,
+        log: Log,
+        expected: &[Head],
+        go_on: &dyn Fn() -> bool,
+    ) -> Result<Verified, VerifyError> {
         let journal = self.readable().map_err(|error| VerifyError::Unavailable(error.to_string()))?;
-        journal.verify(log, expected)
+        journal.verify_while(log, expected, go_on)
     }
 
     fn close(&self) {

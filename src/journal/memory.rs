@@ -145,12 +145,20 @@ impl Journal for MemoryJournal {
         Ok(*self.state().head_mut(log))
     }
 
-    fn verify(&self, log: Log, expected: Option<Head>) -> Result<Verified, VerifyError> {
+    fn verify_while(
+        &self,
+        log: Log,
+        expected: &[Head],
+        go_on: &dyn Fn() -> bool,
+    ) -> Result<Verified, VerifyError> {
+        if !go_on() {
+            return Err(VerifyError::Stopped);
+        }
         let mut state = self.state();
         let head = *state.head_mut(log);
         let of_log: Vec<&Record> = state.records.iter().filter(|r| r.stream.kind().log() == log).collect();
         let empty = Head { log, seq: Seq(0), hash: RecordHash::default() };
-        if let Some(expected) = expected.filter(|head| *head != empty) {
+        for &expected in expected.iter().filter(|head| **head != empty) {
             // The record after it holds the hash of the one that is expected.
             let at = of_log.iter().position(|r| r.seq == expected.seq);
             let hash = at.map(|i| of_log.get(i + 1).map_or(head.hash, |next| next.prev_hash));

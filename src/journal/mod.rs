@@ -34,7 +34,7 @@ mod writer;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::broadcast;
 
@@ -50,7 +50,7 @@ pub use record::{
     Actor, Append, Appended, Log, NewRecord, Record, RecordHash, StreamId, StreamKind, UnknownStream,
 };
 pub use sled_journal::{JournalDeps, SledJournal};
-pub use verify::{Head, Verified, VerifyError};
+pub use verify::{Head, Verdict, Verified, VerifyError};
 
 /// A durable, totally ordered log of facts.
 pub trait Journal: Send + Sync {
@@ -91,11 +91,25 @@ pub trait Journal: Send + Sync {
     /// See [`ReadError`].
     fn head(&self, log: Log) -> Result<Head, ReadError>;
 
-    /// Checks a whole log, and that it contains `expected`. Reads every record: blocks for seconds.
+    /// Checks a whole log, and that it contains every head of `expected`. Reads every record: blocks for seconds, and
+    /// asks `go_on` every millisecond or so whether that is still wanted.
     ///
     /// # Errors
     /// See [`VerifyError`], which names the first bad record.
-    fn verify(&self, log: Log, expected: Option<Head>) -> Result<Verified, VerifyError>;
+    fn verify_while(
+        &self,
+        log: Log,
+        expected: &[Head],
+        go_on: &dyn Fn() -> bool,
+    ) -> Result<Verified, VerifyError>;
+
+    /// The same to its end.
+    ///
+    /// # Errors
+    /// See [`VerifyError`], which names the first bad record.
+    fn verify(&self, log: Log, expected: Option<Head>) -> Result<Verified, VerifyError> {
+        self.verify_while(log, expected.as_slice(), &|| true)
+    }
 
     /// Ends the writer: what was queued is committed, then everything is closed. Blocks; idempotent.
     fn close(&self);
@@ -145,7 +159,7 @@ pub struct Scan {
 }
 
 /// An answer to a [`Scan`].
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Page {
     /// The records, in the order asked for.
     pub records: Vec<Record>,

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::data_dir::{DataDir, OpenError};
 use super::row::{LogRow, Range};
-use super::verify::{self, Head, Verified, VerifyError};
+use super::verify::{self, Check, Head, Verified, VerifyError};
 use super::{Log, Page, ReadError, Record, Scan, scan};
 use crate::clock::Timestamp;
 use crate::ids::Seq;
@@ -79,26 +79,18 @@ impl Offline {
     /// # Errors
     /// See [`ReadError`].
     pub fn head(&self, log: Log) -> Result<Head, ReadError> {
-        verify::head(self.row(log), UNTIL)
+        verify::head(self.rows(), log, UNTIL)
     }
 
-    /// Checks a whole log, and that it contains `expected`.
+    /// Checks a whole log, and that it contains every head of `expected`.
     ///
     /// # Errors
     /// See [`VerifyError`], which names the first bad record.
-    pub fn verify(&self, log: Log, expected: Option<Head>) -> Result<Verified, VerifyError> {
-        verify::verify(self.rows(), log, expected, UNTIL)
+    pub fn verify(&self, log: Log, expected: &[Head]) -> Result<Verified, VerifyError> {
+        verify::verify(self.rows(), &Check { log, expected, until: UNTIL, go_on: &|| true })
     }
 
     fn rows(&self) -> [&LogRow; 2] {
         [&self.rows[0], &self.rows[1]]
-    }
-
-    fn row(&self, log: Log) -> &LogRow {
-        let [audit, work] = &self.rows;
-        match log {
-            Log::Audit => audit,
-            Log::Work => work,
-        }
     }
 }

@@ -10,7 +10,9 @@ use crate::clock::Timestamp;
 use crate::ids::{AgentId, Seq, TokenName, TownId, TraceId};
 
 /// The two logs, each with its own retention, so that a flood of work never evicts the history of operators.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Log {
     /// Lifecycle, operators, alerts.
@@ -287,7 +289,7 @@ pub struct NewRecord {
 }
 
 /// A fact in the journal; never changed.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     /// Its place in the total order of all streams.
     pub seq: Seq,
@@ -302,12 +304,36 @@ pub struct Record {
     /// Who caused it.
     pub actor: Actor,
     /// The trace it happened in.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace_id: Option<TraceId>,
     /// The fact.
     pub detail: Value,
     /// The hash of the record before it in its log.
     pub prev_hash: RecordHash,
+}
+
+impl Record {
+    /// The names of [`Record::cells`].
+    pub const COLUMNS: [&'static str; 9] =
+        ["seq", "time", "stream", "kind", "version", "actor", "trace_id", "detail", "prev_hash"];
+
+    /// The record as a row of a table. No cell begins with a character that a spreadsheet takes for a formula: times,
+    /// numbers, slugs, hashes and JSON objects do not.
+    #[must_use]
+    pub fn cells(&self) -> [String; 9] {
+        let Self { seq, time, stream, kind, version, actor, trace_id, detail, prev_hash } = self;
+        [
+            seq.to_string(),
+            time.to_string(),
+            stream.to_string(),
+            kind.clone(),
+            version.to_string(),
+            actor.to_string(),
+            trace_id.map(|id| id.to_string()).unwrap_or_default(),
+            detail.to_string(),
+            prev_hash.to_string(),
+        ]
+    }
 }
 
 /// Records to be appended to one stream, all or none.

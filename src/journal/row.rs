@@ -26,6 +26,9 @@ const DROPPED_PREFIX: &str = ".dropped-";
 /// The frames of a log in the order asked for.
 pub(super) type Frames<'a> = Box<dyn Iterator<Item = Result<Frame, ReadError>> + 'a>;
 
+/// Where something ends: its last record, and the hash of that.
+pub(super) type End = (Seq, RecordHash);
+
 /// Which frames are asked for.
 #[derive(Debug, Clone)]
 pub(super) struct Range {
@@ -41,9 +44,9 @@ pub(super) struct LogRow {
     pub(super) log: Log,
     pub(super) dir: PathBuf,
     partitions: RwLock<Vec<Arc<Partition>>>,
-    /// The hash at the end of the partition that was dropped last since the start: known from the moment the
-    /// partition is gone, when the record that says so is still on its way. Changes under the lock of `partitions`.
-    dropped_end: Mutex<Option<RecordHash>>,
+    /// The last record of the partition that was dropped last since the start: known from the moment the partition
+    /// is gone, when the record that says so is still on its way. Changes under the lock of `partitions`.
+    dropped_end: Mutex<Option<End>>,
     /// Folders of a partition whose making was cut short: newer than anything that was acknowledged.
     half_made: Vec<PathBuf>,
     old_open: Mutex<VecDeque<Arc<Partition>>>,
@@ -91,8 +94,8 @@ impl LogRow {
         self.partitions.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The oldest partition now, and the hash at the end of the one dropped before it, if that was since the start.
-    pub(super) fn oldest(&self) -> Option<(Arc<Partition>, Option<RecordHash>)> {
+    /// The oldest partition now, and the last record of the one dropped before it, if that was since the start.
+    pub(super) fn oldest(&self) -> Option<(Arc<Partition>, Option<End>)> {
         let partitions = self.partitions.read().unwrap_or_else(PoisonError::into_inner);
         let end = *self.dropped_end.lock().unwrap_or_else(PoisonError::into_inner);
         partitions.first().map(|oldest| (Arc::clone(oldest), end))
@@ -122,7 +125,7 @@ impl LogRow {
         {
             let mut partitions = self.partitions.write().unwrap_or_else(PoisonError::into_inner);
             partitions.remove(0);
-            let end = oldest.manifest().sealed.map(|seal| seal.last_hash);
+            let end = oldest.manifest().sealed.map(|seal| (seal.last_seq, seal.last_hash));
             *self.dropped_end.lock().unwrap_or_else(PoisonError::into_inner) = end;
         }
         self.old_open.lock().unwrap_or_else(PoisonError::into_inner).retain(|p| !Arc::ptr_eq(p, &oldest));

@@ -19,6 +19,7 @@ use super::shared::{Health, Shared};
 use super::sidecar::Acknowledged;
 use super::store::StoreError;
 use super::upkeep::{dropped_detail, own_record};
+use super::verify::Check;
 use super::writer::{Timeline, Writer};
 use super::{
     Append, AppendError, Appended, Config, Fold, Head, Journal, Log, Page, ReadError, Record, Scan, Status,
@@ -303,13 +304,20 @@ impl Journal for SledJournal {
 
     fn head(&self, log: Log) -> Result<Head, ReadError> {
         let _reading = self.shared.reading();
-        let row = self.shared.rows().into_iter().find(|row| row.log == log);
-        verify::head(row.expect("there is a row for each log"), self.shared.until())
+        verify::head(self.shared.rows(), log, self.shared.until())
     }
 
-    fn verify(&self, log: Log, expected: Option<Head>) -> Result<Verified, VerifyError> {
+    fn verify_while(
+        &self,
+        log: Log,
+        expected: &[Head],
+        go_on: &dyn Fn() -> bool,
+    ) -> Result<Verified, VerifyError> {
         let _reading = self.shared.reading();
-        verify::verify(self.shared.rows(), log, expected, self.shared.until())
+        // A writer whose disk failed waits for its readers before it tries again: a long one lets it.
+        let go_on = || go_on() && !matches!(self.shared.health(), Health::Degraded(_));
+        let check = Check { log, expected, until: self.shared.until(), go_on: &go_on };
+        verify::verify(self.shared.rows(), &check)
     }
 
     fn close(&self) {

@@ -120,7 +120,7 @@ async fn the_audit_pages_filters_and_speaks_three_formats() {
     assert!(lines.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()));
     let accepted = client.get_with("/audit?limit=1", &[("accept", "text/csv".to_owned())]).await;
     let table = accepted.expect("an answer").text().await.expect("text");
-    assert!(table.starts_with("seq,time,stream,kind,version,actor,trace_id,detail\n"), "{table}");
+    assert!(table.starts_with("seq,time,stream,kind,version,actor,trace_id,detail,prev_hash\n"), "{table}");
     for bad in ["&limit=0", "&limit=1001", "&order=up", "&colour=red", "&from=yesterday"] {
         let refused = audit_status(&server, bad).await;
         assert_eq!(refused, 400, "{bad}");

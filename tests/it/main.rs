@@ -11,6 +11,7 @@ mod api_rpc;
 mod api_stream;
 mod api_tls;
 mod api_ws;
+mod audit;
 mod cli;
 mod cli_docs;
 mod cli_live;

@@ -193,24 +193,12 @@ fn write(page: Page, format: Format) -> Option<Vec<u8>> {
     }
 }
 
-/// Comma-separated values (RFC 4180). No cell begins with a character that a spreadsheet takes for a formula: times,
-/// numbers, slugs and JSON objects do not.
+/// Comma-separated values (RFC 4180).
 fn write_csv(records: &[Record]) -> Option<Vec<u8>> {
     let mut csv = csv::Writer::from_writer(Vec::new());
-    csv.write_record(["seq", "time", "stream", "kind", "version", "actor", "trace_id", "detail"]).ok()?;
+    csv.write_record(Record::COLUMNS).ok()?;
     for record in records {
-        let Record { seq, time, stream, kind, version, actor, trace_id, detail, prev_hash: _ } = record;
-        csv.write_record([
-            seq.to_string(),
-            time.to_string(),
-            stream.to_string(),
-            kind.clone(),
-            version.to_string(),
-            actor.to_string(),
-            trace_id.map(|id| id.to_string()).unwrap_or_default(),
-            detail.to_string(),
-        ])
-        .ok()?;
+        csv.write_record(record.cells()).ok()?;
     }
     csv.into_inner().ok()
 }

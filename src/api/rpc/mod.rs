@@ -4,6 +4,7 @@
 //! `system.methods`, the contract and the authorisation test follow from the line. Start at [`begin`].
 
 mod agent;
+mod audit;
 mod error;
 mod events;
 mod method;
@@ -40,6 +41,18 @@ pub(crate) const METHODS: &[Method] = &[
         Access::Operator,
         "Sends a message to an agent and waits for its answer.",
         agent::send,
+    ),
+    entry::<NoParams, audit::Heads>(
+        "audit.head",
+        Access::Viewer,
+        "Shows the ends of the journal's logs: keep them elsewhere, for audit.verify.",
+        audit::head,
+    ),
+    entry::<audit::VerifyParams, audit::Verification>(
+        "audit.verify",
+        Access::Operator,
+        "Checks every record of the journal, and that it contains heads kept elsewhere.",
+        audit::verify,
     ),
     entry::<events::SubscribeParams, events::Subscribed>(
         "events.subscribe",

@@ -107,8 +107,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
             let question = Question::new(&args.filter, false, None);
             super::block_on(write(&args.target, question, args.format))?
         }
-        AuditCommand::Head(args) => verify::head(args),
-        AuditCommand::Verify(args) => verify::verify(args),
+        AuditCommand::Head(args) => super::block_on(verify::head(args))?,
+        AuditCommand::Verify(args) => super::block_on(verify::verify(args))?,
     }
 }
 

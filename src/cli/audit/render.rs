@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::super::exit::Failure;
 use super::super::terminal::{Paint, Table, one_line};
-use super::source::Record;
+use crate::journal::Record;
 
 /// How records look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -37,9 +37,6 @@ enum Header {
     Missing,
 }
 
-const COLUMNS: [&str; 9] =
-    ["seq", "time", "stream", "kind", "version", "actor", "trace_id", "detail", "prev_hash"];
-
 impl Renderer {
     pub(super) fn new(format: Format) -> Self {
         let stdout = std::io::stdout();
@@ -64,11 +61,11 @@ impl Renderer {
             }
             Out::Csv(out, header) => {
                 if *header == Header::Missing {
-                    out.write_record(COLUMNS).map_err(failed)?;
+                    out.write_record(Record::COLUMNS).map_err(failed)?;
                     *header = Header::Written;
                 }
                 for record in records {
-                    out.write_record(cells(record)).map_err(failed)?;
+                    out.write_record(record.cells()).map_err(failed)?;
                 }
             }
         }
@@ -97,21 +94,6 @@ fn as_json(record: &Record) -> serde_json::Value {
         "seq": seq, "time": time.to_string(), "stream": stream, "kind": kind, "version": version, "actor": actor,
         "trace_id": trace_id, "detail": detail, "prev_hash": prev_hash,
     })
-}
-
-fn cells(record: &Record) -> [String; 9] {
-    let Record { seq, time, stream, kind, version, actor, trace_id, detail, prev_hash } = record;
-    [
-        seq.to_string(),
-        time.to_string(),
-        stream.to_string(),
-        kind.clone(),
-        version.to_string(),
-        actor.to_string(),
-        trace_id.map(|id| id.to_string()).unwrap_or_default(),
-        detail.to_string(),
-        prev_hash.clone(),
-    ]
 }
 
 fn failed(error: csv::Error) -> Failure {

@@ -3,17 +3,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use serde::Deserialize;
-use serde_json::Value;
-
 use super::super::exit::Failure;
 use super::super::target::TargetArgs;
 use super::Filter;
 use crate::client::{Client, ClientError};
 use crate::clock::Timestamp;
-use crate::ids::{Seq, TraceId};
+use crate::ids::Seq;
 use crate::journal::offline::Offline;
-use crate::journal::{self, Actor, OpenError, ReadError, Scan, StreamId};
+use crate::journal::{OpenError, Page, ReadError, Scan, StreamId};
 
 /// Records that are asked for at once: the most that the server gives.
 const PAGE: u64 = 1_000;
@@ -93,35 +90,6 @@ impl Question {
     }
 }
 
-/// A record, as the server tells it.
-#[derive(Debug, Clone, Deserialize)]
-pub(super) struct Record {
-    pub(super) seq: Seq,
-    pub(super) time: Timestamp,
-    pub(super) stream: StreamId,
-    pub(super) kind: String,
-    pub(super) version: u16,
-    pub(super) actor: Actor,
-    #[serde(default)]
-    pub(super) trace_id: Option<TraceId>,
-    pub(super) detail: Value,
-    pub(super) prev_hash: String,
-}
-
-/// Some of the records.
-#[derive(Debug, Deserialize)]
-pub(super) struct Page {
-    pub(super) records: Vec<Record>,
-    pub(super) next: Option<Seq>,
-}
-
-impl From<journal::Record> for Record {
-    fn from(record: journal::Record) -> Self {
-        let journal::Record { seq, time, stream, kind, version, actor, trace_id, detail, prev_hash } = record;
-        Self { seq, time, stream, kind, version, actor, trace_id, detail, prev_hash: prev_hash.to_string() }
-    }
-}
-
 /// Who is asked.
 pub(super) enum Source {
     Server(Client),
@@ -133,9 +101,7 @@ impl Source {
     pub(super) async fn open(target: &TargetArgs) -> Result<Self, Failure> {
         let client = target.client()?;
         match client.get("/health").await {
-            Err(ClientError::NoServer { dir }) if is_data_dir(&dir) => {
-                Ok(Self::Disk(Arc::new(open_disk(&dir)?)))
-            }
+            Err(ClientError::NoServer { dir }) if dir.is_dir() => Ok(Self::Disk(Arc::new(open_disk(&dir)?))),
             Err(error @ ClientError::NoServer { .. }) => Err(error.into()),
             // What else is wrong shows in the answer to the question itself.
             Ok(_) | Err(_) => Ok(Self::Server(client)),
@@ -149,22 +115,13 @@ impl Source {
                 let page = answer.json().await;
                 Ok(page.map_err(|error| ClientError::Protocol(error.to_string()))?)
             }
-            Self::Disk(disk) => {
-                let page = disk.scan(&question.scan(disk)?)?;
-                let records = page.records.into_iter().map(Record::from).collect();
-                Ok(Page { records, next: page.next })
-            }
+            Self::Disk(disk) => Ok(disk.scan(&question.scan(disk)?)?),
         }
     }
 }
 
-/// Whether plimsoll ever kept data here: nothing is made in a directory that was named by mistake.
-fn is_data_dir(dir: &Path) -> bool {
-    dir.join("FORMAT").is_file()
-}
-
 /// Opens the files, and says what cannot be read of them.
-pub(super) fn open_disk(dir: &Path) -> Result<Offline, OpenError> {
+fn open_disk(dir: &Path) -> Result<Offline, OpenError> {
     let disk = Offline::open(dir)?;
     for what in disk.unreadable() {
         eprintln!("warning: left out, because it cannot be read: {what}");

@@ -2,21 +2,21 @@
 
 use std::io::Write as _;
 
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::super::exit::{Failure, chain};
+use super::super::exit::Failure;
 use super::super::target::TargetArgs;
 use super::super::terminal::one_line;
-use super::source;
-use crate::journal::{Head, Log, Verified, VerifyError};
+use super::source::Source;
+use crate::client::{Client, ClientError};
+use crate::journal::{Head, Log, Verdict, Verified};
 
 /// Prints the end of each log: keep it elsewhere, and `verify --head` shows later whether the log still holds it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   plimsoll audit head >> /mnt/elsewhere/heads.txt
-  plimsoll audit head --json
-
-It reads the files themselves, so no server may use them.")]
+  plimsoll audit head --json")]
 pub(super) struct HeadArgs {
     /// Prints one JSON object a line.
     #[arg(long)]
@@ -31,7 +31,7 @@ pub(super) struct HeadArgs {
   plimsoll audit verify
   plimsoll audit verify --head \"$(tail -1 /mnt/elsewhere/heads.txt)\"
 
-It reads the files themselves, so no server may use them.")]
+A running server is asked, and does it beside its work; only when none runs are its files opened.")]
 pub(super) struct VerifyArgs {
     /// A line that `plimsoll audit head` printed; may be given more than once.
     #[arg(long, value_name = "LOG:SEQ:HASH", value_parser = parse_head)]
@@ -44,14 +44,17 @@ pub(super) struct VerifyArgs {
 }
 
 fn parse_head(text: &str) -> Result<Head, String> {
-    Head::parse(text).ok_or_else(|| "expected a line of `plimsoll audit head`: log:seq:hash".to_owned())
+    Head::parse(text)
+        .ok_or_else(|| "expected a line of `plimsoll audit head`: log:seq:hash, or log:empty".to_owned())
 }
 
-pub(super) fn head(args: &HeadArgs) -> Result<(), Failure> {
-    let disk = source::open_disk(&args.target.data_dir()?)?;
+pub(super) async fn head(args: &HeadArgs) -> Result<(), Failure> {
+    let heads: Vec<Head> = match Source::open(&args.target).await? {
+        Source::Server(client) => part_of(client.call("audit.head", json!({})).await?, "heads")?,
+        Source::Disk(disk) => Log::ALL.iter().map(|log| disk.head(*log)).collect::<Result<_, _>>()?,
+    };
     let mut out = std::io::stdout();
-    for log in Log::ALL {
-        let head = disk.head(log)?;
+    for head in heads {
         if args.json {
             writeln!(out, "{}", json!(head))?;
         } else {
@@ -61,38 +64,45 @@ pub(super) fn head(args: &HeadArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-pub(super) fn verify(args: &VerifyArgs) -> Result<(), Failure> {
-    let disk = source::open_disk(&args.target.data_dir()?)?;
-    let mut bad = false;
-    for log in Log::ALL {
-        let kept = args.head.iter().filter(|head| head.log == log);
-        let mut heads: Vec<Option<Head>> = kept.copied().map(Some).collect();
-        if heads.is_empty() {
-            heads.push(None);
+pub(super) async fn verify(args: &VerifyArgs) -> Result<(), Failure> {
+    let (verdicts, unreadable) = match Source::open(&args.target).await? {
+        Source::Server(client) => ask(&client, &args.head).await?,
+        Source::Disk(disk) => {
+            let of = |log| Verdict::new(log, disk.verify(log, &args.head));
+            (Log::ALL.map(of).to_vec(), !disk.unreadable().is_empty())
         }
-        for head in heads {
-            let outcome = disk.verify(log, head);
-            bad |= outcome.is_err();
-            tell(log, &outcome, args.json)?;
-        }
-    }
-    if bad || !disk.unreadable().is_empty() { Err(Failure::CheckFailed) } else { Ok(()) }
+    };
+    verdicts.iter().try_for_each(|verdict| tell(verdict, args.json))?;
+    if unreadable || verdicts.iter().any(|verdict| !verdict.ok) { Err(Failure::CheckFailed) } else { Ok(()) }
 }
 
-fn tell(log: Log, outcome: &Result<Verified, VerifyError>, json: bool) -> Result<(), Failure> {
-    let mut out = std::io::stdout();
-    if json {
-        let line: Value = match outcome {
-            Ok(verified) => json!({"log": log, "ok": true, "verified": verified}),
-            Err(error) => json!({"log": log, "ok": false, "problem": chain(error)}),
-        };
-        return Ok(writeln!(out, "{line}")?);
+/// Asks over a WebSocket: the answer takes as long as the journal is long, and a server that loses its caller stops.
+async fn ask(client: &Client, heads: &[Head]) -> Result<(Vec<Verdict>, bool), Failure> {
+    let mut connection = client.connect().await?;
+    let call = connection.call("audit.verify", json!({"heads": heads})).await?;
+    let answer = connection.answer(call, |_, _| {}).await?;
+    let degraded = answer.get("degraded").and_then(Value::as_str);
+    if let Some(cause) = degraded {
+        eprintln!("warning: {}", one_line(cause));
     }
-    match outcome {
-        Ok(Verified { records, first: _, head }) => {
+    let unreadable = degraded.is_some();
+    Ok((part_of(answer, "logs")?, unreadable))
+}
+
+fn part_of<T: DeserializeOwned>(mut answer: Value, key: &str) -> Result<T, ClientError> {
+    let part = answer.get_mut(key).map(Value::take).unwrap_or_default();
+    serde_json::from_value(part).map_err(|error| ClientError::Protocol(error.to_string()))
+}
+
+fn tell(verdict: &Verdict, json: bool) -> Result<(), Failure> {
+    let mut out = std::io::stdout();
+    let Verdict { log, ok: _, verified, problem } = verdict;
+    match verified {
+        _ if json => writeln!(out, "{}", json!(verdict))?,
+        Some(Verified { records, first: _, head }) => {
             writeln!(out, "{log}: ok, {records} records, head {head}")?
         }
-        Err(error) => writeln!(out, "{log}: BAD: {}", one_line(&chain(error)))?,
+        None => writeln!(out, "{log}: BAD: {}", one_line(problem.as_deref().unwrap_or_default()))?,
     }
     Ok(())
 }

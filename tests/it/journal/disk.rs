@@ -9,7 +9,7 @@ use plimsoll::clock::Clock;
 use plimsoll::ids::Seq;
 use plimsoll::journal::offline::Offline;
 use plimsoll::journal::{
-    Config, Fold, Journal, Log, OpenError, Retention, Scan, SledJournal, StreamId, kinds,
+    Config, Fold, Head, Journal, Log, OpenError, Retention, Scan, SledJournal, StreamId, VerifyError, kinds,
 };
 use plimsoll::units::{Bytes, Period};
 
@@ -92,6 +92,7 @@ fn retention_drops_old_partitions_and_leaves_a_record_and_a_whole_chain() {
         wait(journal.append(append(&StreamId::request(), start * 100..start * 100 + 100))).expect("appended");
         eventually("it rolled", || partitions(dir.path(), "work") as u64 == start + 2);
     }
+    let last = journal.head(Log::Work).expect("readable");
     hand.advance(Duration::from_secs(7_200));
     eventually("all but the newest are gone", || partitions(dir.path(), "work") == 1);
     let dropped = Scan { kind: Some(kinds::PARTITION_DROPPED.to_owned()), limit: 10, ..Scan::default() };
@@ -100,10 +101,15 @@ fn retention_drops_old_partitions_and_leaves_a_record_and_a_whole_chain() {
     let streams: Vec<_> = all(&journal).iter().map(|r| r.stream.clone()).collect();
     assert!(streams.contains(&instance("a")), "the other log keeps its own");
     assert!(!streams.contains(&StreamId::request()));
+    assert_eq!(journal.head(Log::Work), Ok(last), "the head of a log outlasts its last record");
+    assert_eq!(journal.verify(Log::Work, Some(last)).map(|v| (v.records, v.head)), Ok((0, last)));
+    let other_hash = Head { hash: plimsoll::journal::RecordHash([7; 32]), ..last };
+    assert!(journal.verify(Log::Work, Some(other_hash)).is_err());
     wait(journal.append(append(&StreamId::request(), [7]))).expect("appended");
     for log in Log::ALL {
         journal.verify(log, None).expect("a cut by retention is no damage");
     }
+    journal.verify(Log::Work, Some(last)).expect("the next record follows the head that was kept");
     let value = sum.value();
     assert_eq!(value, (501, 499 * 500 / 2 + 7));
     journal.close();
@@ -111,8 +117,9 @@ fn retention_drops_old_partitions_and_leaves_a_record_and_a_whole_chain() {
     let again = Sum::new();
     let mut with = deps(clock);
     with.folds = vec![Arc::clone(&again) as Arc<dyn Fold>];
-    let _journal = SledJournal::open(dir.path(), &config, with).expect("opens");
+    let journal = SledJournal::open(dir.path(), &config, with).expect("opens");
     assert_eq!(again.value(), value, "counters never go backwards");
+    journal.verify(Log::Work, Some(last)).expect("also after a restart");
 }
 
 #[test]
@@ -201,10 +208,27 @@ fn offline_reading_exports_verifies_and_names_the_head() {
     let exported: Vec<_> = offline.export(Seq(0), None).collect::<Result<_, _>>().expect("readable");
     assert_eq!(exported, records);
     assert_eq!(offline.head(Log::Audit), Ok(head));
-    assert_eq!(offline.verify(Log::Audit, Some(head)).map(|v| v.records), Ok(10));
-    let other = plimsoll::journal::Head { seq: Seq(5), ..head };
-    assert!(offline.verify(Log::Audit, Some(other)).is_err());
-    assert_eq!(plimsoll::journal::Head::parse(&head.to_string()), Some(head));
+    let other = Head { seq: Seq(5), ..head };
+    let empty = Head::empty(Log::Audit);
+    assert_eq!(offline.verify(Log::Audit, &[empty, head]).map(|v| v.records), Ok(10));
+    assert!(offline.verify(Log::Audit, &[head, other, empty]).is_err(), "each is looked for");
+    assert_eq!(offline.verify(Log::Work, &[other]).map(|v| v.records), Ok(10), "it is of the other log");
+}
+
+#[test]
+fn a_check_that_is_not_wanted_any_more_ends_early() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let journal = open(dir.path());
+    for start in 0..4 {
+        wait(journal.append(append(&StreamId::request(), start * 500..start * 500 + 500))).expect("appended");
+    }
+    let asked = std::cell::Cell::new(0);
+    let go_on = || {
+        asked.set(asked.get() + 1);
+        asked.get() < 3
+    };
+    assert_eq!(journal.verify_while(Log::Work, &[], &go_on), Err(VerifyError::Stopped));
+    assert_eq!(asked.get(), 3);
 }
 
 #[test]
