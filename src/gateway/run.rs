@@ -230,22 +230,37 @@ impl Serving<'_> {
         self.inner.metrics.lane_wait.record(self.since_accepted().as_secs_f64());
         self.active.progress().state = RequestState::Running;
         self.emit(AgentEvent::Start { timestamp: self.inner.clock.now() }).await;
+        let asked = self.agent.provider.asks(self.agent.config.model.as_deref());
         let invoke = tracing::info_span!(
             parent: self.span,
             "invoke_agent",
             otel.name = %format_args!("invoke_agent {}", self.active.agent),
             otel.kind = "internal",
             gen_ai.operation.name = "invoke_agent",
+            gen_ai.provider.name = asked.provider,
+            gen_ai.request.model = asked.model,
             gen_ai.agent.name = %self.active.agent,
             gen_ai.conversation.id = %self.active.session,
+            error.type = tracing::field::Empty,
+            otel.status_code = tracing::field::Empty,
         );
+        let answered = self.converse(&invoke).await;
+        if let Err(error) = &answered {
+            invoke.record("error.type", &*error.error_type());
+            invoke.record("otel.status_code", "ERROR");
+        }
+        answered
+    }
+
+    /// Asks the provider and takes what it tells, to its end.
+    async fn converse(&mut self, invoke: &Span) -> Result<(), ProviderError> {
         self.transcript.called = Some(self.inner.clock.elapsed());
-        let mut stream = self.agent.provider.send(self.turn(&invoke));
+        let mut stream = self.agent.provider.send(self.turn(invoke));
         while let Some(event) = stream.next().await {
             if let ProviderEvent::End(result) = event {
                 return result;
             }
-            if let Err(error) = self.take(event, &invoke).await {
+            if let Err(error) = self.take(event, invoke).await {
                 // The call is still under way: this is what ends it.
                 self.transcript.calls.stop(error.error_type());
                 return Err(error);
@@ -310,6 +325,7 @@ impl Serving<'_> {
             otel.kind = "internal",
             gen_ai.operation.name = "execute_tool",
             gen_ai.tool.name = %name,
+            gen_ai.tool.call.id = %id,
             error.type = tracing::field::Empty,
             otel.status_code = tracing::field::Empty,
         );

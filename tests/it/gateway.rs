@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream, StreamExt as _};
+use opentelemetry::trace::{SpanKind, Status};
 use plimsoll::clock::Clock;
 use plimsoll::gateway::{
     self, Accepted, AgentConfig, AgentEvent, Answer, Caller, Channel, Gateway, GatewayParts, OnDisconnect,
@@ -25,6 +26,7 @@ use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 
 use crate::provider::events::Heard;
+use crate::provider::spans::{Spans, attribute};
 
 /// A gateway and what it writes to.
 struct House {
@@ -411,6 +413,28 @@ async fn tools_are_shown_while_they_work_and_counted_when_they_end() {
     let failed = r#"plimsoll_tool_calls_total{agent="a",tool="search",outcome="failed"}"#;
     assert_eq!(series(&house, failed), 1.0);
     assert_eq!(house.gateway.health().tools, 1);
+}
+
+/// The attributes are those of <https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-agent-spans/#execute-tool-span>.
+#[tokio::test]
+async fn a_tool_has_a_span_as_the_conventions_want_it() {
+    let spans = Spans::default();
+    let collecting = spans.collect();
+    let config = EchoConfig { tool_rate: 1.0, tool_failure_rate: 1.0, ..EchoConfig::default() };
+    let house = house(gateway::Config::default(), config);
+    ask(&house, to("s", "work")).await.expect("answered");
+    drop(collecting);
+    let (invoke, tool) = (spans.named("invoke_agent a"), spans.named("execute_tool lookup"));
+    assert_eq!((&tool.span_kind, tool.parent_span_id), (&SpanKind::Internal, invoke.span_context.span_id()));
+    assert!(matches!((&tool.status, &invoke.status), (Status::Error { .. }, Status::Unset)));
+    for (name, value) in [
+        ("gen_ai.operation.name", "execute_tool"),
+        ("gen_ai.tool.name", "lookup"),
+        ("gen_ai.tool.call.id", "1"),
+        ("error.type", "tool_error"),
+    ] {
+        assert_eq!(attribute(&tool, name), value, "{name}");
+    }
 }
 
 #[test]

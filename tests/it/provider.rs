@@ -1,7 +1,7 @@
 //! The `openai` provider behind the real gateway, against servers that answer, stumble and lie over real sockets.
 
 pub(crate) mod events;
-mod spans;
+pub(crate) mod spans;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -242,6 +242,24 @@ async fn one_trace_runs_from_the_caller_to_the_model_server() {
     let sent = format!("traceparent: 00-{trace}-{}-01", chat.span_context.span_id());
     let head = upstream.requests()[0].head.clone();
     assert!(head.contains(&sent) && head.contains(&format!("tracestate: {TRACESTATE}")), "{sent} in {head}");
+}
+
+#[tokio::test]
+async fn the_span_says_that_the_journal_did_not_take_the_record() {
+    let spans = Spans::default();
+    let collecting = spans.collect();
+    let upstream = Upstream::start(vec![stream(&[&delta("ok"), STOP, "[DONE]"])]).await;
+    let house = house(config(upstream.base_url()));
+    house.journal.close();
+    ask(&house, "hi").await.1.expect("answered");
+    drop(collecting);
+    let send = spans.named("agent.send");
+    let [event] = &send.events.events[..] else { panic!("{:?}", send.events) };
+    let told: Vec<_> = event.attributes.iter().map(|a| (a.key.as_str(), a.value.as_str())).collect();
+    assert_eq!(event.name, "request_finished");
+    assert_eq!(told, [("stream", "request".into()), ("dropped", "closed".into())]);
+    let counted = r#"plimsoll_dropped_total{what="request_finished",reason="closed"} 1"#;
+    assert!(house.registry.render().lines().any(|line| line == counted));
 }
 
 #[tokio::test(flavor = "multi_thread")]

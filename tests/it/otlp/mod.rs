@@ -1,6 +1,7 @@
 //! Traces over OTLP: they arrive whole over every wire, and a collector that fails costs spans, never time.
 
 mod certificates;
+mod spans;
 
 use std::collections::BTreeMap;
 use std::process::Command;
