@@ -52,6 +52,9 @@ pub const MODEL_ANSWER_BYTES_MAX: usize = 64 << 20;
 /// Bytes of one event in a model server's stream: a whole answer in one piece, escaped.
 pub const MODEL_STREAM_LINE_BYTES_MAX: usize = 8 << 20;
 
+/// Model calls of one agent that fail in a row before `/health` says so: one or two pass by themselves.
+pub const MODEL_FAILURES_DEGRADED: u64 = 3;
+
 /// Tools that an answer lists by name; the rest is only counted.
 pub const TOOLS_PER_REQUEST_MAX: usize = 1_000;
 

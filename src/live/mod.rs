@@ -5,6 +5,7 @@
 
 mod config;
 mod event;
+mod failing;
 pub mod gen_ai;
 pub mod metrics;
 mod ring;
@@ -19,7 +20,9 @@ use tokio::sync::broadcast;
 
 pub use config::Config;
 pub use event::{Envelope, Event, Level, ModelCall, ToolCall};
+pub use failing::FailingAgents;
 
+use self::failing::Streaks;
 use self::metrics::Metrics;
 use self::ring::Ring;
 use crate::clock::Clock;
@@ -36,6 +39,7 @@ pub struct Live {
     clock: Clock,
     events: Ring<Event>,
     model_calls: Ring<ModelCall>,
+    streaks: Streaks,
     messages: AtomicU64,
     errors: AtomicU64,
     hub: broadcast::Sender<Arc<Envelope>>,
@@ -76,6 +80,7 @@ impl Live {
             clock,
             events: Ring::new(config.events),
             model_calls: Ring::new(config.model_calls),
+            streaks: Streaks::default(),
             messages: AtomicU64::new(0),
             errors: AtomicU64::new(0),
             hub: broadcast::Sender::new(STREAM_CLIENT_ENVELOPES_MAX),
@@ -93,9 +98,10 @@ impl Live {
         self.events.push(event);
     }
 
-    /// Records a model call: in the ring, on the streams, and in the model metrics.
+    /// Records a model call: in the ring, on the streams, in the model metrics, and in what `/health` says.
     pub fn record_model_call(&self, call: ModelCall) {
         self.metrics.model_call(&call);
+        self.streaks.note(&call);
         let call = Arc::new(call);
         self.publish_with(|| envelope_of_model_call(&call));
         self.model_calls.push(call);
@@ -140,6 +146,12 @@ impl Live {
         #[expect(clippy::cast_precision_loss, reason = "a ring holds at most 100,000 calls")]
         let error_rate = mean(failed as f64);
         ModelCalls { total: self.model_calls.pushed(), avg_latency: mean(latency), error_rate, recent }
+    }
+
+    /// Agents whose model calls fail again and again, if there are any.
+    #[must_use]
+    pub fn failing_agents(&self) -> Option<FailingAgents> {
+        self.streaks.failing()
     }
 
     /// Messages processed since start.

@@ -49,6 +49,29 @@ fn model_call(latency: f64, error: Option<&str>) -> ModelCall {
 }
 
 #[test]
+fn an_agent_is_failing_from_its_third_failed_call_in_a_row_until_a_good_one() {
+    let (live, _registry) = live();
+    let call = |agent: &str, second: u64, error: Option<&str>| {
+        let (agent, timestamp) = (AgentId::parse(agent).expect("valid"), Timestamp::from_millis(second));
+        live.record_model_call(ModelCall { agent, timestamp, ..model_call(1.0, error) });
+    };
+    let failing = |agents, since| Some(FailingAgents { agents, since: Timestamp::from_millis(since) });
+    call("a", 1, Some("500"));
+    call("a", 2, Some("deadline"));
+    call("b", 3, Some("timeout"));
+    call("a", 4, Some("cancelled"));
+    assert_eq!(live.failing_agents(), None, "a cancelled call says nothing");
+    call("a", 5, Some("500"));
+    assert_eq!(live.failing_agents(), failing(1, 1));
+    [6, 7].iter().for_each(|second| call("b", *second, Some("timeout")));
+    assert_eq!(live.failing_agents(), failing(2, 1));
+    call("a", 8, None);
+    assert_eq!(live.failing_agents(), failing(1, 3));
+    call("b", 9, None);
+    assert_eq!(live.failing_agents(), None);
+}
+
+#[test]
 fn events_are_filtered_by_exactly_their_level_newest_first() {
     let (live, _registry) = live();
     for n in 0..9 {

@@ -11,6 +11,7 @@ use super::metric::{Counter, Counters, Definition, Gauge, Gauges, Histogram, His
 use super::metrics::SERIES_OVERFLOW;
 use super::process::ProcessObserver;
 use super::scrape::Scrapes;
+use super::shared::Components;
 
 /// Makes the handles of all metrics and renders them. Cheap to clone.
 #[derive(Clone)]
@@ -20,6 +21,7 @@ pub struct Registry {
     histograms: Arc<histogram::Histograms>,
     process: Arc<ProcessObserver>,
     scrapes: Arc<Scrapes>,
+    components: Components,
 }
 
 /// What the exposition is called: Prometheus 3 refuses a scrape that does not say so.
@@ -44,8 +46,8 @@ impl Registry {
         }
         let handle = recorder.handle();
         let (process, scrapes) = (Arc::new(ProcessObserver::new()), Arc::new(Scrapes::default()));
-        let histograms = Arc::default();
-        Ok(Self { recorder: Arc::new(recorder), handle, histograms, process, scrapes })
+        let (histograms, components) = (Arc::default(), Components::default());
+        Ok(Self { recorder: Arc::new(recorder), handle, histograms, process, scrapes, components })
     }
 
     /// The family of a counter.
@@ -78,6 +80,11 @@ impl Registry {
             }
             Kind::Counter | Kind::Gauge => metrics::Histogram::noop(),
         }
+    }
+
+    /// Where components say how they are: the same for all who share the registry.
+    pub(super) fn components(&self) -> Components {
+        Arc::clone(&self.components)
     }
 
     /// The recorder itself, for crates that report through the `metrics` macros.

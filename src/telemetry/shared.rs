@@ -1,5 +1,8 @@
 //! Counters that every module steps: limits that were hit, things that were dropped, components that are up.
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use super::metric::{Counters, Gauges};
 use super::metrics::{COMPONENT_UP, DROPPED, LIMIT_HITS};
 use super::registry::Registry;
@@ -10,7 +13,11 @@ pub struct Shared {
     limit_hits: Counters<1>,
     dropped: Counters<2>,
     component_up: Gauges<1>,
+    components: Components,
 }
+
+/// What each component last said of itself. A std mutex suffices: a hold is one look-up.
+pub(super) type Components = Arc<Mutex<BTreeMap<&'static str, Health>>>;
 
 /// Whether a component does its work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +36,7 @@ impl Shared {
             limit_hits: registry.counters(&LIMIT_HITS),
             dropped: registry.counters(&DROPPED),
             component_up: registry.gauges(&COMPONENT_UP),
+            components: registry.components(),
         }
     }
 
@@ -54,9 +62,16 @@ impl Shared {
 
     /// Says whether a component does its work.
     pub fn component(&self, component: &'static str, health: Health) {
+        self.components.lock().unwrap_or_else(PoisonError::into_inner).insert(component, health);
         self.component_up.with([component]).set(match health {
             Health::Up => 1.0,
             Health::Down => 0.0,
         });
+    }
+
+    /// What a component last said of itself; `None` if it is not there.
+    #[must_use]
+    pub fn health_of(&self, component: &str) -> Option<Health> {
+        self.components.lock().unwrap_or_else(PoisonError::into_inner).get(component).copied()
     }
 }

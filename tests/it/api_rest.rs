@@ -2,10 +2,14 @@
 
 use std::io::Read as _;
 
+use plimsoll::telemetry::OtlpProtocol;
 use serde_json::{Value, json};
 
 use crate::support::http::Ask;
-use crate::support::server::Server;
+use crate::support::receiver::Answer::Refuse;
+use crate::support::receiver::{Receiver, Security};
+use crate::support::server::{Server, until};
+use crate::support::upstream::{STOP, Upstream, delta, refusal, stream};
 
 #[tokio::test]
 async fn health_says_what_the_documentation_promises() {
@@ -23,6 +27,48 @@ async fn health_says_what_the_documentation_promises() {
     assert_eq!(keys(&over_rpc["result"]), keys(&body));
     let ready = Ask::get("/ready").send(server.address()).await;
     assert_eq!((ready.status, ready.json()), (200, json!({"ready": true, "state": "serving"})));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn health_says_what_has_stopped_working_until_it_works_again() {
+    let broken = refusal("500 Internal Server Error", "", "");
+    let answers = stream(&[&delta("ok"), STOP, "[DONE]"]);
+    let upstream = Upstream::start(vec![broken.clone(), broken.clone(), broken, answers]).await;
+    let receiver = Receiver::start(OtlpProtocol::Grpc, Security::Plain, &[Refuse]).await;
+    let provider = json!({"kind": "openai", "base_url": upstream.base_url(), "retries": 0});
+    let server = Server::start(json!({
+        "providers": {"p": provider},
+        "agents": {"a": {"provider": "p"}},
+        "telemetry": {"otlp": {"endpoint": receiver.endpoint()}},
+    }))
+    .await;
+    let health = async || Ask::get("/health").send(server.address()).await.json();
+    let send =
+        async || Ask::call("agent.send", json!({"agent": "a", "message": "hi"})).send(server.address()).await;
+    let becomes = async |component: &str, status: &str| {
+        until(&format!("{component} is {status}"), async || {
+            let health = health().await;
+            (health["components"][component]["status"] == status).then_some(health)
+        })
+        .await
+    };
+    assert_eq!(health().await["status"], "ok");
+    for _ in 0..3 {
+        assert_eq!(send().await.json()["error"]["code"], -32007);
+    }
+    let degraded = becomes("otlp", "degraded").await;
+    assert_eq!(
+        (&degraded["status"], &degraded["components"]["gateway"]["status"]),
+        (&"degraded".into(), &"ok".into())
+    );
+    let providers = &degraded["components"]["providers"];
+    assert!(
+        providers["problem"].as_str().is_some_and(|text| text.contains("model calls of 1 agent")),
+        "{providers}"
+    );
+    assert!(providers["since"].is_u64(), "{providers}");
+    assert_eq!(send().await.json()["result"]["text"], "ok");
+    assert_eq!(becomes("otlp", "ok").await["status"], "ok");
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! `GET /health` and `GET /ready`.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -11,7 +12,10 @@ use super::super::Readiness;
 use super::super::request::Request;
 use super::super::response::{Outcome, Problem, json_reply, reply};
 use super::super::state::ApiState;
+use crate::clock::Timestamp;
 use crate::gateway::Channel;
+use crate::limits::MODEL_FAILURES_DEGRADED;
+use crate::telemetry;
 
 /// What a probe wants to know. Holds counts, never names or paths.
 #[derive(Serialize, JsonSchema)]
@@ -49,7 +53,28 @@ struct Component {
     status: Status,
     /// What does not work now.
     #[serde(skip_serializing_if = "Option::is_none")]
-    problem: Option<&'static str>,
+    problem: Option<Cow<'static, str>>,
+    /// When that began, in epoch milliseconds, where it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since: Option<Timestamp>,
+}
+
+impl Component {
+    const OK: Self = Self { status: Status::Ok, problem: None, since: None };
+
+    fn degraded(problem: impl Into<Cow<'static, str>>) -> Self {
+        Self { status: Status::Degraded, problem: Some(problem.into()), since: None }
+    }
+
+    fn providers(state: &ApiState) -> Self {
+        let Some(failing) = state.sources.live.failing_agents() else { return Self::OK };
+        let agents =
+            if failing.agents == 1 { "1 agent".to_owned() } else { format!("{} agents", failing.agents) };
+        let problem = format!(
+            "the last {MODEL_FAILURES_DEGRADED} or more model calls of {agents} failed; system.events says why"
+        );
+        Self { since: Some(failing.since), ..Self::degraded(problem) }
+    }
 }
 
 impl Health {
@@ -58,18 +83,27 @@ impl Health {
         let counts = state.gateway.health();
         // Why it is degraded may name a path: that is for the log and for operators.
         let journal = match state.sources.journal.status().degraded {
-            None => Component { status: Status::Ok, problem: None },
-            Some(_) => Component {
-                status: Status::Degraded,
-                problem: Some("nothing can be appended now; the log says why"),
-            },
+            None => Component::OK,
+            Some(_) => Component::degraded("nothing can be appended now; the log says why"),
         };
         let gateway = match state.readiness() {
-            Readiness::Serving => Component { status: Status::Ok, problem: None },
-            Readiness::Recovering => Component { status: Status::Degraded, problem: Some("starting") },
-            Readiness::Draining => Component { status: Status::Degraded, problem: Some("shutting down") },
+            Readiness::Serving => Component::OK,
+            Readiness::Recovering => Component::degraded("starting"),
+            Readiness::Draining => Component::degraded("shutting down"),
         };
-        let components = BTreeMap::from([("gateway", gateway), ("journal", journal)]);
+        let providers = Component::providers(state);
+        let mut components =
+            BTreeMap::from([("gateway", gateway), ("journal", journal), ("providers", providers)]);
+        // Only there if traces are sent.
+        if let Some(health) = state.sources.shared.health_of("otlp") {
+            components.insert(
+                "otlp",
+                match health {
+                    telemetry::Health::Up => Component::OK,
+                    telemetry::Health::Down => Component::degraded("traces are lost; the log says why"),
+                },
+            );
+        }
         let all_ok = components.values().all(|component| component.status == Status::Ok);
         Self {
             status: if all_ok { Status::Ok } else { Status::Degraded },

@@ -14,8 +14,13 @@ pub(crate) async fn metrics(state: Arc<ApiState>, _request: Request) -> Outcome 
     let shown = Arc::clone(&state);
     let refresh = move || {
         shown.gateway.refresh_gauges();
-        let degraded = shown.sources.journal.status().degraded.is_some();
-        shown.sources.shared.component("journal", if degraded { Health::Down } else { Health::Up });
+        let sources = &shown.sources;
+        for (component, down) in [
+            ("journal", sources.journal.status().degraded.is_some()),
+            ("providers", sources.live.failing_agents().is_some()),
+        ] {
+            sources.shared.component(component, if down { Health::Down } else { Health::Up });
+        }
     };
     let text = state.registry.scrape(refresh).await.ok_or_else(Problem::internal)?;
     Ok(reply(StatusCode::OK, CONTENT_TYPE, text.as_bytes().to_vec()))
