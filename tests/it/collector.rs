@@ -7,6 +7,7 @@ use plimsoll::telemetry::OtlpProtocol;
 use serde_json::json;
 use tokio::net::TcpSocket;
 
+use crate::support::gate::Gate;
 use crate::support::http::Ws;
 use crate::support::receiver::{Answer, Receiver, Security};
 use crate::support::server::{Server, until};
@@ -82,5 +83,23 @@ async fn each_span_arrives_once_or_is_counted_when_the_collector_is_slow_or_flap
             let ids: std::collections::BTreeSet<_> = inbox.spans.iter().map(|span| &span.span_id).collect();
             assert_eq!(ids.len(), inbox.spans.len(), "{what}, and none twice");
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_on_its_way_when_the_connection_broke_is_sent_again() {
+    for protocol in [OtlpProtocol::Grpc, OtlpProtocol::HttpProtobuf] {
+        let receiver = Receiver::start(protocol, Security::Plain, &[]).await;
+        let gate = Gate::cutting(receiver.address, 2, 2_000).await;
+        let server = serve(&format!("http://{}", gate.address), protocol).await;
+        let mut ws = Ws::open(&server, None).await;
+        for _ in 0..10 {
+            ws.call("agent.send", json!({"agent": "echo", "message": "hello"})).await;
+        }
+        until("every span of ten messages", async || {
+            assert_eq!(dropped(&server).await, 0, "{protocol:?}: {}", server.log());
+            (receiver.inbox().spans.len() >= 40).then_some(())
+        })
+        .await;
     }
 }

@@ -12,11 +12,12 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::support::certificates::Certificates;
+use crate::support::gate::Gate;
 use crate::support::http::Ws;
 use crate::support::litellm::{ANSWER, KEY, LiteLlm};
 use crate::support::prometheus::Prometheus;
 use crate::support::receiver::{Receiver, Security};
-use crate::support::rotel::{Rotel, TlsGate};
+use crate::support::rotel::Rotel;
 use crate::support::server::{Server, until};
 use crate::support::tools::needs;
 
@@ -267,14 +268,14 @@ async fn check(road: Road) {
     let receiver = Receiver::start(OtlpProtocol::HttpProtobuf, Security::Plain, &[]).await;
     let Some(rotel) = Rotel::start(&receiver).await else { return };
     let certificates = Certificates::make();
-    let gate = TlsGate::before(rotel.address(OtlpProtocol::Grpc), &certificates).await;
+    let gate = Gate::tls(rotel.address(OtlpProtocol::Grpc), &certificates).await;
     let plain =
         |protocol| json!({"endpoint": format!("http://{}", rotel.address(protocol)), "protocol": protocol});
     let otlp = match road {
         Road::Grpc => plain(OtlpProtocol::Grpc),
         Road::Http => plain(OtlpProtocol::HttpProtobuf),
         Road::Tls => {
-            let endpoint = format!("https://localhost:{}", gate.port);
+            let endpoint = format!("https://localhost:{}", gate.address.port());
             json!({"endpoint": endpoint, "protocol": "grpc", "ca_file": certificates.file("ca.pem")})
         }
     };

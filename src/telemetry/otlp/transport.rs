@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use backon::{ExponentialBuilder, Retryable as _};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use opentelemetry_http::{Bytes, HttpClient, HttpError};
 use opentelemetry_otlp::{
@@ -13,6 +14,7 @@ use opentelemetry_otlp::{
     WithTonicConfig,
 };
 use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::error::OTelSdkError;
 use opentelemetry_sdk::trace::{SpanData, SpanExporter as _};
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
@@ -70,8 +72,10 @@ impl Transport {
 
     /// Sends one batch, again where the protocol says so, and gives how many spans of it the collector left out.
     pub(super) async fn send(&self, spans: Vec<SpanData>) -> Result<u64, SendError> {
-        let export = self.exporter.export(spans).with_subscriber(self.listener.clone());
-        let sent = tokio::time::timeout(self.give_up_after, export).await;
+        let export = || self.exporter.export(spans.clone()).with_subscriber(self.listener.clone());
+        let mut cut = None;
+        let again = export.retry(pauses()).when(is_cut).notify(|error, _pause| cut = Some(error.to_string()));
+        let sent = tokio::time::timeout(self.give_up_after, again).await;
         let heard = self.verdict.take();
         match sent {
             Ok(Ok(())) => Ok(heard.rejected),
@@ -81,10 +85,26 @@ impl Transport {
                 detail: heard.cause.unwrap_or_else(|| error.to_string()),
             }),
             Err(_elapsed) => {
-                Err(SendError { reason: Reason::Unreachable, detail: "no answer in time".to_owned() })
+                let detail = cut.unwrap_or_else(|| "no answer in time".to_owned());
+                Err(SendError { reason: Reason::Unreachable, detail })
             }
         }
     }
+}
+
+/// Whether the connection broke under a request. Such a batch may be sent again, and over HTTP the library does so; over
+/// gRPC it takes `Unknown`, as `tonic` says, for the collector's own word.
+fn is_cut(error: &OTelSdkError) -> bool {
+    error.to_string().contains("gRPC code: Unknown: transport error")
+}
+
+/// The same pauses as those of [`retries`].
+fn pauses() -> ExponentialBuilder {
+    ExponentialBuilder::new()
+        .with_min_delay(RETRY_DELAY_MIN)
+        .with_max_delay(RETRY_DELAY_MAX)
+        .with_jitter()
+        .without_max_times()
 }
 
 type Built = Result<SpanExporter, ExporterBuildError>;
@@ -180,10 +200,13 @@ fn retries() -> RetryPolicy {
     RetryPolicy::recommended()
         // The time ends them, not their number.
         .with_max_retries(usize::MAX)
-        .with_initial_delay(Duration::from_millis(200))
-        .with_max_delay(Duration::from_secs(5))
-        .with_max_jitter(Duration::from_millis(200))
+        .with_initial_delay(RETRY_DELAY_MIN)
+        .with_max_delay(RETRY_DELAY_MAX)
+        .with_max_jitter(RETRY_DELAY_MIN)
 }
+
+const RETRY_DELAY_MIN: Duration = Duration::from_millis(200);
+const RETRY_DELAY_MAX: Duration = Duration::from_secs(5);
 
 /// How long one batch is tried. The queue fills meanwhile, so a collector that restarts loses nothing.
 const RETRIES_FOR: Duration = Duration::from_secs(30);

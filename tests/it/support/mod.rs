@@ -4,6 +4,7 @@
 
 pub(crate) mod certificates;
 pub(crate) mod exposition;
+pub(crate) mod gate;
 pub(crate) mod http;
 pub(crate) mod litellm;
 pub(crate) mod prometheus;

@@ -5,10 +5,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Child, Command, Stdio};
 
 use plimsoll::telemetry::OtlpProtocol;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinHandle;
+use tokio::net::TcpStream;
 
-use super::certificates::{Certificates, Clients};
 use super::receiver::Receiver;
 use super::server::{free_port, until};
 use super::tools::needs_tool;
@@ -53,37 +51,5 @@ impl Drop for Rotel {
         // It may have ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
-    }
-}
-
-/// Ends TLS before a server that speaks none; closed when dropped.
-pub(crate) struct TlsGate {
-    pub(crate) port: u16,
-    task: JoinHandle<()>,
-}
-
-impl TlsGate {
-    pub(crate) async fn before(server: SocketAddr, certificates: &Certificates) -> Self {
-        let acceptor = certificates.acceptor(Clients::Any);
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
-        let port = listener.local_addr().expect("bound").port();
-        let task = tokio::spawn(async move {
-            while let Ok((outside, _peer)) = listener.accept().await {
-                let acceptor = acceptor.clone();
-                tokio::spawn(async move {
-                    let Ok(mut outside) = acceptor.accept(outside).await else { return };
-                    let mut inside = TcpStream::connect(server).await.expect("the server listens");
-                    // Either side may go first.
-                    let _ = tokio::io::copy_bidirectional(&mut outside, &mut inside).await;
-                });
-            }
-        });
-        Self { port, task }
-    }
-}
-
-impl Drop for TlsGate {
-    fn drop(&mut self) {
-        self.task.abort();
     }
 }
