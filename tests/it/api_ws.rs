@@ -179,26 +179,19 @@ async fn unanswered_calls_of_one_connection_are_bounded() {
     }
 }
 
-/// Resident memory of a process in KiB.
-fn resident_kib(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a running process");
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("its memory");
-    line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number")
-}
-
 #[tokio::test]
 async fn idle_connections_cost_little_and_others_are_served() {
     let server = Server::start(json!({})).await;
     let count = soak(300, 1_000);
     let mut warm = Ws::open(&server, None).await;
     warm.call("system.health", json!({})).await;
-    let before = resident_kib(server.pid());
+    let before = server.resident_kib();
     let mut idle = Vec::new();
     for _ in 0..count {
         idle.push(Ws::open(&server, None).await);
     }
     soon("an answer", warm.call("system.health", json!({}))).await;
-    let grown = resident_kib(server.pid()).saturating_sub(before);
+    let grown = server.resident_kib().saturating_sub(before);
     let each = grown as f64 / count as f64;
     println!("{count} idle WebSockets: {each:.1} KiB each");
     // A debug build is heavier than what is shipped; the bench holds the shipped one to 30 KiB.

@@ -17,6 +17,7 @@ mod cli_docs;
 mod cli_live;
 mod collector;
 mod config;
+mod crowd;
 mod dashboards;
 mod demo;
 mod doctor;
