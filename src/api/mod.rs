@@ -34,6 +34,7 @@ pub(crate) use auth::NewToken;
 pub use auth::{InvalidTokens, TokenBook};
 pub use config::{AuthConfig, Config, MetricsConfig, TlsConfig, TokenConfig};
 pub use role::Role;
+pub(crate) use rpc::TokenList;
 pub use server::{BindError, Server, ServerParts};
 pub use tls::TlsError;
 

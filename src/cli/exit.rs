@@ -115,6 +115,9 @@ pub(crate) enum Failure {
     DataDir(#[from] OpenError),
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// The same as a server's refusal, where none was asked.
+    #[error("{0}")]
+    Refused(String),
     #[error("stopped")]
     Interrupted,
     #[error("a bug in plimsoll, please report it with the lines above: {0}")]
@@ -142,6 +145,7 @@ impl Failure {
             Self::Config(_) => Code::Configuration,
             Self::Start(error) => start_code(error),
             Self::DataDir(_) | Self::Read(_) => Code::DataDirectory,
+            Self::Refused(_) => Code::Refused,
             Self::Interrupted => Code::Interrupted,
             Self::Bug(_) => Code::Bug,
         }

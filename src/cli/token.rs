@@ -1,4 +1,6 @@
 //! `plimsoll token`: tokens by which people and programs prove who they are.
+//!
+//! A running server is asked; only when none runs is the data directory opened.
 
 use std::io::{BufRead as _, Write as _};
 use std::sync::Arc;
@@ -8,8 +10,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::exit::Failure;
 use super::target::TargetArgs;
-use super::terminal::{Paint, Table};
-use crate::api::{InvalidTokens, NewToken, Role, TokenBook};
+use super::terminal::{Paint, Table, one_line};
+use crate::api::{InvalidTokens, NewToken, Role, TokenBook, TokenList};
 use crate::client::ClientError;
 use crate::clock::{Clock, Timestamp};
 use crate::config::Config;
@@ -112,8 +114,15 @@ fn new(args: &NewArgs) -> Result<(), Failure> {
     if let Some(agent) = &args.agent {
         params["agent"] = json!(agent);
     }
+    let NewArgs { name, role, town, agent, .. } = args;
     let created = match ask(&args.target, "token.create", params) {
-        Err(Failure::Client(ClientError::NoServer { .. })) => new_on_disk(args)?,
+        // Also where there is nothing yet: the first token comes before a server that other machines can reach.
+        Err(Failure::Client(ClientError::NoServer { .. })) => {
+            let disk = Disk::open(&args.target)?;
+            let new = NewToken { name: name.clone(), role: *role, town: town.clone(), agent: agent.clone() };
+            let token = disk.settle(disk.tokens.create(&disk.journal, &Actor::Local, new))?;
+            json!({"name": name, "role": role, "token": token})
+        }
         created => created?,
     };
     let mut out = std::io::stdout();
@@ -126,27 +135,48 @@ fn new(args: &NewArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Makes the token in the data directory itself, which no server uses: the first one, before a server that is
-/// reachable from other machines can start.
-fn new_on_disk(args: &NewArgs) -> Result<Value, Failure> {
-    let loaded = args.target.load()?;
-    let Config { auth, journal, .. } = &loaded.config;
-    let invalid = |error: InvalidTokens| Failure::Start(error.into());
-    let tokens = Arc::new(TokenBook::new(&auth.tokens, 0).map_err(invalid)?);
-    let registry = Registry::new(&crate::catalogue::all()).expect("a test builds it from the same list");
-    let folds = vec![Arc::clone(&tokens) as _];
-    let deps = JournalDeps { clock: Clock::system(), registry, folds };
-    let journal = SledJournal::open(&loaded.data_dir, journal, deps)?;
-    let NewArgs { name, role, town, agent, .. } = args;
-    let new = NewToken { name: name.clone(), role: *role, town: town.clone(), agent: agent.clone() };
-    let made = super::block_on(tokens.create(&journal, &Actor::Local, new));
-    journal.close();
-    let token = made?.map_err(|error| Failure::Usage(error.to_string()))?;
-    Ok(json!({"name": name, "role": role, "token": token}))
+/// The tokens of a data directory that no server uses.
+struct Disk {
+    tokens: Arc<TokenBook>,
+    journal: SledJournal,
+}
+
+impl Disk {
+    fn open(target: &TargetArgs) -> Result<Self, Failure> {
+        let loaded = target.load()?;
+        let Config { auth, journal, .. } = &loaded.config;
+        let invalid = |error: InvalidTokens| Failure::Start(error.into());
+        let tokens = Arc::new(TokenBook::new(&auth.tokens, 0).map_err(invalid)?);
+        let registry = Registry::new(&crate::catalogue::all()).expect("a test builds it from the same list");
+        let folds = vec![Arc::clone(&tokens) as _];
+        let deps = JournalDeps { clock: Clock::system(), registry, folds };
+        let journal = SledJournal::open(&loaded.data_dir, journal, deps)?;
+        if let Some(cause) = journal.status().degraded {
+            eprintln!("warning: {}", one_line(&cause));
+        }
+        Ok(Self { tokens, journal })
+    }
+
+    /// The same where plimsoll kept data; where it never did, nothing is made.
+    fn open_existing(target: &TargetArgs, none: ClientError) -> Result<Self, Failure> {
+        if target.data_dir()?.join("FORMAT").is_file() { Self::open(target) } else { Err(none.into()) }
+    }
+
+    fn settle<T, E: std::fmt::Display>(
+        &self,
+        change: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, Failure> {
+        super::block_on(change)?.map_err(|error| Failure::Refused(error.to_string()))
+    }
 }
 
 fn list(args: &ListArgs) -> Result<(), Failure> {
-    let answer = ask(&args.target, "token.list", json!({}))?;
+    let answer = match ask(&args.target, "token.list", json!({})) {
+        Err(Failure::Client(none @ ClientError::NoServer { .. })) => {
+            json!(TokenList::of(&Disk::open_existing(&args.target, none)?.tokens))
+        }
+        answer => answer?,
+    };
     let mut out = std::io::stdout();
     if args.json {
         return Ok(writeln!(out, "{answer}")?);
@@ -164,7 +194,13 @@ fn list(args: &ListArgs) -> Result<(), Failure> {
 }
 
 fn revoke(args: &RevokeArgs) -> Result<(), Failure> {
-    ask(&args.target, "token.revoke", json!({"name": args.name}))?;
+    match ask(&args.target, "token.revoke", json!({"name": args.name})) {
+        Err(Failure::Client(none @ ClientError::NoServer { .. })) => {
+            let disk = Disk::open_existing(&args.target, none)?;
+            disk.settle(disk.tokens.revoke(&disk.journal, &Actor::Local, &args.name))?;
+        }
+        revoked => drop(revoked?),
+    }
     writeln!(std::io::stdout(), "revoked {}", args.name)?;
     Ok(())
 }

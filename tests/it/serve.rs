@@ -198,6 +198,35 @@ async fn a_token_made_before_the_first_start_is_valid_after_it() {
     server.tcp_client(None).call("agent.list", json!({})).await.expect_err("without one it is shut");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_are_listed_and_revoked_without_a_server_as_with_one() {
+    let mut server = Server::start(echo()).await;
+    let data_dir = server.data_dir();
+    let run = |args: &[&str]| {
+        let output = clean_command().arg("token").args(args).arg("--data-dir").arg(&data_dir).output();
+        let output = output.expect("plimsoll runs");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    let (_, token, _) = run(&["new", "laptop", "--role", "viewer"]);
+    let (listed, unknown) = (run(&["list", "--json"]), run(&["revoke", "nobody"]));
+    let taken = run(&["new", "laptop", "--role", "viewer"]);
+    assert!(
+        listed.1.contains("laptop") && unknown.0 == Some(6) && taken.0 == Some(6),
+        "{listed:?} {taken:?}"
+    );
+    server.signal(rustix::process::Signal::TERM);
+    assert_eq!(server.ended().await.code(), Some(0), "{}", server.log());
+    assert_eq!(run(&["list", "--json"]), listed);
+    assert_eq!(run(&["revoke", "nobody"]).0, Some(6));
+    assert_eq!(run(&["new", "laptop", "--role", "viewer"]).0, Some(6));
+    assert_eq!(run(&["revoke", "laptop"]), (Some(0), "revoked laptop".to_owned(), String::new()));
+    assert_eq!(run(&["list", "--json"]).1, r#"{"tokens":[]}"#);
+    let mut server = Server::spawn(server.kill(), echo());
+    server.ready().await;
+    server.tcp_client(Some(&token)).call("agent.list", json!({})).await.expect_err("it is revoked");
+}
+
 /// The manifest of the newest partition of a log becomes a pipe: whoever opens the journal waits for its text.
 fn hold_the_opening(data_dir: &std::path::Path) -> (std::path::PathBuf, Vec<u8>) {
     let manifest = data_dir.join("journal/work/00000000000000000001/manifest.json");

@@ -26,6 +26,7 @@ use super::jsonrpc::{self, Incoming, Malformed};
 pub(crate) use error::{CODES, GATEWAY_FULL, RATE_LIMITED, RpcError, SHUTTING_DOWN};
 use method::{Call, CallResult, Held, NoParams};
 pub(crate) use method::{Context, Method, SchemaOf};
+pub(crate) use token::TokenList;
 
 /// Every method, by name.
 pub(crate) const METHODS: &[Method] = &[

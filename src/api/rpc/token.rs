@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::super::Role;
-use super::super::auth::{NewToken, TokenSource};
+use super::super::auth::{NewToken, TokenBook, TokenSource};
 use super::error::RpcError;
 use super::method::{Call, CallResult, NoParams, json, now};
 use crate::clock::Timestamp;
@@ -86,11 +86,10 @@ struct TokenEntry {
     agent: Option<AgentId>,
 }
 
-/// Lists the tokens.
-pub(crate) fn list(call: Call<'_>) -> BoxFuture<'static, CallResult> {
-    let tokens = call.params().map(|NoParams {}| {
-        let tokens = call.state().doors.tokens.list();
-        let entry = |token: &std::sync::Arc<super::super::auth::Token>| TokenEntry {
+impl TokenList {
+    /// Every token of a book.
+    pub(crate) fn of(book: &TokenBook) -> Self {
+        let entry = |token: std::sync::Arc<super::super::auth::Token>| TokenEntry {
             name: token.name.clone(),
             role: token.role,
             source: token.source,
@@ -98,9 +97,13 @@ pub(crate) fn list(call: Call<'_>) -> BoxFuture<'static, CallResult> {
             town: token.town.clone(),
             agent: token.agent.clone(),
         };
-        TokenList { tokens: tokens.iter().map(entry).collect() }
-    });
-    now(tokens)
+        Self { tokens: book.list().into_iter().map(entry).collect() }
+    }
+}
+
+/// Lists the tokens.
+pub(crate) fn list(call: Call<'_>) -> BoxFuture<'static, CallResult> {
+    now(call.params().map(|NoParams {}| TokenList::of(&call.state().doors.tokens)))
 }
 
 /// Parameters of `token.revoke`.
