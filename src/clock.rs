@@ -63,6 +63,13 @@ impl Timestamp {
     }
 }
 
+impl From<SystemTime> for Timestamp {
+    /// What a file system says; 1970 for what lies before it.
+    fn from(time: SystemTime) -> Self {
+        Self::default().after(time.duration_since(UNIX_EPOCH).unwrap_or_default())
+    }
+}
+
 impl fmt::Display for Timestamp {
     /// RFC 3339 in UTC with milliseconds.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -103,10 +110,7 @@ impl Clock {
     #[expect(clippy::disallowed_methods, reason = "clock.rs is the one place that reads the clock")]
     pub fn now(&self) -> Timestamp {
         match &self.0 {
-            Source::System { .. } => {
-                let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-                Timestamp::default().after(since)
-            }
+            Source::System { .. } => SystemTime::now().into(),
             Source::Manual(time) => Timestamp(time.wall_ms.load(Ordering::SeqCst)),
         }
     }

@@ -1,7 +1,5 @@
 //! What several checks look at, looked at once: the configuration, a running server, the data directory.
 
-use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::path::Path;
 use std::time::Duration;
 
@@ -10,14 +8,12 @@ use tokio::task::spawn_blocking;
 use crate::client::{Client, Target};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{self, ConfigProblem, LoadRequest, Loaded, Located};
-use crate::journal::offline::Offline;
-use crate::journal::{OpenError, Scan, check_free};
+use crate::journal::offline::{Outline, outline};
+use crate::journal::{OpenError, check_free};
+use crate::telemetry::{Collector, SettingsError, collector};
 
 /// How long a running server may take to answer.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(3);
-
-/// The variables that say where traces go when the configuration does not; see the OpenTelemetry specification.
-const OTLP_VARIABLES: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
 
 /// Everything that checks look at.
 pub(super) struct Scene {
@@ -28,7 +24,10 @@ pub(super) struct Scene {
     pub(super) server: Server,
     pub(super) store: Store,
     pub(super) clock: Clock,
-    variables: BTreeMap<&'static str, OsString>,
+    /// Where traces go, if the configuration can be used.
+    pub(super) collector: Option<Result<Option<Collector>, SettingsError>>,
+    /// When this program's own file was written.
+    pub(super) program: Option<Timestamp>,
 }
 
 /// Whether a plimsoll runs on the data directory.
@@ -51,17 +50,15 @@ pub(super) enum Store {
     Unusable(OpenError),
     /// There is nothing in it yet.
     Empty,
-    /// Read: the time of the newest record, and what cannot be read.
-    Readable { newest: Option<Timestamp>, unreadable: Vec<String> },
-    /// It can be opened, and not be read.
-    Damaged(String),
+    /// What can be seen of the journal in it.
+    Seen(Outline),
 }
 
 impl Scene {
     pub(super) async fn look(request: &LoadRequest<'_>, clock: Clock) -> Self {
-        let variable = |name: &'static str| Some((name, (request.environment)(name)?));
-        let variables = OTLP_VARIABLES.into_iter().filter_map(variable).collect();
+        let variable = |name: &str| (request.environment)(name)?.into_string().ok();
         let loaded = config::load(request);
+        let collector = loaded.as_ref().ok().map(|it| collector(&it.config.telemetry.otlp, &variable));
         let data_dir = loaded.as_ref().ok().map(|loaded| loaded.data_dir.clone());
         let server = match &data_dir {
             Some(dir) => answers(dir).await,
@@ -71,19 +68,21 @@ impl Scene {
             (None, _) => Store::Unknown,
             (Some(_), Server::Answers) => Store::Served,
             (Some(dir), Server::Silent) => {
-                let read = spawn_blocking(move || store(&dir)).await;
-                read.unwrap_or_else(|_| Store::Damaged("reading the journal panicked".to_owned()))
+                let seen = spawn_blocking(move || store(&dir)).await;
+                seen.unwrap_or_else(|lost| std::panic::resume_unwind(lost.into_panic()))
             }
         };
-        let located = config::locate(request);
-        Self { located, searched: config::searched(request), loaded, server, store, clock, variables }
-    }
-
-    /// Where traces go: the key, else the standard variables.
-    pub(super) fn collector(&self) -> Option<String> {
-        let key = self.loaded.as_ref().ok().and_then(|loaded| loaded.config.telemetry.otlp.endpoint.clone());
-        let variable = |name| self.variables.get(name)?.to_str().filter(|text| !text.is_empty());
-        key.or_else(|| OTLP_VARIABLES.into_iter().find_map(variable).map(str::to_owned))
+        let program = std::env::current_exe().and_then(|path| path.metadata()?.modified());
+        Self {
+            located: config::locate(request),
+            searched: config::searched(request),
+            loaded,
+            server,
+            store,
+            clock,
+            collector,
+            program: program.ok().map(Timestamp::from),
+        }
     }
 }
 
@@ -102,17 +101,11 @@ fn store(data_dir: &Path) -> Store {
     if let Err(error) = check_free(data_dir) {
         return Store::Unusable(error);
     }
-    // Opening makes what is missing, and a check changes nothing.
     if !data_dir.join("FORMAT").exists() {
         return Store::Empty;
     }
-    let journal = match Offline::open(data_dir) {
-        Ok(journal) => journal,
-        Err(error) => return Store::Unusable(error),
-    };
-    let unreadable = journal.unreadable().to_vec();
-    match journal.scan(&Scan { limit: 1, newest_first: true, ..Scan::default() }) {
-        Ok(page) => Store::Readable { newest: page.records.first().map(|record| record.time), unreadable },
-        Err(error) => Store::Damaged(error.to_string()),
+    match outline(data_dir) {
+        Ok(seen) => Store::Seen(seen),
+        Err(error) => Store::Unusable(error),
     }
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use super::data_dir::{DataDir, OpenError};
 use super::row::{LogRow, Range};
+use super::sidecar::Acknowledged;
 use super::verify::{self, Check, Head, Verified, VerifyError};
 use super::{Log, Page, ReadError, Record, Scan, scan};
 use crate::clock::Timestamp;
@@ -14,6 +15,44 @@ use crate::ids::Seq;
 
 /// Everything is shown, also what was never acknowledged.
 const UNTIL: Seq = Seq(u64::MAX);
+
+/// What can be told of a journal without opening its stores: that would write to them.
+#[derive(Debug)]
+pub struct Outline {
+    /// Its partitions.
+    pub partitions: usize,
+    /// A time that it had reached: its newest record is of then, or later.
+    pub reached: Option<Timestamp>,
+    /// Partitions whose manifest cannot be read.
+    pub unreadable: Vec<String>,
+}
+
+/// Looks at a journal and changes nothing; a server may use it meanwhile.
+///
+/// # Errors
+/// [`OpenError::Io`] if its folders cannot be listed.
+pub fn outline(data_dir: &Path) -> Result<Outline, OpenError> {
+    let journal_dir = data_dir.join("journal");
+    let ([audit, work], unreadable) = load(data_dir)?;
+    let manifests: Vec<_> =
+        [audit, work].iter().flat_map(LogRow::partitions).map(|partition| partition.manifest()).collect();
+    let ends = manifests.iter().map(|m| m.sealed.map_or(m.first_time, |seal| seal.last_time));
+    let reached = ends.chain(Acknowledged::written(&journal_dir)).max();
+    Ok(Outline { partitions: manifests.len(), reached, unreadable })
+}
+
+fn load(data_dir: &Path) -> Result<([LogRow; 2], Vec<String>), OpenError> {
+    let load = |log| {
+        LogRow::load(log, &data_dir.join("journal")).map_err(|source| OpenError::Io {
+            path: data_dir.to_owned(),
+            doing: "listing the journal",
+            source,
+        })
+    };
+    let ((audit, mut unreadable), (work, more)) = (load(Log::Audit)?, load(Log::Work)?);
+    unreadable.extend(more);
+    Ok(([audit, work], unreadable))
+}
 
 /// A journal opened for reading.
 pub struct Offline {
@@ -29,16 +68,8 @@ impl Offline {
     /// See [`OpenError`]; [`OpenError::Locked`] if a server uses it, [`OpenError::Foreign`] if plimsoll never did.
     pub fn open(data_dir: &Path) -> Result<Self, OpenError> {
         let data = DataDir::open_existing(data_dir)?;
-        let load = |log| {
-            LogRow::load(log, &data_dir.join("journal")).map_err(|source| OpenError::Io {
-                path: data_dir.to_owned(),
-                doing: "listing the journal",
-                source,
-            })
-        };
-        let ((audit, mut unreadable), (work, more)) = (load(Log::Audit)?, load(Log::Work)?);
-        unreadable.extend(more);
-        Ok(Self { rows: [audit, work], unreadable, _data_dir: data })
+        let (rows, unreadable) = load(data_dir)?;
+        Ok(Self { rows, unreadable, _data_dir: data })
     }
 
     /// Partitions that are left out because their manifest cannot be read.

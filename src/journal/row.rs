@@ -57,9 +57,12 @@ impl LogRow {
     /// answer. Nothing is changed.
     pub(super) fn load(log: Log, journal_dir: &Path) -> io::Result<(Self, Vec<String>)> {
         let dir = journal_dir.join(log.as_str());
-        fs::create_dir_all(&dir)?;
         let (mut partitions, mut unreadable, mut bare) = (Vec::new(), Vec::new(), Vec::new());
-        for entry in fs::read_dir(&dir)? {
+        let entries = match fs::read_dir(&dir) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+            entries => Some(entries?),
+        };
+        for entry in entries.into_iter().flatten() {
             let path = entry?.path();
             let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
             if name.parse::<u64>().is_err() {

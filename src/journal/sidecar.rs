@@ -11,6 +11,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::{Log, disk};
+use crate::clock::Timestamp;
 use crate::ids::Seq;
 
 const FILE: &str = "acknowledged.json";
@@ -38,6 +39,12 @@ impl Acknowledged {
     pub(super) fn load(journal_dir: &Path) -> Self {
         let text = fs::read(journal_dir.join(FILE)).ok();
         text.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
+    }
+
+    /// When the file was written, by the clock of that moment.
+    pub(super) fn written(journal_dir: &Path) -> Option<Timestamp> {
+        let meta = fs::metadata(journal_dir.join(FILE)).ok()?;
+        meta.modified().ok().map(Timestamp::from)
     }
 
     pub(super) fn write(&self, journal_dir: &Path) -> io::Result<()> {

@@ -71,9 +71,10 @@ impl SledJournal {
         };
         let path = data_dir.path().to_owned();
         let journal_dir = path.join("journal");
-        fs::create_dir_all(&journal_dir).map_err(io(&path, "making the journal's folder"))?;
         let (mut rows, mut broken) = (Vec::new(), Vec::new());
         for log in Log::ALL {
+            let made = fs::create_dir_all(journal_dir.join(log.as_str()));
+            made.map_err(io(&path, "making the journal's folder"))?;
             let (row, unreadable) =
                 LogRow::load(log, &journal_dir).map_err(io(&path, "listing the journal"))?;
             row.remove_half_made().map_err(io(&path, "deleting a partition that was half made"))?;

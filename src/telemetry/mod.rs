@@ -25,7 +25,7 @@ pub use config::{Config, LogConfig, LogFormat, OtlpConfig, OtlpProtocol};
 pub use event::{EventLevel, EventSink, TracedEvent};
 pub use install::{InstallError, Telemetry, TelemetryParts, build, install};
 pub use log::LineFormat;
-pub use otlp::{Environment, OtlpError, SettingsError, TransportError};
+pub use otlp::{Collector, Environment, OtlpError, SettingsError, TransportError, collector};
 pub use registry::{CONTENT_TYPE, Registry};
 pub use shared::{Health, Shared};
 pub use trace_context::TraceContext;

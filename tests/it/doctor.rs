@@ -7,7 +7,8 @@ use std::path::Path;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::server::clean_command;
+use crate::support::certificates::Certificates;
+use crate::support::server::{Server, clean_command};
 
 struct Visit {
     code: Option<i32>,
@@ -148,6 +149,63 @@ fn a_collector_that_takes_connections_passes_by_key_and_by_variable() {
     assert_eq!(visit.check("trace collector").0, "pass");
 }
 
+#[tokio::test]
+async fn a_collector_with_an_own_authority_passes_by_key_and_by_variable() {
+    let certificates = Certificates::make();
+    let server = Server::start(serde_json::json!({"server": {"tls": certificates.config()}})).await;
+    let (authority, endpoint) = (certificates.file("ca.pem"), format!("https://{}", server.address()));
+    let authority = authority.to_str().expect("UTF-8").to_owned();
+    let looked = tokio::task::spawn_blocking(move || {
+        let dir = home();
+        let plain = format!("{GOOD}telemetry: {{otlp: {{endpoint: '{endpoint}'}}}}\n");
+        let key = format!("{GOOD}telemetry: {{otlp: {{endpoint: '{endpoint}', ca_file: '{authority}'}}}}\n");
+        let variable = [("OTEL_EXPORTER_OTLP_CERTIFICATE", authority.as_str())];
+        let missing = [("OTEL_EXPORTER_OTLP_CERTIFICATE", "/nonexistent/ca.pem")];
+        let visits = [(&plain, &[][..]), (&key, &[]), (&plain, &variable), (&plain, &missing)];
+        visits.map(|(config, variables)| {
+            let visit = visit(dir.path(), config, variables);
+            let (status, detail) = visit.check("trace collector");
+            (status.to_owned(), detail.to_owned())
+        })
+    });
+    let [stranger, by_key, by_variable, missing] = looked.await.expect("it does not panic");
+    assert!(stranger.0 == "fail" && stranger.1.contains("certificate"), "{stranger:?}");
+    assert_eq!((by_key.0.as_str(), by_variable.0.as_str()), ("pass", "pass"), "{by_key:?} {by_variable:?}");
+    assert!(missing.0 == "fail" && missing.1.contains("OTEL_EXPORTER_OTLP_CERTIFICATE"), "{missing:?}");
+}
+
+/// Every file below a folder with its content and the time of its last change.
+fn state_of(dir: &Path) -> Vec<(std::path::PathBuf, Vec<u8>, std::time::SystemTime)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).expect("there").flatten() {
+        let changed = entry.metadata().and_then(|meta| meta.modified()).expect("there");
+        if entry.path().is_dir() {
+            found.extend(state_of(&entry.path()));
+            found.push((entry.path(), Vec::new(), changed));
+        } else {
+            found.push((entry.path(), fs::read(entry.path()).expect("readable"), changed));
+        }
+    }
+    found.sort();
+    found
+}
+
+#[tokio::test]
+async fn looking_at_a_journal_that_nobody_uses_changes_nothing() {
+    let mut server = Server::start(serde_json::json!({})).await;
+    let made = server.client().call("token.create", serde_json::json!({"name": "a", "role": "viewer"})).await;
+    made.expect("a record");
+    server.signal(rustix::process::Signal::TERM);
+    assert!(server.ended().await.success());
+    let dir = server.kill();
+    let before = state_of(&dir.path().join("data"));
+    let visit = visit(dir.path(), GOOD, &[]);
+    let (status, detail) = visit.check("journal");
+    assert!(status == "pass" && detail.contains("2 partitions"), "{detail}");
+    assert_eq!(visit.check("clock").0, "pass");
+    assert!(state_of(&dir.path().join("data")) == before, "something was written");
+}
+
 #[test]
 fn exposure_and_literal_secrets_are_warned_of_and_fail_nothing() {
     let config = "server: {listen: '0.0.0.0:0', insecure_plaintext: true}\nproviders:\n  echo: {kind: echo}\ntelemetry: {otlp: {headers: {x-key: hunter2}}}\n";
@@ -161,7 +219,7 @@ fn exposure_and_literal_secrets_are_warned_of_and_fail_nothing() {
 
 #[tokio::test]
 async fn a_plimsoll_that_runs_holds_its_port_and_its_directory_by_right() {
-    let server = crate::support::server::Server::start(serde_json::json!({})).await;
+    let server = Server::start(serde_json::json!({})).await;
     let address = server.url().replace("http://", "");
     let dir = server.dir().to_owned();
     let config = format!("server: {{listen: '{address}'}}");

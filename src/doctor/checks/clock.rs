@@ -1,4 +1,4 @@
-//! Is the clock sane?
+//! Is the clock sane, as far as this machine can tell by itself?
 
 use std::time::Duration;
 
@@ -9,37 +9,35 @@ use super::super::Verdict;
 use super::super::scene::{Scene, Store};
 use crate::clock::Timestamp;
 
-/// 2026-11-01: no clock that is right shows an earlier day to this program.
-const WRITTEN: Timestamp = Timestamp::from_millis(1_793_491_200_000);
+/// A program is built on one machine and unpacked on another; their clocks may differ by this much.
+const BUILD_SKEW_MAX: Duration = Duration::from_secs(24 * 3_600);
 
 /// Time servers step a clock by less than this in normal operation.
 const STEP_MAX: Duration = Duration::from_secs(5);
 
 pub(in crate::doctor) fn check(scene: &Scene) -> BoxFuture<'_, Verdict> {
-    let newest = match &scene.store {
-        Store::Readable { newest, .. } => *newest,
-        Store::Unknown
-        | Store::Absent
-        | Store::Served
-        | Store::Unusable(_)
-        | Store::Empty
-        | Store::Damaged(_) => None,
+    let reached = match &scene.store {
+        Store::Seen(outline) => outline.reached,
+        Store::Unknown | Store::Absent | Store::Served | Store::Unusable(_) | Store::Empty => None,
     };
-    ready(look(scene.clock.now(), newest)).boxed()
+    ready(look(scene.clock.now(), scene.program, reached)).boxed()
 }
 
-fn look(now: Timestamp, newest: Option<Timestamp>) -> Verdict {
-    let advice = "set the clock, and keep it right with a time server";
-    if now < WRITTEN {
-        return Verdict::fail(format!("it shows {now}, before this program was written"), advice);
+fn look(now: Timestamp, program: Option<Timestamp>, reached: Option<Timestamp>) -> Verdict {
+    let after = |moment: Option<Timestamp>, slack| moment.filter(|moment| moment.since(now) > slack);
+    if let Some(written) = after(program, BUILD_SKEW_MAX) {
+        return Verdict::fail(
+            format!("it shows {now}, and the file of this program was written at {written}"),
+            "set the clock, and keep it right with a time server",
+        );
     }
-    match newest {
-        Some(newest) if newest.since(now) > STEP_MAX => Verdict::warn(
-            format!("it shows {now}, the journal's newest record is of {newest}: it was set back"),
+    if let Some(reached) = after(reached, STEP_MAX) {
+        return Verdict::warn(
+            format!("it shows {now}, and the journal was written at {reached}: it was set back"),
             "set the clock; until it has caught up, records are stamped with the later time",
-        ),
-        Some(_) | None => Verdict::pass(now.to_string()),
+        );
     }
+    Verdict::pass(now.to_string())
 }
 
 #[cfg(test)]
@@ -49,10 +47,12 @@ mod tests {
 
     #[test]
     fn a_clock_before_the_program_fails_and_one_behind_the_journal_warns() {
-        let at = |millis| Timestamp::from_millis(WRITTEN.as_millis() + millis);
-        assert_eq!(look(Timestamp::from_millis(0), None).status, Status::Fail);
-        assert_eq!(look(at(0), None).status, Status::Pass);
-        assert_eq!(look(at(0), Some(at(5_000))).status, Status::Pass);
-        assert_eq!(look(at(0), Some(at(5_001))).status, Status::Warn);
+        let day = 86_400_000;
+        let at = Timestamp::from_millis;
+        assert_eq!(look(at(day), None, None).status, Status::Pass);
+        assert_eq!(look(at(day), Some(at(2 * day)), None).status, Status::Pass);
+        assert_eq!(look(at(day), Some(at(2 * day + 1)), None).status, Status::Fail);
+        assert_eq!(look(at(day), Some(at(0)), Some(at(day + 5_000))).status, Status::Pass);
+        assert_eq!(look(at(day), Some(at(0)), Some(at(day + 5_001))).status, Status::Warn);
     }
 }

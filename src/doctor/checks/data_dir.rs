@@ -35,8 +35,7 @@ fn look(scene: &Scene) -> Verdict {
         Store::Unknown
         | Store::Absent
         | Store::Empty
-        | Store::Readable { .. }
-        | Store::Damaged(_)
+        | Store::Seen(_)
         | Store::Unusable(
             OpenError::Io { .. }
             | OpenError::ReadOnly { .. }

@@ -6,10 +6,10 @@ use futures_util::future::{BoxFuture, ready};
 use super::super::Verdict;
 use super::super::scene::{Scene, Store};
 use super::NO_CONFIGURATION;
+use crate::journal::offline::Outline;
 use crate::journal::{FORMAT, OpenError};
 
 pub(in crate::doctor) fn check(scene: &Scene) -> BoxFuture<'_, Verdict> {
-    let verify = "see `plimsoll audit verify`; the journal can still be read with `plimsoll audit export`";
     let verdict = match &scene.store {
         Store::Unknown => Verdict::skip(NO_CONFIGURATION),
         Store::Absent | Store::Empty => Verdict::skip("none yet"),
@@ -25,13 +25,13 @@ pub(in crate::doctor) fn check(scene: &Scene) -> BoxFuture<'_, Verdict> {
         Store::Unusable(
             error @ (OpenError::Io { .. } | OpenError::ReadOnly { .. } | OpenError::Thread { .. }),
         ) => Verdict::fail(crate::doctor::told(error), "let this user read and write all of it"),
-        Store::Damaged(what) => Verdict::fail(what.clone(), verify),
-        Store::Readable { unreadable, .. } if unreadable.is_empty() => {
-            Verdict::pass(format!("format {FORMAT}, readable"))
-        }
-        Store::Readable { unreadable, .. } => {
-            Verdict::fail(format!("cannot be read: {}", unreadable.join(", ")), verify)
-        }
+        Store::Seen(Outline { partitions, unreadable, .. }) if unreadable.is_empty() => Verdict::pass(
+            format!("format {FORMAT}, {partitions} partitions; `plimsoll audit verify` reads them"),
+        ),
+        Store::Seen(Outline { unreadable, .. }) => Verdict::fail(
+            format!("cannot be read: {}", unreadable.join(", ")),
+            "see `plimsoll audit verify`; the journal can still be read with `plimsoll audit export`",
+        ),
     };
     ready(verdict).boxed()
 }

@@ -8,6 +8,7 @@ mod settings;
 mod transport;
 mod verdict;
 
+use http::Uri;
 use opentelemetry::KeyValue;
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_sdk::Resource;
@@ -31,6 +32,30 @@ pub enum OtlpError {
     /// The client could not be made.
     #[error("traces cannot be sent")]
     Transport(#[from] TransportError),
+}
+
+/// Who takes traces, for those who only want to look whether somebody does.
+#[derive(Debug)]
+pub struct Collector {
+    /// Its address, with scheme and path.
+    pub endpoint: String,
+    /// PEM certificates to trust.
+    pub authorities: Option<Vec<u8>>,
+    /// PEM certificate and key to show.
+    pub identity: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+/// Where traces go; `None` if nowhere. The same answer as the exporter's own.
+///
+/// # Errors
+/// See [`SettingsError`].
+pub fn collector(config: &OtlpConfig, env: Environment<'_>) -> Result<Option<Collector>, SettingsError> {
+    let of = |Settings { endpoint, tls, .. }| Collector {
+        endpoint: Uri::to_string(&endpoint),
+        authorities: tls.ca,
+        identity: tls.client,
+    };
+    Ok(Settings::resolve(config, env)?.map(of))
 }
 
 /// A running exporter.
