@@ -527,10 +527,11 @@ async fn a_call_that_the_deadline_cuts_off_is_recorded_with_what_it_had_used() {
 #[tokio::test]
 async fn an_answer_that_is_too_long_is_recorded_as_that() {
     let long = delta(&"x".repeat(ANSWER_BYTES_MAX));
-    let events = format!("data: {}\n\ndata: {long}\n\n", delta("a")).into_bytes();
-    // Not closed, because a stream that is cut may be seen before its length.
-    let endless = Reply::Hang([stream_head(), events].concat());
-    fails_on(endless, "answer_too_large", "larger than", "a").await;
+    // In one piece, so that the end is there before anybody has taken what is too long.
+    let events = [&delta("a"), &long, STOP, "[DONE]"].map(|data| format!("data: {data}\n\n").into_bytes());
+    let at_once = Reply::Parts(vec![[stream_head(), events.concat()].concat()]);
+    fails_on(at_once, "answer_too_large", "larger than", "a").await;
+    fails_on(whole(&delta(&"x".repeat(ANSWER_BYTES_MAX + 1))), "answer_too_large", "larger than", "").await;
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use super::super::{ProviderError, ProviderEvent, Turn};
 use super::Shared;
 use super::sse::{Decoder, LineTooLong};
 use super::wire::{self, Chunk, Mode};
-use crate::limits::MODEL_ANSWER_BYTES_MAX;
+use crate::limits::{ANSWER_BYTES_MAX, MODEL_ANSWER_BYTES_MAX};
 
 /// How long what may follow the finish reason (the tokens, `[DONE]`, the end of the stream) is waited for: servers send
 /// it at once or, some of them, never.
@@ -34,6 +34,8 @@ pub(super) struct Exchange<'a> {
 struct Seen {
     /// Something of the answer was passed on: another try would say it twice.
     passed_on: bool,
+    /// Bytes of the answer.
+    text_bytes: usize,
     /// There was a choice, be it an empty one.
     choice: bool,
     /// `[DONE]`, or a finish reason.
@@ -152,6 +154,10 @@ impl<'a> Exchange<'a> {
         self.seen.choice = true;
         if let Some(mut delta) = choice.delta {
             if let Some(text) = delta.text() {
+                self.seen.text_bytes += text.len();
+                if self.seen.text_bytes > ANSWER_BYTES_MAX {
+                    return Err(ProviderError::TooLarge { bytes_max: ANSWER_BYTES_MAX });
+                }
                 self.pass_on(ProviderEvent::Delta(text), mode).await;
             }
             for name in delta.tools() {
