@@ -80,7 +80,8 @@ impl App {
         let sink = event_sink(Arc::clone(&live));
         let telemetry = telemetry::install(&config.telemetry, &registry, sink, clock.clone())?;
         log_panics();
-        let tokens = Arc::new(TokenBook::new(&config.auth.tokens, config.server.requests_per_second)?);
+        let rate = config.server.requests_per_second;
+        let tokens = Arc::new(TokenBook::new(&config.auth.tokens, rate, clock.clone())?);
         let folds = vec![Arc::clone(&tokens) as _];
         let deps = JournalDeps { clock: clock.clone(), registry: registry.clone(), folds };
         let dir = data_dir.clone();

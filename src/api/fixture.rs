@@ -25,8 +25,9 @@ pub(super) fn state(config: Config) -> ApiState {
     let registry = Registry::new(&[]).expect("no histograms");
     let shared = Shared::new(&registry);
     let live = Live::new(&live::Config::default(), &registry, clock.clone());
-    let tokens =
-        Arc::new(TokenBook::new(&[], config.requests_per_second).expect("no tokens are good tokens"));
+    let tokens = Arc::new(
+        TokenBook::new(&[], config.requests_per_second, clock.clone()).expect("no tokens are good tokens"),
+    );
     let folds = vec![Arc::clone(&tokens) as Arc<dyn Fold>];
     let journal = Arc::new(MemoryJournal::new(clock.clone(), folds));
     let gateway = Gateway::new(GatewayParts {

@@ -16,7 +16,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::auth::{Failures, Refusals, TokenBook, limiter};
+use super::auth::{Failures, Rate, Refusals, TokenBook};
 use super::filters::{self, Routes};
 use super::hosts::Hosts;
 use super::metrics::{LIMITS, Metrics, Transport};
@@ -200,7 +200,7 @@ pub(super) fn state_of(parts: ServerParts, address: SocketAddr) -> ApiState {
         tokens,
         failures: Failures::new(auth.failures_per_minute),
         refusals: Refusals::default(),
-        local_limiter: limiter(config.requests_per_second),
+        local_rate: Rate::new(config.requests_per_second, &clock),
     };
     ApiState {
         doors,

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::task::TaskTracker;
 
-use super::auth::{Failures, Identity, Limiter, Refusals, TokenBook};
+use super::auth::{Failures, Identity, Rate, Refusals, TokenBook};
 use super::hosts::Hosts;
 use super::metrics::{AuthFailure, Metrics};
 use super::stream::Sources;
@@ -40,7 +40,7 @@ pub(crate) struct Doors {
     pub(crate) failures: Failures,
     pub(crate) refusals: Refusals,
     /// The rate limit of callers without a token, together.
-    pub(crate) local_limiter: Limiter,
+    pub(crate) local_rate: Rate,
 }
 
 impl ApiState {
@@ -50,12 +50,8 @@ impl ApiState {
 
     /// Takes one request from the caller's rate limit, or says how long to wait.
     pub(crate) fn allow(&self, identity: &Identity) -> Result<(), Duration> {
-        let limiter = identity.token.as_ref().map_or(&self.doors.local_limiter, |token| &token.limiter);
-        let Some(limiter) = limiter else { return Ok(()) };
-        limiter.check().map_err(|not_until| {
-            self.limit_hit("requests_per_second");
-            not_until.wait_time_from(governor::clock::Clock::now(&governor::clock::DefaultClock::default()))
-        })
+        let rate = identity.token.as_ref().map_or(&self.doors.local_rate, |token| &token.rate);
+        rate.take().inspect_err(|_wait| self.limit_hit("requests_per_second"))
     }
 
     pub(crate) fn limit_hit(&self, limit: &'static str) {

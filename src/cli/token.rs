@@ -146,7 +146,7 @@ impl Disk {
         let loaded = target.load()?;
         let Config { auth, journal, .. } = &loaded.config;
         let invalid = |error: InvalidTokens| Failure::Start(error.into());
-        let tokens = Arc::new(TokenBook::new(&auth.tokens, 0).map_err(invalid)?);
+        let tokens = Arc::new(TokenBook::new(&auth.tokens, 0, Clock::system()).map_err(invalid)?);
         let registry = Registry::new(&crate::catalogue::all()).expect("a test builds it from the same list");
         let folds = vec![Arc::clone(&tokens) as _];
         let deps = JournalDeps { clock: Clock::system(), registry, folds };

@@ -4,13 +4,15 @@
 //! time lives in the journal's stream `operator` and survives a restart as a fold. Start at [`TokenBook`].
 
 mod failures;
+mod rate;
 mod refusals;
 mod token;
 
 pub(crate) use failures::Failures;
+pub(crate) use rate::Rate;
 pub(crate) use refusals::Refusals;
 pub use token::{InvalidTokens, TokenBook};
-pub(crate) use token::{Limiter, NewToken, Token, TokenError, TokenSource, limiter};
+pub(crate) use token::{NewToken, Token, TokenError, TokenSource};
 
 use std::sync::Arc;
 

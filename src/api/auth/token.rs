@@ -1,10 +1,8 @@
 //! The tokens there are: those of the configuration and those in the journal.
 
 use std::collections::BTreeMap;
-use std::num::NonZeroU32;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
-use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -12,7 +10,8 @@ use subtle::ConstantTimeEq;
 use tokio_util::sync::CancellationToken;
 
 use super::super::{Role, TokenConfig};
-use crate::clock::Timestamp;
+use super::Rate;
+use crate::clock::{Clock, Timestamp};
 use crate::ids::{AgentId, TokenName, TownId};
 use crate::journal::{
     Actor, Append, AppendError, Fold, Journal, NewRecord, Record, RecordHash, StreamId, StreamKind,
@@ -21,9 +20,6 @@ use crate::limits::TOKENS_MAX;
 
 /// The prefix by which people and secret scanners know a plimsoll token.
 const PREFIX: &str = "plim_";
-
-/// A rate limit; `None` is no limit.
-pub(crate) type Limiter = Option<DefaultDirectRateLimiter>;
 
 /// One token, as long as it is valid.
 pub(crate) struct Token {
@@ -38,7 +34,7 @@ pub(crate) struct Token {
     /// Cancelled when it is revoked: what is open with it closes.
     pub(crate) revoked: CancellationToken,
     /// Its own rate limit.
-    pub(crate) limiter: Limiter,
+    pub(crate) rate: Rate,
     /// The town it is bound to.
     pub(crate) town: Option<TownId>,
     /// The agent it is bound to.
@@ -98,6 +94,7 @@ pub enum InvalidTokens {
 /// All tokens. Register it as a fold of the journal; a std lock suffices, as nothing waits while it is held.
 pub struct TokenBook {
     requests_per_second: u32,
+    clock: Clock,
     tokens: RwLock<BTreeMap<TokenName, Arc<Token>>>,
     /// Cancelled when the first is made: then the door without a token stays shut, also when the last one is revoked.
     first_made: CancellationToken,
@@ -129,7 +126,11 @@ impl TokenBook {
     ///
     /// # Errors
     /// [`InvalidTokens`], which names the entry.
-    pub fn new(configured: &[TokenConfig], requests_per_second: u32) -> Result<Self, InvalidTokens> {
+    pub fn new(
+        configured: &[TokenConfig],
+        requests_per_second: u32,
+        clock: Clock,
+    ) -> Result<Self, InvalidTokens> {
         let mut tokens = BTreeMap::new();
         if configured.len() > TOKENS_MAX {
             return Err(InvalidTokens::TooMany);
@@ -143,7 +144,7 @@ impl TokenBook {
                 source: TokenSource::Config,
                 created: None,
                 revoked: CancellationToken::new(),
-                limiter: limiter(requests_per_second),
+                rate: Rate::new(requests_per_second, &clock),
                 sha256: hash.0,
                 town: town.clone(),
                 agent: agent.clone(),
@@ -157,7 +158,7 @@ impl TokenBook {
             first_made.cancel();
         }
         let (tokens, changing) = (RwLock::new(tokens), tokio::sync::Mutex::new(()));
-        Ok(Self { requests_per_second, tokens, first_made, changing })
+        Ok(Self { requests_per_second, clock, tokens, first_made, changing })
     }
 
     /// Whether callers from the network need a token: from the first one made, for good.
@@ -262,7 +263,7 @@ impl TokenBook {
             source: TokenSource::Journal,
             created: Some(created),
             revoked: CancellationToken::new(),
-            limiter: limiter(self.requests_per_second),
+            rate: Rate::new(self.requests_per_second, &self.clock),
             sha256: hash.0,
             town,
             agent,
@@ -355,13 +356,6 @@ fn hash_text(token: &str) -> String {
     RecordHash(Sha256::digest(token.as_bytes()).into()).to_string()
 }
 
-/// A limit of so many requests a second, with bursts of twice as many; 0 is none.
-pub(crate) fn limiter(requests_per_second: u32) -> Limiter {
-    let rate = NonZeroU32::new(requests_per_second)?;
-    let burst = rate.saturating_mul(NonZeroU32::MIN.saturating_add(1));
-    Some(RateLimiter::direct(Quota::per_second(rate).allow_burst(burst)))
-}
-
 #[cfg(test)]
 impl Token {
     /// An operator's token that ends with `revoked`.
@@ -372,7 +366,7 @@ impl Token {
             source: TokenSource::Journal,
             created: None,
             revoked,
-            limiter: None,
+            rate: Rate::new(0, &Clock::system()),
             town: None,
             agent: None,
             sha256: [0; 32],
@@ -383,7 +377,6 @@ impl Token {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Clock;
     use crate::journal::MemoryJournal;
 
     fn new(name: &str, role: Role) -> NewToken {
@@ -391,7 +384,7 @@ mod tests {
     }
 
     fn open(configured: &[TokenConfig]) -> (Arc<TokenBook>, MemoryJournal) {
-        let book = Arc::new(TokenBook::new(configured, 0).expect("good tokens"));
+        let book = Arc::new(TokenBook::new(configured, 0, Clock::system()).expect("good tokens"));
         let journal = MemoryJournal::new(Clock::system(), vec![Arc::clone(&book) as Arc<dyn Fold>]);
         (book, journal)
     }
@@ -425,7 +418,7 @@ mod tests {
     async fn a_snapshot_restores_all_tokens() {
         let (book, journal) = open(&[]);
         let text = book.create(&journal, &Actor::Local, new("ann", Role::Operator)).await.expect("made");
-        let other = TokenBook::new(&[], 0).expect("good tokens");
+        let other = TokenBook::new(&[], 0, Clock::system()).expect("good tokens");
         other.restore(&book.snapshot()).expect("its own snapshot");
         assert!(other.find(&text).is_some_and(|t| t.role == Role::Operator));
         assert!(other.required());
@@ -449,9 +442,9 @@ mod tests {
         assert!(matches!(kept, Err(TokenError::Configured(_))));
         let unknown = TokenName::parse("nobody").expect("a name");
         assert!(matches!(book.revoke(&journal, &Actor::Local, &unknown).await, Err(TokenError::Unknown(_))));
-        let twice = TokenBook::new(&[entry.clone(), entry.clone()], 0);
+        let twice = TokenBook::new(&[entry.clone(), entry.clone()], 0, Clock::system());
         assert!(matches!(twice, Err(InvalidTokens::Twice(_))));
         let bad = TokenConfig { sha256: "abc".to_owned(), ..entry };
-        assert!(matches!(TokenBook::new(&[bad], 0), Err(InvalidTokens::Hash(_))));
+        assert!(matches!(TokenBook::new(&[bad], 0, Clock::system()), Err(InvalidTokens::Hash(_))));
     }
 }
