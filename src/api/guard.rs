@@ -44,19 +44,27 @@ pub(crate) fn admit(
         Credentials::Bearer(token) => by_token(state, head, token)?,
         Credentials::Unusable => return Err(wrong(state, head)),
     };
+    // Calls are counted one by one where they are read; what is not a call counts here.
+    if access != Access::Token {
+        count(state, &identity)?;
+    }
     if !access.admits(identity.role) {
         state.note_forbidden();
         let message = format!("this needs a token with the role {}", access.as_str());
         return Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", message));
     }
-    // Calls are counted one by one where they are read; what is not a call counts here.
-    if access != Access::Token {
-        state.allow(&identity).map_err(|wait| {
-            let message = "too many requests for this token: slow down";
-            Problem::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", message).retry_after(wait)
-        })?;
-    }
     Ok(Admission::As(Some(identity)))
+}
+
+/// Counts a request against its caller's rate.
+///
+/// # Errors
+/// The refusal, already counted.
+pub(crate) fn count(state: &ApiState, identity: &Identity) -> Result<(), Problem> {
+    state.allow(identity).map_err(|wait| {
+        let message = "too many requests for this token: slow down";
+        Problem::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", message).retry_after(wait)
+    })
 }
 
 /// Who holds this token. One that is right passes whatever came from its address before: behind a proxy or a NAT,

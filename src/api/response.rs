@@ -101,8 +101,7 @@ impl Problem {
         let mut reply = reply(status, "application/json", body);
         let headers = reply.headers_mut();
         if let Some(after) = retry_after {
-            // Rounded up: a client that obeys is not refused again.
-            headers.insert(RETRY_AFTER, HeaderValue::from(after.as_millis().div_ceil(1_000).max(1) as u64));
+            headers.insert(RETRY_AFTER, seconds(after));
         }
         if let Some(allow) = allow.and_then(|text| HeaderValue::from_str(&text).ok()) {
             headers.insert(ALLOW, allow);
@@ -112,6 +111,11 @@ impl Problem {
         }
         reply
     }
+}
+
+/// A wait as `Retry-After` says it: rounded up, so that a client that obeys is not refused again.
+pub(crate) fn seconds(wait: Duration) -> HeaderValue {
+    HeaderValue::from(wait.as_millis().div_ceil(1_000).max(1) as u64)
 }
 
 /// Headers on every answer, unless a handler set its own.

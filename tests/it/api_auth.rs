@@ -334,6 +334,30 @@ async fn a_websocket_may_send_little_before_its_token_and_as_much_as_others_afte
 }
 
 #[tokio::test]
+async fn every_call_counts_against_the_rate_whatever_it_is() {
+    let server = with_tokens(json!({"server": {"requests_per_second": 1}})).await;
+    let viewer = |ask: Ask| ask.token(Some("viewer"));
+    let form = Ask::method("POST", "/rpc").header("content-type", "text/plain");
+    let asks = [
+        ("what is no call", viewer(Ask::rpc("nonsense"))),
+        ("an unknown method", viewer(Ask::call("no.such", json!({})))),
+        ("a forbidden method", viewer(Ask::call("token.list", json!({})))),
+        ("what is no message", viewer(form)),
+        ("a forbidden route", Ask::get("/agents").token(Some("ingest"))),
+    ];
+    for (what, ask) in asks {
+        // The rate gives one back while this asks, on a slow machine two.
+        until(what, async || (ask.send(server.address()).await.status == 429).then_some(())).await;
+    }
+    let mut ws = Ws::open(&server, Some("operator")).await;
+    let call = json!({"jsonrpc": "2.0", "id": 1, "method": "no.such"});
+    ws.send_text(json!(vec![call; 50]).to_string()).await;
+    let answers = ws.next().await;
+    let limited = answers.as_array().expect("a batch").iter().filter(|a| a["error"]["code"] == -32010);
+    assert!(limited.count() > 40, "each call of a batch counts: {answers}");
+}
+
+#[tokio::test]
 async fn refusals_are_counted() {
     let server = with_tokens(json!({})).await;
     let _ = Ask::get("/agents").send(server.address()).await;

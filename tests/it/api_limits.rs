@@ -221,6 +221,13 @@ async fn while_draining_calls_are_refused_and_what_runs_is_answered() {
     until("draining", async || (Ask::get("/ready").send(address).await.status == 503).then_some(())).await;
     let refused = Ask::call("system.health", json!({})).send(address).await;
     assert_eq!((refused.status, &refused.json()["error"]["code"]), (503, &json!(-32009)));
+    assert_eq!((refused.header("retry-after"), &refused.json()["id"]), (Some("1"), &json!(1)));
+    let calls = [7, 8].map(|id| json!({"jsonrpc": "2.0", "id": id, "method": "system.health"}));
+    let batch = Ask::rpc(json!(calls).to_string()).send(address).await;
+    assert_eq!((batch.status, batch.header("retry-after")), (503, Some("1")));
+    assert_eq!((&batch.json()[1]["id"], &batch.json()[1]["error"]["code"]), (&json!(8), &json!(-32009)));
+    let note = Ask::rpc(r#"{"jsonrpc":"2.0","method":"system.health"}"#).send(address).await;
+    assert_eq!(note.status, 503, "what is not done is not answered as done");
     assert_eq!(Ask::get("/health").send(address).await.status, 200);
     let late = ws.begin("agent.send", json!({"agent": "slow", "message": "too late"})).await;
     let (mut answered, mut refused) = (false, false);

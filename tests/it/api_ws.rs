@@ -102,12 +102,15 @@ async fn a_plain_request_to_the_websocket_is_told_what_it_is() {
     assert_eq!(answer.status, 400);
 }
 
-async fn slow_server() -> Server {
-    Server::start(json!({
+fn slow_config() -> Value {
+    json!({
         "providers": {"slow": {"kind": "echo", "latency": "30s"}, "quick": {"kind": "echo", "latency": "300ms"}},
         "agents": {"slow": {"provider": "slow"}, "quick": {"provider": "quick"}},
-    }))
-    .await
+    })
+}
+
+async fn slow_server() -> Server {
+    Server::start(slow_config()).await
 }
 
 async fn active(server: &Server) -> usize {
@@ -177,6 +180,29 @@ async fn unanswered_calls_of_one_connection_are_bounded() {
         assert_eq!(refused["error"]["code"], -32002, "{refused}");
         assert_eq!(refused["error"]["data"]["limit"], "ws_in_flight");
     }
+}
+
+#[tokio::test]
+async fn a_batch_begins_no_more_calls_than_there_is_room_for() {
+    let mut config = slow_config();
+    config["server"] = json!({"batch_max": 1_000});
+    let server = Server::start(config).await;
+    let mut ws = Ws::open(&server, None).await;
+    let batch = |count: usize, deadline_ms: u64| {
+        let call = |id: usize| {
+            let params = json!({
+                "agent": "slow", "message": "hi", "session": format!("{deadline_ms}/{id}"),
+                "deadlineMs": deadline_ms, "onDisconnect": "cancel",
+            });
+            json!({"jsonrpc": "2.0", "id": id, "method": "agent.send", "params": params})
+        };
+        json!((0..count).map(call).collect::<Vec<_>>()).to_string()
+    };
+    ws.send_text(batch(1_000, 30_000)).await;
+    ws.send_text(batch(30, 100)).await;
+    let answers = ws.next().await;
+    let codes: Vec<_> = answers.as_array().expect("a batch").iter().map(|a| &a["error"]["code"]).collect();
+    assert_eq!(codes, [vec![&json!(-32004); 24], vec![&json!(-32002); 6]].concat(), "{answers}");
 }
 
 #[tokio::test]

@@ -6,17 +6,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::StatusCode;
 use http::header::RETRY_AFTER;
-use http::{HeaderValue, StatusCode};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::super::Readiness;
 use super::super::body::{self, BodyLimits};
+use super::super::guard;
 use super::super::jsonrpc;
 use super::super::request::Request;
-use super::super::response::{Outcome, Reply, reply};
+use super::super::response::{Outcome, Problem, Reply, reply, seconds};
 use super::super::rpc::{self, Answered, Context, RpcError};
 use super::super::state::ApiState;
 use crate::gateway::Channel;
@@ -70,48 +71,60 @@ pub(crate) struct RpcResult {
     error: Option<Value>,
 }
 
+/// When to try again after a drain: what takes over listens soon, or answers at once behind the same name.
+const AFTER_DRAIN: Duration = Duration::from_secs(1);
+
 /// Answers a call or a batch.
 pub(crate) async fn rpc(state: Arc<ApiState>, mut request: Request) -> Outcome {
-    body::require_json(&request.headers)?;
     let identity = request.identity()?;
+    // What is no message counts here, as no call of it will.
+    let text = match read(&state, &mut request).await {
+        Ok(text) => text,
+        Err(problem) => return Err(guard::count(&state, &identity).err().unwrap_or(problem)),
+    };
+    let draining = state.readiness() == Readiness::Draining;
+    let trace = request.trace();
+    let ctx = Context { state, identity, channel: Channel::Http, trace, link: None };
+    let begun = rpc::begin(&Arc::new(ctx), &text, usize::MAX);
+    drop(text);
+    let mut reply = into_reply(begun.answer.await);
+    if draining {
+        *reply.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        reply.headers_mut().insert(RETRY_AFTER, seconds(AFTER_DRAIN));
+    }
+    Ok(reply)
+}
+
+async fn read(state: &ApiState, request: &mut Request) -> Result<Vec<u8>, Problem> {
+    body::require_json(&request.headers)?;
     let limits =
         BodyLimits { bytes_max: state.config.body_bytes_max.0, timeout: state.config.body_timeout.0 };
     let incoming = std::mem::replace(&mut request.body, Box::pin(futures_util::stream::empty()));
-    let text = body::read(&request.headers, incoming, &limits).await.map_err(|error| {
+    body::read(&request.headers, incoming, &limits).await.map_err(|error| {
         error.limit.into_iter().for_each(|limit| state.limit_hit(limit));
         error.problem
-    })?;
-    if state.readiness() == Readiness::Draining {
-        let answer = jsonrpc::error_text(None, &RpcError::shutting_down().to_json());
-        return Ok(reply(StatusCode::SERVICE_UNAVAILABLE, "application/json", answer));
-    }
-    let trace = request.trace();
-    let ctx = Context { state, identity, channel: Channel::Http, trace, link: None };
-    let begun = rpc::begin(&Arc::new(ctx), &text);
-    drop(text);
-    Ok(into_reply(begun.answer.await))
+    })
 }
 
 fn into_reply(answered: Answered) -> Reply {
     let (status, wait) = match &answered {
-        Answered::Malformed(_) => (StatusCode::BAD_REQUEST, None),
         Answered::Single(Some(Err((error, _)))) => match error.code {
-            -32008 => (StatusCode::FORBIDDEN, None),
-            rpc::SHUTTING_DOWN => (StatusCode::SERVICE_UNAVAILABLE, None),
-            rpc::RATE_LIMITED => (StatusCode::TOO_MANY_REQUESTS, error.data.retry_after_ms),
-            _ => (StatusCode::OK, error.data.retry_after_ms),
+            jsonrpc::PARSE_ERROR | jsonrpc::INVALID_REQUEST => (StatusCode::BAD_REQUEST, None),
+            rpc::FORBIDDEN => (StatusCode::FORBIDDEN, None),
+            rpc::SHUTTING_DOWN => (StatusCode::SERVICE_UNAVAILABLE, Some(AFTER_DRAIN)),
+            rpc::RATE_LIMITED => (StatusCode::TOO_MANY_REQUESTS, wait_of(error)),
+            _ => (StatusCode::OK, wait_of(error)),
         },
         Answered::Single(Some(Ok(_))) | Answered::Batch(Some(_)) => (StatusCode::OK, None),
         Answered::Single(None) | Answered::Batch(None) => (StatusCode::NO_CONTENT, None),
     };
-    let mut reply = match answered.into_text() {
-        Some(text) => reply(status, "application/json", text),
-        None => reply(status, "application/json", ""),
-    };
-    if let Some(ms) = wait {
-        let seconds = Duration::from_millis(ms).as_secs_f64().ceil().max(1.0);
-        let value = HeaderValue::from_str(&format!("{seconds:.0}")).expect("digits are a header");
-        reply.headers_mut().insert(RETRY_AFTER, value);
+    let mut reply = reply(status, "application/json", answered.into_text().unwrap_or_default());
+    if let Some(wait) = wait {
+        reply.headers_mut().insert(RETRY_AFTER, seconds(wait));
     }
     reply
+}
+
+fn wait_of(error: &RpcError) -> Option<Duration> {
+    error.data.retry_after_ms.map(Duration::from_millis)
 }

@@ -114,10 +114,6 @@ impl RpcError {
         Self::new(FORBIDDEN, format!("this needs a token with the role {needs}"))
     }
 
-    pub(crate) fn shutting_down() -> Self {
-        Rejection::ShuttingDown.into()
-    }
-
     pub(crate) fn limited(code: i32, limit: &'static str, retry_after: Duration, message: &str) -> Self {
         let mut error = Self::new(code, message);
         error.data.limit = Some(limit);

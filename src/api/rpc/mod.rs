@@ -15,17 +15,21 @@ mod token;
 use std::cell::RefCell;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, join_all};
 use schemars::JsonSchema;
 
+use super::Readiness;
 use super::access::Access;
 use super::jsonrpc::{self, Incoming, Malformed};
+use crate::gateway::{Channel, Rejection};
 
-pub(crate) use error::{CODES, GATEWAY_FULL, RATE_LIMITED, RpcError, SHUTTING_DOWN};
-use method::{Call, CallResult, Held, NoParams};
-pub(crate) use method::{Context, Method, SchemaOf};
+use error::GATEWAY_FULL;
+pub(crate) use error::{CODES, FORBIDDEN, RATE_LIMITED, RpcError, SHUTTING_DOWN};
+pub(crate) use method::{Call, CallResult, Context, Method, SchemaOf};
+use method::{Held, NoParams};
 pub(crate) use token::TokenList;
 
 /// Every method, by name.
@@ -150,21 +154,20 @@ const UNKNOWN: &str = "unknown";
 
 /// Method and code of every outcome that can be foreseen: their counters start at 0.
 pub(crate) fn outcomes() -> impl Iterator<Item = (&'static str, &'static str)> {
-    let of_gateway = |code: i32| (-32007..=-32001).contains(&code);
+    let of_gateway = |code: i32| (-32007..=-32001).contains(&code) && code != GATEWAY_FULL;
     let of_method = move |method: &'static Method| {
         let codes = CODES.iter().filter(move |(code, ..)| method.name == "agent.send" || !of_gateway(*code));
         let codes = codes.filter(|(code, ..)| ![-32700, -32600, -32601].contains(code));
         codes.map(|(_, label, _)| *label).chain(["ok"]).map(move |code| (method.name, code))
     };
-    let unknown = [-32700, -32600, -32601].map(|code| (UNKNOWN, error::label(code)));
+    let unknown = [-32700, -32600, -32601, GATEWAY_FULL, RATE_LIMITED, SHUTTING_DOWN]
+        .map(|code| (UNKNOWN, error::label(code)));
     METHODS.iter().flat_map(of_method).chain(unknown)
 }
 
 /// What became of a message.
 pub(crate) enum Answered {
-    /// There was no call in it.
-    Malformed(String),
-    /// One call; `None` for a notification.
+    /// One call, or none at all; `None` for a notification.
     Single(Option<Result<String, (RpcError, String)>>),
     /// A batch; `None` if all were notifications.
     Batch(Option<String>),
@@ -174,7 +177,6 @@ impl Answered {
     /// What goes back, if anything does.
     pub(crate) fn into_text(self) -> Option<String> {
         match self {
-            Self::Malformed(text) => Some(text),
             Self::Single(None) => None,
             Self::Single(Some(Ok(text) | Err((_, text)))) => Some(text),
             Self::Batch(text) => text,
@@ -184,7 +186,7 @@ impl Answered {
 
 /// A message whose calls have begun.
 pub(crate) struct Begun {
-    /// How many calls it holds.
+    /// How many calls had room.
     pub(crate) calls: usize,
     /// What is left to wait for.
     pub(crate) answer: BoxFuture<'static, Answered>,
@@ -194,19 +196,19 @@ pub(crate) struct Begun {
 
 impl Begun {
     fn refused(ctx: &Context, malformed: &Malformed) -> Self {
-        let answer = std::future::ready(Answered::Malformed(refuse(ctx, malformed))).boxed();
-        Self { calls: 1, answer, held: Vec::new() }
+        let answer = Answered::Single(Some(Err(refuse(ctx, malformed))));
+        Self { calls: 0, answer: std::future::ready(answer).boxed(), held: Vec::new() }
     }
 }
 
-/// Begins every call of a message, in order.
-pub(crate) fn begin(ctx: &Arc<Context>, text: &[u8]) -> Begun {
+/// Begins the calls of a message, in order, as far as there is `room`; those past it are refused.
+pub(crate) fn begin(ctx: &Arc<Context>, text: &[u8], room: usize) -> Begun {
     match jsonrpc::read(text, ctx.state.config.batch_max) {
         Err(malformed) => Begun::refused(ctx, &malformed),
         Ok(Incoming::Single(Err(malformed))) => Begun::refused(ctx, &malformed),
         Ok(Incoming::Single(Ok(call))) => {
             let id = call.id.clone();
-            let (result, held) = begin_call(ctx, &call);
+            let (result, held) = begin_call(ctx, &call, room);
             let answer = async move {
                 let result = result.await;
                 Answered::Single(id.map(|id| match result {
@@ -217,15 +219,17 @@ pub(crate) fn begin(ctx: &Arc<Context>, text: &[u8]) -> Begun {
                     }
                 }))
             };
-            Begun { calls: 1, answer: answer.boxed(), held: vec![held] }
+            Begun { calls: room.min(1), answer: answer.boxed(), held: vec![held] }
         }
         Ok(Incoming::Batch(calls)) => {
-            let (parts, held): (Vec<_>, _) = calls.iter().map(|call| begin_part(ctx, call)).unzip();
+            let rooms = (0..=room).rev().chain(std::iter::repeat(0));
+            let begun = calls.iter().zip(rooms).map(|(call, room)| begin_part(ctx, call, room));
+            let (parts, held): (Vec<_>, _) = begun.unzip();
             let answer = async move {
                 let texts: Vec<String> = join_all(parts).await.into_iter().flatten().collect();
                 Answered::Batch((!texts.is_empty()).then(|| format!("[{}]", texts.join(","))))
             };
-            Begun { calls: calls.len(), answer: answer.boxed(), held }
+            Begun { calls: room.min(calls.len()), answer: answer.boxed(), held }
         }
     }
 }
@@ -233,12 +237,16 @@ pub(crate) fn begin(ctx: &Arc<Context>, text: &[u8]) -> Begun {
 fn begin_part(
     ctx: &Arc<Context>,
     call: &Result<jsonrpc::Call<'_>, Malformed>,
+    room: usize,
 ) -> (BoxFuture<'static, Option<String>>, Held) {
     match call {
-        Err(malformed) => (std::future::ready(Some(refuse(ctx, malformed))).boxed(), Held::default()),
+        Err(malformed) => {
+            let (_, text) = refuse(ctx, malformed);
+            (std::future::ready(Some(text)).boxed(), Held::default())
+        }
         Ok(call) => {
             let id = call.id.clone();
-            let (result, Held { turn, notifications }) = begin_call(ctx, call);
+            let (result, Held { turn, notifications }) = begin_call(ctx, call, room);
             let part = async move {
                 let result = result.await;
                 // The batch keeps its own order; one part may not wait for the answer of all.
@@ -253,53 +261,37 @@ fn begin_part(
     }
 }
 
-fn refuse(ctx: &Context, malformed: &Malformed) -> String {
-    let error = RpcError::from(malformed);
-    ctx.state.metrics.rpc_call(UNKNOWN, error::label(error.code), std::time::Duration::ZERO);
-    jsonrpc::error_text(malformed.id.as_ref(), &error.to_json())
+fn refuse(ctx: &Context, malformed: &Malformed) -> (RpcError, String) {
+    let error = count(ctx).err().unwrap_or_else(|| RpcError::from(malformed));
+    ctx.state.metrics.rpc_call(UNKNOWN, error::label(error.code), Duration::ZERO);
+    let text = jsonrpc::error_text(malformed.id.as_ref(), &error.to_json());
+    (error, text)
 }
 
-/// Answers every call of a message with one error, without looking at what it asks.
-pub(crate) fn refuse_all(ctx: &Context, text: &[u8], error: &RpcError) -> Option<String> {
-    let json = error.to_json();
-    let answer = |id: Option<&jsonrpc::Id>| {
-        ctx.state.metrics.rpc_call(UNKNOWN, error::label(error.code), std::time::Duration::ZERO);
-        jsonrpc::error_text(id, &json)
-    };
-    match jsonrpc::read(text, ctx.state.config.batch_max) {
-        Err(malformed) => Some(answer(malformed.id.as_ref())),
-        Ok(Incoming::Single(Err(malformed))) => Some(answer(malformed.id.as_ref())),
-        Ok(Incoming::Single(Ok(call))) => call.id.as_ref().map(|id| answer(Some(id))),
-        Ok(Incoming::Batch(calls)) => {
-            let ids = calls.iter().filter_map(|call| match call {
-                Ok(call) => call.id.as_ref().map(Some),
-                Err(malformed) => Some(malformed.id.as_ref()),
-            });
-            let texts: Vec<String> = ids.map(answer).collect();
-            (!texts.is_empty()).then(|| format!("[{}]", texts.join(",")))
-        }
-    }
-}
-
-/// Looks the method up, asks role and rate, and begins it; counts it when it is done.
-fn begin_call(ctx: &Arc<Context>, call: &jsonrpc::Call<'_>) -> (BoxFuture<'static, CallResult>, Held) {
-    let began = ctx.state.sources.clock.elapsed();
+/// Asks rate and room, looks the method up, asks its role, and begins it; counts it when it is done.
+fn begin_call(
+    ctx: &Arc<Context>,
+    call: &jsonrpc::Call<'_>,
+    room: usize,
+) -> (BoxFuture<'static, CallResult>, Held) {
+    let state = Arc::clone(&ctx.state);
+    let began = state.sources.clock.elapsed();
     let method = METHODS.iter().find(|method| method.name == call.method);
     let label = method.map_or(UNKNOWN, |method| method.name);
-    let result = match method {
-        None => Err(RpcError::unknown_method(&call.method)),
-        Some(method) => admit(ctx, method).map(|()| method.handler),
-    };
+    let admitted = admit(ctx, room).and_then(|()| {
+        let method = method.ok_or_else(|| RpcError::unknown_method(&call.method))?;
+        permit(ctx, method).map(|()| method.handler)
+    });
     let held = RefCell::new(Held::default());
     let call = Call { ctx, params: call.params, held: &held };
-    let work = match result {
+    let work = match admitted {
         Err(error) => std::future::ready(Err(error)).boxed(),
         Ok(handler) => std::panic::catch_unwind(AssertUnwindSafe(|| handler(call)))
             .unwrap_or_else(|_panic| std::future::ready(Err(bug(label))).boxed()),
     };
-    let state = Arc::clone(&ctx.state);
     let counted = async move {
-        let result = AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_panic| Err(bug(label)));
+        let result = AssertUnwindSafe(work).catch_unwind().await;
+        let result = result.unwrap_or_else(|_panic| Err(bug(label)));
         let code = result.as_ref().map_or_else(|e| error::label(e.code), |_| "ok");
         state.metrics.rpc_call(label, code, state.sources.clock.elapsed().saturating_sub(began));
         result
@@ -307,19 +299,34 @@ fn begin_call(ctx: &Arc<Context>, call: &jsonrpc::Call<'_>) -> (BoxFuture<'stati
     (counted.boxed(), held.into_inner())
 }
 
-fn admit(ctx: &Context, method: &Method) -> Result<(), RpcError> {
-    if !method.access.admits(ctx.identity.role) {
-        ctx.state.note_forbidden();
-        return Err(RpcError::forbidden(method.access.as_str()));
+/// Whether a call may begin now, whatever it asks.
+fn admit(ctx: &Context, room: usize) -> Result<(), RpcError> {
+    count(ctx)?;
+    // Over HTTP nothing waits for the end; a WebSocket still sees to what it began.
+    if ctx.channel == Channel::Http && ctx.state.readiness() == Readiness::Draining {
+        return Err(Rejection::ShuttingDown.into());
     }
-    ctx.state.allow(&ctx.identity).map_err(|wait| {
-        RpcError::limited(
-            RATE_LIMITED,
-            "requests_per_second",
-            wait,
-            "too many requests for this token: slow down",
-        )
-    })
+    if room == 0 {
+        ctx.state.limit_hit("ws_in_flight");
+        let message = "too many unanswered calls on this connection: wait for answers";
+        return Err(RpcError::limited(GATEWAY_FULL, "ws_in_flight", Duration::from_millis(100), message));
+    }
+    Ok(())
+}
+
+/// Counts a call against its caller's rate, also one that is malformed, unknown or forbidden.
+fn count(ctx: &Context) -> Result<(), RpcError> {
+    let message = "too many requests for this token: slow down";
+    let limited = |wait| RpcError::limited(RATE_LIMITED, "requests_per_second", wait, message);
+    ctx.state.allow(&ctx.identity).map_err(limited)
+}
+
+fn permit(ctx: &Context, method: &Method) -> Result<(), RpcError> {
+    if method.access.admits(ctx.identity.role) {
+        return Ok(());
+    }
+    ctx.state.note_forbidden();
+    Err(RpcError::forbidden(method.access.as_str()))
 }
 
 /// What the caller hears of a panic; the panic itself is in the log.

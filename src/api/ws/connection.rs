@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::auth::Identity;
 use super::super::request::Head;
-use super::super::rpc::{self, Begun, Context, GATEWAY_FULL, RpcError};
+use super::super::rpc::{self, Begun, Context};
 use super::super::state::ApiState;
 use super::Link;
 use super::gate::Gate;
@@ -98,7 +98,7 @@ struct Connection<S> {
     ctx: Arc<Context>,
     link: Arc<Link>,
     waiting: mpsc::Receiver<String>,
-    /// What was begun and is not answered; each gives back how many calls it was.
+    /// What is not answered; each gives back how many calls of it had begun.
     calls: FuturesUnordered<BoxFuture<'static, usize>>,
     in_flight: usize,
     /// When the client was last heard, by the monotonic clock.
@@ -135,6 +135,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             return Err(*end);
         }
         let stays = leaving.is_none();
+        // Refusals take no room of calls: a client that does not read them is not read either.
+        let reads = stays && self.calls.len() < WS_IN_FLIGHT_MAX + WS_OUTBOX_MESSAGES_MAX;
         tokio::select! {
             () = state.sources.stop.cancelled(), if stays => Ok(()),
             () = ctx.identity.void.cancelled(), if stays => Ok(()),
@@ -143,7 +145,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Ok(())
             }
             Some(text) = self.waiting.recv() => self.write(state, text).await,
-            message = self.socket.next(), if stays => self.read(state, message),
+            message = self.socket.next(), if reads => self.read(state, message),
             _ = tick.tick() => self.check_idle(state).await,
         }
     }
@@ -152,7 +154,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.heard = state.sources.clock.elapsed();
         match message {
             Some(Ok(Message::Text(text))) => {
-                self.begin(state, text.as_bytes());
+                self.begin(text.as_bytes());
                 Ok(())
             }
             Some(Ok(Message::Binary(_))) => {
@@ -165,24 +167,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    fn begin(&mut self, state: &ApiState, text: &[u8]) {
+    fn begin(&mut self, text: &[u8]) {
         let link = Arc::clone(&self.link);
-        if self.in_flight >= WS_IN_FLIGHT_MAX {
-            state.limit_hit("ws_in_flight");
-            let message = "too many unanswered calls on this connection: wait for answers";
-            let error = RpcError::limited(GATEWAY_FULL, "ws_in_flight", Duration::from_millis(100), message);
-            if let Some(text) = rpc::refuse_all(&self.ctx, text, &error) {
-                let refusal = async move {
-                    // A client that is gone needs no answer.
-                    let _ = link.send(text).await;
-                    1
-                };
-                self.in_flight += 1;
-                self.calls.push(refusal.boxed());
-            }
-            return;
-        }
-        let Begun { calls, answer, held } = rpc::begin(&self.ctx, text);
+        let room = WS_IN_FLIGHT_MAX - self.in_flight;
+        let Begun { calls, answer, held } = rpc::begin(&self.ctx, text, room);
         self.in_flight += calls;
         let call = async move {
             if let Some(text) = answer.await.into_text() {
