@@ -18,6 +18,7 @@ use serde::Serialize;
 use serde_json::json;
 use warp::Reply as _;
 
+use crate::ids::RequestId;
 use crate::limits::COMPRESS_BYTES_MIN;
 
 /// A body: whole, or as it comes.
@@ -54,11 +55,17 @@ pub(crate) struct Problem {
     message: String,
     retry_after: Option<Duration>,
     allow: Option<String>,
+    request_id: Option<RequestId>,
 }
 
 impl Problem {
     pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), retry_after: None, allow: None }
+        Self { status, code, message: message.into(), retry_after: None, allow: None, request_id: None }
+    }
+
+    /// Names the request, so that it is found in the log.
+    pub(crate) fn about(self, request_id: &RequestId) -> Self {
+        Self { request_id: Some(request_id.clone()), ..self }
     }
 
     pub(crate) fn retry_after(self, after: Duration) -> Self {
@@ -96,9 +103,12 @@ impl Problem {
     }
 
     pub(crate) fn into_reply(self) -> Reply {
-        let Self { status, code, message, retry_after, allow } = self;
-        let body = json!({"error": {"code": code, "message": message}}).to_string();
-        let mut reply = reply(status, "application/json", body);
+        let Self { status, code, message, retry_after, allow, request_id } = self;
+        let mut body = json!({"error": {"code": code, "message": message}});
+        if let Some(id) = request_id {
+            body["error"]["requestId"] = json!(id);
+        }
+        let mut reply = reply(status, "application/json", body.to_string());
         let headers = reply.headers_mut();
         if let Some(after) = retry_after {
             headers.insert(RETRY_AFTER, seconds(after));

@@ -165,7 +165,7 @@ pub(crate) const ROUTES: &[Route] = &[
 ];
 
 /// A route as most are: a viewer's GET.
-const fn route(
+pub(super) const fn route(
     path: &'static str,
     handler: fn(Arc<ApiState>, Request) -> BoxFuture<'static, Outcome>,
 ) -> Route {

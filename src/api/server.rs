@@ -21,6 +21,8 @@ use super::filters::{self, Routes};
 use super::hosts::Hosts;
 use super::metrics::{LIMITS, Metrics, Transport};
 use super::request::Peer;
+use super::routes::ROUTES;
+use super::rpc::METHODS;
 use super::state::{ApiState, Doors};
 use super::stream::Sources;
 use super::tls::{self, TlsError};
@@ -159,7 +161,7 @@ impl Server {
     pub async fn run(self, shutdown: CancellationToken) {
         let Self { listener, address: _, tls, control, signs, state } = self;
         let _however_it_ends = state.sources.stop.clone().drop_guard();
-        let routes = filters::service(&state);
+        let routes = filters::service(&state, ROUTES);
         tokio::join!(
             accept_network(&state, &routes, &listener, tls.as_ref(), &shutdown),
             accept_control(&state, &routes, control.as_ref(), &shutdown),
@@ -209,6 +211,7 @@ pub(super) fn state_of(parts: ServerParts, address: SocketAddr) -> ApiState {
         metrics: Metrics::new(&registry),
         registry,
         readiness,
+        methods: METHODS,
         tasks: TaskTracker::new(),
         verifications: Arc::new(Semaphore::new(1)),
         contract: OnceLock::new(),

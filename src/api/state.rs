@@ -10,9 +10,11 @@ use tokio_util::task::TaskTracker;
 use super::auth::{Failures, Identity, Rate, Refusals, TokenBook};
 use super::hosts::Hosts;
 use super::metrics::{AuthFailure, Metrics};
+use super::rpc::Method;
 use super::stream::Sources;
 use super::{Config, Readiness};
 use crate::gateway::Gateway;
+use crate::ids::RequestId;
 use crate::telemetry::Registry;
 
 /// What the server was built from, and what its connections share.
@@ -24,6 +26,8 @@ pub(crate) struct ApiState {
     pub(crate) registry: Registry,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) readiness: watch::Receiver<Readiness>,
+    /// The JSON-RPC methods; tests bring their own.
+    pub(crate) methods: &'static [Method],
     /// Owns every task of a connection.
     pub(crate) tasks: TaskTracker,
     /// One place: a check of the journal reads all of it.
@@ -52,6 +56,11 @@ impl ApiState {
     pub(crate) fn allow(&self, identity: &Identity) -> Result<(), Duration> {
         let rate = identity.token.as_ref().map_or(&self.doors.local_rate, |token| &token.rate);
         rate.take().inspect_err(|_wait| self.limit_hit("requests_per_second"))
+    }
+
+    /// A name for something that must not happen: the caller hears it, and it stands in the log.
+    pub(crate) fn incident(&self) -> RequestId {
+        RequestId::generate(self.sources.clock.now(), rand::random())
     }
 
     pub(crate) fn limit_hit(&self, limit: &'static str) {

@@ -134,7 +134,11 @@ fn problem() -> Value {
         "properties": {"error": {
             "type": "object",
             "required": ["code", "message"],
-            "properties": {"code": {"type": "string"}, "message": {"type": "string"}},
+            "properties": {
+                "code": {"type": "string"},
+                "message": {"type": "string"},
+                "requestId": {"type": "string", "description": "By this a bug is found in the log."},
+            },
         }},
     })
 }

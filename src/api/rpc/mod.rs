@@ -24,6 +24,7 @@ use schemars::JsonSchema;
 use super::Readiness;
 use super::access::Access;
 use super::jsonrpc::{self, Incoming, Malformed};
+use super::state::ApiState;
 use crate::gateway::{Channel, Rejection};
 
 use error::GATEWAY_FULL;
@@ -276,7 +277,7 @@ fn begin_call(
 ) -> (BoxFuture<'static, CallResult>, Held) {
     let state = Arc::clone(&ctx.state);
     let began = state.sources.clock.elapsed();
-    let method = METHODS.iter().find(|method| method.name == call.method);
+    let method = state.methods.iter().find(|method| method.name == call.method);
     let label = method.map_or(UNKNOWN, |method| method.name);
     let admitted = admit(ctx, room).and_then(|()| {
         let method = method.ok_or_else(|| RpcError::unknown_method(&call.method))?;
@@ -287,11 +288,11 @@ fn begin_call(
     let work = match admitted {
         Err(error) => std::future::ready(Err(error)).boxed(),
         Ok(handler) => std::panic::catch_unwind(AssertUnwindSafe(|| handler(call)))
-            .unwrap_or_else(|_panic| std::future::ready(Err(bug(label))).boxed()),
+            .unwrap_or_else(|_panic| std::future::ready(Err(bug(&state, label))).boxed()),
     };
     let counted = async move {
         let result = AssertUnwindSafe(work).catch_unwind().await;
-        let result = result.unwrap_or_else(|_panic| Err(bug(label)));
+        let result = result.unwrap_or_else(|_panic| Err(bug(&state, label)));
         let code = result.as_ref().map_or_else(|e| error::label(e.code), |_| "ok");
         state.metrics.rpc_call(label, code, state.sources.clock.elapsed().saturating_sub(began));
         result
@@ -329,10 +330,11 @@ fn permit(ctx: &Context, method: &Method) -> Result<(), RpcError> {
     Err(RpcError::forbidden(method.access.as_str()))
 }
 
-/// What the caller hears of a panic; the panic itself is in the log.
-fn bug(method: &'static str) -> RpcError {
-    tracing::error!(source = "api", method, "a method panicked");
-    RpcError::internal()
+/// What the caller hears of a panic: by its id the panic is found in the log.
+fn bug(state: &ApiState, method: &'static str) -> RpcError {
+    let id = state.incident();
+    tracing::error!(source = "api", method, request_id = %id, "a method panicked");
+    RpcError::internal().about(&id)
 }
 
 #[cfg(test)]
