@@ -167,6 +167,26 @@ fn what_config_show_prints_is_read_again_as_the_same() {
     assert_eq!(shown(&mut plimsoll(&dir, &["config", "show", "--config", "again.yaml"])), text);
 }
 
+/// Files with one key of these defaults each.
+fn alone(defaults: &Value) -> Vec<Value> {
+    let Value::Object(map) = defaults else { return vec![defaults.clone()] };
+    let below = |(key, value): (&String, &Value)| {
+        alone(value).into_iter().map(|one| serde_json::json!({ key: one })).collect::<Vec<_>>()
+    };
+    map.iter().flat_map(below).collect()
+}
+
+#[test]
+fn each_key_alone_is_enough_and_the_others_keep_their_defaults() {
+    let mut defaults = value("");
+    // Their names are the operator's, so one key alone does not make one.
+    let known = defaults.as_object_mut().expect("a map");
+    known.retain(|key, _| !["providers", "agents", "prices"].contains(&key.as_str()));
+    for one in alone(&defaults) {
+        assert_eq!(value(&one.to_string()), value(""), "{one}");
+    }
+}
+
 #[test]
 fn a_missing_overlay_ends_with_3_and_names_the_path() {
     let dir = world(&[("config/plimsoll.yaml", BASE)]);

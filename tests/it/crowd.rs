@@ -101,7 +101,7 @@ fn small() -> Value {
         "agents": {"bad": {"provider": "bad"}, "good": {"provider": "good"}},
         "gateway": {"sessions_max": 100, "history_messages_max": 4},
         "live": {"model_calls": 50, "events": 50},
-        "journal": {"partition_records_max": 1_000, "work": {"age_max": "30d", "bytes_max": "16MiB"}},
+        "journal": {"partition_records_max": 1_000, "work": {"bytes_max": "16MiB"}},
     })
 }
 
