@@ -62,13 +62,22 @@ async fn follow(client: &Client, args: &Args) -> Result<(), Failure> {
     let codec = LinesCodec::new_with_max_length(LINE_BYTES_MAX);
     let mut lines = FramedRead::new(StreamReader::new(bytes), codec);
     let paint = Paint::of_stdout();
+    let mut last = args.after;
     while let Some(line) = lines.next().await {
-        let line = line.map_err(|error| ClientError::Lost(error.to_string()))?;
-        if let Some(data) = line.strip_prefix("data:") {
+        let line = line.map_err(|error| lost(&error.to_string(), last))?;
+        if let Some(seq) = line.strip_prefix("id:") {
+            last = seq.trim().parse().ok().or(last);
+        } else if let Some(data) = line.strip_prefix("data:") {
             show(data.trim_start(), args.json, paint)?;
         }
     }
-    Err(ClientError::Lost("the server ended the stream".to_owned()).into())
+    Err(lost("the server ended the stream", last).into())
+}
+
+/// The end of the stream, and how to go on where it ended.
+fn lost(cause: &str, last: Option<u64>) -> ClientError {
+    let advice = last.map(|seq| format!("; --after {seq} goes on from there")).unwrap_or_default();
+    ClientError::Lost(format!("{cause}{advice}"))
 }
 
 fn show(data: &str, json: bool, paint: Paint) -> Result<(), Failure> {
