@@ -124,6 +124,9 @@ pub trait Fold: Send + Sync {
     /// A stable name for its snapshots.
     fn name(&self) -> &'static str;
 
+    /// The log of all the streams that it wants; only that one is read for it.
+    fn log(&self) -> Log;
+
     /// Whether records of this stream concern it.
     fn wants(&self, stream: &StreamId) -> bool;
 
@@ -138,6 +141,9 @@ pub trait Fold: Send + Sync {
     /// # Errors
     /// Says why the snapshot cannot be used; the journal then takes an older one, or begins from nothing.
     fn restore(&self, snapshot: &Value) -> Result<(), String>;
+
+    /// Its log is damaged: once restored, its state may lack any record. Called before the journal is open.
+    fn records_lost(&self);
 }
 
 /// Which records are asked for. All conditions hold at once.

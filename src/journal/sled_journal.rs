@@ -79,7 +79,7 @@ impl SledJournal {
                 LogRow::load(log, &journal_dir).map_err(io(&path, "listing the journal"))?;
             row.remove_half_made().map_err(io(&path, "deleting a partition that was half made"))?;
             rows.push(Arc::new(row));
-            broken.extend(unreadable);
+            broken.extend(unreadable.into_iter().map(|what| (log, what)));
         }
         for dir in [&journal_dir, &path] {
             disk::sync_dir(dir).map_err(io(&path, "syncing the journal's folder"))?;
@@ -88,7 +88,7 @@ impl SledJournal {
         let (queue, receiver) = Queue::new();
         let tail = broadcast::channel(JOURNAL_TAIL_RECORDS_MAX).0;
         let shared = Arc::new(Shared::new(data_dir, rows, (queue, tail), Metrics::new(&deps.registry)));
-        let mut opening = Opening { shared: Arc::clone(&shared), notes: Vec::new() };
+        let mut opening = Opening { shared: Arc::clone(&shared), notes: Vec::new(), damaged: Vec::new() };
         let (logs, shortage) = opening.logs_in_need(&broken, deps.clock.now()).map_err(|error| {
             let source = std::io::Error::new(error.io_kind(), error.to_string());
             OpenError::Io { path: path.clone(), doing: "opening the journal", source }
@@ -134,13 +134,15 @@ struct Opening {
     shared: Arc<Shared>,
     /// Records to append about what was found.
     notes: Vec<Pending>,
+    /// Logs of which not every record may be there.
+    damaged: Vec<Log>,
 }
 
 impl Opening {
     /// The same as [`Opening::logs`]; on a full disk with the space that was kept for that, and then with the error.
     fn logs_in_need(
         &mut self,
-        broken: &[String],
+        broken: &[(Log, String)],
         now: Timestamp,
     ) -> Result<(Vec<LogWriter>, Option<StoreError>), StoreError> {
         match self.logs(broken, now) {
@@ -157,14 +159,19 @@ impl Opening {
     }
 
     /// The writing ends of both logs; none if something is damaged.
-    fn logs(&mut self, broken: &[String], now: Timestamp) -> Result<Vec<LogWriter>, StoreError> {
+    fn logs(&mut self, broken: &[(Log, String)], now: Timestamp) -> Result<Vec<LogWriter>, StoreError> {
         let acknowledged = Acknowledged::load(&self.shared.journal_dir);
         self.set_last(&[], acknowledged.seq);
-        if let Some(what) = broken.first() {
-            self.read_only(format!(
-                "a partition's manifest cannot be read ({what}): nothing is appended, the rest can be read; put the \
-                 file back from a backup, or move its folder away to go on without it"
-            ));
+        for (log, what) in broken {
+            self.read_only(
+                *log,
+                format!(
+                    "a partition's manifest cannot be read ({what}): nothing is appended, the rest can be read; put \
+                     the file back from a backup, or move its folder away to go on without it"
+                ),
+            );
+        }
+        if !broken.is_empty() {
             return Ok(Vec::new());
         }
         let mut logs = Vec::new();
@@ -180,7 +187,7 @@ impl Opening {
                     logs.push(writer);
                 }
                 Err(Trouble::Damaged(what)) => {
-                    self.read_only(what);
+                    self.read_only(log, what);
                     return Ok(Vec::new());
                 }
                 Err(Trouble::Store(error)) => return Err(error),
@@ -210,22 +217,27 @@ impl Opening {
         }
     }
 
-    fn read_only(&self, what: String) {
+    fn read_only(&mut self, log: Log, what: String) {
+        self.damaged.push(log);
         self.shared.metrics.failed(Reason::Damaged);
         tracing::error!(source = "journal", cause = what, "the journal is open for reading only");
         self.shared.set_health(Health::ReadOnly(what));
     }
 
-    /// Whether the folds stand at the journal's end.
-    fn restore(&self, folds: &[Arc<dyn Fold>]) -> bool {
-        let restored = snapshot::restore(self.shared.rows(), folds, self.shared.last());
-        if let Err(error) = &restored {
-            self.read_only(format!(
-                "what happened before cannot be read ({error}): nothing is appended; run 'plimsoll audit export' to save \
-                 what can be read, then move that partition's folder away"
-            ));
+    /// Whether the folds stand at the journal's end. Those of a damaged log are told.
+    fn restore(&mut self, folds: &[Arc<dyn Fold>]) -> bool {
+        for (log, error) in snapshot::restore(self.shared.rows(), folds, self.shared.until()) {
+            self.read_only(
+                log,
+                format!(
+                    "what happened before cannot be read ({error}): nothing is appended; run 'plimsoll audit export' \
+                     to save what can be read, then move that partition's folder away"
+                ),
+            );
         }
-        restored.is_ok()
+        let damaged = folds.iter().filter(|fold| self.damaged.contains(&fold.log()));
+        damaged.for_each(|fold| fold.records_lost());
+        self.damaged.is_empty()
     }
 
     /// Ends the dropping of partitions that a crash cut short, and appends what was found.

@@ -72,33 +72,35 @@ pub(super) fn newest(partition: &Path, fold: &str) -> Option<Seq> {
     entries.flatten().filter_map(seq).max()
 }
 
-/// Brings every fold to the journal's end: its newest snapshot that can be read, and the records after it.
-///
-/// # Errors
-/// [`ReadError`] when a record that is needed cannot be read; the folds then stand before it.
-pub(super) fn restore(rows: [&LogRow; 2], folds: &[Arc<dyn Fold>], last: Seq) -> Result<(), ReadError> {
-    let positions: Vec<Seq> = folds.iter().map(|fold| restore_one(rows, fold.as_ref(), last)).collect();
-    let Some(first) = positions.iter().min() else { return Ok(()) };
-    let range = Range { from: first.next(), until: last.next(), stream: None, newest_first: false };
-    for frame in super::scan::merged(rows, &range) {
-        let record = frame?.decode()?;
-        for (fold, position) in folds.iter().zip(&positions) {
-            if record.seq > *position && fold.wants(&record.stream) {
-                fold.apply(&record);
+/// Brings every fold to the journal's end: its newest snapshot that can be read, and the records of its log after it.
+/// Answers the logs of which a record that is needed cannot be read; their folds then stand before it.
+pub(super) fn restore(rows: [&LogRow; 2], folds: &[Arc<dyn Fold>], until: Seq) -> Vec<(Log, ReadError)> {
+    let of_log = |row: &LogRow| {
+        let folds = folds.iter().filter(|fold| fold.log() == row.log);
+        let folds: Vec<_> = folds.map(|fold| (fold, restore_one(rows, fold.as_ref(), until))).collect();
+        let Some(first) = folds.iter().map(|(_, position)| position).min() else { return Ok(()) };
+        let range = Range { from: first.next(), until, stream: None, newest_first: false };
+        for frame in row.frames(range) {
+            let record = frame?.decode()?;
+            for (fold, _) in folds.iter().filter(|(_, position)| record.seq > *position) {
+                if fold.wants(&record.stream) {
+                    fold.apply(&record);
+                }
             }
         }
-    }
-    Ok(())
+        Ok(())
+    };
+    rows.iter().filter_map(|row| Some((row.log, of_log(row).err()?))).collect()
 }
 
-fn restore_one(rows: [&LogRow; 2], fold: &dyn Fold, last: Seq) -> Seq {
+fn restore_one(rows: [&LogRow; 2], fold: &dyn Fold, until: Seq) -> Seq {
     let mut found = Vec::new();
     for partition in rows.iter().flat_map(|row| row.partitions()) {
         let entries = fs::read_dir(partition.dir.join(FOLDER)).into_iter().flatten().flatten();
         for path in entries.map(|entry| entry.path()) {
             if let Some((name, seq)) = parse_name(&path)
                 && name == fold.name()
-                && seq <= last
+                && seq < until
             {
                 found.push((seq, path));
             }

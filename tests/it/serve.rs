@@ -275,3 +275,28 @@ async fn a_signal_while_the_journal_is_opened_ends_it_and_leaves_no_address_behi
         assert!(!server.data_dir().join(sign).exists(), "{sign} is left");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_that_may_hide_tokens_opens_no_door_and_other_damage_shuts_none() {
+    let mut server = Server::start(echo()).await;
+    let made = server.client().call("token.create", json!({"name": "old", "role": "viewer"})).await;
+    let token = made.expect("made")["token"].as_str().expect("a token").to_owned();
+    server.signal(rustix::process::Signal::TERM);
+    assert_eq!(server.ended().await.code(), Some(0), "{}", server.log());
+    let mut dir = server.kill();
+    for (log, expected) in [("audit", 401), ("work", 200)] {
+        let manifest = dir.path().join(format!("data/journal/{log}/00000000000000000001/manifest.json"));
+        let kept = dir.path().join("kept");
+        std::fs::rename(&manifest, &kept).expect("moved");
+        let mut server = Server::spawn(dir, echo());
+        server.ready().await;
+        let with = async |token| Ask::get("/agents").token(token).send(server.address()).await.status;
+        assert_eq!((with(None).await, with(Some(&token)).await), (401, expected), "{log}");
+        server.client().call("agent.list", json!({})).await.expect("the control socket is the operator's");
+        dir = server.kill();
+        std::fs::rename(&kept, &manifest).expect("moved back");
+    }
+    let mut server = Server::spawn(dir, echo());
+    server.ready().await;
+    assert_eq!(Ask::get("/agents").token(Some(&token)).send(server.address()).await.status, 200);
+}

@@ -14,7 +14,7 @@ use super::Rate;
 use crate::clock::{Clock, Timestamp};
 use crate::ids::{AgentId, TokenName, TownId};
 use crate::journal::{
-    Actor, Append, AppendError, Fold, Journal, NewRecord, Record, RecordHash, StreamId, StreamKind,
+    Actor, Append, AppendError, Fold, Journal, Log, NewRecord, Record, RecordHash, StreamId, StreamKind,
 };
 use crate::limits::TOKENS_MAX;
 
@@ -286,6 +286,10 @@ impl Fold for TokenBook {
         "tokens"
     }
 
+    fn log(&self) -> Log {
+        StreamKind::Operator.log()
+    }
+
     fn wants(&self, stream: &StreamId) -> bool {
         stream.kind() == StreamKind::Operator
     }
@@ -332,6 +336,15 @@ impl Fold for TokenBook {
         }
         snapshot.tokens.into_iter().for_each(|stored| self.insert(stored));
         Ok(())
+    }
+
+    /// A revocation may be among what is lost, and the first token: only those of the configuration are taken now.
+    fn records_lost(&self) {
+        self.first_made.cancel();
+        let mut tokens = self.tokens.write().unwrap_or_else(PoisonError::into_inner);
+        tokens.retain(|_, token| token.source == TokenSource::Config);
+        let left = tokens.len();
+        tracing::error!(source = "api", left, "the journal may lack tokens: only configured ones are taken");
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use plimsoll::clock::{Clock, Timestamp};
 use plimsoll::ids::{AgentId, Seq};
 use plimsoll::journal::{
-    Actor, Append, Config, Fold, Journal, JournalDeps, NewRecord, OpenError, Record, Scan, SledJournal,
+    Actor, Append, Config, Fold, Journal, JournalDeps, Log, NewRecord, OpenError, Record, Scan, SledJournal,
     StreamId, metrics,
 };
 use plimsoll::telemetry::Registry;
@@ -99,6 +99,10 @@ impl Fold for Sum {
         "sum"
     }
 
+    fn log(&self) -> Log {
+        Log::Work
+    }
+
     fn wants(&self, stream: &StreamId) -> bool {
         *stream == StreamId::request()
     }
@@ -119,4 +123,6 @@ impl Fold for Sum {
         *self.state.lock().expect("no panic") = (part(0)?, part(1)?);
         Ok(())
     }
+
+    fn records_lost(&self) {}
 }
