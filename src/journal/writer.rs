@@ -16,6 +16,7 @@ use super::upkeep::Upkeep;
 use super::{AppendError, Appended, Config, Fold, Log, Record, disk, reserve};
 use crate::clock::{Clock, Timestamp};
 use crate::ids::Seq;
+use crate::limits::JOURNAL_OFFER_LINGER;
 
 /// How long the writer waits for work before it looks after the rest.
 const TICK: Duration = Duration::from_millis(100);
@@ -101,7 +102,7 @@ impl Writer {
     /// Runs until the queue is closed and drained.
     pub(super) fn run(mut self, mut groups: Groups) {
         loop {
-            match groups.next(&self.shared.queue, TICK) {
+            match groups.next(&self.shared.queue, TICK, JOURNAL_OFFER_LINGER) {
                 Drained::Group(group) => self.take(group),
                 Drained::Nothing => {}
                 Drained::Closed => break,
