@@ -22,6 +22,8 @@ enum Bench {
     Footprint(footprint::Args),
     Gateway(gateway::Args),
     Journal(journal::Args),
+    #[command(hide = true, subcommand)]
+    Peer(gateway::Part),
     Recording(recording::Args),
 }
 
@@ -30,6 +32,7 @@ fn main() -> ExitCode {
         Bench::Footprint(args) => footprint::run(&args),
         Bench::Gateway(args) => gateway::run(&args),
         Bench::Journal(args) => journal::run(&args),
+        Bench::Peer(part) => gateway::serve(&part),
         Bench::Recording(args) => recording::run(&args),
     };
     match outcome {

@@ -52,12 +52,12 @@ impl Connection {
     }
 }
 
-/// The status of one GET.
-pub(super) async fn get(host: SocketAddr, path: &str) -> io::Result<u16> {
+/// Status and body of one GET.
+pub(super) async fn get(host: SocketAddr, path: &str) -> io::Result<(u16, String)> {
     let mut connection = Connection::open(host).await?;
     let request = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\n\r\n");
     connection.socket.write_all(request.as_bytes()).await?;
-    connection.answer().await.map(|(status, _)| status)
+    connection.answer().await
 }
 
 /// An `agent.send` as JSON-RPC; `message` and `session` need no escaping.

@@ -5,8 +5,11 @@ mod fairness;
 mod http;
 mod latency;
 mod memory;
+mod peer;
+mod scrape;
 mod server;
 mod throughput;
+mod tracing;
 mod upstream;
 mod ws;
 
@@ -22,7 +25,7 @@ pub(crate) struct Args {
     /// Seconds of load for each figure.
     #[arg(long, default_value_t = 10)]
     seconds: u64,
-    /// Only these tables: latency, throughput, fairness, memory.
+    /// Only these tables: latency, scrape, throughput, tracing, fairness, memory.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
 }
@@ -35,7 +38,14 @@ impl Args {
     fn duration(&self) -> Duration {
         Duration::from_secs(self.seconds)
     }
+
+    /// How many calls one client makes within [`Args::duration`] if each takes so long.
+    fn calls(&self, each: Duration) -> usize {
+        usize::try_from(self.duration().as_millis() / each.as_millis()).unwrap_or(1)
+    }
 }
+
+pub(crate) use peer::{Part, serve};
 
 pub(crate) fn run(args: &Args) -> Result<(), String> {
     let runtime = tokio::runtime::Runtime::new().map_err(|error| format!("no runtime: {error}"))?;
@@ -43,8 +53,14 @@ pub(crate) fn run(args: &Args) -> Result<(), String> {
         if args.wants("latency") {
             latency::run(args).await?;
         }
+        if args.wants("scrape") {
+            scrape::run(args).await?;
+        }
         if args.wants("throughput") {
             throughput::run(args).await?;
+        }
+        if args.wants("tracing") {
+            tracing::run(args).await?;
         }
         if args.wants("fairness") {
             fairness::run(args).await?;

@@ -45,7 +45,7 @@ impl Server {
             let address = fs::read_to_string(self.dir.path().join("data/address")).unwrap_or_default();
             let bare = address.trim().trim_start_matches("http://");
             if let Ok(address) = bare.parse()
-                && super::http::get(address, "/ready").await.is_ok_and(|status| status == 200)
+                && super::http::get(address, "/ready").await.is_ok_and(|(status, _)| status == 200)
             {
                 self.address = address;
                 return Ok(());

@@ -50,7 +50,8 @@ pub(super) async fn run(args: &Args) -> Result<(), String> {
     Ok(())
 }
 
-async fn websocket(address: SocketAddr, lasting: Duration) -> Result<Tally, String> {
+/// Keeps [`SESSIONS`] sessions of the agent `a` busy for so long.
+pub(super) async fn websocket(address: SocketAddr, lasting: Duration) -> Result<Tally, String> {
     let mut clients = JoinSet::new();
     for client in 0..WS_CONNECTIONS {
         let sessions = SESSIONS / WS_CONNECTIONS;

@@ -1,9 +1,12 @@
-//! An OpenAI-compatible server that answers after a fixed time.
+//! A server that gives the same answer to every POST after a fixed time: a model server, or a collector of traces.
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use plimsoll::clock::Clock;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -11,36 +14,79 @@ use tokio::task::JoinSet;
 /// How long each answer takes.
 pub(super) const ANSWER_AFTER: Duration = Duration::from_millis(100);
 
-const ANSWER: &str = r#"{"id":"c","model":"m","choices":[{"index":0,"message":{"role":"assistant","content":"fine, thank you"},"finish_reason":"stop"}],"usage":{"prompt_tokens":4,"completion_tokens":3,"total_tokens":7}}"#;
+/// What an upstream says.
+#[derive(Clone, Copy)]
+enum Says {
+    /// A completion whose text is for how many microseconds it was held back: a timer wakes in whole milliseconds, so
+    /// the client takes off what the upstream really waited.
+    Held,
+    /// An empty `ExportTraceServiceResponse`.
+    Nothing,
+}
+
+impl Says {
+    fn answer(self, held: Duration) -> String {
+        let (content_type, body) = match self {
+            Self::Held => (
+                "application/json",
+                format!(
+                    r#"{{"id":"c","model":"m","choices":[{{"index":0,"message":{{"role":"assistant","content":"{}"}},"finish_reason":"stop"}}],"usage":{{"prompt_tokens":4,"completion_tokens":3,"total_tokens":7}}}}"#,
+                    held.as_micros()
+                ),
+            ),
+            Self::Nothing => ("application/x-protobuf", String::new()),
+        };
+        format!(
+            "HTTP/1.1 200 OK\r\ncontent-type: {content_type}\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        )
+    }
+}
 
 /// Serves until dropped.
 pub(super) struct Upstream {
     pub(super) address: SocketAddr,
+    answered: Arc<AtomicU64>,
     _tasks: JoinSet<()>,
 }
 
 impl Upstream {
-    pub(super) async fn start() -> io::Result<Self> {
+    /// An OpenAI-compatible server.
+    pub(super) async fn model() -> io::Result<Self> {
+        Self::start(Says::Held, ANSWER_AFTER).await
+    }
+
+    /// A collector that takes every batch over OTLP/HTTP.
+    pub(super) async fn collector() -> io::Result<Self> {
+        Self::start(Says::Nothing, Duration::ZERO).await
+    }
+
+    /// Requests answered so far.
+    pub(super) fn answered(&self) -> u64 {
+        self.answered.load(Ordering::Relaxed)
+    }
+
+    async fn start(says: Says, after: Duration) -> io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
+        let answered = Arc::new(AtomicU64::new(0));
         let mut tasks = JoinSet::new();
+        let count = Arc::clone(&answered);
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((socket, _)) = listener.accept().await {
+                let count = Arc::clone(&count);
                 // A client that goes away ends its connection; that is all there is to say.
-                connections.spawn(async move { drop(serve(socket).await) });
+                connections.spawn(async move { drop(serve(socket, says, after, &count).await) });
             }
         });
-        Ok(Self { address, _tasks: tasks })
+        Ok(Self { address, answered, _tasks: tasks })
     }
 }
 
-async fn serve(mut socket: TcpStream) -> io::Result<()> {
+async fn serve(mut socket: TcpStream, says: Says, after: Duration, count: &AtomicU64) -> io::Result<()> {
     socket.set_nodelay(true)?;
-    let answer = format!(
-        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{ANSWER}",
-        ANSWER.len()
-    );
+    let clock = Clock::system();
     let mut request = Vec::with_capacity(4_096);
     loop {
         request.clear();
@@ -58,7 +104,11 @@ async fn serve(mut socket: TcpStream) -> io::Result<()> {
                 return Ok(());
             }
         }
-        tokio::time::sleep(ANSWER_AFTER).await;
-        socket.write_all(answer.as_bytes()).await?;
+        let began = clock.elapsed();
+        if !after.is_zero() {
+            tokio::time::sleep(after).await;
+        }
+        socket.write_all(says.answer(clock.elapsed() - began).as_bytes()).await?;
+        count.fetch_add(1, Ordering::Relaxed);
     }
 }
