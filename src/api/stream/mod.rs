@@ -118,6 +118,12 @@ impl Follower {
         }
     }
 
+    /// Where a client resumes that has got everything so far, also what its filter left out; `None` while something is
+    /// ready for it.
+    pub(crate) fn place(&self) -> Option<Seq> {
+        self.ready.is_empty().then(|| Seq(self.next.0.saturating_sub(1)))
+    }
+
     fn heard(&mut self, record: &Record) {
         if record.seq < self.next {
             return;
