@@ -184,7 +184,7 @@ async fn a_websocket_follows_the_same_events() {
 #[tokio::test]
 async fn a_subscription_is_named_before_its_first_event_whatever_else_is_answered() {
     let server = with_operator_and(json!({
-        "providers": {"slow": {"kind": "echo", "latency": "300ms"}},
+        "providers": {"slow": {"kind": "echo", "latency": "30s"}},
         "agents": {"slow": {"provider": "slow"}},
     }))
     .await;
@@ -193,12 +193,19 @@ async fn a_subscription_is_named_before_its_first_event_whatever_else_is_answere
     let call = |id: u64, method: &str, params: Value| json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params});
     let batch = json!([
         call(1, "events.subscribe", json!({"types": ["token.created"], "afterSeq": 0})),
-        call(2, "agent.send", json!({"agent": "slow", "message": "hi"})),
+        call(2, "agent.send", json!({"agent": "slow", "message": "hi", "requestId": "mine"})),
     ]);
     ws.send_text(batch.to_string()).await;
     let early = ws.call("agent.list", json!({})).await;
     assert!(early["result"].is_object(), "answered while the batch is under way: {early}");
-    let answer = ws.next().await;
+    ws.begin("agent.cancel", json!({"requestId": "mine"})).await;
+    let answer = loop {
+        let message = ws.next().await;
+        assert!(message["method"].is_null(), "an event came first: {message}");
+        if message.is_array() {
+            break message;
+        }
+    };
     assert_eq!(answer[0]["result"]["subscription"], 1, "{answer}");
     assert_eq!(ws.next().await["params"]["detail"]["name"], "before");
 }
