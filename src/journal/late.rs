@@ -105,7 +105,8 @@ impl Journal for LateJournal {
     }
 
     fn status(&self) -> Status {
-        let waiting = || Status { first: Seq(1), last: Seq(0), degraded: Some(self.waits()), bytes: 0 };
+        let waiting =
+            || Status { first: Seq(1), last: Seq(0), degraded: Some(self.waits()), damaged: false, bytes: 0 };
         self.opened.get().map_or_else(waiting, Journal::status)
     }
 

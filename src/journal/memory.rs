@@ -138,7 +138,7 @@ impl Journal for MemoryJournal {
         let last = state.last();
         let first = state.records.first().map_or(last.next(), |r| r.seq);
         let degraded = state.closed.then(|| AppendError::Closed.to_string());
-        Status { first, last, degraded, bytes: 0 }
+        Status { first, last, degraded, damaged: false, bytes: 0 }
     }
 
     fn head(&self, log: Log) -> Result<Head, ReadError> {

@@ -182,6 +182,8 @@ pub struct Status {
     pub last: Seq,
     /// Why nothing can be appended now, in words for the operator.
     pub degraded: Option<String>,
+    /// Whether that is because something is damaged, so that it does not mend by itself.
+    pub damaged: bool,
     /// Bytes on disk.
     pub bytes: u64,
 }

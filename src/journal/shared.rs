@@ -1,8 +1,8 @@
 //! What the journal's callers and its writer both see.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tokio::sync::broadcast;
 
@@ -45,7 +45,8 @@ pub(super) struct Shared {
     pub(super) bytes: AtomicU64,
     health: Mutex<Health>,
     /// Held by readers while they read, and by the writer while it opens the stores again after a failure.
-    pub(super) gate: RwLock<()>,
+    gate: RwLock<()>,
+    gate_wanted: AtomicBool,
     pub(super) tail: broadcast::Sender<Arc<Record>>,
     pub(super) metrics: Metrics,
     pub(super) journal_dir: PathBuf,
@@ -66,6 +67,7 @@ impl Shared {
             bytes: AtomicU64::new(0),
             health: Mutex::new(Health::Writing),
             gate: RwLock::new(()),
+            gate_wanted: AtomicBool::new(false),
             tail,
             metrics,
             journal_dir: data_dir.path().join("journal"),
@@ -84,6 +86,19 @@ impl Shared {
     /// For as long as the answer lives, no store is closed under the reader.
     pub(super) fn reading(&self) -> RwLockReadGuard<'_, ()> {
         self.gate.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the writer waits for its readers: one that reads for long makes way.
+    pub(super) fn is_gate_wanted(&self) -> bool {
+        self.gate_wanted.load(Ordering::Relaxed)
+    }
+
+    /// Waits until nobody reads. For as long as the answer lives, nobody does.
+    pub(super) fn alone(&self) -> RwLockWriteGuard<'_, ()> {
+        self.gate_wanted.store(true, Ordering::Relaxed);
+        let alone = self.gate.write().unwrap_or_else(PoisonError::into_inner);
+        self.gate_wanted.store(false, Ordering::Relaxed);
+        alone
     }
 
     pub(super) fn health(&self) -> Health {
@@ -108,12 +123,13 @@ impl Shared {
     }
 
     pub(super) fn status(&self) -> Status {
-        let last = self.last();
+        let (last, health) = (self.last(), self.health());
         let firsts = self.rows.iter().filter_map(|row| Some(row.partitions().first()?.manifest().first_seq));
         Status {
             first: firsts.min().unwrap_or(last.next()).min(last.next()),
             last,
-            degraded: self.health().cause(),
+            degraded: health.cause(),
+            damaged: matches!(health, Health::ReadOnly(_)),
             bytes: self.bytes.load(Ordering::Relaxed),
         }
     }

@@ -327,8 +327,7 @@ impl Journal for SledJournal {
         go_on: &dyn Fn() -> bool,
     ) -> Result<Verified, VerifyError> {
         let _reading = self.shared.reading();
-        // A writer whose disk failed waits for its readers before it tries again: a long one lets it.
-        let go_on = || go_on() && !matches!(self.shared.health(), Health::Degraded(_));
+        let go_on = || go_on() && !self.shared.is_gate_wanted();
         let check = Check { log, expected, until: self.shared.until(), go_on: &go_on };
         verify::verify(self.shared.rows(), &check)
     }

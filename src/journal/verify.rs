@@ -89,7 +89,7 @@ pub enum VerifyError {
     /// The store does not answer.
     #[error("the log cannot be read now: {0}")]
     Unavailable(String),
-    /// It was not wanted any more, or the disk failed meanwhile.
+    /// It was not wanted any more, or made way for opening the store again after the disk had failed.
     #[error("the check was ended early: try again")]
     Stopped,
 }

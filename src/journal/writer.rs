@@ -1,8 +1,8 @@
 //! The one thread that writes: it drains the queue in groups, makes each durable, applies it to the folds, and only then
 //! answers. When the disk fails it answers that at once, and opens the store again with back-off until it works.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tracing::Span;
@@ -279,7 +279,7 @@ impl Writer {
         let probed = disk::probe(&probe, PROBE_BYTES);
         probed.map_err(|source| StoreError::Io { doing: "trying whether the disk takes writes", source })?;
         let shared = Arc::clone(&self.shared);
-        let _alone = shared.gate.write().unwrap_or_else(PoisonError::into_inner);
+        let _alone = shared.alone();
         self.shared.rows.iter().for_each(|row| row.close());
         self.logs.iter_mut().for_each(LogWriter::close);
         let first = self.shared.last().next();

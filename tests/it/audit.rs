@@ -107,6 +107,13 @@ async fn the_first_bad_record_is_named_by_the_server_and_from_the_files_alike() 
     server.ready().await;
     let (code, of_server, complaint) = audit(&server.data_dir(), &["verify"]);
     assert_eq!((code, of_server), (Some(1), of_files), "{complaint}");
+    let manifest = server.data_dir().join("journal/work/00000000000000000001/manifest.json");
+    let dir = server.kill();
+    std::fs::remove_file(manifest).expect("removed");
+    let mut server = Server::spawn(dir, echo());
+    server.ready().await;
+    let (code, found, complaint) = audit(&server.data_dir(), &["verify"]);
+    assert!(code == Some(1) && complaint.contains("its manifest is gone"), "{found}{complaint}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

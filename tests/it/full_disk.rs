@@ -99,6 +99,8 @@ async fn a_start_on_a_full_disk_serves_what_is_recorded_and_records_again_when_t
         assert_eq!(journal_status(&client).await, "degraded");
         assert_eq!(recorded(&client).await, Some(5), "reads go on");
         assert!(client.get("/metrics").await.is_ok());
+        let checked = client.call("audit.verify", json!({})).await.expect("checked");
+        assert_eq!((&checked["ok"], &checked["logs"][1]["verified"]["records"]), (&json!(true), &json!(5)));
         let refused = client.call("token.create", json!({"name": "late", "role": "viewer"})).await;
         assert_eq!(refused.as_ref().err().and_then(code), Some(-32012), "{refused:?}");
         send(&client).await;

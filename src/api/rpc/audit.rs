@@ -59,9 +59,9 @@ pub(crate) struct Verification {
     ok: bool,
     /// Each log.
     logs: Vec<Verdict>,
-    /// Why nothing can be appended now, if so; it names what could not be read at all.
+    /// What is damaged so that it could not be read at all, if anything is.
     #[serde(skip_serializing_if = "Option::is_none")]
-    degraded: Option<String>,
+    damage: Option<String>,
 }
 
 /// Reads every record of both logs. One check runs at a time; it ends with its caller, and with the server.
@@ -109,7 +109,8 @@ fn check_all(
         }
         logs.push(Verdict::new(log, found));
     }
-    let degraded = journal.status().degraded;
-    let ok = degraded.is_none() && logs.iter().all(|verdict| verdict.ok);
-    Ok(Verification { ok, logs, degraded })
+    let status = journal.status();
+    let damage = status.degraded.filter(|_| status.damaged);
+    let ok = damage.is_none() && logs.iter().all(|verdict| verdict.ok);
+    Ok(Verification { ok, logs, damage })
 }

@@ -81,11 +81,11 @@ async fn ask(client: &Client, heads: &[Head]) -> Result<(Vec<Verdict>, bool), Fa
     let mut connection = client.connect().await?;
     let call = connection.call("audit.verify", json!({"heads": heads})).await?;
     let answer = connection.answer(call, |_, _| {}).await?;
-    let degraded = answer.get("degraded").and_then(Value::as_str);
-    if let Some(cause) = degraded {
-        eprintln!("warning: {}", one_line(cause));
+    let damage = answer.get("damage").and_then(Value::as_str);
+    if let Some(what) = damage {
+        eprintln!("warning: {}", one_line(what));
     }
-    let unreadable = degraded.is_some();
+    let unreadable = damage.is_some();
     Ok((part_of(answer, "logs")?, unreadable))
 }
 
