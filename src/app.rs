@@ -73,8 +73,12 @@ impl App {
     ///
     /// # Errors
     /// See [`StartError`]; nothing runs on then, nor if this is dropped.
-    pub async fn start(config: Config, data_dir: PathBuf, clock: Clock) -> Result<Self, StartError> {
-        let registry = Registry::new(&crate::catalogue::all()).expect("a test builds it from the same list");
+    pub async fn start(
+        config: Config,
+        data_dir: PathBuf,
+        clock: Clock,
+        registry: Registry,
+    ) -> Result<Self, StartError> {
         let shared = Shared::new(&registry);
         let live = Live::new(&config.live, &registry, clock.clone());
         let sink = event_sink(Arc::clone(&live));

@@ -1,5 +1,6 @@
 //! Every metric there is: from this list come help texts, buckets, `plimsoll metrics` and the documentation.
 
+use crate::telemetry::Registry;
 use crate::telemetry::metric::Definition;
 use crate::{api, gateway, journal, live, telemetry};
 
@@ -17,4 +18,10 @@ const MODULES: &[&[&Definition]] = &[
 #[must_use]
 pub fn all() -> Vec<Definition> {
     MODULES.iter().flat_map(|module| module.iter().map(|definition| **definition)).collect()
+}
+
+/// A registry that knows them all.
+#[must_use]
+pub fn registry() -> Registry {
+    Registry::new(&all()).expect("a test builds it from the same list")
 }

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::exit::Failure;
 use super::signals::Signals;
 use crate::app::App;
+use crate::catalogue;
 use crate::client::{Client, Target};
 use crate::clock::Clock;
 use crate::config::Config;
@@ -55,7 +56,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let data_dir = data_dir.expect("one of the two is there").to_owned();
     super::on_all_cores(async {
         let mut signals = Signals::install()?;
-        let app = App::start(config(args), data_dir.clone(), Clock::system()).await?;
+        let app = App::start(config(args), data_dir.clone(), Clock::system(), catalogue::registry()).await?;
         let played = play(args, &app, &data_dir, &mut signals).await;
         signals.stop(app).await?;
         let Tally { sent, answered, failed, cancelled, deadline, refused, lost } = played?;

@@ -4,6 +4,7 @@ use super::exit::Failure;
 use super::signals::Signals;
 use super::target::SourceArgs;
 use crate::app::App;
+use crate::catalogue;
 use crate::clock::Clock;
 
 /// Serves agents until SIGTERM or Ctrl-C. Works without any argument and any file.
@@ -24,7 +25,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let loaded = args.source.load()?;
     super::on_all_cores(async {
         let mut signals = Signals::install()?;
-        let start = App::start(loaded.config, loaded.data_dir.clone(), Clock::system());
+        let start =
+            App::start(loaded.config, loaded.data_dir.clone(), Clock::system(), catalogue::registry());
         let app = tokio::select! {
             started = start => started?,
             // Nothing was taken in yet, and the journal survives being cut: there is nothing to wait for.

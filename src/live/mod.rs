@@ -43,6 +43,7 @@ pub struct Live {
     messages: AtomicU64,
     errors: AtomicU64,
     hub: broadcast::Sender<Arc<Envelope>>,
+    records: bool,
 }
 
 /// Which events are asked for. What is `None` is not filtered by.
@@ -72,7 +73,7 @@ pub struct ModelCalls {
 }
 
 impl Live {
-    /// An empty view.
+    /// An empty view; one that stays empty if the registry is silent.
     #[must_use]
     pub fn new(config: &Config, registry: &Registry, clock: Clock) -> Arc<Self> {
         Arc::new(Self {
@@ -84,11 +85,15 @@ impl Live {
             messages: AtomicU64::new(0),
             errors: AtomicU64::new(0),
             hub: broadcast::Sender::new(STREAM_CLIENT_ENVELOPES_MAX),
+            records: registry.records(),
         })
     }
 
     /// Records an event: in the ring, on the streams, and, if it is an error, in the count of errors.
     pub fn record_event(&self, event: Event) {
+        if !self.records {
+            return;
+        }
         if event.level == Level::Error {
             self.errors.fetch_add(1, Ordering::Relaxed);
         }
@@ -100,6 +105,9 @@ impl Live {
 
     /// Records a model call: in the ring, on the streams, in the model metrics, and in what `/health` says.
     pub fn record_model_call(&self, call: ModelCall) {
+        if !self.records {
+            return;
+        }
         self.metrics.model_call(&call);
         self.streaks.note(&call);
         let call = Arc::new(call);
@@ -109,12 +117,18 @@ impl Live {
 
     /// Records a tool call of an agent.
     pub fn record_tool_call(&self, agent: &AgentId, call: &ToolCall) {
+        if !self.records {
+            return;
+        }
         self.metrics.tool_call(agent, call);
         self.publish_with(|| envelope_of_tool_call(agent, call, self.clock.now()));
     }
 
     /// Records that a message was processed, whether well or not.
     pub fn record_message(&self) {
+        if !self.records {
+            return;
+        }
         self.messages.fetch_add(1, Ordering::Relaxed);
         self.metrics.message();
     }

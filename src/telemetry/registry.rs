@@ -22,6 +22,7 @@ pub struct Registry {
     process: Arc<ProcessObserver>,
     scrapes: Arc<Scrapes>,
     components: Components,
+    records: bool,
 }
 
 /// What the exposition is called: Prometheus 3 refuses a scrape that does not say so.
@@ -47,21 +48,53 @@ impl Registry {
         let handle = recorder.handle();
         let (process, scrapes) = (Arc::new(ProcessObserver::new()), Arc::new(Scrapes::default()));
         let (histograms, components) = (Arc::default(), Components::default());
-        Ok(Self { recorder: Arc::new(recorder), handle, histograms, process, scrapes, components })
+        Ok(Self {
+            recorder: Arc::new(recorder),
+            handle,
+            histograms,
+            process,
+            scrapes,
+            components,
+            records: true,
+        })
+    }
+
+    /// The same, with handles that record nothing: what recording costs is measured against it.
+    #[must_use]
+    pub fn silent(self) -> Self {
+        Self { records: false, ..self }
+    }
+
+    /// Whether it records anything.
+    #[must_use]
+    pub fn records(&self) -> bool {
+        self.records
     }
 
     /// The family of a counter.
     #[must_use]
     pub fn counters<const N: usize>(&self, counter: &Counter<N>) -> Counters<N> {
-        let (recorder, overflow) = (Arc::clone(&self.recorder), self.overflow(counter.0.name));
-        Counters::new(counter.0, move |d, v| recorder.register_counter(&key(d, v), &METADATA), overflow)
+        let (registry, overflow) = (self.clone(), self.overflow(counter.0.name));
+        let make = move |d: &Definition, v: &[String; N]| {
+            if !registry.records {
+                return metrics::Counter::noop();
+            }
+            registry.recorder.register_counter(&key(d, v), &METADATA)
+        };
+        Counters::new(counter.0, make, overflow)
     }
 
     /// The family of a gauge.
     #[must_use]
     pub fn gauges<const N: usize>(&self, gauge: &Gauge<N>) -> Gauges<N> {
-        let (recorder, overflow) = (Arc::clone(&self.recorder), self.overflow(gauge.0.name));
-        Gauges::new(gauge.0, move |d, v| recorder.register_gauge(&key(d, v), &METADATA), overflow)
+        let (registry, overflow) = (self.clone(), self.overflow(gauge.0.name));
+        let make = move |d: &Definition, v: &[String; N]| {
+            if !registry.records {
+                return metrics::Gauge::noop();
+            }
+            registry.recorder.register_gauge(&key(d, v), &METADATA)
+        };
+        Gauges::new(gauge.0, make, overflow)
     }
 
     /// The family of a histogram.
@@ -72,13 +105,13 @@ impl Registry {
     }
 
     /// One series of a histogram, whatever the metric's cap says; a handle that records nothing if the definition is
-    /// none of a histogram.
+    /// none of a histogram, or the registry is silent.
     pub fn histogram(&self, definition: &Definition, values: &[impl AsRef<str>]) -> metrics::Histogram {
         match definition.kind {
-            Kind::Histogram { buckets, .. } => {
+            Kind::Histogram { buckets, .. } if self.records => {
                 metrics::Histogram::from_arc(self.histograms.series(definition, buckets, values))
             }
-            Kind::Counter | Kind::Gauge => metrics::Histogram::noop(),
+            Kind::Histogram { .. } | Kind::Counter | Kind::Gauge => metrics::Histogram::noop(),
         }
     }
 

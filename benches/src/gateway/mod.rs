@@ -6,6 +6,7 @@ mod http;
 mod latency;
 mod memory;
 mod peer;
+mod recording;
 mod scrape;
 mod server;
 mod throughput;
@@ -25,7 +26,7 @@ pub(crate) struct Args {
     /// Seconds of load for each figure.
     #[arg(long, default_value_t = 10)]
     seconds: u64,
-    /// Only these tables: latency, scrape, throughput, tracing, fairness, memory.
+    /// Only these tables: latency, scrape, throughput, recording, tracing, fairness, memory.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
 }
@@ -59,6 +60,9 @@ pub(crate) fn run(args: &Args) -> Result<(), String> {
         if args.wants("throughput") {
             throughput::run(args).await?;
         }
+        if args.wants("recording") {
+            recording::run(args).await?;
+        }
         if args.wants("tracing") {
             tracing::run(args).await?;
         }
@@ -77,6 +81,10 @@ fn quantile(samples: &mut [f64], share: f64) -> f64 {
     samples.sort_by(f64::total_cmp);
     let index = (samples.len() as f64 * share).ceil() as usize;
     samples.get(index.saturating_sub(1)).copied().unwrap_or(f64::NAN)
+}
+
+fn median(samples: &mut [f64]) -> f64 {
+    quantile(samples, 0.5)
 }
 
 /// The value of `"name":` in a JSON text, up to the next delimiter: enough for figures that this bench knows.

@@ -1,10 +1,14 @@
 //! What the server under test is measured beside, each in a process of its own, as in life: a model server, and a relay
 //! that only hands bytes on and so shows what a process between costs at the least.
 
+use std::fs;
 use std::io::{self, BufRead as _, BufReader};
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use plimsoll::app::App;
+use plimsoll::clock::Clock;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
@@ -25,6 +29,16 @@ pub(crate) enum Part {
     Relay {
         /// Where to.
         to: SocketAddr,
+    },
+    /// plimsoll itself, as `serve`, with or without recording.
+    Serve {
+        /// Metrics, rings and live events.
+        #[arg(long)]
+        silent: bool,
+        #[arg(long)]
+        config: PathBuf,
+        #[arg(long)]
+        data_dir: PathBuf,
     },
 }
 
@@ -70,6 +84,7 @@ pub(crate) fn serve(part: &Part) -> Result<(), String> {
                 std::future::pending().await
             }
             Part::Relay { to } => relay(*to).await,
+            Part::Serve { silent, config, data_dir } => plimsoll(*silent, config, data_dir).await,
         }
     });
     served.map_err(|error| error.to_string())
@@ -88,4 +103,14 @@ async fn relay(to: SocketAddr) -> io::Result<()> {
             tokio::io::copy_bidirectional(&mut near, &mut far).await
         });
     }
+}
+
+async fn plimsoll(silent: bool, config: &Path, data_dir: &Path) -> io::Result<()> {
+    let config = plimsoll::config::load_text(&fs::read(config)?, &|_| None);
+    let config = config.map_err(|problems| io::Error::other(format!("{problems:?}")))?;
+    let registry = plimsoll::catalogue::registry();
+    let registry = if silent { registry.silent() } else { registry };
+    let app = App::start(config, data_dir.to_owned(), Clock::system(), registry).await;
+    let _app = app.map_err(io::Error::other)?;
+    std::future::pending().await
 }

@@ -20,17 +20,25 @@ pub(super) struct Server {
 
 impl Server {
     /// Starts it with this configuration, as JSON.
-    pub(super) async fn start(binary: &Path, mut config: serde_json::Value) -> Result<Self, String> {
+    pub(super) async fn start(binary: &Path, config: serde_json::Value) -> Result<Self, String> {
+        let mut command = Command::new(binary);
+        command.arg("serve");
+        Self::start_with(command, config).await
+    }
+
+    /// The same with a command that takes `--config` and `--data-dir`.
+    pub(super) async fn start_with(
+        mut command: Command,
+        mut config: serde_json::Value,
+    ) -> Result<Self, String> {
         let dir = tempfile::tempdir().map_err(|error| format!("no temporary directory: {error}"))?;
         config["server"]["listen"] = "127.0.0.1:0".into();
         let file = dir.path().join("plimsoll.yaml");
         fs::write(&file, config.to_string()).map_err(|error| format!("no configuration: {error}"))?;
         let log = fs::File::create(dir.path().join("log")).map_err(|error| format!("no log: {error}"))?;
-        let mut command = Command::new(binary);
-        command.arg("serve").arg("--config").arg(&file).arg("--data-dir").arg(dir.path().join("data"));
+        command.arg("--config").arg(&file).arg("--data-dir").arg(dir.path().join("data"));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        let child =
-            command.spawn().map_err(|error| format!("{} does not start: {error}", binary.display()))?;
+        let child = command.spawn().map_err(|error| format!("the server does not start: {error}"))?;
         let mut server = Self { child, address: SocketAddr::from(([0, 0, 0, 0], 0)), dir };
         let ready = tokio::time::timeout(START_TIMEOUT, server.ready()).await;
         ready.map_err(|_| format!("not ready after {START_TIMEOUT:?}: {}", server.log()))??;

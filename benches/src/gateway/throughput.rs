@@ -26,12 +26,7 @@ pub(super) async fn run(args: &Args) -> Result<(), String> {
         "", "answered", "per s", "lost", "disordered", "refused", "server CPU, us"
     );
     for (road, goal) in [("websocket", 10_000), ("http", 5_000)] {
-        let config = json!({
-            "providers": {"echo": {"kind": "echo"}},
-            "agents": {"a": {"provider": "echo"}},
-            "server": {"connections_max": 10_000},
-        });
-        let server = Server::start(&args.binary, config).await?;
+        let server = Server::start(&args.binary, config()).await?;
         let clock = Clock::system();
         let cpu = server.cpu_seconds();
         let tally = match road {
@@ -50,8 +45,24 @@ pub(super) async fn run(args: &Args) -> Result<(), String> {
     Ok(())
 }
 
+/// An agent `a` that answers at once.
+pub(super) fn config() -> serde_json::Value {
+    json!({
+        "providers": {"echo": {"kind": "echo"}},
+        "agents": {"a": {"provider": "echo"}},
+        "server": {"connections_max": 10_000},
+    })
+}
+
+/// Messages a second over WebSocket, and microseconds of the server's CPU for each.
+pub(super) async fn measure(server: &Server, lasting: Duration) -> Result<(f64, f64), String> {
+    let (clock, cpu) = (Clock::system(), server.cpu_seconds());
+    let answered = websocket(server.address, lasting).await?.answered as f64;
+    Ok((answered / clock.elapsed().as_secs_f64(), (server.cpu_seconds() - cpu) * 1e6 / answered))
+}
+
 /// Keeps [`SESSIONS`] sessions of the agent `a` busy for so long.
-pub(super) async fn websocket(address: SocketAddr, lasting: Duration) -> Result<Tally, String> {
+async fn websocket(address: SocketAddr, lasting: Duration) -> Result<Tally, String> {
     let mut clients = JoinSet::new();
     for client in 0..WS_CONNECTIONS {
         let sessions = SESSIONS / WS_CONNECTIONS;

@@ -1,12 +1,11 @@
 //! What traces cost: the same load without an endpoint, and with one that takes none, 1 % and all of the traces.
 
-use plimsoll::clock::Clock;
 use serde_json::json;
 
 use super::server::Server;
-use super::throughput::websocket;
+use super::throughput::{config, measure};
 use super::upstream::Upstream;
-use super::{Args, http};
+use super::{Args, http, median};
 
 const ROUNDS: u32 = 3;
 
@@ -37,7 +36,7 @@ pub(super) async fn run(args: &Args) -> Result<(), String> {
     ];
     for _ in 0..ROUNDS {
         for row in &mut rows {
-            measure(args, row).await?;
+            round(args, row).await?;
         }
     }
     println!("\nTraces over OTLP/HTTP, echo provider over WebSocket, median of {ROUNDS} rounds");
@@ -48,22 +47,18 @@ pub(super) async fn run(args: &Args) -> Result<(), String> {
     Ok(())
 }
 
-async fn measure(args: &Args, row: &mut Row) -> Result<(), String> {
+async fn round(args: &Args, row: &mut Row) -> Result<(), String> {
     let collector = Upstream::collector().await.map_err(|error| format!("no collector: {error}"))?;
-    let otlp = row.sample_ratio.map_or(json!({}), |ratio| {
-        json!({"endpoint": format!("http://{}", collector.address), "protocol": "http/protobuf", "sample_ratio": ratio})
-    });
-    let config = json!({
-        "providers": {"echo": {"kind": "echo"}},
-        "agents": {"a": {"provider": "echo"}},
-        "server": {"connections_max": 10_000},
-        "telemetry": {"otlp": otlp},
-    });
+    let mut config = config();
+    if let Some(ratio) = row.sample_ratio {
+        let endpoint = format!("http://{}", collector.address);
+        config["telemetry"]["otlp"] =
+            json!({"endpoint": endpoint, "protocol": "http/protobuf", "sample_ratio": ratio});
+    }
     let server = Server::start(&args.binary, config).await?;
-    let (clock, cpu) = (Clock::system(), server.cpu_seconds());
-    let tally = websocket(server.address, args.duration() / ROUNDS).await?;
-    row.rates.push(tally.answered as f64 / clock.elapsed().as_secs_f64());
-    row.cpu_us.push((server.cpu_seconds() - cpu) * 1e6 / tally.answered as f64);
+    let (rate, cpu_us) = measure(&server, args.duration() / ROUNDS).await?;
+    row.rates.push(rate);
+    row.cpu_us.push(cpu_us);
     row.batches += collector.answered();
     let (_, metrics) = http::get(server.address, "/metrics").await.map_err(|error| error.to_string())?;
     let dropped = metrics
@@ -71,8 +66,4 @@ async fn measure(args: &Args, row: &mut Row) -> Result<(), String> {
         .filter(|line| line.starts_with("plimsoll_dropped_total{") && line.contains(r#"what="spans""#));
     row.dropped += dropped.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>();
     Ok(())
-}
-
-fn median(values: &mut [f64]) -> f64 {
-    super::quantile(values, 0.5)
 }
