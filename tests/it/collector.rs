@@ -86,20 +86,42 @@ async fn each_span_arrives_once_or_is_counted_when_the_collector_is_slow_or_flap
     }
 }
 
+/// Sends ten messages and waits until all their spans are at the receiver.
+async fn nothing_is_lost(server: &Server, receiver: &Receiver, meanwhile: impl Future<Output = ()>) {
+    let mut ws = Ws::open(server, None).await;
+    for _ in 0..10 {
+        ws.call("agent.send", json!({"agent": "echo", "message": "hello"})).await;
+    }
+    meanwhile.await;
+    until("every span of ten messages", async || {
+        assert_eq!(dropped(server).await, 0, "{}", server.log());
+        (receiver.inbox().spans.len() >= 40).then_some(())
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_on_its_way_when_the_connection_broke_is_sent_again() {
     for protocol in [OtlpProtocol::Grpc, OtlpProtocol::HttpProtobuf] {
         let receiver = Receiver::start(protocol, Security::Plain, &[]).await;
         let gate = Gate::cutting(receiver.address, 2, 2_000).await;
         let server = serve(&format!("http://{}", gate.address), protocol).await;
-        let mut ws = Ws::open(&server, None).await;
-        for _ in 0..10 {
-            ws.call("agent.send", json!({"agent": "echo", "message": "hello"})).await;
-        }
-        until("every span of ten messages", async || {
-            assert_eq!(dropped(&server).await, 0, "{protocol:?}: {}", server.log());
-            (receiver.inbox().spans.len() >= 40).then_some(())
-        })
-        .await;
+        nothing_is_lost(&server, &receiver, std::future::ready(())).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_collector_had_not_answered_when_it_died_is_sent_again() {
+    for protocol in [OtlpProtocol::Grpc, OtlpProtocol::HttpProtobuf] {
+        let receiver = Receiver::start(protocol, Security::Plain, &[Answer::Hang]).await;
+        let gate = Gate::before(receiver.address).await;
+        let otlp =
+            json!({"endpoint": format!("http://{}", gate.address), "protocol": protocol, "timeout": "60s"});
+        let server = Server::start(json!({"telemetry": {"otlp": otlp}})).await;
+        let dies_at_work = async {
+            until("the first batch", async || (!receiver.inbox().requests.is_empty()).then_some(())).await;
+            gate.cut();
+        };
+        nothing_is_lost(&server, &receiver, dies_at_work).await;
     }
 }

@@ -1,9 +1,11 @@
-//! What may stand between a client and a server: one that ends TLS, and one that cuts connections.
+//! What may stand between a client and a server: it passes on, ends TLS, or cuts connections.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use super::certificates::{Certificates, Clients};
@@ -11,10 +13,21 @@ use super::certificates::{Certificates, Clients};
 /// Passes on what comes; closed when dropped.
 pub(crate) struct Gate {
     pub(crate) address: SocketAddr,
+    cut: Arc<Notify>,
     _tasks: JoinSet<()>,
 }
 
 impl Gate {
+    /// Passes on.
+    pub(crate) async fn before(server: SocketAddr) -> Self {
+        Self::open(move |outside, _before| pass_on(outside, server)).await
+    }
+
+    /// Closes every connection there is, as a server does that dies.
+    pub(crate) fn cut(&self) {
+        self.cut.notify_waiters();
+    }
+
     /// Ends TLS before a server that speaks none.
     pub(crate) async fn tls(server: SocketAddr, certificates: &Certificates) -> Self {
         let acceptor = certificates.acceptor(Clients::Any);
@@ -49,15 +62,21 @@ impl Gate {
     {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
         let address = listener.local_addr().expect("bound");
-        let mut tasks = JoinSet::new();
+        let cut = Arc::new(Notify::new());
+        let (mut tasks, cuts) = (JoinSet::new(), Arc::clone(&cut));
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((outside, _peer)) = listener.accept().await {
-                let before = connections.len();
-                connections.spawn(pass(outside, before));
+                let (passing, cuts) = (pass(outside, connections.len()), Arc::clone(&cuts));
+                connections.spawn(async move {
+                    tokio::select! {
+                        () = passing => {}
+                        () = cuts.notified() => {}
+                    }
+                });
             }
         });
-        Self { address, _tasks: tasks }
+        Self { address, cut, _tasks: tasks }
     }
 }
 
