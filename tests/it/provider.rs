@@ -376,18 +376,22 @@ async fn a_stream_without_done_is_whole_once_it_says_why_it_stopped() {
 }
 
 #[tokio::test]
-async fn a_server_that_falls_silent_after_the_finish_reason_has_answered() {
+async fn a_server_that_falls_silent_after_the_finish_reason_has_answered_and_late_tokens_count() {
     let event = |data: &str| format!("data: {data}\n\n").into_bytes();
-    let ends = async |tail: &[&str]| {
-        let parts: Vec<_> = [delta("ok").as_str()].iter().chain(tail).map(|data| event(data)).collect();
-        let upstream = Upstream::start(vec![Reply::Hang([stream_head(), parts.concat()].concat())]).await;
+    let whole = [stream_head(), event(&delta("ok")), event(STOP)].concat();
+    let ends = async |reply: Reply| {
+        let upstream = Upstream::start(vec![reply]).await;
         let house = house(config(upstream.base_url()));
         let answer = ask(&house, "hi").await.1.expect("answered");
         assert_eq!((answer.text.as_str(), last_call(&house).error), ("ok", None));
         answer.usage.input_tokens
     };
-    let (told, untold) = tokio::join!(ends(&[STOP, USAGE]), ends(&[STOP]));
-    assert_eq!((told, untold), (Some(12), None));
+    let (told, late, untold) = tokio::join!(
+        ends(Reply::Hang([&whole[..], &event(USAGE)].concat())),
+        ends(Reply::Pause(whole.clone(), Duration::from_secs(3), event(USAGE))),
+        ends(Reply::Hang(whole.clone())),
+    );
+    assert_eq!((told, late, untold), (Some(12), Some(12), None));
 }
 
 /// A queue of one connection that nobody empties: Linux drops what else asks for one.

@@ -16,9 +16,13 @@ use super::sse::{Decoder, LineTooLong};
 use super::wire::{self, Chunk, Mode};
 use crate::limits::{ANSWER_BYTES_MAX, MODEL_ANSWER_BYTES_MAX};
 
-/// How long what may follow the finish reason (the tokens, `[DONE]`, the end of the stream) is waited for: servers send
-/// it at once or, some of them, never.
+/// How long `[DONE]` or the end of the stream is waited for after the finish reason and the tokens: servers send it at
+/// once or, some of them, never.
 const TAIL_WAIT: Duration = Duration::from_secs(2);
+
+/// How long the tokens are waited for after the finish reason: a proxy under load took more than 2 s, and a call without
+/// them has no price.
+const TOKENS_WAIT: Duration = Duration::from_secs(5);
 
 /// A try under way.
 pub(super) struct Exchange<'a> {
@@ -85,7 +89,9 @@ impl<'a> Exchange<'a> {
         while !self.seen.done {
             let chunk = if self.seen.complete {
                 // Silence or a cut after the finish reason takes nothing of the answer away.
-                let Ok(Some(Ok(chunk))) = timeout(TAIL_WAIT, chunks.next()).await else { break };
+                let counted = self.call.report.output_tokens.is_some();
+                let wait = if counted { TAIL_WAIT } else { TOKENS_WAIT };
+                let Ok(Some(Ok(chunk))) = timeout(wait, chunks.next()).await else { break };
                 chunk
             } else {
                 let Some(chunk) = self.in_time(chunks.next()).await? else { break };

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use rustls::pki_types::PrivateKeyDer;
 use serde_json::Value;
@@ -16,6 +17,8 @@ use tokio_rustls::TlsAcceptor;
 pub(crate) enum Reply {
     /// Sends these parts, each by itself, and closes the connection.
     Parts(Vec<Vec<u8>>),
+    /// Sends these bytes, pauses, sends the others, and closes the connection.
+    Pause(Vec<u8>, Duration, Vec<u8>),
     /// Sends these bytes and then nothing more, without closing.
     Hang(Vec<u8>),
 }
@@ -136,6 +139,12 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
                 }
                 tokio::task::yield_now().await;
             }
+            let _ = socket.shutdown().await;
+        }
+        Reply::Pause(before, pause, after) => {
+            let _ = socket.write_all(&before).await;
+            tokio::time::sleep(pause).await;
+            let _ = socket.write_all(&after).await;
             let _ = socket.shutdown().await;
         }
         Reply::Hang(bytes) => {
