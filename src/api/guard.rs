@@ -76,6 +76,18 @@ pub(crate) fn by_token(state: &ApiState, head: &Head, token: &str) -> Result<Ide
     state.doors.tokens.find(token).map(Identity::of_token).ok_or_else(|| wrong(state, head))
 }
 
+/// Asks once more, where a body came in between, whether what the caller passed the door with still holds.
+///
+/// # Errors
+/// The refusal, already counted.
+pub(crate) fn recheck(state: &ApiState, head: &Head, identity: &Identity) -> Result<(), Problem> {
+    match &identity.token {
+        _ if !identity.void.is_cancelled() => Ok(()),
+        Some(_revoked) => Err(wrong(state, head)),
+        None => Err(missing(state)),
+    }
+}
+
 /// Counts a request that brought no token.
 pub(crate) fn note_missing(state: &ApiState) {
     state.metrics.auth_failure(AuthFailure::Missing);

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
-use crate::support::http::{Answer, Ask, Ws};
+use crate::support::http::{Answer, Ask, Ws, soon};
 use crate::support::server::{Server, until};
 
 const ROLES: [&str; 4] = ["viewer", "operator", "agent", "ingest"];
@@ -169,6 +171,44 @@ async fn the_first_token_ends_what_is_open_without_one_but_for_the_control_socke
     events.end().await;
     let call = own.call("token.list", json!({})).await.expect("sent");
     assert!(own.answer(call, |_, _| {}).await.is_ok(), "the control socket is the operator's");
+}
+
+/// Sends one call of `token.create`, its body only after `change`, and gives the answer.
+async fn change_before_the_body(server: &Server, token: Option<&str>, change: impl Future) -> String {
+    let call = json!({"jsonrpc": "2.0", "id": 1, "method": "token.create", "params": {"name": "eve", "role": "operator"}});
+    let (body, address) = (call.to_string(), server.address());
+    let mut stream = TcpStream::connect(address).await.expect("the server listens");
+    let bearer = token.map(|token| format!("authorization: Bearer {token}\r\n")).unwrap_or_default();
+    let head = format!(
+        "POST /rpc HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\nexpect: 100-continue\r\n\
+         content-type: application/json\r\n{bearer}content-length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await.expect("the head is sent");
+    // It asks for the body of a call that passed the door, and of no other.
+    let mut go_on = [0; "HTTP/1.1 100 Continue\r\n\r\n".len()];
+    soon("the wish for the body", stream.read_exact(&mut go_on)).await.expect("an answer");
+    assert!(go_on.starts_with(b"HTTP/1.1 100 "), "{}", String::from_utf8_lossy(&go_on));
+    change.await;
+    stream.write_all(body.as_bytes()).await.expect("the body is sent");
+    let mut answer = String::new();
+    soon("the answer", stream.read_to_string(&mut answer)).await.expect("text");
+    answer
+}
+
+#[tokio::test]
+async fn a_call_whose_body_comes_after_the_end_of_its_right_is_not_begun() {
+    let server = Server::start(json!({})).await;
+    let first = server.call("token.create", json!({"name": "ann", "role": "operator"}));
+    let answer = change_before_the_body(&server, None, first).await;
+    assert!(answer.starts_with("HTTP/1.1 401 "), "a token is needed now: {answer}");
+
+    let bob = server.call("token.create", json!({"name": "bob", "role": "operator"})).await;
+    let revoke = server.call("token.revoke", json!({"name": "bob"}));
+    let answer = change_before_the_body(&server, bob["token"].as_str(), revoke).await;
+    assert!(answer.starts_with("HTTP/1.1 401 "), "the token was revoked: {answer}");
+    let left = server.call("token.list", json!({})).await;
+    assert!(!left.to_string().contains("eve"), "{left}");
 }
 
 #[tokio::test]

@@ -82,6 +82,7 @@ pub(crate) async fn rpc(state: Arc<ApiState>, mut request: Request) -> Outcome {
         Ok(text) => text,
         Err(problem) => return Err(guard::count(&state, &identity).err().unwrap_or(problem)),
     };
+    guard::recheck(&state, &request.head, &identity)?;
     let draining = state.readiness() == Readiness::Draining;
     let trace = request.trace();
     let ctx = Context { state, identity, channel: Channel::Http, trace, link: None };
