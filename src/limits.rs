@@ -145,6 +145,9 @@ pub const TOKENS_MAX: usize = 1_000;
 /// Addresses whose failed attempts are counted one by one; past it, new ones share one count.
 pub const AUTH_ADDRESSES_MAX: usize = 10_000;
 
+/// Characters of a token that somebody made elsewhere: as hexadecimal digits they are 64 bits.
+pub const TOKEN_CHARS_MIN: usize = 16;
+
 /// Bytes from which compressing an answer pays: below it the header and the CPU cost more than the line.
 pub const COMPRESS_BYTES_MIN: usize = 1_024;
 

@@ -17,6 +17,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::config::Config;
 use crate::ids::{AgentId, TokenName, TownId};
 use crate::journal::{Actor, Journal as _, JournalDeps, SledJournal};
+use crate::limits::TOKEN_CHARS_MIN;
 use crate::telemetry::Registry;
 
 /// Makes, lists and revokes access tokens.
@@ -210,6 +211,15 @@ fn ask(target: &TargetArgs, method: &str, params: Value) -> Result<Value, Failur
     Ok(super::block_on(client.call(method, params))??)
 }
 
+/// Why this text is no good token. Nothing slows down who guesses at one, so it has to be long.
+fn unusable(token: &str) -> Option<String> {
+    if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Some("a token is visible ASCII characters, or no header can carry it".to_owned());
+    }
+    (token.len() < TOKEN_CHARS_MIN)
+        .then(|| format!("a token shorter than {TOKEN_CHARS_MIN} characters can be guessed"))
+}
+
 fn hash() -> Result<(), Failure> {
     let mut token = String::new();
     let read = std::io::stdin().lock().read_line(&mut token);
@@ -217,6 +227,9 @@ fn hash() -> Result<(), Failure> {
     let token = token.trim();
     if token.is_empty() {
         return Err(Failure::Usage("no token came in on standard input: pipe it in, one line".to_owned()));
+    }
+    if let Some(problem) = unusable(token) {
+        return Err(Failure::Usage(format!("{problem}: make one with `openssl rand -hex 32`")));
     }
     let digest = Sha256::digest(token.as_bytes());
     let text: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();

@@ -34,8 +34,19 @@ fn a_wrong_command_line_ends_with_2() {
 
 #[test]
 fn a_token_is_hashed_without_its_line_end() {
-    let hash = stdout(plimsoll().args(["token", "hash"]).write_stdin("hunter2\n"));
-    assert_eq!(hash, "f52fbd32b2b3b86ff88ef6c490628285f482af15ddcb29541f94bcf526a3f6c7\n");
+    let hash = stdout(plimsoll().args(["token", "hash"]).write_stdin("0123456789abcdef\r\n"));
+    assert_eq!(hash, "9f9f5111f7b27a781f1f1ddde5ebc2dd2b796bfc7365c9c28b548e564176929f\n");
+}
+
+#[test]
+fn a_token_that_could_be_guessed_or_not_be_sent_is_not_hashed() {
+    for (token, problem) in [("hunter2", "16"), ("0123456789abcde", "16"), ("schlüssel-schlüssel", "ASCII")]
+    {
+        let run = plimsoll().args(["token", "hash"]).write_stdin(token).assert().code(2).stdout("");
+        let said = String::from_utf8_lossy(&run.get_output().stderr).into_owned();
+        assert!(said.contains(problem) && said.contains("openssl rand -hex 32"), "{said}");
+        assert!(!said.contains(token), "{said}");
+    }
 }
 
 #[test]
