@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::task::spawn_blocking;
 
 use crate::client::{Client, Target};
@@ -44,8 +45,8 @@ pub(super) enum Store {
     Unknown,
     /// There is no such directory yet.
     Absent,
-    /// A plimsoll that answers uses it.
-    Served,
+    /// A plimsoll that answers uses it; what it says is wrong with the journal.
+    Served(Option<String>),
     /// It cannot be used.
     Unusable(OpenError),
     /// There is nothing in it yet.
@@ -60,14 +61,18 @@ impl Scene {
         let loaded = config::load(request);
         let collector = loaded.as_ref().ok().map(|it| collector(&it.config.telemetry.otlp, &variable));
         let data_dir = loaded.as_ref().ok().map(|loaded| loaded.data_dir.clone());
-        let server = match &data_dir {
-            Some(dir) => answers(dir).await,
-            None => Server::Silent,
+        let health = match &data_dir {
+            Some(dir) => health(dir).await,
+            None => None,
         };
-        let store = match (data_dir, server) {
+        let server = if health.is_some() { Server::Answers } else { Server::Silent };
+        let store = match (data_dir, health) {
             (None, _) => Store::Unknown,
-            (Some(_), Server::Answers) => Store::Served,
-            (Some(dir), Server::Silent) => {
+            (Some(_), Some(health)) => {
+                let problem = health.pointer("/components/journal/problem").and_then(Value::as_str);
+                Store::Served(problem.map(str::to_owned))
+            }
+            (Some(dir), None) => {
                 let seen = spawn_blocking(move || store(&dir)).await;
                 seen.unwrap_or_else(|lost| std::panic::resume_unwind(lost.into_panic()))
             }
@@ -86,12 +91,11 @@ impl Scene {
     }
 }
 
-async fn answers(data_dir: &Path) -> Server {
-    let Ok(client) = Client::new(Target::DataDir(data_dir.to_owned())) else { return Server::Silent };
-    match tokio::time::timeout(ANSWER_DEADLINE, client.get("/health")).await {
-        Ok(Ok(_)) => Server::Answers,
-        Ok(Err(_)) | Err(_) => Server::Silent,
-    }
+/// What the plimsoll on this data directory says of itself, if one answers.
+async fn health(data_dir: &Path) -> Option<Value> {
+    let client = Client::new(Target::DataDir(data_dir.to_owned())).ok()?;
+    let ask = async { client.get("/health").await.ok()?.json().await.ok() };
+    tokio::time::timeout(ANSWER_DEADLINE, ask).await.ok()?
 }
 
 fn store(data_dir: &Path) -> Store {

@@ -233,6 +233,23 @@ async fn a_plimsoll_that_runs_holds_its_port_and_its_directory_by_right() {
 }
 
 #[tokio::test]
+async fn a_plimsoll_that_runs_and_cannot_append_is_not_well() {
+    let mut server = Server::start(serde_json::json!({})).await;
+    server.signal(rustix::process::Signal::TERM);
+    assert!(server.ended().await.success());
+    let dir = server.kill();
+    fs::remove_file(dir.path().join("data/journal/work/00000000000000000001/manifest.json"))
+        .expect("removed");
+    let mut server = Server::spawn(dir, serde_json::json!({}));
+    server.ready().await;
+    let dir = server.dir().to_owned();
+    let visit = tokio::task::spawn_blocking(move || visit(&dir, GOOD, &[])).await.expect("it does not panic");
+    let (status, detail) = visit.check("journal");
+    assert!(status == "fail" && detail.contains("nothing can be appended"), "{status}: {detail}");
+    assert_eq!(visit.check("data directory").0, "pass");
+}
+
+#[tokio::test]
 async fn a_missing_overlay_makes_serve_refuse_and_name_the_path() {
     let dir = home();
     fs::write(dir.path().join("plimsoll.yaml"), GOOD).expect("the file is written");

@@ -18,7 +18,7 @@ const STEP_MAX: Duration = Duration::from_secs(5);
 pub(in crate::doctor) fn check(scene: &Scene) -> BoxFuture<'_, Verdict> {
     let reached = match &scene.store {
         Store::Seen(outline) => outline.reached,
-        Store::Unknown | Store::Absent | Store::Served | Store::Unusable(_) | Store::Empty => None,
+        Store::Unknown | Store::Absent | Store::Served(_) | Store::Unusable(_) | Store::Empty => None,
     };
     ready(look(scene.clock.now(), scene.program, reached)).boxed()
 }

@@ -20,7 +20,9 @@ fn look(scene: &Scene) -> Verdict {
     let Ok(loaded) = &scene.loaded else { return Verdict::skip(NO_CONFIGURATION) };
     let dir = loaded.data_dir.as_path();
     match &scene.store {
-        Store::Served => return Verdict::pass(format!("{} (used by the plimsoll that runs)", dir.display())),
+        Store::Served(_) => {
+            return Verdict::pass(format!("{} (used by the plimsoll that runs)", dir.display()));
+        }
         Store::Unusable(OpenError::Locked { holder, .. }) => {
             let holder = holder.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
             return Verdict::fail(

@@ -13,7 +13,11 @@ pub(in crate::doctor) fn check(scene: &Scene) -> BoxFuture<'_, Verdict> {
     let verdict = match &scene.store {
         Store::Unknown => Verdict::skip(NO_CONFIGURATION),
         Store::Absent | Store::Empty => Verdict::skip("none yet"),
-        Store::Served => Verdict::pass("open in the plimsoll that runs"),
+        Store::Served(None) => Verdict::pass("open in the plimsoll that runs"),
+        Store::Served(Some(problem)) => Verdict::fail(
+            format!("the plimsoll that runs says: {problem}"),
+            "do what its log says; if it only starts, ask again in a moment",
+        ),
         Store::Unusable(OpenError::Locked { .. }) => Verdict::skip("locked, see above"),
         Store::Unusable(error @ OpenError::Newer { .. }) => {
             Verdict::fail(error.to_string(), "install the plimsoll that wrote it, or a newer one")
