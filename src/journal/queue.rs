@@ -64,6 +64,7 @@ pub(super) enum Urgency {
 pub(super) struct Queue {
     // Taken at close. A std mutex suffices: it is held for a send that never waits.
     sender: Mutex<Option<SyncSender<Pending>>>,
+    /// Appends that are in no group yet, or in one that still grows.
     waiting: AtomicUsize,
     hurry: Hurry,
 }
@@ -140,8 +141,8 @@ impl Queue {
         self.hurry.set();
     }
 
-    fn taken(&self) {
-        self.waiting.fetch_sub(1, Ordering::Relaxed);
+    fn taken(&self, appends: usize) {
+        self.waiting.fetch_sub(appends, Ordering::Relaxed);
     }
 }
 
@@ -170,10 +171,7 @@ impl Groups {
         let first = match self.held.take() {
             Some(held) => held,
             None => match self.receiver.recv_timeout(patience) {
-                Ok(pending) => {
-                    queue.taken();
-                    pending
-                }
+                Ok(pending) => pending,
                 Err(RecvTimeoutError::Timeout) => return Drained::Nothing,
                 Err(RecvTimeoutError::Disconnected) => return Drained::Closed,
             },
@@ -182,25 +180,24 @@ impl Groups {
         queue.hurry.clear();
         let (records, bytes) = (first.records.len(), first.bodies.len());
         let mut group = Group { appends: vec![first], records, bytes };
-        self.fill(&mut group, queue);
-        if self.held.is_none() && !group.is_full() && !group.is_awaited() {
+        if self.fill(&mut group) && !group.is_awaited() {
             queue.hurry.wait(linger);
-            self.fill(&mut group, queue);
+            self.fill(&mut group);
         }
+        queue.taken(group.appends.len());
         Drained::Group(group.appends)
     }
 
-    /// Takes what waits now and fits.
-    fn fill(&mut self, group: &mut Group, queue: &Queue) {
+    /// Takes what waits now and fits. Answers whether there is room for more, and more may come.
+    fn fill(&mut self, group: &mut Group) -> bool {
         while self.held.is_none() && !group.is_full() {
             match self.receiver.try_recv() {
-                Ok(pending) => {
-                    queue.taken();
-                    self.held = group.add(pending);
-                }
-                Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
+                Ok(pending) => self.held = group.add(pending),
+                Err(TryRecvError::Empty) => return true,
+                Err(TryRecvError::Disconnected) => return false,
             }
         }
+        false
     }
 }
 
@@ -285,6 +282,15 @@ mod tests {
     #[test]
     fn the_end_waits_for_nothing() {
         assert_eq!(group_of(3, Queue::close), 3);
+    }
+
+    #[test]
+    fn after_the_end_nothing_is_waited_for() {
+        let (queue, receiver) = Queue::new();
+        queue.push(pending(None), Urgency::Offered).expect("room");
+        queue.close();
+        let group = Groups::new(receiver).next(&queue, FOREVER, FOREVER);
+        assert!(matches!(group, Drained::Group(group) if group.len() == 1));
     }
 
     #[test]
