@@ -386,12 +386,13 @@ async fn a_server_that_falls_silent_after_the_finish_reason_has_answered_and_lat
         assert_eq!((answer.text.as_str(), last_call(&house).error), ("ok", None));
         answer.usage.input_tokens
     };
-    let (told, late, untold) = tokio::join!(
+    let (told, late, untold, chatty) = tokio::join!(
         ends(Reply::Hang([&whole[..], &event(USAGE)].concat())),
         ends(Reply::Pause(whole.clone(), Duration::from_secs(3), event(USAGE))),
         ends(Reply::Hang(whole.clone())),
+        ends(Reply::Chatter([&whole[..], &event(USAGE)].concat(), b": still here\n\n".to_vec())),
     );
-    assert_eq!((told, late, untold), (Some(12), Some(12), None));
+    assert_eq!((told, late, untold, chatty), (Some(12), Some(12), None, Some(12)));
 }
 
 /// A queue of one connection that nobody empties: Linux drops what else asks for one.

@@ -16,8 +16,8 @@ use super::sse::{Decoder, LineTooLong};
 use super::wire::{self, Chunk, Mode};
 use crate::limits::{ANSWER_BYTES_MAX, MODEL_ANSWER_BYTES_MAX};
 
-/// How long `[DONE]` or the end of the stream is waited for after the finish reason and the tokens: servers send it at
-/// once or, some of them, never.
+/// How long `[DONE]` or the end of the stream is waited for after the finish reason and the tokens, whatever else comes
+/// meanwhile: servers send it at once or, some of them, never.
 const TAIL_WAIT: Duration = Duration::from_secs(2);
 
 /// How long the tokens are waited for after the finish reason: a proxy under load took more than 2 s, and a call without
@@ -85,12 +85,12 @@ impl<'a> Exchange<'a> {
     async fn read_stream(&mut self, response: Response) -> Result<(), ProviderError> {
         let mut chunks = response.bytes_stream();
         let mut decoder = Decoder::default();
-        let mut read = 0;
+        let (mut read, mut tail) = (0, Tail::default());
         while !self.seen.done {
             let chunk = if self.seen.complete {
                 // Silence or a cut after the finish reason takes nothing of the answer away.
                 let counted = self.call.report.output_tokens.is_some();
-                let wait = if counted { TAIL_WAIT } else { TOKENS_WAIT };
+                let wait = tail.left(counted, self.shared.deps.clock.elapsed());
                 let Ok(Some(Ok(chunk))) = timeout(wait, chunks.next()).await else { break };
                 chunk
             } else {
@@ -197,6 +197,18 @@ impl<'a> Exchange<'a> {
     async fn in_time<F: Future>(&self, waited_for: F) -> Result<F::Output, ProviderError> {
         let silence: Duration = self.shared.config.idle_timeout.0;
         timeout(silence, waited_for).await.map_err(|_| ProviderError::Timeout { silence })
+    }
+}
+
+/// Since when the end of a stream is waited for: without and with the tokens.
+#[derive(Default)]
+struct Tail([Option<Duration>; 2]);
+
+impl Tail {
+    /// How much longer to wait. What comes meanwhile makes it no longer, but for the tokens.
+    fn left(&mut self, counted: bool, now: Duration) -> Duration {
+        let wait = if counted { TAIL_WAIT } else { TOKENS_WAIT };
+        (*self.0[usize::from(counted)].get_or_insert(now) + wait).saturating_sub(now)
     }
 }
 

@@ -19,6 +19,8 @@ pub(crate) enum Reply {
     Parts(Vec<Vec<u8>>),
     /// Sends these bytes, pauses, sends the others, and closes the connection.
     Pause(Vec<u8>, Duration, Vec<u8>),
+    /// Sends the first bytes, and then the others again and again, without closing.
+    Chatter(Vec<u8>, Vec<u8>),
     /// Sends these bytes and then nothing more, without closing.
     Hang(Vec<u8>),
 }
@@ -146,6 +148,13 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
             tokio::time::sleep(pause).await;
             let _ = socket.write_all(&after).await;
             let _ = socket.shutdown().await;
+        }
+        Reply::Chatter(first, then) => {
+            let _ = socket.write_all(&first).await;
+            // Ends when the client closes.
+            while socket.write_all(&then).await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
         }
         Reply::Hang(bytes) => {
             let _ = socket.write_all(&bytes).await;
