@@ -1,8 +1,8 @@
 //! Metrics of the journal.
 
 use super::{Log, StreamKind};
-use crate::telemetry::Registry;
 use crate::telemetry::metric::{Counter, Counters, Definition, Gauge, Gauges, Histogram};
+use crate::telemetry::{Registry, Shared};
 
 /// Records appended, by kind of stream.
 pub static APPENDS: Counter<1> =
@@ -124,6 +124,7 @@ pub(super) struct Metrics {
     errors: Counters<1>,
     size: Gauges<1>,
     dropped: Counters<1>,
+    shared: Shared,
     pub(super) commit_duration: metrics::Histogram,
     pub(super) last_seq: metrics::Gauge,
     pub(super) degraded: metrics::Gauge,
@@ -140,6 +141,7 @@ impl Metrics {
             errors: registry.counters(&ERRORS),
             size: registry.gauges(&SIZE),
             dropped: registry.counters(&DROPPED),
+            shared: Shared::new(registry),
             commit_duration: registry.histograms(&COMMIT_DURATION).handle(),
             last_seq: registry.gauges(&LAST_SEQ).handle(),
             degraded: registry.gauges(&DEGRADED).handle(),
@@ -164,6 +166,11 @@ impl Metrics {
 
     pub(super) fn failed(&self, reason: Reason) {
         self.errors.with([reason.as_str()]).increment(1);
+    }
+
+    /// Counts a record that nobody waits for and that was not appended.
+    pub(super) fn lost(&self, kind: &'static str) {
+        self.shared.dropped(kind, "unavailable", 1);
     }
 
     pub(super) fn dropped(&self, log: Log) {

@@ -60,7 +60,8 @@ pub trait Journal: Send + Sync {
     /// See [`AppendError`]; after any of them the caller may not act on the records.
     fn append(&self, append: Append) -> BoxFuture<'_, Result<Appended, AppendError>>;
 
-    /// Hands records over without waiting; they become durable soon. For facts that nobody acts on.
+    /// Hands records over without waiting; they become durable soon, or are counted as lost. For facts that nobody acts
+    /// on.
     ///
     /// # Errors
     /// [`AppendError::QueueFull`], [`AppendError::Invalid`] or [`AppendError::Closed`]: nothing was taken.

@@ -84,6 +84,8 @@ pub(super) struct Writer {
 struct Group {
     records: Vec<Record>,
     answers: Vec<(Option<Answer>, Appended)>,
+    /// The kinds of the records that nobody waits for: if they are lost, only a counter says so.
+    unawaited: Vec<&'static str>,
     refused: Vec<(Option<Answer>, AppendError)>,
 }
 
@@ -116,6 +118,9 @@ impl Writer {
         if self.broken.is_some() || self.logs.is_empty() {
             let cause = self.shared.health().cause().unwrap_or_default();
             for pending in group {
+                if pending.answer.is_none() {
+                    pending.records.iter().for_each(|(record, _)| self.shared.metrics.lost(record.kind));
+                }
                 answer(pending.answer, Err(AppendError::Unavailable(cause.clone())));
             }
         } else {
@@ -177,6 +182,9 @@ impl Writer {
         let mut start = 0;
         for (new, end) in records {
             let prev_hash = log.stage(&stream, *next, time, &bodies[start..end]);
+            if answer.is_none() {
+                group.unawaited.push(new.kind);
+            }
             group.records.push(Record {
                 seq: *next,
                 time,
@@ -197,7 +205,7 @@ impl Writer {
     /// The group is durable: readers see it, folds take it in, subscribers and callers hear of it. In this order.
     fn publish(&mut self, group: Group) {
         self.logs.iter_mut().for_each(LogWriter::commit);
-        let Group { records, answers, refused } = group;
+        let Group { records, answers, unawaited: _, refused } = group;
         if let Some(last) = records.last() {
             self.shared.last.store(last.seq.0, Ordering::Release);
             #[expect(
@@ -231,6 +239,7 @@ impl Writer {
         self.resume(&mut group);
         if self.broken.is_some() || !group.answers.is_empty() {
             self.logs.iter_mut().for_each(LogWriter::undo);
+            group.unawaited.into_iter().for_each(|kind| self.shared.metrics.lost(kind));
             let unavailable = AppendError::Unavailable(error.to_string());
             group.answers.into_iter().for_each(|(to, _)| answer(to, Err(unavailable.clone())));
         }

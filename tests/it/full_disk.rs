@@ -146,6 +146,41 @@ async fn a_start_that_cannot_write_a_byte_waits_for_space_and_says_so() {
     client.call("token.create", json!({"name": "late", "role": "viewer"})).await.expect("made");
 }
 
+/// How many finished requests the journal did not take.
+async fn lost(client: &Client) -> usize {
+    const SERIES: &str = r#"plimsoll_dropped_total{what="request_finished",reason="unavailable"} "#;
+    let text = client.get("/metrics").await.expect("rendered").text().await.expect("UTF-8");
+    text.lines()
+        .find_map(|line| line.strip_prefix(SERIES)?.parse().ok())
+        .expect("it stands at 0 from the start")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_finished_request_is_recorded_or_counted_as_lost() {
+    let Some(shim) = shim() else { return };
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let (root, fault) = (dir.path().join("data"), dir.path().join("fault"));
+    let mut server = Server::spawn_with(dir, echo(), |command| {
+        command.env("LD_PRELOAD", shim).env("SHIM_ROOT", &root).env("SHIM_FAULT", &fault);
+    });
+    server.ready().await;
+    let client = server.client();
+    fs::write(&fault, "28 wc").expect("written");
+    for _ in 0..3 {
+        send(&client).await;
+    }
+    until("it is noticed", async || (journal_status(&client).await == "degraded").then_some(())).await;
+    for _ in 0..3 {
+        send(&client).await;
+    }
+    until("all are counted", async || (lost(&client).await == 6).then_some(())).await;
+    fs::remove_file(fault).expect("removed");
+    until("it writes again", async || (journal_status(&client).await == "ok").then_some(())).await;
+    send(&client).await;
+    until("a record", async || (recorded(&client).await == Some(1)).then_some(())).await;
+    assert_eq!(lost(&client).await, 6);
+}
+
 /// Takes the right to write away, as far as this user can.
 fn forbid_writing(dir: &TempDir) -> Option<Small> {
     let data = dir.path().join("data");
