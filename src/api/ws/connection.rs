@@ -67,6 +67,18 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin>(begin: Begin, mut soc
         },
     };
     socket.get_mut().open();
+    // What is still running loses its reader when this is over, and does then what it was told to do in this case.
+    let (socket, end) = serve(state, identity, trace, socket).await;
+    finish(socket, end).await;
+}
+
+/// Serves one connection until it is to end.
+async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
+    state: Arc<ApiState>,
+    identity: Identity,
+    trace: Option<TraceContext>,
+    socket: Socket<S>,
+) -> (Socket<S>, End) {
     let ended = CancellationToken::new();
     let _at_the_end = ended.clone().drop_guard();
     let (outbox, waiting) = mpsc::channel(WS_OUTBOX_MESSAGES_MAX);
@@ -88,9 +100,7 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin>(begin: Begin, mut soc
         in_flight: 0,
     };
     let end = connection.live(&state).await;
-    // What is still running loses its reader here, and does then what it was told to do in this case.
-    let Connection { socket, .. } = connection;
-    finish(socket, end).await;
+    (connection.socket, end)
 }
 
 struct Connection<S> {
@@ -302,21 +312,34 @@ mod tests {
     /// How long anything may take, on a busy machine too.
     const PATIENCE: Duration = Duration::from_secs(30);
 
+    /// A client of a connection over a line that holds `line` bytes, which ends with `void`.
+    async fn client_of(
+        state: &Arc<ApiState>,
+        line: usize,
+        void: CancellationToken,
+    ) -> WebSocketStream<DuplexStream> {
+        let (ours, theirs) = tokio::io::duplex(line);
+        let token = Arc::new(crate::api::auth::Token::for_tests(void));
+        let identity = Some(Identity::of_token(token));
+        let begin = Begin { head: fixture::head(state), identity, trace: None, state: Arc::clone(state) };
+        let config = Some(super::super::config(state));
+        let socket = WebSocketStream::from_raw_socket(Gate::new(ours), Role::Server, config).await;
+        tokio::spawn(run(begin, socket));
+        WebSocketStream::from_raw_socket(theirs, Role::Client, None).await
+    }
+
+    async fn subscribe(client: &mut WebSocketStream<DuplexStream>) {
+        let subscribe = r#"{"jsonrpc":"2.0","id":1,"method":"events.subscribe"}"#;
+        client.send(Message::text(subscribe)).await.expect("sent");
+        assert!(next(client).await.contains("subscription"));
+    }
+
     /// A client of a connection whose outbox is never empty: one event is larger than the write buffer and than what
     /// the line holds, so that every write waits, and meanwhile the outbox fills again.
     async fn flooded(void: CancellationToken) -> WebSocketStream<DuplexStream> {
         let state = Arc::new(fixture::state(crate::api::Config::default()));
-        let (ours, theirs) = tokio::io::duplex(64);
-        let token = Arc::new(crate::api::auth::Token::for_tests(void));
-        let identity = Some(Identity::of_token(token));
-        let begin = Begin { head: fixture::head(&state), identity, trace: None, state: Arc::clone(&state) };
-        let config = Some(super::super::config(&state));
-        let socket = WebSocketStream::from_raw_socket(Gate::new(ours), Role::Server, config).await;
-        tokio::spawn(run(begin, socket));
-        let mut client = WebSocketStream::from_raw_socket(theirs, Role::Client, None).await;
-        let subscribe = r#"{"jsonrpc":"2.0","id":1,"method":"events.subscribe"}"#;
-        client.send(Message::text(subscribe)).await.expect("sent");
-        assert!(next(&mut client).await.contains("subscription"));
+        let mut client = client_of(&state, 64, void).await;
+        subscribe(&mut client).await;
         tokio::spawn(async move {
             loop {
                 state.sources.live.publish(event());
@@ -372,5 +395,21 @@ mod tests {
             }
         };
         assert_eq!(timeout(PATIENCE, goodbye).await.as_deref(), Ok("the token was revoked"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_connection_began_does_not_wait_for_its_goodbye() {
+        let state = Arc::new(fixture::state(crate::api::Config::default()));
+        let void = CancellationToken::new();
+        let mut client = client_of(&state, 1 << 16, void.clone()).await;
+        subscribe(&mut client).await;
+        let gone = || state.registry.render().contains(r#"plimsoll_stream_clients{transport="ws"} 0"#);
+        assert!(!gone());
+        void.cancel();
+        // The client keeps silent and time stands still, so the connection waits for its goodbye.
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        assert!(gone(), "{}", state.registry.render());
     }
 }
