@@ -90,8 +90,8 @@ pub const WS_OUTBOX_MESSAGES_MAX: usize = 32;
 /// Read buffer of one WebSocket in bytes: most messages fit, and 10,000 idle ones cost 40 MB, not 1.3 GB.
 pub const WS_READ_BUFFER_BYTES: usize = 4 * 1024;
 
-/// Bytes that may wait in one WebSocket's write buffer: the largest answer, with room for its framing.
-pub const WS_WRITE_BUFFER_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Bytes of one frame that we send over a WebSocket: longer messages go in parts, so this bounds its write buffer.
+pub const WS_PART_BYTES_MAX: usize = 64 * 1024;
 
 /// Bytes that a WebSocket may send before its token is known: `auth` with the longest of tokens, and some pings.
 pub const WS_STRANGER_BYTES_MAX: usize = 8 * 1024;

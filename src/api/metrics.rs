@@ -64,7 +64,6 @@ pub(crate) const LIMITS: &[&str] = &[
     "ws_message_bytes",
     "ws_stranger_bytes",
     "ws_subscriptions",
-    "ws_write_buffer_bytes",
 ];
 
 /// What is spoken on a connection.

@@ -7,6 +7,7 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, SinkExt as _, StreamExt as _};
@@ -15,7 +16,8 @@ use tokio::sync::mpsc;
 use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
-use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_util::sync::CancellationToken;
 
@@ -27,7 +29,7 @@ use super::Link;
 use super::gate::Gate;
 use super::introduction::introduce;
 use crate::gateway::Channel;
-use crate::limits::{SERVER_STOP_SECS_MAX, WS_IN_FLIGHT_MAX, WS_OUTBOX_MESSAGES_MAX};
+use crate::limits::{SERVER_STOP_SECS_MAX, WS_IN_FLIGHT_MAX, WS_OUTBOX_MESSAGES_MAX, WS_PART_BYTES_MAX};
 use crate::telemetry::TraceContext;
 
 /// The protocol over any line: tests bring one of their own.
@@ -204,8 +206,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.socket.flush().await.map_err(|error| end_of(state, &error))
     }
 
+    /// Writes one message, a long one in parts (RFC 6455, section 5.4): the write buffer keeps the size it once had.
     async fn feed(&mut self, state: &ApiState, text: String) -> Result<(), End> {
-        self.socket.feed(Message::text(text)).await.map_err(|error| end_of(state, &error))
+        let (mut rest, mut kind) = (Bytes::from(text), Data::Text);
+        loop {
+            let part = rest.split_to(rest.len().min(WS_PART_BYTES_MAX));
+            let frame = Frame::message(part, OpCode::Data(kind), rest.is_empty());
+            self.socket.feed(Message::Frame(frame)).await.map_err(|error| end_of(state, &error))?;
+            if rest.is_empty() {
+                return Ok(());
+            }
+            kind = Data::Continue;
+        }
     }
 
     /// Asks a silent client whether it is there, and gives it up when it does not answer.
@@ -217,7 +229,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             return Err(End::Close(CloseCode::Policy, "silent for too long: answer pings"));
         }
         if silent >= idle / 4 {
-            let ping = self.socket.send(Message::Ping(bytes::Bytes::new())).await;
+            let ping = self.socket.send(Message::Ping(Bytes::new())).await;
             ping.map_err(|error| end_of(state, &error))?;
         }
         Ok(())
@@ -274,10 +286,6 @@ pub(super) fn end_of(state: &ApiState, error: &Error) -> End {
         }
         Error::Utf8(_) => End::Close(CloseCode::Invalid, "a text message must be UTF-8"),
         Error::Protocol(_) => End::Close(CloseCode::Protocol, "that is not the WebSocket protocol"),
-        Error::WriteBufferFull(_) => {
-            state.limit_hit("ws_write_buffer_bytes");
-            End::Gone
-        }
         // A client that does not read is counted where its writes stall.
         _ => End::Gone,
     }
@@ -303,7 +311,9 @@ async fn finish<S: AsyncRead + AsyncWrite + Unpin>(mut socket: Socket<S>, end: E
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::access::Access;
     use crate::api::fixture;
+    use crate::api::rpc::Method;
     use crate::live::{Envelope, Level};
     use std::borrow::Cow;
     use tokio::io::DuplexStream;
@@ -411,5 +421,33 @@ mod tests {
             tokio::task::yield_now().await;
         }
         assert!(gone(), "{}", state.registry.render());
+    }
+
+    /// More than one frame may have, and no multiple of a part.
+    const LONG_BYTES: usize = (20 << 20) + 1;
+
+    static LONG: &[Method] = &[Method {
+        name: "test.long",
+        access: Access::Viewer,
+        summary: "Says much.",
+        params: |_| schemars::Schema::default(),
+        result: |_| schemars::Schema::default(),
+        handler: |_call| {
+            let text = format!("\"{}\"", "x".repeat(LONG_BYTES));
+            std::future::ready(Ok(text)).boxed()
+        },
+    }];
+
+    #[tokio::test]
+    async fn a_long_answer_goes_in_parts_and_ends_nothing() {
+        let mut state = fixture::state(crate::api::Config::default());
+        state.methods = LONG;
+        let mut client = client_of(&Arc::new(state), 1 << 20, CancellationToken::new()).await;
+        for _ in 0..2 {
+            let call = r#"{"jsonrpc":"2.0","id":1,"method":"test.long"}"#;
+            client.send(Message::text(call)).await.expect("sent");
+            let answer = next(&mut client).await;
+            assert!(answer.len() > LONG_BYTES && answer.ends_with("x\"}"));
+        }
     }
 }

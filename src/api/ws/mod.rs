@@ -24,7 +24,7 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use super::request::Request;
 use super::response::{Content, Outcome, Problem};
 use super::state::ApiState;
-use crate::limits::{WS_READ_BUFFER_BYTES, WS_WRITE_BUFFER_BYTES_MAX};
+use crate::limits::WS_READ_BUFFER_BYTES;
 use bytes::Bytes;
 
 /// Answers the handshake and leaves the rest to a task of its own.
@@ -56,7 +56,6 @@ fn config(state: &ApiState) -> WebSocketConfig {
     let mut config = WebSocketConfig::default();
     config.read_buffer_size = WS_READ_BUFFER_BYTES;
     config.write_buffer_size = WS_READ_BUFFER_BYTES;
-    config.max_write_buffer_size = WS_WRITE_BUFFER_BYTES_MAX;
     config.max_message_size = Some(message_max);
     config.max_frame_size = Some(message_max);
     config
