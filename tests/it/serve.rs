@@ -211,6 +211,8 @@ async fn tokens_are_listed_and_revoked_without_a_server_as_with_one() {
     let (_, token, _) = run(&["new", "laptop", "--role", "viewer"]);
     let (listed, unknown) = (run(&["list", "--json"]), run(&["revoke", "nobody"]));
     let taken = run(&["new", "laptop", "--role", "viewer"]);
+    let bound = || run(&["new", "bound", "--role", "viewer", "--agent", "echo"]).0;
+    assert_eq!(bound(), Some(6), "only a token of an agent is bound to one");
     assert!(
         listed.1.contains("laptop") && unknown.0 == Some(6) && taken.0 == Some(6),
         "{listed:?} {taken:?}"
@@ -220,6 +222,7 @@ async fn tokens_are_listed_and_revoked_without_a_server_as_with_one() {
     assert_eq!(run(&["list", "--json"]), listed);
     assert_eq!(run(&["revoke", "nobody"]).0, Some(6));
     assert_eq!(run(&["new", "laptop", "--role", "viewer"]).0, Some(6));
+    assert_eq!(bound(), Some(6));
     assert_eq!(run(&["revoke", "laptop"]), (Some(0), "revoked laptop".to_owned(), String::new()));
     assert_eq!(run(&["list", "--json"]).1, r#"{"tokens":[]}"#);
     let mut server = Server::spawn(server.kill(), echo());

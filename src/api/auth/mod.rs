@@ -12,7 +12,7 @@ pub(crate) use failures::Failures;
 pub(crate) use rate::Rate;
 pub(crate) use refusals::Refusals;
 pub use token::{InvalidTokens, TokenBook};
-pub(crate) use token::{NewToken, Token, TokenError, TokenSource};
+pub(crate) use token::{NewToken, ONLY_AGENTS_ARE_BOUND, Token, TokenError, TokenSource};
 
 use std::sync::Arc;
 

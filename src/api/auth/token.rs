@@ -60,6 +60,8 @@ pub(crate) struct NewToken {
     pub(crate) agent: Option<AgentId>,
 }
 
+pub(crate) const ONLY_AGENTS_ARE_BOUND: &str = "only a token with the role agent is bound";
+
 /// Why a token was not made or revoked.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TokenError {
@@ -69,6 +71,8 @@ pub(crate) enum TokenError {
     Unknown(TokenName),
     #[error("the token `{0}` stands in the configuration: remove it from auth.tokens and restart")]
     Configured(TokenName),
+    #[error("{0}: {ONLY_AGENTS_ARE_BOUND}")]
+    Bound(&'static str),
     #[error("there are {TOKENS_MAX} tokens already: revoke some")]
     TooMany,
     #[error(transparent)]
@@ -199,6 +203,10 @@ impl TokenBook {
         actor: &Actor,
         new: NewToken,
     ) -> Result<String, TokenError> {
+        let bound = [("town", new.town.is_some()), ("agent", new.agent.is_some())];
+        if let Some((field, _)) = bound.into_iter().find(|(_, given)| *given && new.role != Role::Agent) {
+            return Err(TokenError::Bound(field));
+        }
         let _one_at_a_time = self.changing.lock().await;
         {
             let tokens = self.read();

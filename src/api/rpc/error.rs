@@ -8,7 +8,7 @@ use crate::gateway::Rejection;
 use crate::ids::RequestId;
 use crate::journal::{AppendError, ReadError};
 
-use super::super::auth::TokenError;
+use super::super::auth::{ONLY_AGENTS_ARE_BOUND, TokenError};
 use super::super::jsonrpc::{INTERNAL_ERROR, INVALID_PARAMS, METHOD_NOT_FOUND, Malformed};
 
 pub(crate) const FORBIDDEN: i32 = -32008;
@@ -185,6 +185,7 @@ impl From<TokenError> for RpcError {
         let code = match error {
             TokenError::Exists(_) | TokenError::Configured(_) | TokenError::TooMany => CONFLICT,
             TokenError::Unknown(_) => NOT_FOUND,
+            TokenError::Bound(field) => return Self::invalid(field, ONLY_AGENTS_ARE_BOUND),
             TokenError::Journal(append) => return append.into(),
         };
         Self::new(code, error.to_string())

@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 
 use super::super::Role;
 use super::super::auth::{NewToken, TokenBook, TokenSource};
-use super::error::RpcError;
 use super::method::{Call, CallResult, NoParams, json, now};
 use crate::clock::Timestamp;
 use crate::ids::{AgentId, TokenName, TownId};
@@ -42,16 +41,6 @@ pub(crate) fn create(call: Call<'_>) -> BoxFuture<'static, CallResult> {
         Err(error) => return now(Err::<(), _>(error)),
     };
     let CreateParams { name, role, town, agent } = params;
-    if role != Role::Agent {
-        for (field, given) in [("town", town.is_some()), ("agent", agent.is_some())] {
-            if given {
-                return now(Err::<(), _>(RpcError::invalid(
-                    field,
-                    "only a token with the role agent is bound",
-                )));
-            }
-        }
-    }
     let (state, actor) = (call.state().clone(), call.ctx.identity.actor.clone());
     let make = async move {
         let new = NewToken { name: name.clone(), role, town, agent };
