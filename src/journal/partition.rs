@@ -6,7 +6,9 @@
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +23,9 @@ use crate::ids::Seq;
 const MANIFEST: &str = "manifest.json";
 const HEADS: &str = "heads.json";
 const STORE: &str = "store";
+
+/// How long a store may take to be closed before it is opened again all the same: what it closes with is a sync.
+const CLOSING_MAX: Duration = Duration::from_secs(5);
 
 /// What a partition says of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,6 +66,8 @@ pub(super) struct Partition {
 struct Slot {
     strong: Option<Arc<OpenPartition>>,
     weak: Weak<OpenPartition>,
+    /// Ends when the store that `weak` named is closed, which its last reader does, and which takes a moment.
+    closed: Option<Receiver<()>>,
     /// It is being deleted: opening it now would make an empty store in its place.
     dropped: bool,
 }
@@ -69,6 +76,26 @@ struct Slot {
 pub(super) struct OpenPartition {
     pub(super) store: Arc<Store>,
     pub(super) index: RwLock<StreamIndex>,
+    /// The last field: dropped after the store.
+    _until_closed: Sender<()>,
+}
+
+impl Slot {
+    /// The slot of a store that was opened just now.
+    fn open(store: Arc<Store>, index: StreamIndex) -> (Self, Arc<OpenPartition>) {
+        let (until_closed, closed) = channel();
+        let open = Arc::new(OpenPartition { store, index: RwLock::new(index), _until_closed: until_closed });
+        let (strong, weak) = (Some(Arc::clone(&open)), Arc::downgrade(&open));
+        (Self { strong, weak, closed: Some(closed), dropped: false }, open)
+    }
+
+    /// A store opens only once: waits until the one before is closed, unless somebody still uses it.
+    fn wait_until_closed(&mut self) {
+        if let Some(closed) = self.closed.take_if(|_| self.weak.strong_count() == 0) {
+            // Nothing is ever sent. If closing takes longer, opening says so.
+            let _ended = closed.recv_timeout(CLOSING_MAX);
+        }
+    }
 }
 
 /// How an opened partition was found.
@@ -98,8 +125,7 @@ impl Partition {
         disk::replace(&dir.join(HEADS), &heads).map_err(io)?;
         write_manifest(&dir, &manifest).map_err(io)?;
         disk::sync_dir(log_dir).map_err(io)?;
-        let open = Arc::new(OpenPartition { store: Arc::new(store), index: RwLock::default() });
-        let slot = Slot { weak: Arc::downgrade(&open), strong: Some(Arc::clone(&open)), dropped: false };
+        let (slot, open) = Slot::open(Arc::new(store), StreamIndex::default());
         Ok((Self { dir, manifest: RwLock::new(manifest), slot: Mutex::new(slot) }, open))
     }
 
@@ -152,19 +178,14 @@ impl Partition {
         if slot.dropped {
             return Err(ReadError::Unavailable("its partition was dropped meanwhile".to_owned()));
         }
-        let found = self.open_store(cache_bytes).map_err(|e| self.unreadable(&e))?;
-        *slot =
-            Slot { weak: Arc::downgrade(&found.open), strong: Some(Arc::clone(&found.open)), dropped: false };
+        let found = self.open_store(&mut slot, cache_bytes).map_err(|e| self.unreadable(&e))?;
         Ok((found.open, true))
     }
 
     /// Opens the store and reads what the index does not cover yet.
     pub(super) fn recover(&self, cache_bytes: u64) -> Result<Found, StoreError> {
         let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = self.open_store(cache_bytes)?;
-        *slot =
-            Slot { weak: Arc::downgrade(&found.open), strong: Some(Arc::clone(&found.open)), dropped: false };
-        Ok(found)
+        self.open_store(&mut slot, cache_bytes)
     }
 
     /// Lets the store go; it closes when its last reader is done.
@@ -192,7 +213,8 @@ impl Partition {
         self.slot.lock().unwrap_or_else(PoisonError::into_inner).weak.strong_count() > 0
     }
 
-    fn open_store(&self, cache_bytes: u64) -> Result<Found, StoreError> {
+    fn open_store(&self, slot: &mut Slot, cache_bytes: u64) -> Result<Found, StoreError> {
+        slot.wait_until_closed();
         let store = Arc::new(Store::open(&self.dir.join(STORE), cache_bytes)?);
         let (mut index, written) = StreamIndex::load(&store)?;
         let manifest = self.manifest();
@@ -205,7 +227,8 @@ impl Partition {
         let mut position = written.unwrap_or(start);
         let until = self.until().unwrap_or(Seq(u64::MAX));
         let damage = read_tail(&store, &mut index, &mut position, until)?;
-        let open = Arc::new(OpenPartition { store, index: RwLock::new(index) });
+        let open;
+        (*slot, open) = Slot::open(store, index);
         Ok(Found { open, position, damage })
     }
 
@@ -266,4 +289,34 @@ fn read_tail(
 fn write_manifest(dir: &Path, manifest: &Manifest) -> std::io::Result<()> {
     let text = serde_json::to_vec_pretty(manifest).expect("a manifest is JSON");
     disk::replace(&dir.join(MANIFEST), &text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A reader and the writer that rolls, or two readers of an old partition: one closes it, the other wants it.
+    #[test]
+    fn a_partition_that_is_being_closed_can_be_opened_again() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let manifest = Manifest {
+            log: Log::Work,
+            first_seq: Seq(1),
+            first_time: Timestamp::default(),
+            start_hash: RecordHash::default(),
+            sealed: None,
+        };
+        let made = Partition::create(dir.path(), manifest, &HashMap::new(), 1 << 20);
+        let (partition, open) = made.expect("made");
+        drop(open);
+        let use_it = || {
+            for _ in 0..100 {
+                partition.open(1 << 20).map(drop).expect("readable");
+                partition.close();
+            }
+        };
+        std::thread::scope(|scope| [scope.spawn(use_it), scope.spawn(use_it)].map(|user| user.join()))
+            .into_iter()
+            .for_each(|ended| ended.expect("every time"));
+    }
 }
