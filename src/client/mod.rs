@@ -85,7 +85,7 @@ pub enum ClientError {
         message: String,
     },
     /// The method failed.
-    #[error("{message} (code {code}{})", cause_of(data))]
+    #[error("{message}{} (code {code}{})", provider_said(data), cause_of(data))]
     Rpc {
         /// The JSON-RPC code.
         code: i64,
@@ -104,6 +104,10 @@ pub enum ClientError {
 
 fn said(message: &str) -> String {
     if message.is_empty() { String::new() } else { format!(": {message}") }
+}
+
+fn provider_said(data: &Value) -> String {
+    said(data.get("providerSaid").and_then(Value::as_str).unwrap_or_default())
 }
 
 fn cause_of(data: &Value) -> String {

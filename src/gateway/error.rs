@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crate::ids::{AgentId, RequestId};
 
-/// Why a request was not answered. The message is for the caller: it never holds an internal path, a URL with
-/// credentials, or a stack.
+/// Why a request was not answered. The message is for the caller and for logs: it never holds an internal path, a URL
+/// with credentials, a stack, or content.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Rejection {
     /// A parameter is not acceptable.
@@ -59,8 +59,10 @@ pub enum Rejection {
     /// The provider failed.
     #[error("the provider failed: {cause}")]
     Provider {
-        /// What the provider did, without secrets.
+        /// What the provider did, without its words.
         cause: String,
+        /// Its words, for the caller alone: they may quote what it was asked. Empty if it had none.
+        quoted: String,
         /// What had been answered by then.
         partial: String,
         /// When to try again, if the provider said.
@@ -120,6 +122,24 @@ impl Rejection {
             | Self::LaneFull { .. }
             | Self::GatewayFull { .. }
             | Self::UnknownAgent { .. }
+            | Self::ShuttingDown
+            | Self::NotFound { .. }
+            | Self::DuplicateRequest { .. } => None,
+        }
+    }
+
+    /// What the provider said, for the caller alone.
+    #[must_use]
+    pub fn quoted(&self) -> Option<&str> {
+        match self {
+            Self::Provider { quoted, .. } => Some(quoted).filter(|text| !text.is_empty()).map(String::as_str),
+            Self::Invalid { .. }
+            | Self::LaneFull { .. }
+            | Self::GatewayFull { .. }
+            | Self::UnknownAgent { .. }
+            | Self::Deadline { .. }
+            | Self::Cancelled { .. }
+            | Self::Bug { .. }
             | Self::ShuttingDown
             | Self::NotFound { .. }
             | Self::DuplicateRequest { .. } => None,

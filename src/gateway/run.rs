@@ -405,9 +405,12 @@ impl Transcript {
 impl Stop {
     fn rejection(self, partial: String, deadline: Duration) -> Rejection {
         match self {
-            Self::Provider(error) => {
-                Rejection::Provider { retry_after: error.retry_after(), cause: error.to_string(), partial }
-            }
+            Self::Provider(error) => Rejection::Provider {
+                cause: error.to_string(),
+                quoted: error.quoted().to_owned(),
+                partial,
+                retry_after: error.retry_after(),
+            },
             Self::Panic => Rejection::Bug { partial },
             Self::Deadline => {
                 let deadline_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);

@@ -1,10 +1,12 @@
-//! How a model call fails: one list, one stable `error.type` each, and a message that a stranger may read.
+//! How a model call fails: one list, one stable `error.type` each, and a message that may stand in a log.
+//!
+//! What the provider itself said may quote a prompt or a key: it is content, stands in no message, and is for the caller
+//! alone ([`ProviderError::for_caller`]).
 
 use std::borrow::Cow;
 use std::time::Duration;
 
-/// Why a provider gave no answer. Messages name neither addresses nor keys; text of the provider in them is cut to
-/// [`QUOTED_BYTES_MAX`](crate::limits::QUOTED_BYTES_MAX) and its secrets are masked.
+/// Why a provider gave no answer. Messages name neither addresses nor keys, and hold nothing that the provider said.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProviderError {
     /// No connection came about.
@@ -20,19 +22,19 @@ pub enum ProviderError {
         silence: Duration,
     },
     /// It answered with a status that is no answer.
-    #[error("the provider answered HTTP {status}{quoted}")]
+    #[error("the provider answered HTTP {status}")]
     Status {
         /// The HTTP status.
         status: u16,
-        /// Its words, cut and masked, with a colon before them; empty if it had none.
+        /// Its words, cut to [`QUOTED_BYTES_MAX`](crate::limits::QUOTED_BYTES_MAX) and masked; empty if it had none.
         quoted: String,
         /// When it wants to be asked again.
         retry_after: Option<Duration>,
     },
     /// It reported an error in the middle of an answer.
-    #[error("the provider reported an error{quoted}")]
+    #[error("the provider reported an error")]
     Reported {
-        /// Its words, cut and masked, with a colon before them.
+        /// Its words, cut and masked like those of a status.
         quoted: String,
     },
     /// Its answer ended before it was complete.
@@ -73,6 +75,30 @@ impl ProviderError {
             Self::TooLarge { .. } => "answer_too_large".into(),
             Self::Empty => "empty_answer".into(),
             Self::Simulated => "simulated".into(),
+        }
+    }
+
+    /// What the provider said, for the caller alone: it may quote what it was asked. Empty if it said nothing.
+    #[must_use]
+    pub fn quoted(&self) -> &str {
+        match self {
+            Self::Status { quoted, .. } | Self::Reported { quoted } => quoted,
+            Self::Connection { .. }
+            | Self::Timeout { .. }
+            | Self::Cut
+            | Self::Unreadable { .. }
+            | Self::TooLarge { .. }
+            | Self::Empty
+            | Self::Simulated => "",
+        }
+    }
+
+    /// The message with what the provider said: for who asked, and for no log.
+    #[must_use]
+    pub fn for_caller(&self) -> String {
+        match self.quoted() {
+            "" => self.to_string(),
+            quoted => format!("{self}: {quoted}"),
         }
     }
 

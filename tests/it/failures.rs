@@ -39,8 +39,8 @@ const FAILURES: &[Failure] = &[
     failed("cuts", "cut its answer short", "stream_cut", Some("Hel")),
     failed("rubbish", "cannot be read", "unreadable_answer", None),
     failed("empty", "is empty", "empty_answer", None),
-    failed("unauthorised", "answered HTTP 401: the key *** is wrong", "401", None),
-    failed("busy", "answered HTTP 429: slow down", "429", None),
+    failed("unauthorised", "answered HTTP 401", "401", None),
+    failed("busy", "answered HTTP 429", "429", None),
     failed("broken", "answered HTTP 500", "500", None),
     Failure { code: -32004, ..failed("late", "the deadline of 100 ms passed", "deadline", None) },
 ];
@@ -174,6 +174,45 @@ async fn each_failure_is_told_recorded_once_and_leaves_its_session_free() {
     assert_eq!(errors, FAILURES.len() as u64);
     let told = scrape.by("plimsoll_rpc_calls_total", "code");
     assert_eq!((told["-32007"], told["-32004"]), (FAILURES.len() as u64 - 1, 1));
+}
+
+/// What a provider says of an error may quote the prompt, or a key that is not ours to know.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_provider_says_of_an_error_reaches_the_caller_and_nobody_else() {
+    const PROMPT: &str = "between-you-and-me";
+    let quoting = |status| refusal(status, "", &format!(r#"{{"error":"you said {PROMPT}, key {KEY}"}}"#));
+    let inside = format!(r#"{{"error":{{"message":"you said {PROMPT}"}}}}"#);
+    let replies = vec![
+        quoting("503 Service Unavailable"),
+        quoting("400 Bad Request"),
+        stream(&[&delta("Hel"), &inside]),
+    ];
+    let upstream = Upstream::start(replies).await;
+    let mut config = configuration(&upstream.base_url(), "http://127.0.0.1:9/v1");
+    config["providers"]["stub"]["retries"] = json!(1);
+    config["telemetry"] = json!({"log": {"level": "info,plimsoll=trace"}});
+    let server = Server::start(config).await;
+    let mut ws = Ws::open(&server, None).await;
+    for message in ["first", "second"] {
+        let mut params = params("broken", message);
+        params["message"] = json!(PROMPT);
+        let error = &ws.call("agent.send", params).await["error"];
+        let said = error["data"]["providerSaid"].as_str().expect("its words");
+        assert!(said.contains(&format!("you said {PROMPT}")) && !said.contains(KEY), "{error}");
+        assert!(!error["message"].to_string().contains(PROMPT), "{error}");
+    }
+    let seen = [
+        server.call("system.events", json!({"limit": 500})).await.to_string(),
+        server.call("system.metrics", json!({})).await.to_string(),
+        server.client().get("/audit").await.expect("the audit").text().await.expect("text"),
+    ];
+    assert!(
+        seen[0].contains("HTTP 400") && seen[1].contains("\"503\"") && seen[2].contains("request_finished")
+    );
+    assert!(server.log().contains("model call failed, trying again"), "{}", server.log());
+    for text in seen.iter().chain([&server.log()]) {
+        assert!(!text.contains(PROMPT), "{text}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

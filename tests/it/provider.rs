@@ -32,6 +32,8 @@ use crate::support::upstream::{Reply, STOP, USAGE, Upstream, delta, refusal, str
 
 const KEY: &str = "sk-very-secret";
 
+const PROMPT: &str = "between-you-and-me";
+
 /// A gateway with one agent, `a`, and where it records.
 pub(crate) struct House {
     pub(crate) gateway: Gateway,
@@ -297,11 +299,14 @@ async fn a_trace_context_goes_from_the_headers_or_the_call_to_the_model_server()
 async fn a_failed_call_marks_its_spans() {
     let spans = Spans::default();
     let collecting = spans.collect();
-    let upstream = Upstream::start(vec![refusal("500 Internal Server Error", "", "")]).await;
-    let house = house(config(upstream.base_url()));
-    ask(&house, "hi").await.1.expect_err("failed");
+    let quoting = refusal("500 Internal Server Error", "", &format!("you said {PROMPT}"));
+    let upstream = Upstream::start(vec![quoting]).await;
+    let house = house(OpenAiConfig { retries: 1, ..config(upstream.base_url()) });
+    let rejection = ask(&house, PROMPT).await.1.expect_err("failed");
+    assert!(rejection.quoted().is_some_and(|quoted| quoted.contains(PROMPT)));
     drop(collecting);
-    let (send, chat) = (spans.named("agent.send"), spans.named("chat m-1"));
+    assert!(!spans.all().contains(PROMPT), "{}", spans.all());
+    let (send, chat) = (spans.named("agent.send"), spans.last("chat m-1"));
     assert_eq!(
         (attribute(&chat, "error.type"), attribute(&send, "error.type")),
         ("500".into(), "-32007".into())
@@ -318,7 +323,7 @@ async fn fails(config: OpenAiConfig, error_type: &str, says: &str, partial: &str
     let house = house(config);
     let (events, result) = ask(&house, "hi").await;
     let Err(rejection) = result else { panic!("{error_type}: {result:?}") };
-    let text = rejection.to_string();
+    let text = [&rejection.to_string(), rejection.quoted().unwrap_or_default()].join(": ");
     assert_eq!((rejection.code(), rejection.partial()), (-32007, Some(partial)), "{text}");
     assert!(text.contains(says), "{error_type}: {text}");
     assert!(!text.contains(KEY), "{text}");
@@ -331,7 +336,7 @@ async fn fails(config: OpenAiConfig, error_type: &str, says: &str, partial: &str
     for field in ["source=agent.send", "session_id=s", "agent=a", "request_id=", "cause="] {
         assert!(errors[0].contains(field), "{field} in {errors:?}");
     }
-    assert!(!errors[0].contains(KEY), "{errors:?}");
+    assert!(rejection.quoted().is_none_or(|quoted| !errors[0].contains(quoted)), "{errors:?}");
     assert!(house.gateway.active().is_empty());
     house
 }

@@ -77,6 +77,9 @@ pub(crate) struct ErrorData {
     /// What had been answered by then.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) partial: Option<String>,
+    /// What the provider said; it may quote the message.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) provider_said: Option<String>,
 }
 
 impl ErrorData {
@@ -141,6 +144,7 @@ impl From<Rejection> for RpcError {
         let mut error = Self::new(rejection.code(), rejection.to_string());
         error.data.retry_after_ms = rejection.retry_after().map(millis);
         error.data.partial = rejection.partial().filter(|text| !text.is_empty()).map(str::to_owned);
+        error.data.provider_said = rejection.quoted().map(str::to_owned);
         if let Rejection::Invalid { field, .. } = &rejection {
             error.data.field = Some((*field).to_owned());
         }

@@ -47,7 +47,7 @@ async fn ask(name: &str, config: &provider::Config, deps: &ProviderDeps) -> Resu
     let answer = tokio::time::timeout(PROVIDER_DEADLINE, provider.check()).await;
     match answer {
         Ok(Ok(said)) => Ok(format!("{name}: {said}")),
-        Ok(Err(error)) => Err(format!("{name}: {error}")),
+        Ok(Err(error)) => Err(format!("{name}: {}", error.for_caller())),
         Err(_) => Err(format!("{name}: no answer within {} s", PROVIDER_DEADLINE.as_secs())),
     }
 }

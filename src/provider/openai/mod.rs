@@ -109,7 +109,7 @@ impl Shared {
                 cause = %error,
                 "model call failed, trying again"
             );
-            out.emit(ProviderEvent::Retry { attempt, after, cause: error.to_string() }).await;
+            out.emit(ProviderEvent::Retry { attempt, after, cause: error.for_caller() }).await;
             tokio::time::sleep(after).await;
         }
     }

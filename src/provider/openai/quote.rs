@@ -29,7 +29,7 @@ impl Mask {
         Self { secrets: secrets.filter(|s| s.expose().len() >= SECRET_BYTES_MIN).cloned().collect() }
     }
 
-    /// The words of a refusal, with a colon before them; empty if there are none.
+    /// The words of a refusal; empty if there are none.
     pub(super) async fn body(&self, response: reqwest::Response) -> String {
         let mut body = Vec::new();
         let mut chunks = response.bytes_stream();
@@ -50,7 +50,7 @@ impl Mask {
         }
     }
 
-    /// A text of the server, on one line, cut and masked, with a colon before it; empty for an empty one.
+    /// A text of the server, on one line, cut and masked.
     pub(super) fn quote(&self, text: &str) -> String {
         let mut text = text.split(|c: char| c.is_whitespace() || c.is_control()).fold(
             String::new(),
@@ -71,7 +71,7 @@ impl Mask {
             text.truncate(end);
             text.push_str("...");
         }
-        if text.is_empty() { text } else { format!(": {text}") }
+        text
     }
 }
 
@@ -129,14 +129,14 @@ mod tests {
     #[test]
     fn a_quote_is_one_line_without_secrets() {
         let quoted = mask().quote("bad key\n\tsk-secret,\u{1b} see http://u:p@h/x");
-        assert_eq!(quoted, ": bad key ***, see http://***@h/x");
+        assert_eq!(quoted, "bad key ***, see http://***@h/x");
         assert_eq!(mask().quote(" \n"), "");
     }
 
     #[test]
     fn a_quote_is_cut_between_characters() {
         let quoted = mask().quote(&"ä".repeat(QUOTED_BYTES_MAX));
-        assert_eq!(quoted.len(), QUOTED_BYTES_MAX + ": ...".len());
+        assert_eq!(quoted.len(), QUOTED_BYTES_MAX + "...".len());
     }
 
     #[test]

@@ -28,6 +28,17 @@ impl Spans {
         tracing::subscriber::set_default(tracing_subscriber::registry().with(layer))
     }
 
+    /// Everything that would be exported, as text.
+    pub(crate) fn all(&self) -> String {
+        format!("{:?}", self.0.lock().expect("no panic under it"))
+    }
+
+    /// The span of this name that ended last.
+    pub(crate) fn last(&self, name: &str) -> SpanData {
+        let spans = self.0.lock().expect("no panic under it");
+        spans.iter().rev().find(|span| span.name == name).expect(name).clone()
+    }
+
     /// The one span of this name.
     pub(crate) fn named(&self, name: &str) -> SpanData {
         let spans = self.0.lock().expect("no panic under it");
