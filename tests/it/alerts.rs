@@ -99,6 +99,32 @@ fn every_alert_is_tested_firing_and_has_no_orphaned_runbook() {
 }
 
 #[test]
+fn every_panel_that_a_runbook_names_exists() {
+    // What else stands in quotes: the dashboard, the pages of Prometheus 3 and what they show.
+    let others =
+        ["Gateway and lanes", "Status", "Target health", "Service discovery", "Alerts", "connection refused"];
+    let dashboard: serde_json::Value =
+        serde_json::from_str(include_str!("../../dashboards/gateway.json")).expect("it is JSON");
+    let panels: Vec<&str> = dashboard["panels"]
+        .as_array()
+        .expect("panels")
+        .iter()
+        .filter_map(|panel| panel["title"].as_str())
+        .collect();
+    for name in alerts() {
+        let file = format!("alerts/runbooks/{name}.md");
+        let runbook = Path::new(env!("CARGO_MANIFEST_DIR")).join(&file);
+        let runbook = fs::read_to_string(runbook).unwrap_or_else(|error| panic!("{file}: {error}"));
+        for quoted in runbook.split('"').skip(1).step_by(2) {
+            assert!(
+                panels.contains(&quoted) || others.contains(&quoted),
+                "{file}: no panel is called {quoted:?}"
+            );
+        }
+    }
+}
+
+#[test]
 fn every_metric_that_a_rule_reads_exists() {
     let known: Vec<&str> = plimsoll::catalogue::all().iter().map(|definition| definition.name).collect();
     let expressions = RULES.lines().filter_map(|line| line.trim().strip_prefix("expr: "));

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
+use plimsoll::telemetry::metric::Audience;
 use serde_json::{Value, json};
 
 use crate::prometheus::{demo, load};
@@ -26,6 +27,34 @@ fn dashboards() -> Vec<(String, Value)> {
         .iter()
         .map(|path| (path.file_name().expect("a name").to_string_lossy().into_owned(), read(path)))
         .collect()
+}
+
+/// The dashboard that the alerts link to.
+fn gateway() -> Value {
+    let file = "gateway.json";
+    dashboards().into_iter().find_map(|(name, dashboard)| (name == file).then_some(dashboard)).expect(file)
+}
+
+/// What the panels ask.
+fn expressions(dashboard: &Value) -> impl Iterator<Item = &str> {
+    let targets = list(dashboard, "/panels").iter().flat_map(|panel| list(panel, "/targets"));
+    targets.map(|target| text(target, "/expr"))
+}
+
+/// What the annotations ask.
+fn annotations(dashboard: &Value) -> impl Iterator<Item = &str> {
+    let all = list(dashboard, "/annotations/list").iter().filter(|one| one.get("expr").is_some());
+    all.map(|annotation| text(annotation, "/expr"))
+}
+
+/// The query `letter` of the panel that is called so, as Grafana asks it.
+fn asked(dashboard: &Value, panel: &str, letter: &str) -> String {
+    let mut targets = list(dashboard, "/panels")
+        .iter()
+        .filter(|one| text(one, "/title") == panel)
+        .flat_map(|panel| list(panel, "/targets"));
+    let target = targets.find(|target| text(target, "/refId") == letter);
+    filled_in(text(target.unwrap_or_else(|| panic!("{panel} has {letter}")), "/expr"))
 }
 
 fn list<'a>(value: &'a Value, pointer: &str) -> &'a [Value] {
@@ -100,8 +129,11 @@ fn panel_complaints(panel: &Value) -> Vec<String> {
             expression.matches("instance=~\"$instance\"").count() == selectors,
             "a selector without `instance`",
         );
-        let ranges = expression.split('[').skip(1).all(|rest| rest.starts_with("$__rate_interval]"));
-        demand(ranges, "a range that is not $__rate_interval");
+        let ranges = expression
+            .split('[')
+            .skip(1)
+            .all(|rest| rest.starts_with("$__rate_interval]") || rest.starts_with("$__range]"));
+        demand(ranges, "a range that is not $__rate_interval or $__range");
         for counter in
             expression.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|w| w.ends_with("_total"))
         {
@@ -129,7 +161,7 @@ fn every_dashboard_keeps_the_rules() {
 
 #[test]
 fn each_rule_complains_about_a_dashboard_that_breaks_it() {
-    let (_, good) = dashboards().remove(0);
+    let good = gateway();
     let broken = [
         ("/title", json!("Gateway"), "no question"),
         ("/uid", json!(""), "no uid"),
@@ -171,7 +203,7 @@ fn each_rule_complains_about_a_dashboard_that_breaks_it() {
 
 #[test]
 fn the_alert_on_the_queue_is_drawn_where_it_begins_and_links_to_its_panel() {
-    let (_, dashboard) = dashboards().remove(0);
+    let dashboard = gateway();
     let drawn = list(&dashboard, "/panels").iter().filter(|panel| {
         let reads = list(panel, "/targets")
             .iter()
@@ -200,10 +232,7 @@ async fn no_expression_is_empty_after_the_demo_load() {
     // Over several scrapes, so that rates have two samples that differ.
     load(&server, 11, 400, 80.0).await;
     for (file, dashboard) in dashboards() {
-        let panels = list(&dashboard, "/panels").iter().flat_map(|panel| list(panel, "/targets"));
-        let annotations =
-            list(&dashboard, "/annotations/list").iter().filter(|one| one.get("expr").is_some());
-        for expression in panels.map(|target| text(target, "/expr")) {
+        for expression in expressions(&dashboard) {
             let asked = filled_in(expression);
             let what = format!("{file}: {expression} has a value");
             until(&what, async || {
@@ -213,13 +242,63 @@ async fn no_expression_is_empty_after_the_demo_load() {
             .await;
         }
         // Annotations are empty while all is well; they have to be accepted.
-        for expression in annotations.map(|annotation| text(annotation, "/expr")) {
+        for expression in annotations(&dashboard) {
             until(expression, async || prometheus.values(&filled_in(expression)).await.map(drop)).await;
         }
     }
 }
 
+#[tokio::test]
+async fn a_job_that_is_not_plimsoll_counts_nowhere_and_a_plimsoll_that_ended_counts_as_down() {
+    if needs("prometheus").is_none() {
+        return;
+    }
+    let server = Server::start(demo(12)).await;
+    let mut prometheus = Prometheus::scraping(&server).await.expect("it was there a moment ago");
+    prometheus.until_value("count(process_start_time_seconds)", 2.0).await;
+    for (file, dashboard) in dashboards() {
+        for expression in expressions(&dashboard).chain(annotations(&dashboard)) {
+            let foreign = filled_in(expression).replace("job=~\".+\"", "job=~\"prometheus\"");
+            let values = until(&foreign, async || prometheus.values(&foreign).await).await;
+            assert!(values.is_empty(), "{file}: {expression} counts a foreign job: {values:?}");
+        }
+    }
+    let gateway = gateway();
+    let down = asked(&gateway, "Instances that are down", "A");
+    let known = asked(&gateway, "Instances that are down", "B");
+    let failed = asked(&gateway, "Requests that failed", "A");
+    prometheus.until_value(&down, 0.0).await;
+    prometheus.until_value(&known, 1.0).await;
+    prometheus.until_value(&failed, 0.0).await;
+    server.kill();
+    prometheus.until_value(&down, 1.0).await;
+    prometheus.until_value(&known, 1.0).await;
+    until("no share of failures", async || prometheus.values(&failed).await?.is_empty().then_some(())).await;
+}
+
+#[test]
+fn every_metric_that_is_not_internal_is_used_and_every_one_used_exists() {
+    let dashboards = dashboards();
+    let panels = dashboards.iter().flat_map(|(_, dashboard)| expressions(dashboard));
+    let rules = include_str!("../../alerts/plimsoll.rules.yaml").lines();
+    let rules = rules.filter_map(|line| line.trim().strip_prefix("expr: "));
+    let words = panels.chain(rules).flat_map(|expr| expr.split(|c: char| !c.is_alphanumeric() && c != '_'));
+    let used: BTreeSet<&str> = words.collect();
+    let catalogue = plimsoll::catalogue::all();
+    let spellings = |name: &str| ["", "_bucket", "_sum", "_count"].map(|ending| format!("{name}{ending}"));
+    for definition in catalogue.iter().filter(|one| one.audience == Audience::Operators) {
+        let shown = spellings(definition.name).iter().any(|name| used.contains(name.as_str()));
+        assert!(shown, "no dashboard and no alert uses {}", definition.name);
+    }
+    let known: BTreeSet<String> = catalogue.iter().flat_map(|one| spellings(one.name)).collect();
+    for name in used.iter().filter(|word| ["plimsoll_", "gen_ai_client_"].iter().any(|p| word.starts_with(p)))
+    {
+        assert!(known.contains(*name), "{name} is in no catalogue");
+    }
+}
+
 /// What Grafana puts in for the variables.
 fn filled_in(expression: &str) -> String {
-    expression.replace("$__rate_interval", "60s").replace("$job", ".+").replace("$instance", ".+")
+    let expression = expression.replace("$__rate_interval", "60s").replace("$__range", "1h");
+    expression.replace("$job", ".+").replace("$instance", ".+")
 }

@@ -26,13 +26,15 @@ impl Prometheus {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let target = server.url().trim_start_matches("http://").to_owned();
         let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("alerts/*.rules.yaml");
+        let address = format!("127.0.0.1:{}", free_port());
+        // It scrapes itself too, as the one of the stack does: what asks for plimsoll must not count it.
         let config = format!(
             "global: {{scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s}}\nrule_files: ['{}']\n\
-             scrape_configs: [{{job_name: plimsoll, static_configs: [{{targets: ['{target}']}}]}}]\n",
+             scrape_configs: [{{job_name: plimsoll, static_configs: [{{targets: ['{target}']}}]}}, \
+             {{job_name: prometheus, static_configs: [{{targets: ['{address}']}}]}}]\n",
             rules.display()
         );
         fs::write(dir.path().join("prometheus.yml"), config).expect("the configuration is written");
-        let address = format!("127.0.0.1:{}", free_port());
         let log = File::create(dir.path().join("log")).expect("a log file");
         let child = Command::new(program)
             .args(["--config.file=prometheus.yml", "--storage.tsdb.path=data"])
