@@ -10,7 +10,7 @@ use super::target::TargetArgs;
 use super::terminal::one_line;
 use crate::client::ClientError;
 
-/// Asks a running server whether it is well: exit code 0 if so, 1 if not.
+/// Asks a running server whether it is alive: exit code 0 if so, also while it is degraded, which it prints; 1 if not.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   plimsoll healthcheck

@@ -43,7 +43,7 @@ enum TokenCommand {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   plimsoll token new grafana --role viewer
-  plimsoll token new laptop --role operator > ~/.plimsoll-token
+  (umask 077; plimsoll token new laptop --role operator > ~/.plimsoll-token)
   plimsoll token new worker-1 --role agent --town main --agent reviewer
 
 From the first token on, callers from the network need one.")]

@@ -29,7 +29,10 @@ pub(super) struct HeadArgs {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   plimsoll audit verify
-  plimsoll audit verify --head \"$(tail -1 /mnt/elsewhere/heads.txt)\"
+  plimsoll audit verify --head \"$(grep ^audit: /mnt/elsewhere/heads.txt | tail -1)\" \\
+    --head \"$(grep ^work: /mnt/elsewhere/heads.txt | tail -1)\"
+
+A log whose head is not given is checked in itself only.
 
 A running server is asked, and does it beside its work; only when none runs are its files opened.")]
 pub(super) struct VerifyArgs {
