@@ -19,6 +19,10 @@ pub const JOURNAL_DETAIL_BYTES_MAX: usize = 256 * 1024;
 /// in their way. A crash loses at most so much more of what was never acknowledged.
 pub const JOURNAL_OFFER_LINGER: Duration = Duration::from_millis(25);
 
+/// How long a query of the journal waits for what was offered before it: many commits, and no more, because a disk that
+/// hangs must not hold up who reads.
+pub const JOURNAL_CATCH_UP_WAIT: Duration = Duration::from_secs(1);
+
 /// Bytes of all details of one append as JSON, and of one committed group: 16 of the largest details, and few enough
 /// rows for sled to take as one batch.
 pub const JOURNAL_GROUP_BYTES_MAX: usize = 4 << 20;

@@ -91,6 +91,10 @@ impl Journal for LateJournal {
         self.writable()?.offer(append)
     }
 
+    fn catch_up(&self) -> BoxFuture<'_, ()> {
+        self.opened.get().map_or_else(|| Box::pin(std::future::ready(())) as _, Journal::catch_up)
+    }
+
     fn scan(&self, query: &Scan) -> Result<Page, ReadError> {
         self.readable()?.scan(query)
     }

@@ -103,6 +103,10 @@ impl Journal for MemoryJournal {
         self.append_now(append).map(drop)
     }
 
+    fn catch_up(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
     fn scan(&self, query: &Scan) -> Result<Page, ReadError> {
         let state = self.state();
         let limit = query.limit.max(1);

@@ -67,6 +67,9 @@ pub trait Journal: Send + Sync {
     /// [`AppendError::QueueFull`], [`AppendError::Invalid`] or [`AppendError::Closed`]: nothing was taken.
     fn offer(&self, append: Append) -> Result<(), AppendError>;
 
+    /// Waits until what was offered before is durable or lost, so that who reads next misses nothing.
+    fn catch_up(&self) -> BoxFuture<'_, ()>;
+
     /// Records by seq, oldest first. Blocks on IO: call it off the runtime.
     ///
     /// # Errors

@@ -50,6 +50,18 @@ impl Pending {
         }
         Ok(Self { stream, expected_last_seq, records: with_ends, bodies, answer })
     }
+
+    /// Appends nothing: its answer says that its turn has come.
+    pub(super) fn nothing(answer: Answer) -> Self {
+        let stream = StreamId::operator();
+        Self {
+            stream,
+            expected_last_seq: None,
+            records: Vec::new(),
+            bodies: Vec::new(),
+            answer: Some(answer),
+        }
+    }
 }
 
 /// Whether somebody waits for the append.

@@ -159,7 +159,9 @@ impl Writer {
         }
         let written = self.logs.iter_mut().try_for_each(LogWriter::write);
         let took = self.time.clock().elapsed().saturating_sub(started);
-        self.shared.metrics.commit_duration.record(took.as_secs_f64());
+        if !group.records.is_empty() {
+            self.shared.metrics.commit_duration.record(took.as_secs_f64());
+        }
         let span = span_of_commit(group.records.len(), took, &written);
         match written {
             Ok(()) => self.publish(group),

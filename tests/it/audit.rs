@@ -28,6 +28,17 @@ async fn send(client: &Client) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_answered_is_found_by_the_next_query() {
+    let server = Server::start(echo()).await;
+    let client = server.client();
+    for sent in 1..=10 {
+        send(&client).await;
+        let page = client.get("/audit?kind=request_finished").await.expect("answered");
+        assert_eq!(page.text().await.expect("text").matches("request_finished").count(), sent);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn heads_and_checks_come_from_the_running_server_beside_its_work() {
     let server = Server::start(echo()).await;
     let ended = Arc::new(AtomicBool::new(false));

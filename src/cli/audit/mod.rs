@@ -86,14 +86,17 @@ struct Filter {
 
 /// A moment as people name it.
 fn moment(text: &str) -> Result<Timestamp, String> {
+    moment_before(text, Clock::system().now())
+}
+
+fn moment_before(text: &str, now: Timestamp) -> Result<Timestamp, String> {
     if let Ok(at) = Timestamp::parse_rfc3339(text) {
         return Ok(at);
     }
     let ago = Period::parse(text)
         .map_err(|_| "expected a time such as 2026-11-21T09:00:00Z, or how long ago, such as 30m or 7d")?;
-    let now = Clock::system().now().as_millis();
     let ago = u64::try_from(ago.0.as_millis()).unwrap_or(u64::MAX);
-    Ok(Timestamp::from_millis(now.saturating_sub(ago)))
+    Ok(Timestamp::from_millis(now.as_millis().saturating_sub(ago)))
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
@@ -132,9 +135,9 @@ mod tests {
 
     #[test]
     fn a_moment_is_a_time_or_how_long_ago() {
-        let day = 86_400_000;
-        let (now, then) = (Clock::system().now().as_millis(), moment("1d").expect("a period").as_millis());
-        assert!((day..day + 60_000).contains(&(now - then)), "{now} {then}");
+        let now = Timestamp::from_millis(86_400_001);
+        assert_eq!(moment_before("1d", now), Ok(Timestamp::from_millis(1)));
+        assert_eq!(moment_before("2d", now), Ok(Timestamp::from_millis(0)));
         assert_eq!(moment("1970-01-01T00:00:01Z"), Ok(Timestamp::from_millis(1_000)));
         assert!(moment("yesterday").is_err());
     }
