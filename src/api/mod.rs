@@ -36,7 +36,7 @@ pub use config::{AuthConfig, Config, MetricsConfig, TlsConfig, TokenConfig};
 pub use role::Role;
 pub(crate) use rpc::TokenList;
 pub use server::{BindError, Server, ServerParts};
-pub use tls::TlsError;
+pub use tls::{TlsError, check_tls};
 
 /// Whether plimsoll can take requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]

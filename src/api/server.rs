@@ -90,7 +90,7 @@ pub enum BindError {
         error: io::Error,
     },
     /// TLS cannot be served.
-    #[error(transparent)]
+    #[error("server.tls: {0}")]
     Tls(#[from] TlsError),
 }
 

@@ -14,7 +14,7 @@ use super::TlsConfig;
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file cannot be read, or holds nothing of the kind.
-    #[error("server.tls: {path} holds no usable PEM {what}: {problem}")]
+    #[error("{path} holds no usable PEM {what}: {problem}")]
     File {
         /// The file.
         path: PathBuf,
@@ -24,8 +24,16 @@ pub enum TlsError {
         problem: String,
     },
     /// Certificate and key do not fit, or are not supported.
-    #[error("server.tls: the certificate and the key do not fit together")]
+    #[error("the certificate and the key do not fit together")]
     Pair(#[source] rustls::Error),
+}
+
+/// Looks whether certificate and key can be served.
+///
+/// # Errors
+/// [`TlsError`], which names the file.
+pub fn check_tls(config: &TlsConfig) -> Result<(), TlsError> {
+    acceptor(config).map(drop)
 }
 
 /// Reads certificate and key.

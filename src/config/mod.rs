@@ -113,6 +113,11 @@ pub fn load(request: &LoadRequest<'_>) -> Result<Loaded, Vec<ConfigProblem>> {
     let mut read = interpret(tree, request.environment, &base_dir);
     let data_dir = files::data_dir(request, read.config.data_dir.as_deref());
     let data_dir = data_dir.map_err(|problem| read.problems.push(problem)).unwrap_or_default();
+    if let Some(tls) = &read.config.server.tls {
+        let found = secrets::look_at_tls(tls, &read.tree);
+        read.problems.extend(found.problems);
+        read.warnings.extend(found.warnings);
+    }
     if read.problems.is_empty() {
         let Interpreted { config, tree, warnings, problems: _ } = read;
         Ok(Loaded { config, files, base_dir, data_dir, warnings, tree })

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use super::Config;
 use super::problem::{ConfigProblem, KeyPath, Origin};
 use super::tree::Node;
+use crate::api::{self, TlsError};
 use crate::limits::SECRET_FILE_BYTES_MAX;
 use crate::provider;
 use crate::secret::Secret;
@@ -31,8 +32,9 @@ pub(crate) fn resolve(config: &mut Config, root: &Node, folder: &Path) -> Findin
         absolute(path, &KeyPath::of(&["data_dir"]));
     }
     if let Some(tls) = &mut config.server.tls {
-        absolute(&mut tls.cert_file, &KeyPath::of(&["server", "tls", "cert_file"]));
-        absolute(&mut tls.key_file, &KeyPath::of(&["server", "tls", "key_file"]));
+        let path = KeyPath::of(&["server", "tls"]);
+        absolute(&mut tls.cert_file, &path.key("cert_file"));
+        absolute(&mut tls.key_file, &path.key("key_file"));
     }
     if let Some(path) = &mut config.telemetry.otlp.ca_file {
         absolute(path, &KeyPath::of(&["telemetry", "otlp", "ca_file"]));
@@ -71,11 +73,7 @@ pub fn secrets(config: &Config) -> Vec<&str> {
 fn secret_file(file: &Path, at: Option<Origin>, key: &KeyPath, findings: &mut Findings) -> Option<Secret> {
     match read(file) {
         Ok(Read { value, mode }) => {
-            if mode & 0o077 != 0 {
-                let message =
-                    format!("others can read {} (mode {:03o}): chmod 600 it", file.display(), mode & 0o777);
-                findings.warnings.push(ConfigProblem::new(at, key.clone(), message));
-            }
+            findings.warnings.extend(readable_by_others(file, mode, at, key));
             Some(Secret::new(value, format!("file:{}", file.display())))
         }
         Err(problem) => {
@@ -84,6 +82,34 @@ fn secret_file(file: &Path, at: Option<Origin>, key: &KeyPath, findings: &mut Fi
             None
         }
     }
+}
+
+fn readable_by_others(file: &Path, mode: u32, at: Option<Origin>, key: &KeyPath) -> Option<ConfigProblem> {
+    let message = || format!("others can read {} (mode {:03o}): chmod 600 it", file.display(), mode & 0o777);
+    (mode & 0o077 != 0).then(|| ConfigProblem::new(at, key.clone(), message()))
+}
+
+/// Reads certificate and key, so that what a server would refuse is told before it starts.
+pub(crate) fn look_at_tls(tls: &api::TlsConfig, root: &Node) -> Findings {
+    let mut findings = Findings::default();
+    let path = KeyPath::of(&["server", "tls"]);
+    let key = path.key("key_file");
+    match api::check_tls(tls) {
+        Ok(()) => {
+            let mode = tls.key_file.metadata().map_or(0, |metadata| metadata.permissions().mode());
+            findings.warnings.extend(readable_by_others(&tls.key_file, mode, root.origin(&key), &key));
+        }
+        Err(TlsError::File { path: file, what, problem }) => {
+            let key = if file == tls.key_file && what == "private key" { key } else { path.key("cert_file") };
+            let message = format!("{} holds no usable PEM {what}: {problem}", file.display());
+            findings.problems.push(ConfigProblem::new(root.origin(&key), key, message));
+        }
+        Err(TlsError::Pair(cause)) => {
+            let message = format!("the certificate and the key do not fit together: {cause}");
+            findings.problems.push(ConfigProblem::new(root.origin(&path), path, message));
+        }
+    }
+    findings
 }
 
 struct Read {

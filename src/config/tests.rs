@@ -341,6 +341,68 @@ fn the_echo_agent_is_there_until_agents_or_providers_are_given() {
 }
 
 #[test]
+fn an_agent_of_an_openai_server_names_its_model() {
+    let with = |agent: &str| {
+        problems(&format!(
+            "providers: {{p: {{kind: openai, base_url: 'http://h'}}}}\nagents: {{a: {agent}}}\n"
+        ))
+    };
+    for agent in ["{provider: p}", "{provider: p, model: ''}"] {
+        let said = with(agent);
+        assert!(said.contains("agents.a.model: the key is missing"), "{said}");
+    }
+    assert!(!with("{provider: p, model: [m]}").contains("is missing"), "one mistake is told once");
+    let good = "providers: {p: {kind: openai, base_url: 'http://h'}}\nagents: {a: {provider: p, model: m}}\n";
+    assert!(read(good, &[]).is_ok());
+}
+
+#[test]
+fn a_word_that_is_no_level_is_no_filter() {
+    let level = |level: &str| format!("telemetry: {{log: {{level: '{level}'}}}}");
+    for (filter, near) in [("inf", "info"), ("Warning", "warn"), ("info,trce", "trace")] {
+        let said = problems(&level(filter));
+        let wanted = format!("off, or a filter such as info,plimsoll::journal=debug; did you mean `{near}`?");
+        assert!(
+            said.contains("expected error, warn, info, debug, trace") && said.ends_with(&wanted),
+            "{said}"
+        );
+    }
+    for filter in ["info", "WARN", "off", "info,plimsoll::journal=debug", "plimsoll=trace", "off,warp=debug"]
+    {
+        assert!(read(&level(filter), &[]).is_ok(), "{filter}");
+    }
+}
+
+#[test]
+fn the_files_of_tls_are_loaded_and_the_key_is_a_secret() {
+    let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    let (certificate, key) = (pair.cert.pem(), pair.signing_key.serialize_pem());
+    let config = "server: {tls: {cert_file: cert.pem, key_file: key.pem}}\n";
+    let load = |certificate: &str, key: &str| {
+        let world = World::of(&[("plimsoll.yaml", config), ("cert.pem", certificate), ("key.pem", key)]);
+        let file = world.dir.path().join("key.pem");
+        fs::set_permissions(file, fs::Permissions::from_mode(0o644)).expect("the mode is set");
+        (world.load(None).map(|loaded| loaded.warnings), world)
+    };
+    let (warnings, world) = load(&certificate, &key);
+    let warnings = warnings.expect("both can be used");
+    assert!(warnings.len() == 1 && warnings[0].to_string().contains("key.pem (mode 644"), "{warnings:?}");
+    let file = world.dir.path().join("key.pem");
+    fs::set_permissions(file, fs::Permissions::from_mode(0o600)).expect("the mode is set");
+    assert_eq!(world.loaded().warnings, []);
+    let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    let other = other.signing_key.serialize_pem();
+    for (certificate, key, says) in [
+        ("rubbish", key.as_str(), "server.tls.cert_file: "),
+        (&certificate, "rubbish", "server.tls.key_file: "),
+        (&certificate, &other, "server.tls: the certificate and the key do not fit together"),
+    ] {
+        let problems = load(certificate, key).0.expect_err(says);
+        assert!(problems[0].contains(says), "{problems:?}");
+    }
+}
+
+#[test]
 fn secrets_come_from_variables_and_files_and_show_their_name_only() {
     let world = World::of(&[
         (

@@ -58,6 +58,7 @@ pub(crate) fn validate(config: &Config, root: &Node) -> Vec<ConfigProblem> {
     };
     for (id, agent) in agents {
         checks.agent(id, agent, gateway.running_max, &names);
+        checks.model(id, agent, providers.get(&agent.provider));
     }
     checks.problems
 }
@@ -210,9 +211,8 @@ impl Checks<'_> {
     fn telemetry(&mut self, config: &telemetry::Config) {
         let telemetry::Config { log, otlp } = config;
         let telemetry::LogConfig { level, format: _ } = log;
-        if tracing_subscriber::EnvFilter::try_new(level).is_err() {
-            let path = KeyPath::of(&["telemetry", "log", "level"]);
-            self.wrong(&path, "expected a filter, such as info or info,plimsoll::journal=debug");
+        if let Some(problem) = level_problem(level) {
+            self.wrong(&KeyPath::of(&["telemetry", "log", "level"]), problem);
         }
         let telemetry::OtlpConfig { endpoint, protocol: _, headers, timeout, ca_file: _, sample_ratio } =
             otlp;
@@ -319,6 +319,34 @@ impl Checks<'_> {
             self.period(&path.key("deadline"), *deadline, SECOND..=DAY);
         }
     }
+
+    /// A server that is asked for no model in particular refuses, or takes one that nobody chose.
+    fn model(&mut self, id: &AgentId, agent: &gateway::AgentConfig, provider: Option<&provider::Config>) {
+        let path = KeyPath::of(&["agents", id.as_str()]);
+        let whole = !self.root.get(&path.0).is_some_and(Node::has_refused);
+        let unnamed = agent.model.as_deref().is_none_or(str::is_empty);
+        if unnamed && whole && matches!(provider, Some(provider::Config::OpenAi(_))) {
+            self.wrong(
+                &path.key("model"),
+                "the key is missing: a provider of `kind: openai` is asked for a model by name",
+            );
+        }
+    }
+}
+
+/// Why this is no filter of log lines. A bare word would be taken as the name of a module, and so silence the others.
+fn level_problem(filter: &str) -> Option<String> {
+    const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
+    let is_level = |word: &str| word.parse::<tracing_subscriber::filter::LevelFilter>().is_ok();
+    let is_bare = |part: &&str| !part.is_empty() && !part.contains(['=', ':', '[']);
+    let bare = filter.split(',').map(str::trim).filter(is_bare).find(|part| !is_level(part));
+    if bare.is_none() && tracing_subscriber::EnvFilter::try_new(filter).is_ok() {
+        return None;
+    }
+    let near = bare.and_then(|word| nearest(&word.to_ascii_lowercase(), LEVELS));
+    let near = near.map(|level| format!("; did you mean `{level}`?")).unwrap_or_default();
+    let levels = LEVELS.join(", ");
+    Some(format!("expected {levels}, or a filter such as info,plimsoll::journal=debug{near}"))
 }
 
 fn is_host(text: &str) -> bool {

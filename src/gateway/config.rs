@@ -57,7 +57,7 @@ impl Default for Config {
 pub struct AgentConfig {
     /// The key of an entry under `providers:`.
     pub provider: String,
-    /// The model to ask for, where the provider needs one.
+    /// The model to ask for; a provider of `kind: openai` needs one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
     /// Instructions sent before the conversation.

@@ -38,7 +38,7 @@ async fn health_says_what_has_stopped_working_until_it_works_again() {
     let provider = json!({"kind": "openai", "base_url": upstream.base_url(), "retries": 0});
     let server = Server::start(json!({
         "providers": {"p": provider},
-        "agents": {"a": {"provider": "p"}},
+        "agents": {"a": {"provider": "p", "model": "m"}},
         "telemetry": {"otlp": {"endpoint": receiver.endpoint()}},
     }))
     .await;

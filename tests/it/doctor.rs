@@ -208,13 +208,35 @@ async fn looking_at_a_journal_that_nobody_uses_changes_nothing() {
 
 #[test]
 fn exposure_and_literal_secrets_are_warned_of_and_fail_nothing() {
-    let config = "server: {listen: '0.0.0.0:0', insecure_plaintext: true}\nproviders:\n  echo: {kind: echo}\ntelemetry: {otlp: {headers: {x-key: hunter2}}}\n";
+    let hash = "a".repeat(64);
+    let config = format!(
+        "auth: {{tokens: [{{name: t, role: viewer, sha256: {hash}}}]}}\nserver: {{listen: '0.0.0.0:0', insecure_plaintext: true}}\nproviders:\n  echo: {{kind: echo}}\ntelemetry: {{otlp: {{headers: {{x-key: hunter2}}}}}}\n"
+    );
     let dir = home();
-    let visit = visit(dir.path(), config, &[]);
+    let visit = visit(dir.path(), &config, &[]);
     assert_eq!(visit.code, Some(0), "{:#}", visit.report);
     let (status, detail) = visit.check("exposure");
-    assert!(status == "warn" && detail.contains("without TLS") && detail.contains("no token"), "{detail}");
+    assert!(status == "warn" && detail.contains("without TLS") && !detail.contains("no token"), "{detail}");
     assert!(detail.contains("telemetry.otlp.headers.x-key") && !visit.report.to_string().contains("hunter2"));
+}
+
+#[test]
+fn a_listener_beyond_loopback_that_serve_refuses_for_want_of_a_token_fails() {
+    let config = "server: {listen: '0.0.0.0:0', insecure_plaintext: true}\n";
+    let dir = home();
+    let first = visit(dir.path(), config, &[]);
+    let (status, detail) = first.check("exposure");
+    assert!(first.code == Some(1) && status == "fail" && detail.contains("no token"), "{detail}");
+    let mut command = clean_command();
+    command.args(["token", "new", "me", "--role", "operator", "--config", "plimsoll.yaml"]);
+    let made = command.args(["--data-dir", "data"]).current_dir(dir.path()).output().expect("plimsoll runs");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let then = visit(dir.path(), config, &[]);
+    let (status, detail) = then.check("exposure");
+    assert!(
+        then.code == Some(0) && status == "warn" && detail.contains("only a running plimsoll"),
+        "{detail}"
+    );
 }
 
 #[tokio::test]

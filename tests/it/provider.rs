@@ -268,8 +268,10 @@ async fn the_span_says_that_the_journal_did_not_take_the_record() {
 async fn a_trace_context_goes_from_the_headers_or_the_call_to_the_model_server() {
     let upstream = Upstream::start(vec![stream(&[&delta("ok"), STOP, "[DONE]"])]).await;
     let provider = json!({"kind": "openai", "base_url": upstream.base_url()});
-    let server =
-        Server::start(json!({"providers": {"p": provider}, "agents": {"a": {"provider": "p"}}})).await;
+    let server = Server::start(
+        json!({"providers": {"p": provider}, "agents": {"a": {"provider": "p", "model": "m"}}}),
+    )
+    .await;
     let other = TRACEPARENT.replace("00-0a", "00-1b");
     for meta in [
         json!({}),
