@@ -36,6 +36,28 @@ async fn the_demo_fills_everything_and_ends_with_0_after_its_duration() {
     assert!(said.contains("http://127.0.0.1:") && said.contains("answered"), "{said}\n{complained}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_demo_goes_on_when_a_token_is_made_in_it() {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let data = home.path().join("data");
+    let mut command = clean_command();
+    command.args(["demo", "--port", "0", "--rate", "150", "--data-dir"]).arg(&data).stdout(Stdio::null());
+    let mut child = command.spawn().expect("plimsoll starts");
+    let client = Client::new(Target::DataDir(data)).expect("a client");
+    let processed = async || {
+        let metrics = client.call("system.metrics", json!({})).await.ok()?;
+        metrics["messagesProcessed"].as_u64()
+    };
+    until("a message", async || processed().await.filter(|count| *count > 0)).await;
+    let new = json!({"name": "me", "role": "viewer"});
+    client.call("token.create", new).await.expect("a token");
+    let before = processed().await.expect("a count");
+    // More than could have been under way.
+    until("more messages", async || processed().await.filter(|count| *count > before + 500)).await;
+    child.kill().expect("it is there");
+    child.wait().expect("it ends");
+}
+
 #[test]
 fn the_demo_leaves_nothing_behind() {
     let temporary = tempfile::tempdir().expect("a temporary directory");
