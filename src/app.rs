@@ -27,7 +27,7 @@ use crate::telemetry::{self, EventLevel, Registry, Shared, Telemetry, TracedEven
 const SERVER_END: Duration = Duration::from_secs(15);
 /// How long the journal may take to commit what was queued.
 const JOURNAL_END: Duration = Duration::from_secs(10);
-/// How long the last spans may take to leave.
+/// How long the last spans may take to leave, then the last lines to be written, then all that is counted and told.
 const TELEMETRY_END: Duration = Duration::from_secs(3);
 
 /// Why plimsoll does not start.
@@ -145,7 +145,8 @@ impl App {
         stop.cancel();
         late("server", timeout(SERVER_END, server).await);
         late("journal", timeout(JOURNAL_END, spawn_blocking(move || journal.close())).await);
-        late("telemetry", timeout(TELEMETRY_END, spawn_blocking(|| telemetry.shutdown(TELEMETRY_END))).await);
+        let last = spawn_blocking(|| telemetry.shutdown(TELEMETRY_END));
+        late("telemetry", timeout(3 * TELEMETRY_END, last).await);
     }
 }
 

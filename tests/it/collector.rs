@@ -62,6 +62,27 @@ async fn messages_are_answered_while_no_export_ever_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_collector_that_is_away_at_the_end_is_a_warning_with_the_number_of_lost_spans() {
+    let reserved = TcpSocket::new_v4().expect("a socket");
+    reserved.bind(([127, 0, 0, 1], 0).into()).expect("a free port");
+    let endpoint = format!("http://{}", reserved.local_addr().expect("bound"));
+    let hangs = Receiver::start(OtlpProtocol::Grpc, Security::Plain, &[Answer::Hang; 10]).await;
+    for endpoint in [&endpoint, &hangs.endpoint()] {
+        // Nothing leaves before the end.
+        let env = [("OTEL_BSP_SCHEDULE_DELAY", "3600000")];
+        let otlp = json!({"endpoint": endpoint, "timeout": "60s"});
+        let mut server = Server::start_with(json!({"telemetry": {"otlp": otlp}}), &env).await;
+        server.call("agent.send", json!({"agent": "echo", "message": "hello"})).await;
+        server.signal(rustix::process::Signal::TERM);
+        assert!(server.ended().await.success());
+        let log = server.log();
+        let lines: Vec<_> = log.lines().filter(|line| line.contains("the last spans are lost")).collect();
+        assert!(lines.len() == 1 && lines[0].contains(r#""level":"warn""#), "{log}");
+        assert!(lines[0].contains(r#""spans":"#) && !log.contains(r#""level":"error""#), "{log}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_span_arrives_once_or_is_counted_when_the_collector_is_slow_or_flaps() {
     let slow = [Answer::Late(Duration::from_millis(100)); 1_000];
     let flaps = [Answer::Unavailable, Answer::Take, Answer::Hang, Answer::Take].repeat(250);

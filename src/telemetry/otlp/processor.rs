@@ -149,19 +149,33 @@ impl Worker {
             tokio::time::sleep(stop.within.get().copied().unwrap_or_default()).await;
         };
         tokio::pin!(too_late);
+        let mut undelivered = 0;
         loop {
             let spans = gather(&mut ended, batch, &stop.asked).await;
             if spans.is_empty() {
-                return;
+                break;
             }
             let count = spans.len();
             tokio::select! {
-                () = exporter.export(spans) => {}
+                taken = exporter.export(spans) => {
+                    if !taken && stop.asked.is_cancelled() {
+                        undelivered += count;
+                    }
+                }
                 () = &mut too_late => {
-                    exporter.losses.count(Reason::Shutdown, count + ended.len());
-                    return;
+                    let left = count + ended.len();
+                    exporter.losses.count(Reason::Shutdown, left);
+                    undelivered += left;
+                    break;
                 }
             }
+        }
+        if undelivered > 0 {
+            tracing::warn!(
+                source = "otlp",
+                spans = undelivered,
+                "the collector is away: the last spans are lost"
+            );
         }
     }
 }
@@ -207,7 +221,8 @@ struct Exporter {
 }
 
 impl Exporter {
-    async fn export(&mut self, spans: Vec<SpanData>) {
+    /// Whether the collector answered that it took them.
+    async fn export(&mut self, spans: Vec<SpanData>) -> bool {
         let count = spans.len();
         match self.transport.send(spans).await {
             Ok(rejected) => {
@@ -216,8 +231,12 @@ impl Exporter {
                     self.losses.count(Reason::Partial, rejected.min(count));
                 }
                 self.now(Health::Up, "");
+                true
             }
-            Err(error) => self.lost(count, &error),
+            Err(error) => {
+                self.lost(count, &error);
+                false
+            }
         }
     }
 
