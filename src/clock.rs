@@ -58,7 +58,8 @@ impl Timestamp {
     /// # Errors
     /// Says what is wrong with the text, or that it lies before 1970.
     pub fn parse_rfc3339(text: &str) -> Result<Self, String> {
-        let parsed: jiff::Timestamp = text.parse().map_err(|e: jiff::Error| e.to_string())?;
+        let expected = |_| "expected an RFC 3339 time, such as 2026-11-21T09:00:00Z".to_owned();
+        let parsed: jiff::Timestamp = text.parse().map_err(|e: jiff::Error| expected(e))?;
         u64::try_from(parsed.as_millisecond()).map(Self).map_err(|_| "the time lies before 1970".to_owned())
     }
 }

@@ -82,7 +82,7 @@ pub enum BindError {
     )]
     Plaintext(SocketAddr),
     /// The address is taken or not ours.
-    #[error("{address} cannot be listened on: {error}")]
+    #[error("{address} cannot be listened on: {error}{}", advice(error))]
     Listen {
         /// The address.
         address: SocketAddr,
@@ -92,6 +92,13 @@ pub enum BindError {
     /// TLS cannot be served.
     #[error("server.tls: {0}")]
     Tls(#[from] TlsError),
+}
+
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "; stop the program that holds it, or set `server.listen` to another",
+        _ => "; set `server.listen` to an address of this machine and a port of 1024 or more",
+    }
 }
 
 /// A server that listens, and serves once it is run.

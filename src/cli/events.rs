@@ -3,6 +3,7 @@
 use std::io::{IsTerminal as _, Write as _};
 
 use futures_util::{StreamExt as _, TryStreamExt as _};
+use reqwest::StatusCode;
 use serde_json::Value;
 use tokio_util::codec::{FramedRead, LinesCodec};
 use tokio_util::io::StreamReader;
@@ -19,14 +20,14 @@ use crate::client::{Client, ClientError};
   plimsoll events --level error
   plimsoll events --after 4711 --json | jq .summary")]
 pub(crate) struct Args {
-    /// Only events of this level: info, warn or error.
-    #[arg(long)]
+    /// Only events of this level.
+    #[arg(long, value_parser = ["info", "warn", "error"])]
     level: Option<String>,
     /// Only events of this type, such as `request.finished`.
     #[arg(long = "type", value_name = "TYPE")]
     kind: Option<String>,
     /// Journaled events after this seq first, then what comes.
-    #[arg(long, value_name = "SEQ")]
+    #[arg(long, value_name = "SEQ", value_parser = seq)]
     after: Option<u64>,
     /// Prints each event as one line of JSON.
     #[arg(long)]
@@ -35,8 +36,14 @@ pub(crate) struct Args {
     target: TargetArgs,
 }
 
+const UNAUTHORIZED: StatusCode = StatusCode::UNAUTHORIZED;
+
 /// Bytes of one line of the stream; an event's detail is smaller.
 const LINE_BYTES_MAX: usize = 1 << 20;
+
+fn seq(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| "expected the seq of a journaled event, a whole number such as 4711".to_owned())
+}
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let client = args.target.client()?;
@@ -71,7 +78,13 @@ async fn follow(client: &Client, args: &Args) -> Result<(), Failure> {
             show(data.trim_start(), args.json, paint)?;
         }
     }
-    Err(lost("the server ended the stream", last).into())
+    // A server ends the streams of a token that was revoked without a word; what it says to a new one tells why.
+    match client.get(&path(args)).await {
+        Err(refused @ (ClientError::TokenNeeded | ClientError::Status { status: UNAUTHORIZED, .. })) => {
+            Err(refused.into())
+        }
+        _ => Err(lost("the server ended the stream", last).into()),
+    }
 }
 
 /// The end of the stream, and how to go on where it ended.

@@ -140,7 +140,9 @@ impl Failure {
                 | ClientError::Protocol(_)
                 | ClientError::Lost(_) => Code::Unreachable,
                 ClientError::Setup(_) => Code::Usage,
-                ClientError::Status { .. } | ClientError::Rpc { .. } => Code::Refused,
+                ClientError::TokenNeeded | ClientError::Status { .. } | ClientError::Rpc { .. } => {
+                    Code::Refused
+                }
             },
             Self::Config(_) => Code::Configuration,
             Self::Start(error) => start_code(error),

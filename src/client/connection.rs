@@ -9,6 +9,9 @@ use tokio_tungstenite::tungstenite::protocol::{Message, Role};
 
 use super::{Client, ClientError};
 
+/// The JSON-RPC code of what a caller may not do.
+const FORBIDDEN: i64 = -32008;
+
 /// Something that came in.
 #[derive(Debug)]
 pub enum Incoming {
@@ -32,6 +35,8 @@ pub enum Incoming {
 pub struct Connection {
     stream: WebSocketStream<reqwest::Upgraded>,
     last_id: u64,
+    /// Whether it was opened with a token; without one, a server that wants one says so in its first answer.
+    shows_token: bool,
 }
 
 impl Connection {
@@ -51,7 +56,7 @@ impl Connection {
         }
         let io = answer.upgrade().await.map_err(|error| ClientError::Lost(error.to_string()))?;
         let stream = WebSocketStream::from_raw_socket(io, Role::Client, None).await;
-        Ok(Self { stream, last_id: 0 })
+        Ok(Self { stream, last_id: 0, shows_token: client.shows_token() })
     }
 
     /// Sends a call and returns the number its answer will carry.
@@ -80,7 +85,8 @@ impl Connection {
             match message {
                 Message::Text(text) => {
                     let value = serde_json::from_str(&text);
-                    return read(value.map_err(|error| ClientError::Protocol(error.to_string()))?);
+                    let read = read(value.map_err(|error| ClientError::Protocol(error.to_string()))?)?;
+                    return Ok(self.explained(read));
                 }
                 Message::Close(frame) => {
                     let reason = frame.map(|frame| frame.reason.to_string()).unwrap_or_default();
@@ -90,6 +96,17 @@ impl Connection {
                 // Pings are answered by the library; they need no action here.
                 Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
             }
+        }
+    }
+
+    fn explained(&self, incoming: Incoming) -> Incoming {
+        match incoming {
+            Incoming::Answer { id, outcome: Err(ClientError::Rpc { code: FORBIDDEN, .. }) }
+                if !self.shows_token =>
+            {
+                Incoming::Answer { id, outcome: Err(ClientError::TokenNeeded) }
+            }
+            other => other,
         }
     }
 

@@ -73,6 +73,9 @@ pub enum ClientError {
         /// What to do.
         advice: &'static str,
     },
+    /// It takes nobody without a token, and none was given.
+    #[error("the server needs a token: pass --token-file FILE or set PLIMSOLL_TOKEN")]
+    TokenNeeded,
     /// The address, the token or the certificates cannot be used.
     #[error("{0}")]
     Setup(String),
@@ -197,6 +200,10 @@ impl Client {
         Connection::open(self).await
     }
 
+    fn shows_token(&self) -> bool {
+        matches!(&self.target, Target::Url { token: Some(_), .. })
+    }
+
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let request = self.http.request(method, format!("{}{path}", self.base));
         match &self.target {
@@ -210,6 +217,9 @@ impl Client {
         let status = answer.status();
         if status.is_success() || status == StatusCode::SWITCHING_PROTOCOLS {
             return Ok(answer);
+        }
+        if status == StatusCode::UNAUTHORIZED && !self.shows_token() {
+            return Err(ClientError::TokenNeeded);
         }
         let body = answer.text().await.unwrap_or_default();
         Err(ClientError::Status { status, message: refusal(&body) })

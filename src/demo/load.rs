@@ -53,7 +53,9 @@ impl Tally {
             Err(ClientError::Rpc { code: -32007, .. }) => &mut self.failed,
             Err(ClientError::Rpc { code: -32005, .. }) => &mut self.cancelled,
             Err(ClientError::Rpc { code: -32004, .. }) => &mut self.deadline,
-            Err(ClientError::Rpc { .. } | ClientError::Status { .. }) => &mut self.refused,
+            Err(ClientError::TokenNeeded | ClientError::Rpc { .. } | ClientError::Status { .. }) => {
+                &mut self.refused
+            }
             Err(
                 ClientError::NoServer { .. }
                 | ClientError::Unreachable { .. }

@@ -53,7 +53,7 @@ pub enum ProviderError {
         bytes_max: usize,
     },
     /// Its answer holds nothing.
-    #[error("the provider's answer is empty")]
+    #[error("the provider's answer is empty: is its `base_url` right? It usually ends in /v1")]
     Empty,
     /// It was configured to fail.
     #[error("the echo provider was configured to fail")]

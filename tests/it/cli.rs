@@ -33,6 +33,18 @@ fn a_wrong_command_line_ends_with_2() {
 }
 
 #[test]
+fn a_wrong_argument_is_told_what_is_expected() {
+    for (command, says) in [
+        (&["events", "--level", "debug"][..], "info, warn, error"),
+        (&["events", "--after", "x"], "a whole number such as 4711"),
+    ] {
+        let run = plimsoll().args(command).assert().code(2);
+        let said = String::from_utf8_lossy(&run.get_output().stderr).into_owned();
+        assert!(said.contains(says), "{said}");
+    }
+}
+
+#[test]
 fn a_token_is_hashed_without_its_line_end() {
     let hash = stdout(plimsoll().args(["token", "hash"]).write_stdin("0123456789abcdef\r\n"));
     assert_eq!(hash, "9f9f5111f7b27a781f1f1ddde5ebc2dd2b796bfc7365c9c28b548e564176929f\n");

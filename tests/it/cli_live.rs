@@ -132,6 +132,22 @@ async fn events_follows_a_live_server_and_goes_on_where_it_was_stopped() {
 }
 
 #[tokio::test]
+async fn events_that_a_revoked_token_ends_say_so() {
+    let server = Server::start(json!({})).await;
+    let made = server.call("token.create", json!({"name": "mine", "role": "viewer"})).await;
+    let file = server.dir().join("token");
+    std::fs::write(&file, made["token"].as_str().expect("a token")).expect("written");
+    let file = file.display().to_string();
+    let mut child = start(&["events", "--after", "0", "--server", &server.url(), "--token-file", &file]);
+    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+    soon("an event", lines.next_line()).await.expect("UTF-8").expect("it follows");
+    server.call("token.revoke", json!({"name": "mine"})).await;
+    let ended = soon("the end of the command", child.wait_with_output()).await.expect("it ends");
+    let said = stderr(&ended);
+    assert!(ended.status.code() == Some(6) && said.contains("401") && !said.contains("--after"), "{said}");
+}
+
+#[tokio::test]
 async fn a_server_with_tls_is_trusted_by_its_authority_and_a_stranger_is_refused_with_advice() {
     let (certificates, stranger) = (Certificates::make(), Certificates::make());
     let server = Server::start(json!({"server": {"tls": certificates.config()}})).await;

@@ -93,7 +93,8 @@ async fn an_address_in_use_ends_with_7_and_names_it() {
     config["server"] = json!({"listen": address});
     let mut server = Server::spawn(dir, config);
     assert_eq!(server.ended().await.code(), Some(7), "{}", server.log());
-    assert!(server.log().contains(&address), "{}", server.log());
+    let log = server.log();
+    assert!(log.contains(&address) && log.contains("stop the program that holds it"), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -175,8 +176,11 @@ async fn a_token_opens_the_door_until_it_is_revoked() {
         let mut command = clean_command();
         command.args(["send", "a", "hello there", "--server", &server.url()]);
         let output = command.env("PLIMSOLL_TOKEN", token).output().expect("plimsoll runs");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(token.is_empty(), said.contains("pass --token-file FILE or set PLIMSOLL_TOKEN"), "{said}");
         (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
     };
+    assert_eq!(send("").0, Some(6));
     assert_eq!(send(&token), (Some(0), "hello there\n".to_owned()));
     assert_eq!(send("wrong").0, Some(6));
     assert!(run(&["token", "list"]).contains("laptop"));

@@ -231,6 +231,9 @@ mod tests {
         for bad in ["stream=nonsense", "from=yesterday", "limit=0", "limit=1001"] {
             assert_eq!(status(bad), Some(false), "{bad}");
         }
+        let said = serde_urlencoded::from_str("from=yesterday").ok().map(Question::read);
+        let said = said.and_then(Result::err).expect("it is refused");
+        assert!(said.message().contains("from: expected an RFC 3339 time, such as"), "{}", said.message());
         for unreadable in ["colour=red", "limit=many", "limit=1&limit=2", "order=up", "format=xml"] {
             assert_eq!(status(unreadable), None, "{unreadable}");
         }

@@ -147,7 +147,11 @@ impl<'a> Exchange<'a> {
 
     async fn take_chunk(&mut self, data: &[u8], mode: Mode) -> Result<(), ProviderError> {
         let mut chunk: Chunk = serde_json::from_slice(data).map_err(|error| {
-            let problem = if error.is_data() { "it has another shape" } else { "it is no JSON" };
+            let problem = match (error.is_data(), mode) {
+                (true, _) => "it has another shape",
+                (false, Mode::Stream) => "it is no JSON",
+                (false, Mode::Whole) => "it is no JSON; is its `base_url` right? It usually ends in /v1",
+            };
             ProviderError::Unreadable { problem: problem.into() }
         })?;
         if let Some(error) = chunk.error.take().filter(|error| !error.is_null()) {
