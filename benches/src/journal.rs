@@ -219,11 +219,39 @@ fn disk(path: &Path, records: u64) -> Result<(), String> {
     }
     let after = bytes_of(path);
     let live = records - old;
-    println!("\n| | records | bytes on disk | bytes per record |\n|---|---|---|---|");
-    println!("| before | {records} | {before} | {:.0} |", before as f64 / records as f64);
-    println!("| after dropping 90 % | {live} | {after} | {:.0} |", after as f64 / live as f64);
     journal.close();
+    println!("\n| | records | bytes on disk | bytes per record |\n|---|---|---|---|");
+    let row = |name: &str, records: u64, bytes: u64| {
+        println!("| {name} | {records} | {bytes} | {:.0} |", bytes as f64 / records as f64);
+    };
+    row("plimsoll", records, before);
+    row("plimsoll, after dropping 90 %", live, after);
+    let [before, deleted, vacuumed] = sqlite_disk(&path.with_extension("sqlite"), records, old)?;
+    row("SQLite", records, before);
+    row("SQLite, after deleting 90 %", live, deleted);
+    row("SQLite, after a VACUUM, too", live, vacuumed);
     Ok(())
+}
+
+/// Bytes of the database file with all records, without those up to `old`, and vacuumed.
+fn sqlite_disk(path: &Path, records: u64, old: u64) -> Result<[u64; 3], String> {
+    use std::os::unix::fs::MetadataExt as _;
+    let text = |e: rusqlite::Error| e.to_string();
+    let mut connection = rusqlite::Connection::open(path).map_err(text)?;
+    connection.execute("CREATE TABLE records (seq INTEGER PRIMARY KEY, detail TEXT)", []).map_err(text)?;
+    let bytes = || fs::metadata(path).map(|meta| meta.blocks() * 512).map_err(|e| e.to_string());
+    let transaction = connection.transaction().map_err(text)?;
+    for number in 0..records {
+        let mut insert =
+            transaction.prepare_cached("INSERT INTO records (detail) VALUES (?1)").map_err(text)?;
+        insert.execute([record(number).detail.to_string()]).map_err(text)?;
+    }
+    transaction.commit().map_err(text)?;
+    let before = bytes()?;
+    connection.execute("DELETE FROM records WHERE seq <= ?1", [old.cast_signed()]).map_err(text)?;
+    let deleted = bytes()?;
+    connection.execute("VACUUM", []).map_err(text)?;
+    Ok([before, deleted, bytes()?])
 }
 
 /// How long a start takes, after a clean end and after a kill.
