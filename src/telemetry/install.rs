@@ -90,6 +90,7 @@ pub fn build(parts: TelemetryParts<'_>) -> Result<(Dispatch, Telemetry), Install
     let TelemetryParts { config, registry, event_sink, clock, env, log: (out, format) } = parts;
     registry.gauges(&BUILD_INFO).with([env!("CARGO_PKG_VERSION")]).set(1.0);
     let filter = EnvFilter::builder().parse(&config.log.level).map_err(InstallError::LogLevel)?;
+    let filter = filter.add_directive(FRAMES_UNWRITTEN.parse().expect("a directive"));
     let shared = Shared::new(registry);
     let lines = LineQueue::start(out, shared.clone()).map_err(InstallError::Thread)?;
     let pipeline = Pipeline::start(&config.otlp, env, &shared).map_err(InstallError::Otlp)?;
@@ -119,6 +120,9 @@ pub fn build(parts: TelemetryParts<'_>) -> Result<(Dispatch, Telemetry), Install
     let provider = pipeline.map(|pipeline| pipeline.provider);
     Ok((Dispatch::new(stack), Telemetry { lines, provider }))
 }
+
+/// The WebSocket library writes whole frames at `trace`, and what people say stands in no log, whatever its level.
+const FRAMES_UNWRITTEN: &str = "tungstenite=info";
 
 /// Only plimsoll's own spans are kept: those of the libraries, the exporter's own among them, would make a trace of
 /// sending traces. The hint keeps every finer callsite switched off.

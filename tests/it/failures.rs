@@ -190,7 +190,7 @@ async fn what_a_provider_says_of_an_error_reaches_the_caller_and_nobody_else() {
     let upstream = Upstream::start(replies).await;
     let mut config = configuration(&upstream.base_url(), "http://127.0.0.1:9/v1");
     config["providers"]["stub"]["retries"] = json!(1);
-    config["telemetry"] = json!({"log": {"level": "info,plimsoll=trace"}});
+    config["telemetry"] = json!({"log": {"level": "trace"}});
     let server = Server::start(config).await;
     let mut ws = Ws::open(&server, None).await;
     for message in ["first", "second"] {
