@@ -113,7 +113,7 @@ async fn the_stack_comes_up_guarded_scraped_and_keeps_its_secrets() {
     stack.healthy().await;
 
     let refused = stack.plimsoll(None).get("/metrics").await;
-    assert!(matches!(refused, Err(ClientError::Status { .. })), "/metrics without a token: {refused:?}");
+    assert!(matches!(refused, Err(ClientError::TokenNeeded)), "/metrics without a token: {refused:?}");
     let token = said(&stack.compose(&["exec", "-T", "plimsoll", "cat", "/run/secrets/operator/token"]));
     assert_eq!(token.trim().len(), 64, "{token}");
     let sent = json!({"agent": "echo", "message": "hello"});
