@@ -6,9 +6,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -23,9 +21,6 @@ use crate::ids::Seq;
 const MANIFEST: &str = "manifest.json";
 const HEADS: &str = "heads.json";
 const STORE: &str = "store";
-
-/// How long a store may take to be closed before it is opened again all the same: what it closes with is a sync.
-const CLOSING_MAX: Duration = Duration::from_secs(5);
 
 /// What a partition says of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,8 +61,6 @@ pub(super) struct Partition {
 struct Slot {
     strong: Option<Arc<OpenPartition>>,
     weak: Weak<OpenPartition>,
-    /// Ends when the store that `weak` named is closed, which its last reader does, and which takes a moment.
-    closed: Option<Receiver<()>>,
     /// It is being deleted: opening it now would make an empty store in its place.
     dropped: bool,
 }
@@ -76,26 +69,6 @@ struct Slot {
 pub(super) struct OpenPartition {
     pub(super) store: Arc<Store>,
     pub(super) index: RwLock<StreamIndex>,
-    /// The last field: dropped after the store.
-    _until_closed: Sender<()>,
-}
-
-impl Slot {
-    /// The slot of a store that was opened just now.
-    fn open(store: Arc<Store>, index: StreamIndex) -> (Self, Arc<OpenPartition>) {
-        let (until_closed, closed) = channel();
-        let open = Arc::new(OpenPartition { store, index: RwLock::new(index), _until_closed: until_closed });
-        let (strong, weak) = (Some(Arc::clone(&open)), Arc::downgrade(&open));
-        (Self { strong, weak, closed: Some(closed), dropped: false }, open)
-    }
-
-    /// A store opens only once: waits until the one before is closed, unless somebody still uses it.
-    fn wait_until_closed(&mut self) {
-        if let Some(closed) = self.closed.take_if(|_| self.weak.strong_count() == 0) {
-            // Nothing is ever sent. If closing takes longer, opening says so.
-            let _ended = closed.recv_timeout(CLOSING_MAX);
-        }
-    }
 }
 
 /// How an opened partition was found.
@@ -125,7 +98,8 @@ impl Partition {
         disk::replace(&dir.join(HEADS), &heads).map_err(io)?;
         write_manifest(&dir, &manifest).map_err(io)?;
         disk::sync_dir(log_dir).map_err(io)?;
-        let (slot, open) = Slot::open(Arc::new(store), StreamIndex::default());
+        let open = Arc::new(OpenPartition { store: Arc::new(store), index: RwLock::default() });
+        let slot = Slot { weak: Arc::downgrade(&open), strong: Some(Arc::clone(&open)), dropped: false };
         Ok((Self { dir, manifest: RwLock::new(manifest), slot: Mutex::new(slot) }, open))
     }
 
@@ -178,14 +152,19 @@ impl Partition {
         if slot.dropped {
             return Err(ReadError::Unavailable("its partition was dropped meanwhile".to_owned()));
         }
-        let found = self.open_store(&mut slot, cache_bytes).map_err(|e| self.unreadable(&e))?;
+        let found = self.open_store(cache_bytes).map_err(|e| self.unreadable(&e))?;
+        *slot =
+            Slot { weak: Arc::downgrade(&found.open), strong: Some(Arc::clone(&found.open)), dropped: false };
         Ok((found.open, true))
     }
 
     /// Opens the store and reads what the index does not cover yet.
     pub(super) fn recover(&self, cache_bytes: u64) -> Result<Found, StoreError> {
         let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
-        self.open_store(&mut slot, cache_bytes)
+        let found = self.open_store(cache_bytes)?;
+        *slot =
+            Slot { weak: Arc::downgrade(&found.open), strong: Some(Arc::clone(&found.open)), dropped: false };
+        Ok(found)
     }
 
     /// Lets the store go; it closes when its last reader is done.
@@ -213,8 +192,7 @@ impl Partition {
         self.slot.lock().unwrap_or_else(PoisonError::into_inner).weak.strong_count() > 0
     }
 
-    fn open_store(&self, slot: &mut Slot, cache_bytes: u64) -> Result<Found, StoreError> {
-        slot.wait_until_closed();
+    fn open_store(&self, cache_bytes: u64) -> Result<Found, StoreError> {
         let store = Arc::new(Store::open(&self.dir.join(STORE), cache_bytes)?);
         let (mut index, written) = StreamIndex::load(&store)?;
         let manifest = self.manifest();
@@ -227,8 +205,7 @@ impl Partition {
         let mut position = written.unwrap_or(start);
         let until = self.until().unwrap_or(Seq(u64::MAX));
         let damage = read_tail(&store, &mut index, &mut position, until)?;
-        let open;
-        (*slot, open) = Slot::open(store, index);
+        let open = Arc::new(OpenPartition { store, index: RwLock::new(index) });
         Ok(Found { open, position, damage })
     }
 

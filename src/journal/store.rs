@@ -6,10 +6,12 @@
 //! after an IO error it answers nothing but that error, so the caller opens it again. Rows are kept short because a
 //! large tree leaf goes to a file of its own that is never synced ([`JOURNAL_ROW_BYTES_MAX`]).
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::thread::park_timeout;
+use std::time::Duration;
 
 use super::disk;
 use crate::ids::Seq;
@@ -17,6 +19,11 @@ use crate::limits::JOURNAL_ROW_BYTES_MAX;
 
 /// Rows in one atomic batch: an append of the largest size, with room.
 const BATCH_ROWS_MAX: usize = 1_500;
+
+/// How often, and with what pause, a store that is being closed is waited for: 5 s in all; what it closes with is a
+/// sync.
+const CLOSE_TRIES: u32 = 1_000;
+const CLOSE_PAUSE: Duration = Duration::from_millis(5);
 
 /// The key of a row: the seq of the first record that begins in it, and which piece of that record it holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -105,8 +112,10 @@ impl Store {
         Ok(store)
     }
 
-    /// Opens a store.
+    /// Opens a store. One that is still being closed by another thread is waited for.
     pub(super) fn open(path: &Path, cache_bytes: u64) -> Result<Self, StoreError> {
+        wait_until_closed(path)
+            .map_err(|source| StoreError::Io { doing: "waiting for the store to close", source })?;
         remove_half_snapshots(path)
             .map_err(|source| StoreError::Io { doing: "preparing the store", source })?;
         let handles = guarded("opening the store", || {
@@ -240,6 +249,25 @@ fn row((key, bytes): (sled::IVec, sled::IVec)) -> Result<Row, StoreError> {
     RowKey::from_bytes(&key).map(|key| Row { key, bytes }).ok_or_else(damaged)
 }
 
+/// Whoever lets a store go last closes it, a moment later sled's own threads have, and so has a child that was forked
+/// meanwhile; until then sled refuses the locked file. No other process works on it: the data directory has a lock of
+/// its own.
+fn wait_until_closed(path: &Path) -> io::Result<()> {
+    let file = match File::open(path.join("db")) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        file => file?,
+    };
+    for _ in 0..CLOSE_TRIES {
+        match file.try_lock() {
+            // Not left to the drop: a child forked just now has the file open, too.
+            Ok(()) => return file.unlock(),
+            Err(TryLockError::WouldBlock) => park_timeout(CLOSE_PAUSE),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+    }
+    Err(io::ErrorKind::TimedOut.into())
+}
+
 /// A kill while sled recovers leaves a half-written snapshot that it would take for its newest (sled issue 1533).
 fn remove_half_snapshots(path: &Path) -> io::Result<()> {
     let entries = match fs::read_dir(path) {
@@ -267,5 +295,28 @@ fn guarded<T>(doing: &'static str, call: impl FnOnce() -> sled::Result<T>) -> Re
                 .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
             Err(StoreError::Damaged { doing, what: text.unwrap_or_else(|| "it panicked".to_owned()) })
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    #[test]
+    fn a_store_that_is_being_closed_is_waited_for() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let first = Store::create(dir.path(), 1 << 20).expect("opens");
+        let (begins, began) = channel();
+        std::thread::scope(|scope| {
+            let second = scope.spawn(move || {
+                begins.send(()).expect("heard");
+                Store::open(dir.path(), 1 << 20).map(drop)
+            });
+            began.recv().expect("it begins");
+            drop(first);
+            assert!(second.join().expect("no panic").is_ok());
+        });
     }
 }
