@@ -131,19 +131,8 @@ impl Rejection {
     /// What the provider said, for the caller alone.
     #[must_use]
     pub fn quoted(&self) -> Option<&str> {
-        match self {
-            Self::Provider { quoted, .. } => Some(quoted).filter(|text| !text.is_empty()).map(String::as_str),
-            Self::Invalid { .. }
-            | Self::LaneFull { .. }
-            | Self::GatewayFull { .. }
-            | Self::UnknownAgent { .. }
-            | Self::Deadline { .. }
-            | Self::Cancelled { .. }
-            | Self::Bug { .. }
-            | Self::ShuttingDown
-            | Self::NotFound { .. }
-            | Self::DuplicateRequest { .. } => None,
-        }
+        let Self::Provider { quoted, .. } = self else { return None };
+        Some(quoted.as_str()).filter(|text| !text.is_empty())
     }
 
     /// When to try again, if that is known.
