@@ -3,7 +3,6 @@
 //! Each part gets only what it needs. Nothing is decided here; who reads the configuration and who hears signals is
 //! the command line. Start at [`App::start`].
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,11 +15,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::{BindError, InvalidTokens, Readiness, Server, ServerParts, TokenBook};
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, secrets};
 use crate::gateway::{Gateway, GatewayParts, UnknownProvider};
 use crate::journal::{DataDir, Journal, JournalDeps, LateJournal, OpenError};
 use crate::live::{Event, Level, Live};
-use crate::provider::{self, BuildError, Provider, ProviderDeps};
+use crate::provider::{self, BuildError, Mask, ProviderDeps};
 use crate::telemetry::{self, EventLevel, Registry, Shared, Telemetry, TracedEvent};
 
 /// How long open connections may take to end once the last request has: a little more than the server's own cap.
@@ -86,13 +85,11 @@ impl App {
         log_panics();
         let rate = config.server.requests_per_second;
         let tokens = Arc::new(TokenBook::new(&config.auth.tokens, rate, clock.clone())?);
-        let folds = vec![Arc::clone(&tokens) as _];
-        let deps = JournalDeps { clock: clock.clone(), registry: registry.clone(), folds };
         let dir = data_dir.clone();
         let dir = spawn_blocking(move || DataDir::open(&dir)).await??;
         let journal = Arc::new(LateJournal::default());
         let gateway = Gateway::new(GatewayParts {
-            providers: providers(&config, &live, &clock)?,
+            providers: provider::build_all(&config.providers, &provider_deps(&config, &live, &clock))?,
             config: config.gateway,
             agents: config.agents,
             live: Arc::clone(&live),
@@ -101,6 +98,8 @@ impl App {
             shared: shared.clone(),
             clock: clock.clone(),
         })?;
+        let folds = gateway.folds().into_iter().chain([Arc::clone(&tokens) as _]).collect();
+        let deps = JournalDeps { clock: clock.clone(), registry: registry.clone(), folds };
         let (readiness, ready) = watch::channel(Readiness::Recovering);
         let (grace, listen) = (config.server.shutdown_grace.0, config.server.listen);
         let server = Server::bind(ServerParts {
@@ -175,17 +174,10 @@ fn event_sink(live: Arc<Live>) -> telemetry::EventSink {
     })
 }
 
-fn providers(
-    config: &Config,
-    live: &Arc<Live>,
-    clock: &Clock,
-) -> Result<BTreeMap<String, Arc<dyn Provider>>, BuildError> {
+fn provider_deps(config: &Config, live: &Arc<Live>, clock: &Clock) -> ProviderDeps {
+    let mask = Mask::new(secrets(config).into_iter().cloned());
     let prices = Arc::new(config.prices.clone());
-    let deps = ProviderDeps { prices, live: Arc::clone(live), clock: clock.clone() };
-    let build = |(name, config): (&String, &provider::Config)| {
-        Ok((name.clone(), provider::build(name, config, &deps)?))
-    };
-    config.providers.iter().map(build).collect()
+    ProviderDeps { prices, live: Arc::clone(live), clock: clock.clone(), mask }
 }
 
 /// A panic in a task is a log line and a counted error; the task's owner sees to the rest.

@@ -61,6 +61,9 @@ pub const MODEL_ANSWER_BYTES_MAX: usize = 64 << 20;
 /// Bytes of one event in a model server's stream: a whole answer in one piece, escaped.
 pub const MODEL_STREAM_LINE_BYTES_MAX: usize = 8 << 20;
 
+/// Bytes of an agent's own name for a conversation: a UUID, or a path of a few of them.
+pub const AGENT_SESSION_BYTES_MAX: usize = 256;
+
 /// Model calls of one agent that fail in a row before `/health` says so: one or two pass by themselves.
 pub const MODEL_FAILURES_DEGRADED: u64 = 3;
 

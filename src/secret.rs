@@ -22,6 +22,12 @@ impl Secret {
         Self { value: value.into(), shown: shown.into() }
     }
 
+    /// Whether it stands in the configuration itself, and so has no name to be shown by.
+    #[must_use]
+    pub fn is_literal(&self) -> bool {
+        self.shown == LITERAL
+    }
+
     /// The value itself: only for the wire, never for a message.
     #[must_use]
     pub fn expose(&self) -> &str {
@@ -53,6 +59,9 @@ impl<'de> Deserialize<'de> for Secret {
     }
 }
 
+/// How a value shows that stands in the configuration itself.
+const LITERAL: &str = "***";
+
 /// The name under which a secret asks for its value. A deserializer that knows it answers with a sequence of two: the
 /// value, and how to show it. Any other answers with the value, which is then shown as `***`.
 pub(crate) const NEWTYPE: &str = "$plimsoll::Secret";
@@ -68,7 +77,7 @@ impl<'de> de::Visitor<'de> for Written {
     }
 
     fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<Secret, D::Error> {
-        String::deserialize(deserializer).map(|value| Secret::new(value, "***"))
+        String::deserialize(deserializer).map(|value| Secret::new(value, LITERAL))
     }
 
     fn visit_seq<A: de::SeqAccess<'de>>(self, mut seq: A) -> Result<Secret, A::Error> {

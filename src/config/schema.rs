@@ -14,7 +14,7 @@ use super::tree::{Node, Value};
 use crate::gateway::AgentConfig;
 use crate::ids::AgentId;
 use crate::limits::CONFIG_PROBLEMS_MAX;
-use crate::provider::{self, EchoConfig, OpenAiConfig};
+use crate::provider::{self, AnthropicConfig, EchoConfig, ExecConfig, OpenAiConfig};
 
 /// The keys at the top.
 pub(crate) const KEYS: [&str; 11] = [
@@ -34,8 +34,10 @@ pub(crate) const KEYS: [&str; 11] = [
 type ReadProvider = fn(&Node) -> Result<provider::Config, Fault>;
 
 /// The kinds of providers: a new one is one line here.
-const PROVIDER_KINDS: [(&str, ReadProvider); 2] = [
+const PROVIDER_KINDS: [(&str, ReadProvider); 4] = [
+    ("anthropic", |node| AnthropicConfig::deserialize(Reader(node)).map(provider::Config::Anthropic)),
     ("echo", |node| EchoConfig::deserialize(Reader(node)).map(provider::Config::Echo)),
+    ("exec", |node| ExecConfig::deserialize(Reader(node)).map(provider::Config::Exec)),
     ("openai", |node| OpenAiConfig::deserialize(Reader(node)).map(provider::Config::OpenAi)),
 ];
 
@@ -173,7 +175,7 @@ fn provider_config(node: &Node) -> Result<provider::Config, Fault> {
     let Some((_, read)) = read else {
         let names: Vec<&str> = PROVIDER_KINDS.iter().map(|(name, _)| *name).collect();
         return Err(Fault {
-            what: What::Wrong(format!("expected {}", names.join(" or "))),
+            what: What::Wrong(format!("expected one of {}", names.join(", "))),
             at: Some(kind.node.at.clone()),
             steps: vec![Step::Key("kind".to_owned())],
         });

@@ -40,16 +40,25 @@ pub(crate) fn resolve(config: &mut Config, root: &Node, folder: &Path) -> Findin
         absolute(path, &KeyPath::of(&["telemetry", "otlp", "ca_file"]));
     }
     for (name, provider) in &mut config.providers {
-        let provider::Config::OpenAi(provider) = provider else { continue };
+        let (ca_file, api_key, api_key_file) = match provider {
+            provider::Config::OpenAi(c) => (&mut c.ca_file, &mut c.api_key, &mut c.api_key_file),
+            provider::Config::Anthropic(c) => (&mut c.ca_file, &mut c.api_key, &mut c.api_key_file),
+            provider::Config::Echo(_) | provider::Config::Exec(_) => continue,
+        };
         let path = KeyPath::of(&["providers", name]);
-        if let Some(file) = &mut provider.ca_file {
+        if let Some(file) = ca_file {
             absolute(file, &path.key("ca_file"));
         }
-        let Some(mut file) = provider.api_key_file.take() else { continue };
+        let Some(mut file) = api_key_file.take() else { continue };
         let key = path.key("api_key_file");
         absolute(&mut file, &key);
-        if provider.api_key.is_none() {
-            provider.api_key = secret_file(&file, root.origin(&key), &key, &mut findings);
+        if api_key.is_none() {
+            *api_key = secret_file(&file, root.origin(&key), &key, &mut findings);
+        }
+    }
+    for (id, agent) in &mut config.agents {
+        if let Some(cwd) = &mut agent.cwd {
+            absolute(cwd, &KeyPath::of(&["agents", id.as_str(), "cwd"]));
         }
     }
     findings
@@ -57,16 +66,21 @@ pub(crate) fn resolve(config: &mut Config, root: &Node, folder: &Path) -> Findin
 
 /// Every secret value of the configuration, the longest first, so that none hides a part of another.
 #[must_use]
-pub fn secrets(config: &Config) -> Vec<&str> {
-    let keys = config.providers.values().filter_map(|provider| match provider {
-        provider::Config::OpenAi(provider) => provider.api_key.as_ref(),
-        provider::Config::Echo(_) => None,
-    });
+pub fn secrets(config: &Config) -> Vec<&Secret> {
+    fn of_provider(provider: &provider::Config) -> Vec<&Secret> {
+        match provider {
+            provider::Config::OpenAi(provider) => provider.api_key.iter().collect(),
+            provider::Config::Anthropic(provider) => provider.api_key.iter().collect(),
+            // One written out in the file is a setting, not a secret: most of them are.
+            provider::Config::Exec(provider) => provider.env.values().filter(|v| !v.is_literal()).collect(),
+            provider::Config::Echo(_) => Vec::new(),
+        }
+    }
     let headers = config.telemetry.otlp.headers.values();
-    let mut values: Vec<&str> =
-        keys.chain(headers).map(Secret::expose).filter(|text| !text.is_empty()).collect();
-    values.sort_by_key(|value| (std::cmp::Reverse(value.len()), *value));
-    values.dedup();
+    let values = config.providers.values().flat_map(of_provider).chain(headers);
+    let mut values: Vec<_> = values.filter(|secret| !secret.expose().is_empty()).collect();
+    values.sort_by_key(|secret| (std::cmp::Reverse(secret.expose().len()), secret.expose()));
+    values.dedup_by_key(|secret| secret.expose());
     values
 }
 

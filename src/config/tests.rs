@@ -119,7 +119,7 @@ plimsoll.yaml:7:1: gatway: unknown key, did you mean `gateway`?
 plimsoll.yaml:9:24: providers.main.base_url: expected an address that begins with http:// or https://
 plimsoll.yaml:9:45: providers.main.retries: expected 0 to 10
 plimsoll.yaml:9:58: providers.main.key: unknown key, did you mean `api_key_file`?
-plimsoll.yaml:10:17: providers.other.kind: expected echo or openai
+plimsoll.yaml:10:17: providers.other.kind: expected one of anthropic, echo, exec, openai
 plimsoll.yaml:12:7: agents.a.provider: no such key under `providers:`, did you mean `main`?
 plimsoll.yaml:13:3: agents.B: an agent id has 1 to 64 characters of a-z, 0-9, '-', '_', '.', and begins with a letter or a digit
 plimsoll.yaml:14:3: agents.c.provider: the key is missing
@@ -415,7 +415,8 @@ fn secrets_come_from_variables_and_files_and_show_their_name_only() {
     let key = world.dir.path().join("key");
     fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).expect("the mode is set");
     let loaded = world.loaded();
-    assert_eq!(secrets(&loaded.config), ["from-environment", "sk-literal", "from-file"]);
+    let found: Vec<_> = secrets(&loaded.config).into_iter().map(crate::secret::Secret::expose).collect();
+    assert_eq!(found, ["from-environment", "sk-literal", "from-file"]);
     assert_eq!(loaded.warnings.len(), 1);
     assert!(loaded.warnings[0].message.contains("mode 644"), "{:?}", loaded.warnings);
     let shown = [show::yaml(&loaded.config), show::json(&loaded.config), show::origins(&loaded)]

@@ -187,6 +187,11 @@ impl Checks<'_> {
             history_bytes_max,
             sessions_bytes_max,
             deadline,
+            deadline_process,
+            answers_kept,
+            answers_max,
+            answers_bytes_max,
+            time_zone,
         } = config;
         let key = |key: &str| KeyPath::of(&["gateway", key]);
         self.range(&key("running_max"), *running_max, 1..=100_000);
@@ -200,6 +205,16 @@ impl Checks<'_> {
         self.bytes(&key("history_bytes_max"), *history_bytes_max, 0..=64 * MIB);
         self.bytes(&key("sessions_bytes_max"), *sessions_bytes_max, history_bytes_max.0..=64 * GIB);
         self.period(&key("deadline"), *deadline, SECOND..=DAY);
+        self.period(&key("deadline_process"), *deadline_process, SECOND..=DAY);
+        self.period(&key("answers_kept"), *answers_kept, 0..=DAY);
+        self.range(&key("answers_max"), *answers_max, 0..=1_000_000);
+        self.bytes(&key("answers_bytes_max"), *answers_bytes_max, 0..=64 * GIB);
+        if jiff::tz::TimeZone::get(time_zone).is_err() {
+            self.wrong(
+                &key("time_zone"),
+                "expected the IANA name of a time zone, such as UTC or Europe/Berlin",
+            );
+        }
     }
 
     fn live(&mut self, config: &live::Config) {
@@ -237,6 +252,8 @@ impl Checks<'_> {
         match config {
             provider::Config::Echo(config) => self.echo(path, config),
             provider::Config::OpenAi(config) => self.openai(path, config),
+            provider::Config::Anthropic(config) => self.anthropic(path, config),
+            provider::Config::Exec(config) => self.exec(path, config),
         }
     }
 
@@ -266,6 +283,66 @@ impl Checks<'_> {
         self.range(&path.key("retries"), *retries, 0..=10);
         self.period(&path.key("connect_timeout"), *connect_timeout, 10 * MS..=60 * SECOND);
         self.period(&path.key("idle_timeout"), *idle_timeout, SECOND..=HOUR);
+    }
+
+    fn anthropic(&mut self, path: &KeyPath, config: &provider::AnthropicConfig) {
+        let provider::AnthropicConfig {
+            base_url,
+            api_key,
+            api_key_file,
+            ca_file: _,
+            max_tokens,
+            stream: _,
+            retries,
+            connect_timeout,
+            idle_timeout,
+        } = config;
+        self.url(&path.key("base_url"), base_url);
+        if api_key.is_some() && api_key_file.is_some() {
+            self.wrong(&path.key("api_key_file"), "give either `api_key` or `api_key_file`, not both");
+        }
+        self.range(&path.key("max_tokens"), *max_tokens, 1..=1_000_000);
+        self.range(&path.key("retries"), *retries, 0..=10);
+        self.period(&path.key("connect_timeout"), *connect_timeout, 10 * MS..=60 * SECOND);
+        self.period(&path.key("idle_timeout"), *idle_timeout, SECOND..=HOUR);
+    }
+
+    fn exec(&mut self, path: &KeyPath, config: &provider::ExecConfig) {
+        let provider::ExecConfig {
+            program,
+            dialect: _,
+            args,
+            message: _,
+            env_pass,
+            env,
+            output_bytes_max,
+            line_bytes_max,
+            kill_grace,
+        } = config;
+        if program.is_empty() || program.contains('\0') {
+            self.wrong(&path.key("program"), "expected the name or the path of a program");
+        }
+        for (index, argument) in self.places(&path.key("args"), args.len()).zip(args) {
+            if argument.contains('\0') {
+                self.wrong(&path.key("args").index(index), "an argument cannot hold a NUL");
+            }
+        }
+        let names = env_pass.iter().zip(self.places(&path.key("env_pass"), env_pass.len()));
+        let names = names.map(|(name, index)| (path.key("env_pass").index(index), name));
+        let names: Vec<_> = names.chain(env.keys().map(|name| (path.key("env").key(name), name))).collect();
+        for (at, name) in names {
+            if !is_variable(name) {
+                self.wrong(&at, "expected the name of a variable: letters, digits and _, no digit first");
+            } else if name.starts_with("PLIMSOLL_") {
+                self.wrong(
+                    &at,
+                    "variables of plimsoll's own are not handed on: it sets those that an agent needs",
+                );
+            }
+        }
+        self.bytes(&path.key("output_bytes_max"), *output_bytes_max, 4 * KIB..=16 * GIB);
+        self.bytes(&path.key("line_bytes_max"), *line_bytes_max, KIB..=64 * MIB);
+        self.period(&path.key("kill_grace"), *kill_grace, 0..=60 * SECOND);
     }
 
     /// An address to call: it stands in logs and traces, so no credentials may stand in it.
@@ -302,7 +379,11 @@ impl Checks<'_> {
             model: _,
             system: _,
             role: _,
+            cwd: _,
             max_concurrent,
+            usd_per_day,
+            tokens_per_min,
+            requests_per_min,
             deadline,
             tools: _,
         } = agent;
@@ -315,6 +396,15 @@ impl Checks<'_> {
         if let Some(max) = max_concurrent {
             self.range(&path.key("max_concurrent"), *max, 1..=running_max.max(1));
         }
+        if let Some(dollars) = usd_per_day {
+            self.range(&path.key("usd_per_day"), *dollars, 0.0..=1_000_000.0);
+        }
+        if let Some(tokens) = tokens_per_min {
+            self.range(&path.key("tokens_per_min"), *tokens, 1..=1_000_000_000);
+        }
+        if let Some(requests) = requests_per_min {
+            self.range(&path.key("requests_per_min"), *requests, 1..=1_000_000);
+        }
         if let Some(deadline) = deadline {
             self.period(&path.key("deadline"), *deadline, SECOND..=DAY);
         }
@@ -325,11 +415,17 @@ impl Checks<'_> {
         let path = KeyPath::of(&["agents", id.as_str()]);
         let whole = !self.root.get(&path.0).is_some_and(Node::has_refused);
         let unnamed = agent.model.as_deref().is_none_or(str::is_empty);
-        if unnamed && whole && matches!(provider, Some(provider::Config::OpenAi(_))) {
-            self.wrong(
-                &path.key("model"),
-                "the key is missing: a provider of `kind: openai` is asked for a model by name",
-            );
+        match provider {
+            Some(provider::Config::OpenAi(_) | provider::Config::Anthropic(_)) if unnamed && whole => self
+                .wrong(&path.key("model"), "the key is missing: a model's API is asked for a model by name"),
+            Some(provider::Config::Exec(_)) if agent.cwd.is_none() && whole => self.wrong(
+                &path.key("cwd"),
+                "the key is missing: an agent of `kind: exec` works in a directory of its own",
+            ),
+            Some(
+                provider::Config::OpenAi(_) | provider::Config::Anthropic(_) | provider::Config::Exec(_),
+            ) => {}
+            Some(provider::Config::Echo(_)) | None => {}
         }
     }
 }
@@ -347,6 +443,11 @@ fn level_problem(filter: &str) -> Option<String> {
     let near = near.map(|level| format!("; did you mean `{level}`?")).unwrap_or_default();
     let levels = LEVELS.join(", ");
     Some(format!("expected {levels}, or a filter such as info,plimsoll::journal=debug{near}"))
+}
+
+fn is_variable(name: &str) -> bool {
+    let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    name.starts_with(|c: char| word(c) && !c.is_ascii_digit()) && name.chars().all(word)
 }
 
 fn is_host(text: &str) -> bool {

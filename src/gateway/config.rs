@@ -1,5 +1,7 @@
 //! The configuration keys `gateway:` and `agents:`.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use crate::units::{Bytes, Period};
@@ -29,8 +31,18 @@ pub struct Config {
     /// Bytes of history kept over all sessions; the one idle longest goes first; [`Config::history_bytes_max`] to
     /// 64 GiB.
     pub sessions_bytes_max: Bytes,
-    /// How long a request may take where neither it nor its agent says; 1 s to 24 h.
+    /// How long a request may take where neither it nor its agent says, for agents at a model's API; 1 s to 24 h.
     pub deadline: Period,
+    /// The same for agents that work in a process of their own; 1 s to 24 h.
+    pub deadline_process: Period,
+    /// How long the end of a request can be asked for (`request.get`); 0 s to 24 h.
+    pub answers_kept: Period,
+    /// Ends of requests kept for that, the oldest goes first; 0 to 1,000,000.
+    pub answers_max: usize,
+    /// Bytes of the answers among them; 0 to 64 GiB.
+    pub answers_bytes_max: Bytes,
+    /// The time zone in which a day of a budget begins: an IANA name.
+    pub time_zone: String,
 }
 
 impl Default for Config {
@@ -47,6 +59,11 @@ impl Default for Config {
             history_bytes_max: Bytes(256 << 10),
             sessions_bytes_max: Bytes(256 << 20),
             deadline: Period::from_secs(300),
+            deadline_process: Period::from_secs(3_600),
+            answers_kept: Period::from_secs(3_600),
+            answers_max: 10_000,
+            answers_bytes_max: Bytes(64 << 20),
+            time_zone: "UTC".to_owned(),
         }
     }
 }
@@ -66,9 +83,22 @@ pub struct AgentConfig {
     /// What it is for, in a word; shown by `GET /agents`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role: Option<String>,
-    /// Requests of this agent that may run at once; 1 to `gateway.running_max`.
+    /// The directory that it works in; an agent of a provider of `kind: exec` needs one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cwd: Option<PathBuf>,
+    /// Requests of this agent that may run at once; 1 to `gateway.running_max`. Where an agent works in a process of
+    /// its own, 1 unless this says otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_concurrent: Option<usize>,
+    /// US dollars that it may spend in a day; 0 to 1,000,000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usd_per_day: Option<f64>,
+    /// Tokens, read and written, that it may use in a minute; 1 to 1,000,000,000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens_per_min: Option<u64>,
+    /// Requests that it takes in a minute; 1 to 1,000,000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requests_per_min: Option<u32>,
     /// How long one of its requests may take; 1 s to 24 h.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<Period>,
@@ -86,7 +116,11 @@ impl AgentConfig {
             model: None,
             system: None,
             role: None,
+            cwd: None,
             max_concurrent: None,
+            usd_per_day: None,
+            tokens_per_min: None,
+            requests_per_min: None,
             deadline: None,
             tools: Vec::new(),
         }

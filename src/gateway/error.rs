@@ -68,6 +68,38 @@ pub enum Rejection {
         /// When to try again, if the provider said.
         retry_after: Option<Duration>,
     },
+    /// The agent's program could not be run.
+    #[error("{cause}")]
+    NotStarted {
+        /// What is wrong and what to do, without paths of this machine.
+        cause: String,
+    },
+    /// A budget or a rate of the agent is used up.
+    #[error("the agent's limit `{limit}` is reached: {advice}")]
+    Limited {
+        /// The configuration key of the limit.
+        limit: &'static str,
+        /// When it goes on, or who can change it.
+        advice: String,
+        /// When to try again.
+        retry_after: Duration,
+    },
+    /// An operator paused the agent, or all of them.
+    #[error("the agent is paused: an operator resumes it with `plimsoll resume`")]
+    Paused,
+    /// What must be durable first could not be written.
+    #[error("the journal cannot write now, and this request must be in it before it runs: try again later")]
+    JournalUnavailable,
+    /// The key stands for something else.
+    #[error("idempotencyKey: {problem}")]
+    Conflict {
+        /// `interrupted`, or `other_message`.
+        cause: &'static str,
+        /// What happened, and what can be done.
+        problem: String,
+        /// The request that has the key.
+        request_id: RequestId,
+    },
     /// What served it panicked.
     #[error("this is a bug in plimsoll; its log says more")]
     Bug {
@@ -104,9 +136,14 @@ impl Rejection {
             Self::UnknownAgent { .. } => -32003,
             Self::Deadline { .. } => -32004,
             Self::Cancelled { .. } => -32005,
+            Self::NotStarted { .. } => -32006,
             Self::Provider { .. } => -32007,
             Self::ShuttingDown => -32009,
+            Self::Limited { .. } => -32010,
+            Self::Paused => -32011,
+            Self::JournalUnavailable => -32012,
             Self::NotFound { .. } => -32013,
+            Self::Conflict { .. } => -32014,
         }
     }
 
@@ -122,6 +159,11 @@ impl Rejection {
             | Self::LaneFull { .. }
             | Self::GatewayFull { .. }
             | Self::UnknownAgent { .. }
+            | Self::NotStarted { .. }
+            | Self::Limited { .. }
+            | Self::Paused
+            | Self::JournalUnavailable
+            | Self::Conflict { .. }
             | Self::ShuttingDown
             | Self::NotFound { .. }
             | Self::DuplicateRequest { .. } => None,
@@ -139,10 +181,16 @@ impl Rejection {
     #[must_use]
     pub const fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::LaneFull { retry_after, .. } | Self::GatewayFull { retry_after, .. } => Some(*retry_after),
+            Self::LaneFull { retry_after, .. }
+            | Self::GatewayFull { retry_after, .. }
+            | Self::Limited { retry_after, .. } => Some(*retry_after),
             Self::Provider { retry_after, .. } => *retry_after,
             Self::Invalid { .. }
             | Self::UnknownAgent { .. }
+            | Self::NotStarted { .. }
+            | Self::Paused
+            | Self::JournalUnavailable
+            | Self::Conflict { .. }
             | Self::Deadline { .. }
             | Self::Cancelled { .. }
             | Self::Bug { .. }

@@ -77,6 +77,11 @@ impl Outcome {
                 | Rejection::Bug { .. }
                 | Rejection::ShuttingDown
                 | Rejection::NotFound { .. }
+                | Rejection::NotStarted { .. }
+                | Rejection::Limited { .. }
+                | Rejection::Paused
+                | Rejection::JournalUnavailable
+                | Rejection::Conflict { .. }
                 | Rejection::DuplicateRequest { .. },
             ) => Self::Failed,
         }
@@ -169,7 +174,7 @@ impl Recorder {
     pub(super) fn refused(&self, rejection: &Rejection) {
         match rejection {
             Rejection::LaneFull { .. } => self.limit_hit(LANE_DEPTH),
-            Rejection::GatewayFull { limit, .. } => self.limit_hit(limit),
+            Rejection::GatewayFull { limit, .. } | Rejection::Limited { limit, .. } => self.limit_hit(limit),
             Rejection::Invalid { .. }
             | Rejection::UnknownAgent { .. }
             | Rejection::Deadline { .. }
@@ -178,6 +183,10 @@ impl Recorder {
             | Rejection::Bug { .. }
             | Rejection::ShuttingDown
             | Rejection::NotFound { .. }
+            | Rejection::NotStarted { .. }
+            | Rejection::Paused
+            | Rejection::JournalUnavailable
+            | Rejection::Conflict { .. }
             | Rejection::DuplicateRequest { .. } => {}
         }
     }

@@ -19,11 +19,13 @@ pub enum Channel {
     Ws,
     /// JSON-RPC over `POST /rpc`.
     Http,
+    /// The OpenAI-compatible door.
+    OpenAi,
 }
 
 impl Channel {
     /// Every channel; `/health` counts them.
-    pub const ALL: [Self; 2] = [Self::Ws, Self::Http];
+    pub const ALL: [Self; 3] = [Self::Ws, Self::Http, Self::OpenAi];
 }
 
 /// Who asks, as far as the gateway needs to know.

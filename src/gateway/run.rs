@@ -280,6 +280,8 @@ impl Serving<'_> {
             model: self.agent.config.model.clone(),
             system: self.agent.config.system.clone(),
             history: self.inner.sessions().history(&key).unwrap_or_default(),
+            agent_session: None,
+            cwd: self.agent.config.cwd.clone(),
             message: Arc::clone(self.message),
             remaining: self.deadline.saturating_sub(self.since_accepted()),
             calls: self.transcript.calls.clone(),
@@ -299,7 +301,7 @@ impl Serving<'_> {
                 let after_ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
                 self.emit(AgentEvent::Retry { attempt, after_ms, cause }).await;
             }
-            ProviderEvent::End(_) => {}
+            ProviderEvent::AgentSession(_) | ProviderEvent::End(_) => {}
         }
         Ok(())
     }
@@ -405,6 +407,9 @@ impl Transcript {
 impl Stop {
     fn rejection(self, partial: String, deadline: Duration) -> Rejection {
         match self {
+            Self::Provider(error @ ProviderError::NotStarted { .. }) => {
+                Rejection::NotStarted { cause: error.to_string() }
+            }
             Self::Provider(error) => Rejection::Provider {
                 cause: error.to_string(),
                 quoted: error.quoted().to_owned(),

@@ -19,10 +19,10 @@ use super::session::{SessionLimits, SessionSummary, Sessions};
 use super::{Accepted, AgentConfig, Caller, Config, Rejection, SendRequest};
 use crate::clock::Clock;
 use crate::ids::{AgentId, RequestId, SessionId, TraceId};
-use crate::journal::{Actor, Journal};
+use crate::journal::{Actor, Fold, Journal};
 use crate::limits::{DEADLINE_MAX, REQUEST_EVENTS_MAX};
 use crate::live::{Live, ModelCalls};
-use crate::provider::{Message, Provider};
+use crate::provider::{Hosting, Message, Provider};
 use crate::telemetry::{Registry, Shared, span};
 use crate::units::Bytes;
 
@@ -156,7 +156,8 @@ impl Gateway {
         for (id, agent) in agents {
             let unknown = || UnknownProvider { agent: id.clone(), provider: agent.provider.clone() };
             let provider = Arc::clone(providers.get(&agent.provider).ok_or_else(unknown)?);
-            caps.extend(agent.max_concurrent.map(|cap| (id.clone(), cap)));
+            let alone = (provider.hosting() == Hosting::Process).then_some(1);
+            caps.extend(agent.max_concurrent.or(alone).map(|cap| (id.clone(), cap)));
             tools.extend(agent.tools.iter().cloned());
             let asked = provider.asks(agent.model.as_deref());
             live.expect_agent(&id, asked.provider, asked.model, &agent.tools);
@@ -179,6 +180,12 @@ impl Gateway {
             config,
         };
         Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// What of its state survives a restart: to be registered when the journal is opened.
+    #[must_use]
+    pub fn folds(&self) -> Vec<Arc<dyn Fold>> {
+        Vec::new()
     }
 
     /// Puts a message into its lane and answers at once; must be called on the runtime. What happens to it is told
@@ -219,7 +226,11 @@ impl Gateway {
         let (outcome_tx, outcome) = oneshot::channel();
         let accepted =
             Accepted { request_id: active.id.clone(), session: active.session.clone(), events, outcome };
-        let deadline = deadline.or(agent.config.deadline.map(|p| p.0)).unwrap_or(inner.config.deadline.0);
+        let usual = match agent.provider.hosting() {
+            Hosting::Remote => inner.config.deadline,
+            Hosting::Process => inner.config.deadline_process,
+        };
+        let deadline = deadline.or(agent.config.deadline.map(|p| p.0)).unwrap_or(usual.0);
         let span = send_span(&active);
         trace.iter().for_each(|caller| span::set_parent(&span, caller));
         let own = span::trace_id_of(&span).or(trace.map(|caller| caller.trace_id));

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::exec::ExecConfig;
 use crate::secret::Secret;
 use crate::units::Period;
 
@@ -13,6 +14,10 @@ pub enum Config {
     Echo(EchoConfig),
     /// Any server that speaks the OpenAI Chat Completions API.
     OpenAi(OpenAiConfig),
+    /// The Anthropic Messages API.
+    Anthropic(AnthropicConfig),
+    /// A program that is run once per message.
+    Exec(ExecConfig),
 }
 
 /// `kind: echo`. Deterministic for the same `seed` and message.
@@ -70,6 +75,47 @@ pub struct OpenAiConfig {
     /// How long the server may be silent, before or in the middle of an answer; 1 s to 1 h.
     #[serde(default = "default_idle_timeout")]
     pub idle_timeout: Period,
+}
+
+/// `kind: anthropic`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AnthropicConfig {
+    /// The address up to, and without, `/v1`; http or https, without credentials.
+    #[serde(default = "default_anthropic_url")]
+    pub base_url: String,
+    /// The API key, sent as `x-api-key`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_key: Option<Secret>,
+    /// A file that holds the key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_key_file: Option<std::path::PathBuf>,
+    /// A file of PEM certificates to trust besides the system's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<std::path::PathBuf>,
+    /// Tokens that one answer may have, which the API wants to be told; 1 to 1,000,000.
+    #[serde(default = "default_max_tokens")]
+    pub max_tokens: u32,
+    /// Whether answers are asked for as a stream.
+    #[serde(default = "yes")]
+    pub stream: bool,
+    /// Tries after a 429, a 5xx or a refused connection, 0 to 10.
+    #[serde(default = "default_retries")]
+    pub retries: u32,
+    /// How long a connection may take to be made; 10 ms to 60 s.
+    #[serde(default = "default_connect_timeout")]
+    pub connect_timeout: Period,
+    /// How long the server may be silent, before or in the middle of an answer; 1 s to 1 h.
+    #[serde(default = "default_idle_timeout")]
+    pub idle_timeout: Period,
+}
+
+fn default_anthropic_url() -> String {
+    "https://api.anthropic.com".to_owned()
+}
+
+fn default_max_tokens() -> u32 {
+    8_192
 }
 
 fn yes() -> bool {

@@ -55,6 +55,28 @@ pub enum ProviderError {
     /// Its answer holds nothing.
     #[error("the provider's answer is empty: is its `base_url` right? It usually ends in /v1")]
     Empty,
+    /// Its program cannot be run at all.
+    #[error("the agent could not start: {problem}")]
+    NotStarted {
+        /// What is wrong and what to do, without paths of this machine.
+        problem: Cow<'static, str>,
+    },
+    /// Its program ended badly, or well without an answer.
+    #[error("the agent ended {how}")]
+    Exited {
+        /// Such as `with exit code 1` or `by signal 9`.
+        how: String,
+        /// Its last words, cut and masked; empty if it had none.
+        quoted: String,
+    },
+    /// It stopped by a rule of its own.
+    #[error("the agent stopped: {reason}")]
+    Stopped {
+        /// One of a fixed list, `snake_case`, such as `max_turns`.
+        reason: &'static str,
+        /// Its words, cut and masked; empty if it had none.
+        quoted: String,
+    },
     /// It was configured to fail.
     #[error("the echo provider was configured to fail")]
     Simulated,
@@ -74,6 +96,9 @@ impl ProviderError {
             Self::Unreadable { .. } => "unreadable_answer".into(),
             Self::TooLarge { .. } => "answer_too_large".into(),
             Self::Empty => "empty_answer".into(),
+            Self::NotStarted { .. } => "not_started".into(),
+            Self::Exited { .. } => "agent_exited".into(),
+            Self::Stopped { reason, .. } => (*reason).into(),
             Self::Simulated => "simulated".into(),
         }
     }
@@ -82,13 +107,17 @@ impl ProviderError {
     #[must_use]
     pub fn quoted(&self) -> &str {
         match self {
-            Self::Status { quoted, .. } | Self::Reported { quoted } => quoted,
+            Self::Status { quoted, .. }
+            | Self::Reported { quoted }
+            | Self::Exited { quoted, .. }
+            | Self::Stopped { quoted, .. } => quoted,
             Self::Connection { .. }
             | Self::Timeout { .. }
             | Self::Cut
             | Self::Unreadable { .. }
             | Self::TooLarge { .. }
             | Self::Empty
+            | Self::NotStarted { .. }
             | Self::Simulated => "",
         }
     }
@@ -114,6 +143,9 @@ impl ProviderError {
             | Self::Unreadable { .. }
             | Self::TooLarge { .. }
             | Self::Empty
+            | Self::NotStarted { .. }
+            | Self::Exited { .. }
+            | Self::Stopped { .. }
             | Self::Simulated => None,
         }
     }
@@ -130,6 +162,9 @@ impl ProviderError {
             | Self::Unreadable { .. }
             | Self::TooLarge { .. }
             | Self::Empty
+            | Self::NotStarted { .. }
+            | Self::Exited { .. }
+            | Self::Stopped { .. }
             | Self::Simulated => false,
         }
     }

@@ -8,9 +8,12 @@ mod config;
 mod echo;
 mod emit;
 mod error;
+mod exec;
 mod openai;
+mod quote;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,13 +27,20 @@ use crate::ids::{AgentId, RequestId, SessionId, TraceId};
 use crate::live::Live;
 
 pub use calls::{CallsUsed, RequestCalls};
-pub use config::{Config, EchoConfig, OpenAiConfig, Price};
+pub use config::{AnthropicConfig, Config, EchoConfig, OpenAiConfig, Price};
 pub use error::ProviderError;
+pub use exec::{Dialect, ExecConfig, MessageRoad};
+pub use quote::Mask;
 
 /// Makes answers.
 pub trait Provider: Send + Sync {
     /// Its kind, as in the configuration.
     fn kind(&self) -> &'static str;
+
+    /// Where its agents work.
+    fn hosting(&self) -> Hosting {
+        Hosting::Remote
+    }
 
     /// Who is asked by an agent that names this model, or none.
     fn asks<'a>(&'a self, model: Option<&'a str>) -> Asked<'a>;
@@ -44,6 +54,16 @@ pub trait Provider: Send + Sync {
     /// # Errors
     /// [`ProviderError`], in words for an operator.
     fn check(&self) -> BoxFuture<'_, Result<String, ProviderError>>;
+}
+
+/// Where an agent works. From it follow how long it may take and how much it may do at once where nobody says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hosting {
+    /// At a model's API, or inside plimsoll itself: minutes, and many at once.
+    Remote,
+    /// In a process of its own on this machine: an hour, and one at a time, because two runs in one directory spoil
+    /// each other.
+    Process,
 }
 
 /// Who is asked for an answer.
@@ -76,6 +96,10 @@ pub struct Turn {
     pub system: Option<String>,
     /// What was said before, oldest first.
     pub history: Vec<Message>,
+    /// The agent's own name for this conversation, as it told it before ([`ProviderEvent::AgentSession`]).
+    pub agent_session: Option<String>,
+    /// The directory that the agent works in, for one that runs on this machine.
+    pub cwd: Option<PathBuf>,
     /// What is said now.
     pub message: Arc<str>,
     /// How long the answer may take; nothing is tried again that could not end before.
@@ -129,6 +153,9 @@ pub enum ProviderEvent {
         /// The tool's name.
         name: String,
     },
+    /// The agent keeps this conversation itself, under this name; it wants to hear it next time. At most
+    /// [`AGENT_SESSION_BYTES_MAX`](crate::limits::AGENT_SESSION_BYTES_MAX), no control characters.
+    AgentSession(String),
     /// It will be tried again.
     Retry {
         /// From 1.
@@ -151,6 +178,8 @@ pub struct ProviderDeps {
     pub live: Arc<Live>,
     /// Measures model calls.
     pub clock: Clock,
+    /// Takes every secret of the configuration out of what servers and programs say.
+    pub mask: Mask,
 }
 
 /// Why a provider cannot be made from its configuration.
@@ -166,6 +195,17 @@ pub enum BuildError {
     },
 }
 
+/// Makes every provider, by its name.
+///
+/// # Errors
+/// See [`build`].
+pub fn build_all(
+    configs: &BTreeMap<String, Config>,
+    deps: &ProviderDeps,
+) -> Result<BTreeMap<String, Arc<dyn Provider>>, BuildError> {
+    configs.iter().map(|(name, config)| Ok((name.clone(), build(name, config, deps)?))).collect()
+}
+
 /// Makes the provider of one entry under `providers:`.
 ///
 /// # Errors
@@ -174,5 +214,9 @@ pub fn build(name: &str, config: &Config, deps: &ProviderDeps) -> Result<Arc<dyn
     match config {
         Config::Echo(echo) => Ok(Arc::new(echo::Echo::new(echo.clone(), deps.clone()))),
         Config::OpenAi(config) => Ok(Arc::new(openai::OpenAi::new(name, config, deps)?)),
+        Config::Anthropic(_) | Config::Exec(_) => Err(BuildError::Invalid {
+            name: name.to_owned(),
+            problem: "this kind is not there yet".to_owned(),
+        }),
     }
 }

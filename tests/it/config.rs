@@ -53,7 +53,8 @@ fn value(text: &str) -> Value {
 fn keys(value: &Value, path: &str, into: &mut BTreeSet<String>) {
     match value {
         Value::Object(map) => {
-            let named = ["providers", "prices", "agents", "telemetry.otlp.headers"].contains(&path);
+            let named = ["providers", "prices", "agents", "telemetry.otlp.headers", "providers.*.env"]
+                .contains(&path);
             for (key, value) in map {
                 let step = if named { "*" } else { key };
                 let path = if path.is_empty() { step.to_owned() } else { format!("{path}.{step}") };
@@ -92,6 +93,8 @@ fn the_commented_defaults_show_every_key() {
         ("telemetry.otlp", "telemetry: {otlp: {ZZZ: 1}}"),
         ("providers.*", "providers: {p: {kind: echo, ZZZ: 1}}"),
         ("providers.*", "providers: {p: {kind: openai, base_url: http://h, ZZZ: 1}}"),
+        ("providers.*", "providers: {p: {kind: anthropic, ZZZ: 1}}"),
+        ("providers.*", "providers: {p: {kind: exec, program: p, ZZZ: 1}}"),
         ("prices.*", "prices: {m: {ZZZ: 1}}"),
         ("agents.*", "agents: {a: {ZZZ: 1}}"),
     ];

@@ -18,7 +18,7 @@ use plimsoll::ids::{AgentId, RequestId, SessionId};
 use plimsoll::journal::{Actor, Journal as _, MemoryJournal, Scan};
 use plimsoll::live::{self, Live};
 use plimsoll::provider::{
-    self, Asked, EchoConfig, Provider, ProviderDeps, ProviderError, ProviderEvent, Turn,
+    self, Asked, EchoConfig, Mask, Provider, ProviderDeps, ProviderError, ProviderEvent, Turn,
 };
 use plimsoll::telemetry::{Registry, Shared};
 use plimsoll::units::Period;
@@ -45,7 +45,12 @@ fn house_of(config: gateway::Config, provider: impl FnOnce(ProviderDeps) -> Arc<
     let clock = Clock::system();
     let registry = Registry::new(&plimsoll::catalogue::all()).expect("buckets are set");
     let live = Live::new(&live::Config::default(), &registry, clock.clone());
-    let deps = ProviderDeps { prices: Arc::default(), live: Arc::clone(&live), clock: clock.clone() };
+    let deps = ProviderDeps {
+        prices: Arc::default(),
+        live: Arc::clone(&live),
+        clock: clock.clone(),
+        mask: Mask::default(),
+    };
     let provider = provider(deps);
     let journal = Arc::new(MemoryJournal::new(clock.clone(), Vec::new()));
     let agents = ["a", "b"].map(|id| (agent(id), AgentConfig::of_provider("p")));

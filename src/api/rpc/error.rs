@@ -20,7 +20,7 @@ pub(crate) const NOT_FOUND: i32 = -32013;
 pub(crate) const CONFLICT: i32 = -32014;
 
 /// Every code with its word: `data.cause`, and in the documentation. A test compares it with the gateway's.
-pub(crate) const CODES: [(i32, &str, &str); 18] = [
+pub(crate) const CODES: [(i32, &str, &str); 19] = [
     (-32700, "-32700", "parse error"),
     (-32600, "-32600", "invalid request"),
     (-32601, "-32601", "method not found"),
@@ -36,6 +36,7 @@ pub(crate) const CODES: [(i32, &str, &str); 18] = [
     (-32008, "-32008", "forbidden"),
     (-32009, "-32009", "shutting down"),
     (-32010, "-32010", "rate or budget limit"),
+    (-32011, "-32011", "paused"),
     (-32012, "-32012", "journal unavailable"),
     (-32013, "-32013", "not found"),
     (-32014, "-32014", "conflict"),
@@ -148,8 +149,13 @@ impl From<Rejection> for RpcError {
         if let Rejection::Invalid { field, .. } = &rejection {
             error.data.field = Some((*field).to_owned());
         }
-        if let Rejection::GatewayFull { limit, .. } = &rejection {
+        if let Rejection::GatewayFull { limit, .. } | Rejection::Limited { limit, .. } = &rejection {
             error.data.limit = Some(*limit);
+        }
+        if let Rejection::Conflict { cause, request_id, .. } = &rejection {
+            error.data.cause = Some(*cause);
+            error.data.field = Some("idempotencyKey".to_owned());
+            error.data.request_id = Some(request_id.clone());
         }
         if let Rejection::DuplicateRequest { request_id } = rejection {
             error.data.field = Some("requestId".to_owned());

@@ -70,9 +70,12 @@ fn literal_secrets(config: &Config) -> Vec<String> {
         provider::Config::OpenAi(provider) => {
             Some((format!("providers.{name}.api_key"), provider.api_key.as_ref()?))
         }
-        provider::Config::Echo(_) => None,
+        provider::Config::Anthropic(provider) => {
+            Some((format!("providers.{name}.api_key"), provider.api_key.as_ref()?))
+        }
+        provider::Config::Echo(_) | provider::Config::Exec(_) => None,
     });
     let headers = &config.telemetry.otlp.headers;
     let headers = headers.iter().map(|(name, secret)| (format!("telemetry.otlp.headers.{name}"), secret));
-    keys.chain(headers).filter(|(_, secret)| secret.to_string() == "***").map(|(key, _)| key).collect()
+    keys.chain(headers).filter(|(_, secret)| secret.is_literal()).map(|(key, _)| key).collect()
 }

@@ -11,8 +11,8 @@ use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 
+use super::super::quote::{self, Mask};
 use super::super::{OpenAiConfig, ProviderError};
-use super::quote::Mask;
 use crate::secret::Secret;
 use crate::telemetry::TraceContext;
 
@@ -62,7 +62,7 @@ pub(super) struct Endpoint {
 impl Endpoint {
     /// # Errors
     /// Says what is wrong with the address or with a file.
-    pub(super) fn new(config: &OpenAiConfig) -> Result<Self, String> {
+    pub(super) fn new(config: &OpenAiConfig, mask: &Mask) -> Result<Self, String> {
         let base = Url::parse(config.base_url.trim_end_matches('/'))
             .map_err(|error| format!("base_url is no address: {error}"))?;
         if !matches!(base.scheme(), "http" | "https") {
@@ -81,7 +81,7 @@ impl Endpoint {
             client: client(config, base.scheme() == "https")?,
             completions: join("chat/completions")?,
             models: join("models")?,
-            mask: Mask::new(key.iter()),
+            mask: mask.and(key.as_ref()),
             key,
             idle_timeout: config.idle_timeout.0,
             provider: provider_name(&host),
@@ -135,7 +135,7 @@ impl Endpoint {
     /// What an answer with an error status means.
     pub(super) async fn refused(&self, response: reqwest::Response) -> ProviderError {
         let status = response.status().as_u16();
-        let retry_after = super::quote::retry_after(response.headers());
+        let retry_after = quote::retry_after(response.headers());
         let quoted = self.mask.body(response).await;
         ProviderError::Status { status, quoted, retry_after }
     }

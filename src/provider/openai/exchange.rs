@@ -155,7 +155,8 @@ impl<'a> Exchange<'a> {
             ProviderError::Unreadable { problem: problem.into() }
         })?;
         if let Some(error) = chunk.error.take().filter(|error| !error.is_null()) {
-            let message = super::quote::error_message(&error).unwrap_or_else(|| Value::to_string(&error));
+            let message =
+                super::super::quote::error_message(&error).unwrap_or_else(|| Value::to_string(&error));
             return Err(ProviderError::Reported { quoted: self.shared.endpoint.mask.quote(&message) });
         }
         chunk.report(&mut self.call.report);

@@ -7,7 +7,6 @@
 
 mod client;
 mod exchange;
-mod quote;
 mod sse;
 mod wire;
 
@@ -44,7 +43,7 @@ impl OpenAi {
     /// # Errors
     /// [`BuildError`] when the address is none, or a file cannot be read.
     pub(super) fn new(name: &str, config: &OpenAiConfig, deps: &ProviderDeps) -> Result<Self, BuildError> {
-        let endpoint = Endpoint::new(config)
+        let endpoint = Endpoint::new(config, &deps.mask)
             .map_err(|problem| BuildError::Invalid { name: name.to_owned(), problem })?;
         Ok(Self(Arc::new(Shared { endpoint, config: config.clone(), deps: deps.clone() })))
     }

@@ -1,5 +1,6 @@
 //! What a server says when it refuses: cut, masked, and when to come back.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -19,14 +20,32 @@ const BODY_BYTES_MAX: usize = 16 << 10;
 /// A secret shorter than this would mask half of every sentence.
 const SECRET_BYTES_MIN: usize = 6;
 
-/// Takes secrets out of text.
-pub(super) struct Mask {
-    secrets: Vec<Secret>,
+/// Takes secrets out of text. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Mask {
+    /// The longest first, so that none hides a part of another.
+    secrets: Arc<[Secret]>,
 }
 
 impl Mask {
-    pub(super) fn new<'a>(secrets: impl Iterator<Item = &'a Secret>) -> Self {
-        Self { secrets: secrets.filter(|s| s.expose().len() >= SECRET_BYTES_MIN).cloned().collect() }
+    /// One that takes out these; what is too short to be told from a word stays.
+    #[must_use]
+    pub fn new(secrets: impl IntoIterator<Item = Secret>) -> Self {
+        let mut secrets: Vec<_> =
+            secrets.into_iter().filter(|secret| secret.expose().len() >= SECRET_BYTES_MIN).collect();
+        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.expose().len()));
+        Self { secrets: secrets.into() }
+    }
+
+    /// One that takes out this secret too.
+    pub(super) fn and(&self, secret: Option<&Secret>) -> Self {
+        Self::new(self.secrets.iter().chain(secret).cloned())
+    }
+
+    /// The text with `***` in place of every secret.
+    #[must_use]
+    pub fn hide(&self, text: &str) -> String {
+        self.secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret.expose(), "***"))
     }
 
     /// The words of a refusal; empty if there are none.
@@ -62,10 +81,7 @@ impl Mask {
                 line
             },
         );
-        for secret in &self.secrets {
-            text = text.replace(secret.expose(), "***");
-        }
-        text = mask_credentials(&text);
+        text = mask_credentials(&self.hide(&text));
         if text.len() > QUOTED_BYTES_MAX {
             let end = (0..=QUOTED_BYTES_MAX).rev().find(|i| text.is_char_boundary(*i)).unwrap_or_default();
             text.truncate(end);
@@ -123,7 +139,7 @@ mod tests {
     use super::*;
 
     fn mask() -> Mask {
-        Mask::new([Secret::new("sk-secret".to_owned(), "${KEY}")].iter())
+        Mask::new([Secret::new("sk-secret".to_owned(), "${KEY}")])
     }
 
     #[test]
