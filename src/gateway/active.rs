@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::Channel;
 use super::cancel::Cancel;
+use super::lane::LaneKey;
 use crate::clock::{Clock, Timestamp};
 use crate::ids::{AgentId, RequestId, SessionId};
 
@@ -98,6 +99,11 @@ impl Default for Progress {
 impl Active {
     pub(super) fn progress(&self) -> MutexGuard<'_, Progress> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where it stands.
+    pub(super) fn lane(&self) -> LaneKey {
+        LaneKey { agent: self.agent.clone(), session: self.session.clone() }
     }
 
     pub(super) fn show(&self, clock: &Clock) -> ActiveRequest {

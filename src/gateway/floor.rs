@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::active::Active;
-use super::lane::{Full, LaneKey, LaneLimits, Lanes, Ticket};
+use super::lane::{Full, LaneLimits, Lanes, Ticket};
 use super::record::{ACTIVE_BYTES, QUEUED};
 use super::{ActiveRequest, Rejection};
 use crate::clock::Clock;
@@ -84,8 +84,7 @@ impl Floor {
             let (queued, retry_after) = (state.lanes.queued(), state.lanes.retry_after());
             return Err(Rejection::GatewayFull { limit: ACTIVE_BYTES, queued, retry_after });
         }
-        let key = LaneKey { agent: active.agent.clone(), session: active.session.clone() };
-        let queued = state.lanes.enqueue(key, now).map_err(|full| match full {
+        let queued = state.lanes.enqueue(active.lane(), now).map_err(|full| match full {
             Full::Lane { depth, retry_after } => Rejection::LaneFull { depth, retry_after },
             Full::Gateway { queued, retry_after } => {
                 Rejection::GatewayFull { limit: QUEUED, queued, retry_after }

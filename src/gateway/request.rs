@@ -9,6 +9,7 @@ use super::Rejection;
 use crate::clock::Timestamp;
 use crate::ids::{AgentId, RequestId, SessionId};
 use crate::journal::Actor;
+use crate::provider::Message;
 use crate::telemetry::TraceContext;
 
 /// The road a message came in by.
@@ -65,7 +66,40 @@ pub struct SendRequest {
     pub deadline: Option<Duration>,
     /// What becomes of it when the caller goes away.
     pub on_disconnect: OnDisconnect,
+    /// Instructions for this request, after those of the agent.
+    pub system: Option<String>,
+    /// What was said before, oldest first, where the caller keeps the conversation. Such a request stands alone: it has
+    /// a lane of its own, and nothing of it is remembered.
+    pub history: Option<Vec<Message>>,
 }
+
+impl SendRequest {
+    /// A message to an agent, and nothing else said.
+    #[must_use]
+    pub fn new(agent: AgentId, message: String) -> Self {
+        Self {
+            agent,
+            message,
+            session: None,
+            request_id: None,
+            deadline: None,
+            on_disconnect: OnDisconnect::default(),
+            system: None,
+            history: None,
+        }
+    }
+
+    /// What it holds while it is under way, as [`Config::active_bytes_max`](super::Config::active_bytes_max) counts it:
+    /// its texts, and what each message of a history costs beside its text.
+    pub(super) fn bytes(&self) -> usize {
+        let history = self.history.iter().flatten();
+        let said: usize = history.map(|message| message.text.len() + MESSAGE_OVERHEAD_BYTES).sum();
+        self.message.len() + self.system.as_ref().map_or(0, String::len) + said
+    }
+}
+
+/// A message in a history and the two counts before its text.
+const MESSAGE_OVERHEAD_BYTES: usize = size_of::<Message>() + 2 * size_of::<usize>();
 
 /// A request that stands in its lane.
 #[derive(Debug)]
@@ -143,6 +177,9 @@ pub struct Answer {
     pub tool_calls: Vec<ToolSummary>,
     /// Tokens, as the provider reports them.
     pub usage: Usage,
+    /// Why the model stopped, as the provider says it, such as `stop` or `length`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub finish_reason: Option<String>,
     /// How long each part took.
     pub timings: Timings,
 }

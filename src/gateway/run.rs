@@ -31,6 +31,7 @@ pub(super) struct Job {
     pub(super) ahead: usize,
     pub(super) turn: oneshot::Receiver<()>,
     pub(super) message: Arc<str>,
+    pub(super) given: Given,
     pub(super) deadline: Duration,
     pub(super) on_disconnect: OnDisconnect,
     pub(super) actor: Actor,
@@ -41,11 +42,21 @@ pub(super) struct Job {
     pub(super) presence: Presence,
 }
 
+/// What the caller gives beside the message.
+#[derive(Default)]
+pub(super) struct Given {
+    /// Instructions, after those of the agent.
+    pub(super) system: Option<String>,
+    /// The conversation so far; without one, the session's own.
+    pub(super) history: Option<Vec<Message>>,
+}
+
 /// Counts a request as active and its session as in use, until it is dropped.
 pub(super) struct Presence {
     pub(super) inner: Arc<Inner>,
     pub(super) agent: Arc<Agent>,
-    pub(super) key: LaneKey,
+    /// The session that remembers it; none where the request stands alone.
+    pub(super) session: Option<LaneKey>,
     /// What the conversation gains by the request.
     pub(super) said: Option<[Message; 2]>,
 }
@@ -53,8 +64,9 @@ pub(super) struct Presence {
 impl Drop for Presence {
     fn drop(&mut self) {
         self.agent.metrics.active.decrement(1.0);
+        let Some(session) = &self.session else { return };
         let now = self.inner.clock.elapsed();
-        let evicted = self.inner.sessions().leave(&self.key, self.said.take(), now);
+        let evicted = self.inner.sessions().leave(session, self.said.take(), now);
         self.inner.recorder.evicted(SESSIONS_BYTES, evicted);
     }
 }
@@ -129,7 +141,7 @@ pub(super) async fn run(mut job: Job) {
         model_calls: used.calls,
         tools: transcript.tool_counts,
     };
-    if let Ok(text) = &ended {
+    if let (Ok(text), Some(_)) = (&ended, &presence.session) {
         let message = Message { role: Speaker::User, text: job.message };
         presence.said = Some([message, Message { role: Speaker::Assistant, text: text.as_str().into() }]);
     }
@@ -144,6 +156,7 @@ pub(super) async fn run(mut job: Job) {
         text,
         tool_calls: transcript.tools,
         usage,
+        finish_reason: transcript.calls.finish_reason(),
         timings,
     });
     answer(result, events, outcome).await;
@@ -183,6 +196,7 @@ async fn until_stopped(job: &mut Job, transcript: &mut Transcript) -> Result<(),
         agent: &job.agent,
         active: &job.active,
         message: &job.message,
+        given: &mut job.given,
         deadline: job.deadline,
         trace_id: job.trace_id,
         span: &job.span,
@@ -212,6 +226,7 @@ struct Serving<'a> {
     agent: &'a Arc<Agent>,
     active: &'a Arc<Active>,
     message: &'a Arc<str>,
+    given: &'a mut Given,
     deadline: Duration,
     trace_id: TraceId,
     span: &'a Span,
@@ -255,7 +270,8 @@ impl Serving<'_> {
     /// Asks the provider and takes what it tells, to its end.
     async fn converse(&mut self, invoke: &Span) -> Result<(), ProviderError> {
         self.transcript.called = Some(self.inner.clock.elapsed());
-        let mut stream = self.agent.provider.send(self.turn(invoke));
+        let turn = self.turn(invoke);
+        let mut stream = self.agent.provider.send(turn);
         while let Some(event) = stream.next().await {
             if let ProviderEvent::End(result) = event {
                 return result;
@@ -269,8 +285,10 @@ impl Serving<'_> {
         Err(ProviderError::Cut)
     }
 
-    fn turn(&self, invoke: &Span) -> Turn {
-        let key = LaneKey { agent: self.active.agent.clone(), session: self.active.session.clone() };
+    fn turn(&mut self, invoke: &Span) -> Turn {
+        let key = self.active.lane();
+        let Given { system, history } = std::mem::take(self.given);
+        let system = [self.agent.config.system.clone(), system].into_iter().flatten().collect::<Vec<_>>();
         Turn {
             agent: self.active.agent.clone(),
             session: self.active.session.clone(),
@@ -278,8 +296,8 @@ impl Serving<'_> {
             trace_id: self.trace_id,
             span: invoke.clone(),
             model: self.agent.config.model.clone(),
-            system: self.agent.config.system.clone(),
-            history: self.inner.sessions().history(&key).unwrap_or_default(),
+            system: (!system.is_empty()).then(|| system.join("\n\n")),
+            history: history.or_else(|| self.inner.sessions().history(&key)).unwrap_or_default(),
             agent_session: None,
             cwd: self.agent.config.cwd.clone(),
             message: Arc::clone(self.message),

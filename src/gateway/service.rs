@@ -14,9 +14,9 @@ use super::floor::Floor;
 use super::lane::{LaneKey, LaneLimits};
 use super::metrics::{AgentMetrics, Metrics};
 use super::record::{MESSAGE_BYTES, Recorder, SESSIONS};
-use super::run::{self, Job, Presence};
+use super::run::{self, Given, Job, Presence};
 use super::session::{SessionLimits, SessionSummary, Sessions};
-use super::{Accepted, AgentConfig, Caller, Config, Rejection, SendRequest};
+use super::{Accepted, AgentConfig, Caller, Channel, Config, Rejection, SendRequest};
 use crate::clock::Clock;
 use crate::ids::{AgentId, RequestId, SessionId, TraceId};
 use crate::journal::{Actor, Fold, Journal};
@@ -203,16 +203,27 @@ impl Gateway {
             .agents
             .get(&request.agent)
             .ok_or_else(|| Rejection::UnknownAgent { agent: request.agent.clone() })?;
-        self.check(&request)?;
+        self.check(agent, &request)?;
         let Caller { actor, channel, trace } = caller;
-        let SendRequest { agent: agent_id, message, session, request_id, deadline, on_disconnect } = request;
+        let message_bytes = request.bytes();
+        let SendRequest {
+            agent: agent_id,
+            message,
+            session,
+            request_id,
+            deadline,
+            on_disconnect,
+            system,
+            history,
+        } = request;
         let now = inner.clock.now();
+        let id = request_id.unwrap_or_else(|| RequestId::generate(now, rand::random()));
         let active = Arc::new(Active {
-            id: request_id.unwrap_or_else(|| RequestId::generate(now, rand::random())),
-            session: session.unwrap_or_else(|| default_session(&actor)),
+            session: session.unwrap_or_else(|| usual_session(&actor, &id, history.as_deref())),
+            id,
             agent: agent_id,
             channel,
-            message_bytes: message.len(),
+            message_bytes,
             accepted_at: now,
             accepted: inner.clock.elapsed(),
             cancel: Default::default(),
@@ -221,7 +232,7 @@ impl Gateway {
         // From before the floor admits it: a drain that begins now waits for what was admitted and not spawned yet.
         let _under_way = inner.tasks.token();
         let admitted = inner.floor.admit(&active)?;
-        let presence = Presence::enter(inner, agent, &active);
+        let presence = Presence::enter(inner, agent, history.is_none().then(|| active.lane()));
         let (events_tx, events) = mpsc::channel(REQUEST_EVENTS_MAX);
         let (outcome_tx, outcome) = oneshot::channel();
         let accepted =
@@ -242,6 +253,7 @@ impl Gateway {
             ahead: admitted.ahead,
             turn: admitted.turn,
             message: message.into(),
+            given: Given { system, history },
             deadline,
             on_disconnect,
             actor,
@@ -354,7 +366,7 @@ impl Gateway {
         }
     }
 
-    fn check(&self, request: &SendRequest) -> Result<(), Rejection> {
+    fn check(&self, agent: &Agent, request: &SendRequest) -> Result<(), Rejection> {
         let invalid = |field, problem: String| Err(Rejection::Invalid { field, problem });
         let bytes_max = self.inner.config.message_bytes_max;
         if request.message.trim().is_empty() {
@@ -368,6 +380,12 @@ impl Gateway {
             let hours = DEADLINE_MAX.as_secs() / 3_600;
             return invalid("deadlineMs", format!("must lie between 1 ms and {hours} h"));
         }
+        let said = request.history.as_ref().is_some_and(|history| !history.is_empty());
+        if said && agent.provider.hosting() == Hosting::Process {
+            let problem =
+                "this agent keeps its conversations itself: name a session, or send one message only";
+            return invalid("history", problem.to_owned());
+        }
         Ok(())
     }
 
@@ -380,12 +398,13 @@ impl Gateway {
 }
 
 impl Presence {
-    fn enter(inner: &Arc<Inner>, agent: &Arc<Agent>, active: &Active) -> Self {
-        let key = LaneKey { agent: active.agent.clone(), session: active.session.clone() };
+    fn enter(inner: &Arc<Inner>, agent: &Arc<Agent>, session: Option<LaneKey>) -> Self {
         agent.metrics.active.increment(1.0);
-        let evicted = inner.sessions().enter(&key, inner.clock.elapsed());
-        inner.recorder.evicted(SESSIONS, evicted);
-        Self { inner: Arc::clone(inner), agent: Arc::clone(agent), key, said: None }
+        if let Some(session) = &session {
+            let evicted = inner.sessions().enter(session, inner.clock.elapsed());
+            inner.recorder.evicted(SESSIONS, evicted);
+        }
+        Self { inner: Arc::clone(inner), agent: Arc::clone(agent), session, said: None }
     }
 }
 
@@ -403,9 +422,15 @@ fn bytes(configured: Bytes) -> usize {
     usize::try_from(configured.0).unwrap_or(usize::MAX)
 }
 
-/// The session of a caller that names none: its own one with each agent.
-fn default_session(actor: &Actor) -> SessionId {
-    SessionId::parse(&format!("default/{actor}")).expect("an actor's name is short and printable")
+/// The session of a caller that names none: its own one with each agent, or, where it brings the conversation along,
+/// one of this request alone.
+fn usual_session(actor: &Actor, id: &RequestId, history: Option<&[Message]>) -> SessionId {
+    match history {
+        None => {
+            SessionId::parse(&format!("default/{actor}")).expect("an actor's name is short and printable")
+        }
+        Some(_) => SessionId::parse(id.as_str()).expect("what is a request's id can be a session's"),
+    }
 }
 
 fn random_trace_id() -> TraceId {
@@ -413,12 +438,14 @@ fn random_trace_id() -> TraceId {
 }
 
 fn send_span(active: &Active) -> Span {
+    let rpc = active.channel != Channel::OpenAi;
     tracing::info_span!(
         parent: None,
         "agent.send",
         otel.kind = "server",
-        rpc.system.name = "jsonrpc",
-        rpc.method = "agent.send",
+        rpc.system.name = rpc.then_some("jsonrpc"),
+        rpc.method = rpc.then_some("agent.send"),
+        http.route = (!rpc).then_some("/v1/chat/completions"),
         request_id = %active.id,
         session_id = %active.session,
         agent = %active.agent,

@@ -103,7 +103,8 @@ impl Call {
         let price = prices.get(answered).or_else(|| prices.get(&self.known.requested_model));
         let cost_usd = price.and_then(|price| cost(price, report));
         let Report { input_tokens, output_tokens, .. } = *report;
-        self.calls.add(CallsUsed { calls: 1, input_tokens, output_tokens, cost_usd });
+        let used = CallsUsed { calls: 1, input_tokens, output_tokens, cost_usd };
+        self.calls.add(used, report.finish_reason.clone());
         trace_end(&self.span, report, error.as_deref());
         let record = ModelCall {
             timestamp: self.deps.clock.now(),

@@ -26,6 +26,7 @@ pub struct CallsUsed {
 #[derive(Debug, Default)]
 struct State {
     used: CallsUsed,
+    finish_reason: Option<String>,
     stopped_by: Option<Cow<'static, str>>,
 }
 
@@ -34,6 +35,12 @@ impl RequestCalls {
     #[must_use]
     pub fn used(&self) -> CallsUsed {
         self.state().used
+    }
+
+    /// Why the last call that ended stopped, as the provider says it.
+    #[must_use]
+    pub fn finish_reason(&self) -> Option<String> {
+        self.state().finish_reason.clone()
     }
 
     /// Says why the stream is about to be dropped: the `error.type` of a call that is under way then. The first word
@@ -49,10 +56,11 @@ impl RequestCalls {
         stopped_by.unwrap_or_else(unsaid)
     }
 
-    /// Adds a call that ended.
-    pub(super) fn add(&self, one: CallsUsed) {
+    /// Adds a call that ended, and why it stopped.
+    pub(super) fn add(&self, one: CallsUsed, finish_reason: Option<String>) {
         let mut state = self.state();
         state.used = state.used.with(one);
+        state.finish_reason = finish_reason;
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -83,10 +91,10 @@ mod tests {
         let calls = RequestCalls::default();
         assert_eq!(calls.used(), CallsUsed::default());
         let one = CallsUsed { calls: 1, input_tokens: Some(3), output_tokens: Some(1), cost_usd: Some(0.5) };
-        calls.add(one);
-        calls.add(CallsUsed { output_tokens: None, ..one });
-        calls.add(one);
+        calls.add(one, None);
+        calls.add(CallsUsed { output_tokens: None, ..one }, Some("length".to_owned()));
+        calls.add(one, Some("stop".to_owned()));
         let all = CallsUsed { calls: 3, input_tokens: Some(9), output_tokens: None, cost_usd: Some(1.5) };
-        assert_eq!(calls.used(), all);
+        assert_eq!((calls.used(), calls.finish_reason().as_deref()), (all, Some("stop")));
     }
 }

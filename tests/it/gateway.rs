@@ -18,7 +18,8 @@ use plimsoll::ids::{AgentId, RequestId, SessionId};
 use plimsoll::journal::{Actor, Journal as _, MemoryJournal, Scan};
 use plimsoll::live::{self, Live};
 use plimsoll::provider::{
-    self, Asked, EchoConfig, Mask, Provider, ProviderDeps, ProviderError, ProviderEvent, Turn,
+    self, Asked, EchoConfig, Mask, Message, Provider, ProviderDeps, ProviderError, ProviderEvent, Speaker,
+    Turn,
 };
 use plimsoll::telemetry::{Registry, Shared};
 use plimsoll::units::Period;
@@ -77,12 +78,8 @@ fn caller() -> Caller {
 
 fn to(session: &str, message: &str) -> SendRequest {
     SendRequest {
-        agent: agent("a"),
-        message: message.to_owned(),
         session: Some(SessionId::parse(session).expect("valid")),
-        request_id: None,
-        deadline: None,
-        on_disconnect: OnDisconnect::Finish,
+        ..SendRequest::new(agent("a"), message.to_owned())
     }
 }
 
@@ -250,6 +247,25 @@ async fn messages_under_way_are_bounded_in_bytes_together() {
     assert!(finish(waiting).await.1.is_err());
     let after = house.gateway.send(caller(), to("t", "1234")).expect("what left has made room");
     drop((running, after));
+    house.gateway.drain(Duration::ZERO).await;
+}
+
+#[tokio::test]
+async fn a_conversation_that_its_caller_keeps_counts_whole() {
+    let bytes = plimsoll::units::Bytes;
+    let config = gateway::Config {
+        message_bytes_max: bytes(6),
+        active_bytes_max: bytes(20_000),
+        ..Default::default()
+    };
+    let house = house(config, slow());
+    let history = |messages: usize| Some(vec![Message { role: Speaker::User, text: "x".into() }; messages]);
+    let alone = |messages| SendRequest { session: None, history: history(messages), ..to("s", "hi") };
+    let kept = house.gateway.send(caller(), alone(100)).expect("there is room");
+    let full = house.gateway.send(caller(), alone(1_000)).expect_err("many small messages are not small");
+    assert_eq!(full.code(), -32002);
+    assert!(house.gateway.sessions().is_empty(), "what stands alone is no session");
+    drop(kept);
     house.gateway.drain(Duration::ZERO).await;
 }
 

@@ -10,14 +10,14 @@ use std::time::Duration;
 use opentelemetry::trace::{SpanKind, Status};
 use plimsoll::clock::Clock;
 use plimsoll::gateway::{
-    self, Accepted, AgentConfig, AgentEvent, Answer, Caller, Channel, Gateway, GatewayParts, OnDisconnect,
-    Rejection, SendRequest,
+    self, Accepted, AgentConfig, AgentEvent, Answer, Caller, Channel, Gateway, GatewayParts, Rejection,
+    SendRequest,
 };
 use plimsoll::ids::{AgentId, SessionId};
 use plimsoll::journal::{Actor, Journal as _, MemoryJournal, Scan};
 use plimsoll::limits::ANSWER_BYTES_MAX;
 use plimsoll::live::{self, Live, ModelCall};
-use plimsoll::provider::{self, Mask, OpenAiConfig, Price, ProviderDeps};
+use plimsoll::provider::{self, Mask, Message, OpenAiConfig, Price, ProviderDeps, Speaker};
 use plimsoll::secret::Secret;
 use plimsoll::telemetry::{Registry, Shared, TraceContext};
 use plimsoll::units::Period;
@@ -101,12 +101,9 @@ const TRACESTATE: &str = "rojo=00f067aa0ba902b7,congo=t61";
 
 pub(crate) fn request(session: &str, message: &str) -> SendRequest {
     SendRequest {
-        agent: agent_id(),
-        message: message.to_owned(),
         session: Some(SessionId::parse(session).expect("valid")),
-        request_id: None,
         deadline: Some(Duration::from_secs(60)),
-        on_disconnect: OnDisconnect::Finish,
+        ..SendRequest::new(agent_id(), message.to_owned())
     }
 }
 
@@ -161,6 +158,38 @@ async fn a_streamed_answer_is_measured_priced_and_remembered() {
     assert!(requests[1].head.contains(&format!("authorization: bearer {KEY}")), "{}", requests[1].head);
     assert!(requests[1].head.contains("accept: text/event-stream"));
     assert!(requests[1].head.contains("user-agent: plimsoll/"));
+}
+
+#[tokio::test]
+async fn a_conversation_that_its_caller_keeps_is_sent_as_given_and_not_remembered() {
+    let upstream = Upstream::start(vec![stream(&[&delta("yes"), STOP, "[DONE]"])]).await;
+    let house = house(config(upstream.base_url()));
+    let say = |role, text: &str| Message { role, text: text.into() };
+    let given = vec![say(Speaker::User, "one"), say(Speaker::Assistant, "two")];
+    let alone = SendRequest {
+        session: None,
+        system: Some("in French".to_owned()),
+        history: Some(given),
+        ..request("s", "three")
+    };
+    for _ in 0..2 {
+        let Accepted { request_id, session, events, outcome } = house.send(alone.clone());
+        drop(events);
+        assert_eq!(session.as_str(), request_id.as_str(), "a lane of its own");
+        let answer = outcome.await.expect("an outcome").expect("an answer");
+        assert_eq!((answer.text.as_str(), answer.finish_reason.as_deref()), ("yes", Some("stop")));
+    }
+    let said = |role: &str, text: &str| json!({"role": role, "content": text});
+    let expected = json!([
+        said("system", "be brief\n\nin French"),
+        said("user", "one"),
+        said("assistant", "two"),
+        said("user", "three")
+    ]);
+    for request in upstream.requests() {
+        assert_eq!(request.body["messages"], expected);
+    }
+    assert_eq!((upstream.requests().len(), house.gateway.sessions()), (2, vec![]));
 }
 
 #[tokio::test]

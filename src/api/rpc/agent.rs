@@ -86,12 +86,11 @@ fn accept(call: &Call<'_>) -> Result<(AgentId, Accepted, bool), RpcError> {
     let trace = params.meta.and_then(Meta::trace).or_else(|| call.ctx.trace.clone());
     let caller = Caller { actor: call.ctx.identity.actor.clone(), channel: call.ctx.channel, trace };
     let request = SendRequest {
-        agent: params.agent,
-        message: params.message,
         session: params.session,
         request_id: params.request_id,
         deadline: params.deadline_ms.map(Duration::from_millis),
         on_disconnect: params.on_disconnect,
+        ..SendRequest::new(params.agent, params.message)
     };
     let agent = request.agent.clone();
     Ok((agent, call.state().gateway.send(caller, request)?, params.stream))
