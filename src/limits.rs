@@ -67,6 +67,9 @@ pub const AGENT_SESSION_BYTES_MAX: usize = 256;
 /// Model calls of one agent that fail in a row before `/health` says so: one or two pass by themselves.
 pub const MODEL_FAILURES_DEGRADED: u64 = 3;
 
+/// Models that the record of a request tells apart; a coding agent uses two or three.
+pub const MODELS_PER_REQUEST_MAX: usize = 16;
+
 /// Tools that an answer lists by name; the rest is only counted.
 pub const TOOLS_PER_REQUEST_MAX: usize = 1_000;
 

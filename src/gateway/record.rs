@@ -17,13 +17,14 @@ use crate::ids::{AgentId, RequestId, SessionId, TraceId};
 use crate::journal::{Actor, Append, AppendError, Journal, NewRecord, StreamId};
 use crate::limits::TOOL_NAMES_MAX;
 use crate::live::{Live, ToolCall};
+use crate::provider::ModelUsed;
 use crate::telemetry::Shared;
 
 /// The kind of the record that a finished request leaves in the journal.
 pub const REQUEST_FINISHED: &str = "request_finished";
 
 /// The version of [`RequestFinished`].
-pub const REQUEST_FINISHED_VERSION: u16 = 1;
+pub const REQUEST_FINISHED_VERSION: u16 = 2;
 
 /// The configuration keys whose limits the gateway enforces, as labels of the limits that were hit.
 const LIMITS: &[&str] = &[LANE_DEPTH, QUEUED, ACTIVE_BYTES, SESSIONS, SESSIONS_BYTES, MESSAGE_BYTES];
@@ -88,7 +89,7 @@ impl Outcome {
     }
 }
 
-/// The detail of `request_finished`, version 1: facts about a request, never its content.
+/// The detail of `request_finished`, version 2: facts about a request, never its content.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RequestFinished {
@@ -113,6 +114,10 @@ pub struct RequestFinished {
     pub cost_usd: Option<f64>,
     /// How many model calls it made.
     pub model_calls: u64,
+    /// The kind of the agent's provider; since version 2.
+    pub provider: &'static str,
+    /// What its model calls used, by model, as far as it is known; since version 2.
+    pub models: Vec<ModelUsed>,
     /// Its tool calls.
     pub tools: ToolCounts,
 }

@@ -139,6 +139,8 @@ pub(super) async fn run(mut job: Job) {
         tokens: usage,
         cost_usd: used.cost_usd,
         model_calls: used.calls,
+        provider: agent.provider.kind(),
+        models: transcript.calls.models(),
         tools: transcript.tool_counts,
     };
     if let (Ok(text), Some(_)) = (&ended, &presence.session) {

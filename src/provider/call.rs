@@ -11,7 +11,8 @@ use opentelemetry::{Array, StringValue, Value};
 use tracing::{Span, field};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
-use super::{Asked, CallsUsed, Price, ProviderDeps, ProviderError, RequestCalls, Turn};
+use super::calls::CallUsed;
+use super::{Asked, Price, ProviderDeps, ProviderError, RequestCalls, Turn};
 use crate::live::{ModelCall, gen_ai};
 use crate::telemetry::{TraceContext, span};
 
@@ -103,8 +104,16 @@ impl Call {
         let price = prices.get(answered).or_else(|| prices.get(&self.known.requested_model));
         let cost_usd = price.and_then(|price| cost(price, report));
         let Report { input_tokens, output_tokens, .. } = *report;
-        let used = CallsUsed { calls: 1, input_tokens, output_tokens, cost_usd };
-        self.calls.add(used, report.finish_reason.clone());
+        let used = CallUsed {
+            provider: &self.known.provider,
+            model: answered,
+            input_tokens,
+            output_tokens,
+            cache_read_tokens: report.cached_tokens,
+            cache_write_tokens: None,
+            cost_usd,
+        };
+        self.calls.add(&used, report.finish_reason.clone());
         trace_end(&self.span, report, error.as_deref());
         let record = ModelCall {
             timestamp: self.deps.clock.now(),

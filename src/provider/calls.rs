@@ -3,6 +3,13 @@
 use std::borrow::Cow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use serde::{Deserialize, Serialize};
+
+use crate::limits::{LABEL_BYTES_MAX, MODELS_PER_REQUEST_MAX};
+
+/// The name under which the models past the limit stand together.
+pub const OTHER_MODELS: &str = "other";
+
 /// The model calls of one request. Each enters itself when it ends, on whatever way out: once the provider's stream is
 /// dropped, all are in it. Cheap to clone.
 ///
@@ -10,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 #[derive(Debug, Clone, Default)]
 pub struct RequestCalls(Arc<Mutex<State>>);
 
-/// What model calls used together.
+/// What model calls used together, where every one of them says it: the usage that stands in an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct CallsUsed {
     /// How many there were.
@@ -23,10 +30,50 @@ pub struct CallsUsed {
     pub cost_usd: Option<f64>,
 }
 
+/// What the calls of a request to one model used, as far as it is known: what was paid is never lost because something
+/// else is unknown.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ModelUsed {
+    /// Who was asked (`gen_ai.provider.name`).
+    pub provider: String,
+    /// The model that answered, or that was asked for.
+    pub model: String,
+    /// How many calls there were.
+    pub calls: u64,
+    /// Tokens read, cache included, of the calls that say it.
+    pub input_tokens: u64,
+    /// Tokens written, of the calls that say it.
+    pub output_tokens: u64,
+    /// Tokens among those read that came from a cache.
+    pub cache_read_tokens: u64,
+    /// Tokens among those read that were written to a cache.
+    pub cache_write_tokens: u64,
+    /// US dollars, of the calls whose cost is known; `null` where that is none.
+    pub cost_usd: Option<f64>,
+    /// Calls whose cost is not known.
+    pub unpriced: u64,
+    /// Calls that did not say how many tokens they read, or how many they wrote.
+    pub unreported: u64,
+}
+
+/// What one call used, as far as it is known.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct CallUsed<'a> {
+    pub(super) provider: &'a str,
+    pub(super) model: &'a str,
+    pub(super) input_tokens: Option<u64>,
+    pub(super) output_tokens: Option<u64>,
+    pub(super) cache_read_tokens: Option<u64>,
+    pub(super) cache_write_tokens: Option<u64>,
+    pub(super) cost_usd: Option<f64>,
+}
+
 #[derive(Debug, Default)]
 struct State {
     used: CallsUsed,
     finish_reason: Option<String>,
+    models: Vec<ModelUsed>,
     stopped_by: Option<Cow<'static, str>>,
 }
 
@@ -43,6 +90,12 @@ impl RequestCalls {
         self.state().finish_reason.clone()
     }
 
+    /// The same by model, with what is known of each; at most [`MODELS_PER_REQUEST_MAX`] and [`OTHER_MODELS`].
+    #[must_use]
+    pub fn models(&self) -> Vec<ModelUsed> {
+        self.state().models.clone()
+    }
+
     /// Says why the stream is about to be dropped: the `error.type` of a call that is under way then. The first word
     /// stands.
     pub fn stop(&self, error_type: Cow<'static, str>) {
@@ -57,9 +110,10 @@ impl RequestCalls {
     }
 
     /// Adds a call that ended, and why it stopped.
-    pub(super) fn add(&self, one: CallsUsed, finish_reason: Option<String>) {
+    pub(super) fn add(&self, call: &CallUsed<'_>, finish_reason: Option<String>) {
         let mut state = self.state();
-        state.used = state.used.with(one);
+        state.used = state.used.with(call);
+        state.of_model(call).add(call);
         state.finish_reason = finish_reason;
     }
 
@@ -68,17 +122,64 @@ impl RequestCalls {
     }
 }
 
+impl State {
+    fn of_model(&mut self, call: &CallUsed<'_>) -> &mut ModelUsed {
+        let known = |models: &[ModelUsed], provider: &str, model: &str| {
+            models.iter().position(|used| used.provider == provider && used.model == model)
+        };
+        let (provider, mut model) = (cut(call.provider), cut(call.model));
+        let mut at = known(&self.models, provider, model);
+        if at.is_none() && self.models.len() >= MODELS_PER_REQUEST_MAX {
+            model = OTHER_MODELS;
+            at = known(&self.models, provider, model);
+        }
+        let at = at.unwrap_or_else(|| {
+            let (provider, model) = (provider.to_owned(), model.to_owned());
+            self.models.push(ModelUsed { provider, model, ..ModelUsed::default() });
+            self.models.len() - 1
+        });
+        &mut self.models[at]
+    }
+}
+
+/// As much of a name from outside as a label may have.
+fn cut(name: &str) -> &str {
+    let mut end = name.len().min(LABEL_BYTES_MAX);
+    while !name.is_char_boundary(end) {
+        end -= 1;
+    }
+    &name[..end]
+}
+
 impl CallsUsed {
-    fn with(self, more: Self) -> Self {
+    fn with(self, call: &CallUsed<'_>) -> Self {
+        let CallUsed { input_tokens, output_tokens, cost_usd, .. } = *call;
         if self.calls == 0 {
-            return more;
+            return Self { calls: 1, input_tokens, output_tokens, cost_usd };
         }
         Self {
-            calls: self.calls + more.calls,
-            input_tokens: self.input_tokens.zip(more.input_tokens).map(|(a, b)| a.saturating_add(b)),
-            output_tokens: self.output_tokens.zip(more.output_tokens).map(|(a, b)| a.saturating_add(b)),
-            cost_usd: self.cost_usd.zip(more.cost_usd).map(|(a, b)| a + b),
+            calls: self.calls + 1,
+            input_tokens: self.input_tokens.zip(input_tokens).map(|(a, b)| a.saturating_add(b)),
+            output_tokens: self.output_tokens.zip(output_tokens).map(|(a, b)| a.saturating_add(b)),
+            cost_usd: self.cost_usd.zip(cost_usd).map(|(a, b)| a + b),
         }
+    }
+}
+
+impl ModelUsed {
+    fn add(&mut self, call: &CallUsed<'_>) {
+        let CallUsed { provider: _, model: _, input_tokens, output_tokens, .. } = *call;
+        let more = |sum: &mut u64, tokens: Option<u64>| *sum = sum.saturating_add(tokens.unwrap_or(0));
+        self.calls += 1;
+        more(&mut self.input_tokens, input_tokens);
+        more(&mut self.output_tokens, output_tokens);
+        more(&mut self.cache_read_tokens, call.cache_read_tokens);
+        more(&mut self.cache_write_tokens, call.cache_write_tokens);
+        match call.cost_usd {
+            Some(cost) => self.cost_usd = Some(self.cost_usd.unwrap_or(0.0) + cost),
+            None => self.unpriced += 1,
+        }
+        self.unreported += u64::from(input_tokens.is_none() || output_tokens.is_none());
     }
 }
 
@@ -86,15 +187,58 @@ impl CallsUsed {
 mod tests {
     use super::*;
 
+    fn call(model: &str) -> CallUsed<'_> {
+        CallUsed {
+            provider: "p",
+            model,
+            input_tokens: Some(3),
+            output_tokens: Some(1),
+            cache_read_tokens: Some(2),
+            cache_write_tokens: None,
+            cost_usd: Some(0.5),
+        }
+    }
+
     #[test]
     fn a_sum_is_known_only_where_every_call_says_it() {
         let calls = RequestCalls::default();
         assert_eq!(calls.used(), CallsUsed::default());
-        let one = CallsUsed { calls: 1, input_tokens: Some(3), output_tokens: Some(1), cost_usd: Some(0.5) };
-        calls.add(one, None);
-        calls.add(CallsUsed { output_tokens: None, ..one }, Some("length".to_owned()));
-        calls.add(one, Some("stop".to_owned()));
+        calls.add(&call("m"), None);
+        calls.add(&CallUsed { output_tokens: None, ..call("m") }, Some("length".to_owned()));
+        calls.add(&call("m"), Some("stop".to_owned()));
         let all = CallsUsed { calls: 3, input_tokens: Some(9), output_tokens: None, cost_usd: Some(1.5) };
         assert_eq!((calls.used(), calls.finish_reason().as_deref()), (all, Some("stop")));
+    }
+
+    #[test]
+    fn what_was_paid_stays_known_beside_a_call_of_which_nothing_is() {
+        let calls = RequestCalls::default();
+        calls.add(&CallUsed { provider: "p", model: "m", ..CallUsed::default() }, None);
+        calls.add(&call("m"), None);
+        assert_eq!(calls.used().cost_usd, None);
+        let known = ModelUsed {
+            provider: "p".to_owned(),
+            model: "m".to_owned(),
+            calls: 2,
+            input_tokens: 3,
+            output_tokens: 1,
+            cache_read_tokens: 2,
+            cache_write_tokens: 0,
+            cost_usd: Some(0.5),
+            unpriced: 1,
+            unreported: 1,
+        };
+        assert_eq!(calls.models(), [known]);
+    }
+
+    #[test]
+    fn models_past_the_limit_stand_together_and_names_are_cut() {
+        let calls = RequestCalls::default();
+        let names: Vec<String> = (0..MODELS_PER_REQUEST_MAX + 2).map(|n| format!("m{n}")).collect();
+        names.iter().for_each(|name| calls.add(&call(name), None));
+        let models = calls.models();
+        assert_eq!(models.len(), MODELS_PER_REQUEST_MAX + 1);
+        assert_eq!(models.last().map(|m| (m.model.as_str(), m.calls)), Some((OTHER_MODELS, 2)));
+        assert_eq!(cut(&"ä".repeat(LABEL_BYTES_MAX)), "ä".repeat(LABEL_BYTES_MAX / 2));
     }
 }

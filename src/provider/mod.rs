@@ -26,7 +26,7 @@ use crate::clock::Clock;
 use crate::ids::{AgentId, RequestId, SessionId, TraceId};
 use crate::live::Live;
 
-pub use calls::{CallsUsed, RequestCalls};
+pub use calls::{CallsUsed, ModelUsed, OTHER_MODELS, RequestCalls};
 pub use config::{AnthropicConfig, Config, EchoConfig, OpenAiConfig, Price};
 pub use error::ProviderError;
 pub use exec::{Dialect, ExecConfig, MessageRoad};

@@ -18,8 +18,8 @@ use plimsoll::ids::{AgentId, RequestId, SessionId};
 use plimsoll::journal::{Actor, Journal as _, MemoryJournal, Scan};
 use plimsoll::live::{self, Live};
 use plimsoll::provider::{
-    self, Asked, EchoConfig, Mask, Message, Provider, ProviderDeps, ProviderError, ProviderEvent, Speaker,
-    Turn,
+    self, Asked, EchoConfig, Mask, Message, ModelUsed, Provider, ProviderDeps, ProviderError, ProviderEvent,
+    Speaker, Turn,
 };
 use plimsoll::telemetry::{Registry, Shared};
 use plimsoll::units::Period;
@@ -471,8 +471,21 @@ fn the_record_of_a_finished_request_is_golden() {
         tokens: Usage { input_tokens: Some(12), output_tokens: None },
         cost_usd: None,
         model_calls: 2,
+        provider: "openai",
+        models: vec![ModelUsed {
+            provider: "openai".to_owned(),
+            model: "m".to_owned(),
+            calls: 2,
+            input_tokens: 12,
+            output_tokens: 3,
+            cache_read_tokens: 4,
+            cache_write_tokens: 2,
+            cost_usd: Some(0.25),
+            unpriced: 1,
+            unreported: 1,
+        }],
         tools: ToolCounts { done: 1, failed: 1 },
     };
-    assert_eq!((REQUEST_FINISHED, REQUEST_FINISHED_VERSION), ("request_finished", 1));
-    insta::assert_json_snapshot!("request_finished_v1", finished);
+    assert_eq!((REQUEST_FINISHED, REQUEST_FINISHED_VERSION), ("request_finished", 2));
+    insta::assert_json_snapshot!("request_finished_v2", finished);
 }
