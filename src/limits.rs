@@ -76,6 +76,9 @@ pub const TOOLS_PER_REQUEST_MAX: usize = 1_000;
 /// Distinct names of tools that are remembered for the count on `/health`.
 pub const TOOL_NAMES_MAX: usize = 1_000;
 
+/// Milliseconds that one `request.get` may wait for an end: below what proxies give a silent answer.
+pub const REQUEST_WAIT_MS_MAX: u64 = 60_000;
+
 /// The longest deadline of a request: what takes longer is a job, not a message.
 pub const DEADLINE_MAX: Duration = Duration::from_secs(24 * 3_600);
 

@@ -1,13 +1,14 @@
 //! What is under way: the entries of `system.activeRequests`.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
 
-use super::Channel;
+use super::answers::{End, Ended, EndedRequest};
 use super::cancel::Cancel;
 use super::lane::LaneKey;
+use super::{Channel, Rejection};
 use crate::clock::{Clock, Timestamp};
 use crate::ids::{AgentId, RequestId, SessionId};
 
@@ -79,6 +80,7 @@ pub(super) struct Active {
     /// When it was accepted, on the monotonic clock.
     pub(super) accepted: Duration,
     pub(super) cancel: Cancel,
+    pub(super) end: End,
     /// Written by the request's own task, read by whoever lists; a std mutex suffices, nothing waits under it.
     pub(super) progress: Mutex<Progress>,
 }
@@ -104,6 +106,22 @@ impl Active {
     /// Where it stands.
     pub(super) fn lane(&self) -> LaneKey {
         LaneKey { agent: self.agent.clone(), session: self.session.clone() }
+    }
+
+    /// Tells everybody who waits how it ended, unless that is known already.
+    pub(super) fn end(&self, result: Ended, now: Timestamp) -> Arc<EndedRequest> {
+        self.end.set(|| EndedRequest {
+            agent: self.agent.clone(),
+            session: self.session.clone(),
+            accepted_at: self.accepted_at,
+            ended_at: now,
+            result,
+        })
+    }
+
+    /// Ends it for who waits if nothing else did: its task was dropped or panicked.
+    pub(super) fn abandon(&self, now: Timestamp) {
+        self.end(Err(Arc::new(Rejection::Bug { partial: String::new() })), now);
     }
 
     pub(super) fn show(&self, clock: &Clock) -> ActiveRequest {

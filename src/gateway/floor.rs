@@ -142,6 +142,10 @@ impl Floor {
         state.bytes -= left.message_bytes;
         state.lanes.leave(ticket, now);
         state.give_turns(now);
+        drop(state);
+        if !left.end.is_set() {
+            left.abandon(self.clock.now());
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -4,6 +4,7 @@
 //! authenticates) nor how a model is called (`provider`). Start at [`Gateway`].
 
 mod active;
+mod answers;
 mod cancel;
 mod config;
 mod error;
@@ -15,8 +16,10 @@ mod request;
 mod run;
 mod service;
 mod session;
+mod status;
 
 pub use active::{ActiveRequest, ActiveTools, RequestState, RunningTool};
+pub use answers::Ended;
 pub use config::{AgentConfig, Config};
 pub use error::Rejection;
 pub use record::{Outcome, REQUEST_FINISHED, REQUEST_FINISHED_VERSION, RequestFinished, ToolCounts};
@@ -25,3 +28,4 @@ pub use request::{
 };
 pub use service::{AgentSummary, Gateway, GatewayParts, HealthCounts, Snapshot, UnknownProvider};
 pub use session::SessionSummary;
+pub use status::{RequestProgress, RequestStatus};

@@ -11,6 +11,7 @@ use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use super::active::Active;
+use super::answers::Evicted;
 use super::metrics::AgentMetrics;
 use super::{Channel, Rejection, Timings, Usage};
 use crate::ids::{AgentId, RequestId, SessionId, TraceId};
@@ -27,13 +28,16 @@ pub const REQUEST_FINISHED: &str = "request_finished";
 pub const REQUEST_FINISHED_VERSION: u16 = 2;
 
 /// The configuration keys whose limits the gateway enforces, as labels of the limits that were hit.
-const LIMITS: &[&str] = &[LANE_DEPTH, QUEUED, ACTIVE_BYTES, SESSIONS, SESSIONS_BYTES, MESSAGE_BYTES];
+const LIMITS: &[&str] =
+    &[LANE_DEPTH, QUEUED, ACTIVE_BYTES, SESSIONS, SESSIONS_BYTES, MESSAGE_BYTES, ANSWERS, ANSWERS_BYTES];
 const LANE_DEPTH: &str = "lane_depth_max";
 pub(super) const QUEUED: &str = "queued_max";
 pub(super) const ACTIVE_BYTES: &str = "active_bytes_max";
 pub(super) const SESSIONS: &str = "sessions_max";
 pub(super) const SESSIONS_BYTES: &str = "sessions_bytes_max";
 pub(super) const MESSAGE_BYTES: &str = "message_bytes_max";
+const ANSWERS: &str = "answers_max";
+const ANSWERS_BYTES: &str = "answers_bytes_max";
 
 /// How a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -194,6 +198,12 @@ impl Recorder {
             | Rejection::Conflict { .. }
             | Rejection::DuplicateRequest { .. } => {}
         }
+    }
+
+    /// Counts ends of requests that were not kept for their time.
+    pub(super) fn answers_evicted(&self, evicted: Evicted) {
+        self.evicted(ANSWERS, evicted.by_number);
+        self.evicted(ANSWERS_BYTES, evicted.by_bytes);
     }
 
     /// Counts sessions that were forgotten, or cut, because of this limit.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
-use super::Rejection;
+use super::Ended;
 use crate::clock::Timestamp;
 use crate::ids::{AgentId, RequestId, SessionId};
 use crate::journal::Actor;
@@ -112,7 +112,7 @@ pub struct Accepted {
     /// events drops this at once; then nobody waits for it.
     pub events: mpsc::Receiver<AgentEvent>,
     /// How it ended. Dropping it means that the caller went away.
-    pub outcome: oneshot::Receiver<Result<Answer, Rejection>>,
+    pub outcome: oneshot::Receiver<Ended>,
 }
 
 /// What happens to a request on its way, in this order.

@@ -16,7 +16,7 @@ use super::floor::Slot;
 use super::lane::LaneKey;
 use super::record::{Finished, Outcome, RequestFinished, SESSIONS_BYTES, ToolCounts, UsedTool};
 use super::service::{Agent, Inner};
-use super::{AgentEvent, Answer, OnDisconnect, Rejection, Timings, ToolSummary, Usage};
+use super::{AgentEvent, Answer, Ended, OnDisconnect, Rejection, Timings, ToolSummary, Usage};
 use crate::ids::TraceId;
 use crate::journal::Actor;
 use crate::limits::{ANSWER_BYTES_MAX, FINAL_EVENT_WAIT, TOOLS_PER_REQUEST_MAX};
@@ -38,7 +38,7 @@ pub(super) struct Job {
     pub(super) trace_id: TraceId,
     pub(super) span: Span,
     pub(super) events: mpsc::Sender<AgentEvent>,
-    pub(super) outcome: oneshot::Sender<Result<Answer, Rejection>>,
+    pub(super) outcome: oneshot::Sender<Ended>,
     pub(super) presence: Presence,
 }
 
@@ -151,25 +151,31 @@ pub(super) async fn run(mut job: Job) {
     inner
         .recorder
         .finished(&agent.metrics, Finished { facts, actor, trace_id, span: &span, rejection, total });
+    let result = match ended {
+        Ok(mut text) => {
+            // It may be kept for an hour.
+            text.shrink_to_fit();
+            let tool_calls = transcript.tools;
+            let (request_id, session) = (active.id.clone(), active.session.clone());
+            let finish_reason = transcript.calls.finish_reason();
+            Ok(Arc::new(Answer { request_id, session, text, tool_calls, usage, finish_reason, timings }))
+        }
+        Err(rejection) => Err(Arc::new(rejection)),
+    };
+    keep(&inner, &active, result.clone());
     drop((presence, slot, span));
-    let result = ended.map(|text| Answer {
-        request_id: active.id.clone(),
-        session: active.session.clone(),
-        text,
-        tool_calls: transcript.tools,
-        usage,
-        finish_reason: transcript.calls.finish_reason(),
-        timings,
-    });
     answer(result, events, outcome).await;
 }
 
+/// Tells who else waits how it ended, and keeps that for who asks later.
+fn keep(inner: &Inner, active: &Active, result: Ended) {
+    let ended = active.end(result, inner.clock.now());
+    let evicted = inner.answers.keep(&active.id, &ended, inner.clock.elapsed());
+    inner.recorder.answers_evicted(evicted);
+}
+
 /// The last event, then the result. The lane is free already; a reader that is slow is waited for a little.
-async fn answer(
-    result: Result<Answer, Rejection>,
-    events: mpsc::Sender<AgentEvent>,
-    outcome: oneshot::Sender<Result<Answer, Rejection>>,
-) {
+async fn answer(result: Ended, events: mpsc::Sender<AgentEvent>, outcome: oneshot::Sender<Ended>) {
     let last = match &result {
         Ok(_) => AgentEvent::End,
         Err(rejection) => AgentEvent::Error { code: rejection.code(), message: rejection.to_string() },
@@ -215,7 +221,7 @@ async fn until_stopped(job: &mut Job, transcript: &mut Transcript) -> Result<(),
     }
 }
 
-async fn caller_gone(outcome: &mut oneshot::Sender<Result<Answer, Rejection>>, on_disconnect: OnDisconnect) {
+async fn caller_gone(outcome: &mut oneshot::Sender<Ended>, on_disconnect: OnDisconnect) {
     match on_disconnect {
         OnDisconnect::Cancel => outcome.closed().await,
         OnDisconnect::Finish => std::future::pending().await,

@@ -10,6 +10,7 @@ use tokio_util::task::TaskTracker;
 use tracing::Span;
 
 use super::active::{Active, ActiveRequest};
+use super::answers::Answers;
 use super::floor::Floor;
 use super::lane::{LaneKey, LaneLimits};
 use super::metrics::{AgentMetrics, Metrics};
@@ -59,14 +60,15 @@ pub struct UnknownProvider {
 /// Takes messages in and gives answers out. Cheap to clone.
 #[derive(Clone)]
 pub struct Gateway {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
 }
 
 /// What all requests share.
 pub(super) struct Inner {
     config: Config,
     agents: BTreeMap<AgentId, Arc<Agent>>,
-    floor: Arc<Floor>,
+    pub(super) floor: Arc<Floor>,
+    pub(super) answers: Answers,
     /// A std mutex suffices: every hold is a few map operations.
     sessions: Mutex<Sessions>,
     tasks: TaskTracker,
@@ -172,6 +174,7 @@ impl Gateway {
         let inner = Inner {
             agents: made,
             floor: Floor::new(limits, bytes(config.active_bytes_max), &caps, clock.clone()),
+            answers: Answers::new(&config),
             sessions: Mutex::new(Sessions::new(session_limits(&config))),
             tasks: TaskTracker::new(),
             metrics,
@@ -227,6 +230,7 @@ impl Gateway {
             accepted_at: now,
             accepted: inner.clock.elapsed(),
             cancel: Default::default(),
+            end: Default::default(),
             progress: Default::default(),
         });
         // From before the floor admits it: a drain that begins now waits for what was admitted and not spawned yet.

@@ -34,6 +34,11 @@ fn wrong_sends() -> Vec<(Value, i64, &'static str)> {
         params[key] = value;
         params
     };
+    let both = |more: Value| {
+        let (mut params, Value::Object(more)) = (good(), more) else { unreachable!("an object") };
+        params.as_object_mut().expect("an object").extend(more);
+        params
+    };
     vec![
         (json!({"message": "hi"}), -32602, "agent"),
         (json!({"agent": "echo"}), -32602, "message"),
@@ -47,8 +52,10 @@ fn wrong_sends() -> Vec<(Value, i64, &'static str)> {
         (with("deadlineMs", json!(-1)), -32602, "deadlineMs"),
         (with("deadlineMs", json!(86_400_001)), -32602, "deadlineMs"),
         (with("onDisconnect", json!("explode")), -32602, "onDisconnect"),
-        (with("async", json!(true)), -32602, "async"),
+        (with("async", json!("yes")), -32602, "async"),
         (with("idempotencyKey", json!("k")), -32602, "idempotencyKey"),
+        (both(json!({"async": true, "stream": true})), -32602, "stream"),
+        (both(json!({"async": true, "onDisconnect": "cancel"})), -32602, "onDisconnect"),
         (with("colour", json!("red")), -32602, "colour"),
     ]
 }
@@ -147,7 +154,14 @@ fn stable(value: Value) -> Value {
                 key.ends_with("Ms")
                     || matches!(
                         key,
-                        "requestId" | "uptime" | "version" | "timestamp" | "startedAt" | "createdAt"
+                        "requestId"
+                            | "uptime"
+                            | "version"
+                            | "timestamp"
+                            | "startedAt"
+                            | "createdAt"
+                            | "acceptedAt"
+                            | "endedAt"
                     )
                     || matches!(
                         key,
@@ -180,11 +194,13 @@ async fn results_have_the_documented_shapes() {
     let call = async |method: &str, params: Value| {
         stable(client.call(method, params).await.unwrap_or_else(|e| panic!("{method}: {e}")))
     };
-    let sent = call("agent.send", json!({"agent": "echo", "message": "hello", "session": "s"})).await;
+    let sent = json!({"agent": "echo", "message": "hello", "session": "s", "requestId": "mine"});
+    let sent = call("agent.send", sent).await;
     insta::assert_json_snapshot!("agent.send", sent);
     for (method, params) in [
         ("agent.list", json!({})),
         ("agent.cancel", json!({"requestId": "none"})),
+        ("request.get", json!({"requestId": "mine"})),
         ("session.list", json!({})),
         ("session.history", json!({"agent": "echo", "session": "s"})),
         ("session.reset", json!({"agent": "echo", "session": "s"})),
@@ -209,6 +225,7 @@ async fn errors_have_the_documented_shapes() {
         ("agent.send", json!({"agent": "nobody", "message": "hi"})),
         ("agent.send", json!({"agent": "echo", "message": ""})),
         ("session.history", json!({"agent": "echo", "session": "nowhere"})),
+        ("request.get", json!({"requestId": "none"})),
         ("token.revoke", json!({"name": "nobody"})),
         ("events.subscribe", json!({})),
         ("no.such", json!({})),

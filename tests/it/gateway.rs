@@ -90,7 +90,8 @@ async fn finish(accepted: Accepted) -> (Vec<AgentEvent>, Result<Answer, Rejectio
     while let Some(event) = events.recv().await {
         seen.push(event);
     }
-    (seen, outcome.await.expect("every request has an outcome"))
+    let ended = outcome.await.expect("every request has an outcome");
+    (seen, ended.map(Arc::unwrap_or_clone).map_err(Arc::unwrap_or_clone))
 }
 
 async fn ask(house: &House, request: SendRequest) -> Result<Answer, Rejection> {

@@ -27,6 +27,7 @@ mod fuzz_corpus;
 mod gateway;
 mod journal;
 mod otlp;
+mod outlive;
 mod prometheus;
 mod provider;
 mod real_input;

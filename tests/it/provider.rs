@@ -113,7 +113,8 @@ async fn ask(house: &House, message: &str) -> (Vec<AgentEvent>, Result<Answer, R
     while let Some(event) = events.recv().await {
         seen.push(event);
     }
-    (seen, outcome.await.expect("every request has an outcome"))
+    let ended = outcome.await.expect("every request has an outcome");
+    (seen, ended.map(Arc::unwrap_or_clone).map_err(Arc::unwrap_or_clone))
 }
 
 fn last_call(house: &House) -> ModelCall {

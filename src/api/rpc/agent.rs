@@ -12,7 +12,7 @@ use tokio::sync::mpsc::Receiver;
 use super::super::ws::{Link, TurnStart};
 use super::error::RpcError;
 use super::method::{Call, CallResult, Context, NoParams, json, now};
-use crate::gateway::{Accepted, AgentEvent, AgentSummary, Caller, OnDisconnect, SendRequest};
+use crate::gateway::{Accepted, AgentEvent, AgentSummary, Answer, Caller, OnDisconnect, SendRequest};
 use crate::ids::{AgentId, RequestId, SessionId};
 use crate::telemetry::TraceContext;
 
@@ -34,6 +34,9 @@ pub(crate) struct SendParams {
     stream: bool,
     /// How long it may take, in milliseconds; 1 to 86,400,000.
     deadline_ms: Option<u64>,
+    /// Answers with the request's id as soon as it stands in its lane; `request.get` then tells how it ended.
+    #[serde(default, rename = "async")]
+    detached: bool,
     /// What becomes of it when the connection goes away.
     #[serde(default)]
     on_disconnect: OnDisconnect,
@@ -42,6 +45,24 @@ pub(crate) struct SendParams {
     /// What goes beside the message; `traceparent` and `tracestate` join the caller's trace.
     #[serde(rename = "_meta")]
     meta: Option<Meta>,
+}
+
+impl SendParams {
+    fn hearing(&self) -> Result<Hearing, RpcError> {
+        match (self.detached, self.stream) {
+            (true, true) => Err(RpcError::invalid(
+                "stream",
+                "an async request is answered before it begins: leave out one of the two",
+            )),
+            (true, false) if self.on_disconnect == OnDisconnect::Cancel => Err(RpcError::invalid(
+                "onDisconnect",
+                "an async request outlives its connection: leave out one of the two",
+            )),
+            (true, false) => Ok(Hearing::Detached),
+            (false, true) => Ok(Hearing::Stream),
+            (false, false) => Ok(Hearing::Answer),
+        }
+    }
 }
 
 /// What may go beside a message. Other members are passed over.
@@ -60,24 +81,59 @@ impl Meta {
     }
 }
 
+/// What `agent.send` answers.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub(crate) enum Sent {
+    /// The answer.
+    Answered(Arc<Answer>),
+    /// With `async`: where the request can be asked for.
+    Queued(Ticket),
+}
+
+/// Where a request can be asked for.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Ticket {
+    /// For `request.get` and `agent.cancel`.
+    request_id: RequestId,
+    /// Its conversation.
+    session: SessionId,
+}
+
+/// How the caller wants to hear of its request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hearing {
+    /// By `request.get`.
+    Detached,
+    /// By the answer.
+    Answer,
+    /// By notifications and the answer.
+    Stream,
+}
+
 /// Sends a message.
 pub(crate) fn send(call: Call<'_>) -> BoxFuture<'static, CallResult> {
     match accept(&call) {
-        Ok((agent, accepted, stream)) => {
+        Ok((_, Accepted { request_id, session, .. }, Hearing::Detached)) => {
+            now(Ok(Sent::Queued(Ticket { request_id, session })))
+        }
+        Ok((agent, accepted, hearing)) => {
             let turn = call.ctx.link.as_ref().map(|link| {
                 let (start, end) = link.turns.take(agent, accepted.session.clone());
                 call.held.borrow_mut().turn = Some(end);
                 start
             });
-            answer(Arc::clone(call.ctx), accepted, stream, turn).boxed()
+            answer(Arc::clone(call.ctx), accepted, hearing, turn).boxed()
         }
         Err(error) => now(Err::<(), _>(error)),
     }
 }
 
-fn accept(call: &Call<'_>) -> Result<(AgentId, Accepted, bool), RpcError> {
+fn accept(call: &Call<'_>) -> Result<(AgentId, Accepted, Hearing), RpcError> {
     let params: SendParams = call.params()?;
-    if params.stream && call.ctx.link.is_none() {
+    let hearing = params.hearing()?;
+    if hearing == Hearing::Stream && call.ctx.link.is_none() {
         return Err(RpcError::invalid("stream", "only a WebSocket can be streamed to: connect to /ws"));
     }
     if params.deadline_ms.is_some_and(|ms| !(1..=DEADLINE_MS_MAX).contains(&ms)) {
@@ -93,7 +149,7 @@ fn accept(call: &Call<'_>) -> Result<(AgentId, Accepted, bool), RpcError> {
         ..SendRequest::new(params.agent, params.message)
     };
     let agent = request.agent.clone();
-    Ok((agent, call.state().gateway.send(caller, request)?, params.stream))
+    Ok((agent, call.state().gateway.send(caller, request)?, hearing))
 }
 
 /// The parameters of a notification `agent.event`.
@@ -105,10 +161,17 @@ struct Notified<'a> {
     event: &'a AgentEvent,
 }
 
-async fn answer(ctx: Arc<Context>, accepted: Accepted, stream: bool, turn: Option<TurnStart>) -> CallResult {
+async fn answer(
+    ctx: Arc<Context>,
+    accepted: Accepted,
+    hearing: Hearing,
+    turn: Option<TurnStart>,
+) -> CallResult {
     let Accepted { request_id, session: _, mut events, outcome } = accepted;
     let began = match (&ctx.link, &turn) {
-        (Some(link), Some(turn)) if stream => pass_on(&mut events, link, &request_id, turn).await,
+        (Some(link), Some(turn)) if hearing == Hearing::Stream => {
+            pass_on(&mut events, link, &request_id, turn).await
+        }
         (Some(_), Some(_)) => begins(&mut events).await,
         (None, _) | (_, None) => false,
     };
@@ -120,8 +183,8 @@ async fn answer(ctx: Arc<Context>, accepted: Accepted, stream: bool, turn: Optio
         turn.wait().await;
     }
     match outcome {
-        Ok(Ok(answer)) => json(&answer),
-        Ok(Err(rejection)) => Err(RpcError::from(rejection).about(&request_id)),
+        Ok(Ok(answer)) => json(&Sent::Answered(answer)),
+        Ok(Err(rejection)) => Err(RpcError::from(&*rejection).about(&request_id)),
         Err(_gone) => Err(RpcError::internal().about(&request_id)),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::gateway::Rejection;
@@ -48,16 +49,19 @@ pub(crate) fn label(code: i32) -> &'static str {
 }
 
 /// A JSON-RPC error object.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub(crate) struct RpcError {
+    /// One of the list in the API documentation.
     pub(crate) code: i32,
+    /// What happened and what to do.
     pub(crate) message: String,
+    /// The same for a program.
     #[serde(skip_serializing_if = "ErrorData::is_empty")]
     pub(crate) data: Box<ErrorData>,
 }
 
 /// What a program may want to know of an error.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ErrorData {
     /// The code in words.
@@ -142,24 +146,30 @@ fn millis(duration: Duration) -> u64 {
 
 impl From<Rejection> for RpcError {
     fn from(rejection: Rejection) -> Self {
+        Self::from(&rejection)
+    }
+}
+
+impl From<&Rejection> for RpcError {
+    fn from(rejection: &Rejection) -> Self {
         let mut error = Self::new(rejection.code(), rejection.to_string());
         error.data.retry_after_ms = rejection.retry_after().map(millis);
         error.data.partial = rejection.partial().filter(|text| !text.is_empty()).map(str::to_owned);
         error.data.provider_said = rejection.quoted().map(str::to_owned);
-        if let Rejection::Invalid { field, .. } = &rejection {
+        if let Rejection::Invalid { field, .. } = rejection {
             error.data.field = Some((*field).to_owned());
         }
-        if let Rejection::GatewayFull { limit, .. } | Rejection::Limited { limit, .. } = &rejection {
+        if let Rejection::GatewayFull { limit, .. } | Rejection::Limited { limit, .. } = rejection {
             error.data.limit = Some(*limit);
         }
-        if let Rejection::Conflict { cause, request_id, .. } = &rejection {
+        if let Rejection::Conflict { cause, request_id, .. } = rejection {
             error.data.cause = Some(*cause);
             error.data.field = Some("idempotencyKey".to_owned());
             error.data.request_id = Some(request_id.clone());
         }
         if let Rejection::DuplicateRequest { request_id } = rejection {
             error.data.field = Some("requestId".to_owned());
-            error.data.request_id = Some(request_id);
+            error.data.request_id = Some(request_id.clone());
         }
         error
     }

@@ -8,6 +8,7 @@ mod audit;
 mod error;
 mod events;
 mod method;
+mod request;
 mod session;
 mod system;
 mod token;
@@ -42,10 +43,10 @@ pub(crate) const METHODS: &[Method] = &[
         agent::cancel,
     ),
     entry::<NoParams, agent::AgentList>("agent.list", Access::Viewer, "Lists the agents.", agent::list),
-    entry::<agent::SendParams, crate::gateway::Answer>(
+    entry::<agent::SendParams, agent::Sent>(
         "agent.send",
         Access::Operator,
-        "Sends a message to an agent and waits for its answer.",
+        "Sends a message to an agent and waits for its answer, unless it is sent with async.",
         agent::send,
     ),
     entry::<NoParams, audit::Heads>(
@@ -71,6 +72,12 @@ pub(crate) const METHODS: &[Method] = &[
         Access::Viewer,
         "Ends a subscription.",
         events::unsubscribe,
+    ),
+    entry::<request::GetParams, request::Status>(
+        "request.get",
+        Access::Operator,
+        "Says how far a request is, or how it ended, as long as that is kept.",
+        request::get,
     ),
     entry::<session::SessionParams, session::History>(
         "session.history",
