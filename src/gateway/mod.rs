@@ -3,6 +3,7 @@
 //! Sessions, lanes, the run loop, cancellation and deadlines. It does not know who the callers are (`api`
 //! authenticates) nor how a model is called (`provider`). Start at [`Gateway`].
 
+mod accept;
 mod active;
 mod answers;
 mod cancel;
@@ -17,6 +18,7 @@ mod run;
 mod service;
 mod session;
 mod status;
+mod transcript;
 
 pub use active::{ActiveRequest, ActiveTools, RequestState, RunningTool};
 pub use answers::Ended;

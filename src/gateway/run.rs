@@ -14,13 +14,14 @@ use tracing::Span;
 use super::active::{Active, RequestState, RunningTool};
 use super::floor::Slot;
 use super::lane::LaneKey;
-use super::record::{Finished, Outcome, RequestFinished, SESSIONS_BYTES, ToolCounts, UsedTool};
+use super::record::{Finished, Outcome, RequestFinished, SESSIONS_BYTES, UsedTool};
 use super::service::{Agent, Inner};
-use super::{AgentEvent, Answer, Ended, OnDisconnect, Rejection, Timings, ToolSummary, Usage};
+use super::transcript::{ToolAtWork, Transcript};
+use super::{AgentEvent, Answer, Ended, OnDisconnect, Rejection, ToolSummary, Usage};
 use crate::ids::TraceId;
 use crate::journal::Actor;
-use crate::limits::{ANSWER_BYTES_MAX, FINAL_EVENT_WAIT, TOOLS_PER_REQUEST_MAX};
-use crate::provider::{Message, ProviderError, ProviderEvent, RequestCalls, Speaker, Turn};
+use crate::limits::{ANSWER_BYTES_MAX, FINAL_EVENT_WAIT};
+use crate::provider::{Message, ProviderError, ProviderEvent, Speaker, Turn};
 
 /// A request that was admitted.
 pub(super) struct Job {
@@ -69,26 +70,6 @@ impl Drop for Presence {
         let evicted = self.inner.sessions().leave(session, self.said.take(), now);
         self.inner.recorder.evicted(SESSIONS_BYTES, evicted);
     }
-}
-
-/// What has come together so far.
-#[derive(Default)]
-struct Transcript {
-    text: String,
-    tools: Vec<ToolSummary>,
-    tool_counts: ToolCounts,
-    running: Vec<ToolAtWork>,
-    calls: RequestCalls,
-    queued: Option<Duration>,
-    called: Option<Duration>,
-    first_token: Option<Duration>,
-}
-
-struct ToolAtWork {
-    id: String,
-    name: String,
-    started: Duration,
-    span: Span,
 }
 
 /// Why a request stopped before its time.
@@ -398,35 +379,6 @@ impl Serving<'_> {
 
     fn since_accepted(&self) -> Duration {
         self.inner.clock.elapsed().saturating_sub(self.active.accepted)
-    }
-}
-
-impl Transcript {
-    /// Ends the tools that were at work when the request was stopped. That is no error of theirs.
-    fn stop_tools(&mut self, inner: &Inner, active: &Active) {
-        for ToolAtWork { id: _, name, started, span } in std::mem::take(&mut self.running) {
-            span.record("error.type", "cancelled");
-            inner.recorder.stopped_tool(active, name.clone(), inner.clock.elapsed().saturating_sub(started));
-            self.tool_counts.failed += 1;
-            self.list_tool(ToolSummary { name, ok: Some(false) });
-        }
-    }
-
-    fn list_tool(&mut self, tool: ToolSummary) {
-        if self.tools.len() < TOOLS_PER_REQUEST_MAX {
-            self.tools.push(tool);
-        }
-    }
-
-    fn timings(&self, total: Duration) -> Timings {
-        // To the microsecond: more is noise, and costs bytes in every answer and record.
-        let ms = |duration: Duration| (duration.as_secs_f64() * 1e6).round() / 1e3;
-        Timings {
-            queued_ms: ms(self.queued.unwrap_or(total)),
-            start_ms: None,
-            first_token_ms: self.first_token.map(ms),
-            total_ms: ms(total),
-        }
     }
 }
 

@@ -5,26 +5,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
-use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::TaskTracker;
-use tracing::Span;
 
-use super::active::{Active, ActiveRequest};
+use super::active::ActiveRequest;
 use super::answers::Answers;
 use super::floor::Floor;
 use super::lane::{LaneKey, LaneLimits};
 use super::metrics::{AgentMetrics, Metrics};
-use super::record::{MESSAGE_BYTES, Recorder, SESSIONS};
-use super::run::{self, Given, Job, Presence};
+use super::record::Recorder;
 use super::session::{SessionLimits, SessionSummary, Sessions};
-use super::{Accepted, AgentConfig, Caller, Channel, Config, Rejection, SendRequest};
+use super::{AgentConfig, Config, Rejection};
 use crate::clock::Clock;
-use crate::ids::{AgentId, RequestId, SessionId, TraceId};
-use crate::journal::{Actor, Fold, Journal};
-use crate::limits::{DEADLINE_MAX, REQUEST_EVENTS_MAX};
+use crate::ids::{AgentId, RequestId, SessionId};
+use crate::journal::{Fold, Journal};
 use crate::live::{Live, ModelCalls};
 use crate::provider::{Hosting, Message, Provider};
-use crate::telemetry::{Registry, Shared, span};
+use crate::telemetry::{Registry, Shared};
 use crate::units::Bytes;
 
 /// What a gateway is made of.
@@ -65,13 +61,13 @@ pub struct Gateway {
 
 /// What all requests share.
 pub(super) struct Inner {
-    config: Config,
-    agents: BTreeMap<AgentId, Arc<Agent>>,
+    pub(super) config: Config,
+    pub(super) agents: BTreeMap<AgentId, Arc<Agent>>,
     pub(super) floor: Arc<Floor>,
     pub(super) answers: Answers,
     /// A std mutex suffices: every hold is a few map operations.
     sessions: Mutex<Sessions>,
-    tasks: TaskTracker,
+    pub(super) tasks: TaskTracker,
     pub(super) metrics: Metrics,
     pub(super) recorder: Recorder,
     pub(super) clock: Clock,
@@ -191,87 +187,6 @@ impl Gateway {
         Vec::new()
     }
 
-    /// Puts a message into its lane and answers at once; must be called on the runtime. What happens to it is told
-    /// through [`Accepted`].
-    ///
-    /// # Errors
-    /// [`Rejection`]: what was refused here left no trace but in the caller's answer.
-    pub fn send(&self, caller: Caller, request: SendRequest) -> Result<Accepted, Rejection> {
-        self.accept(caller, request).inspect_err(|rejection| self.inner.recorder.refused(rejection))
-    }
-
-    fn accept(&self, caller: Caller, request: SendRequest) -> Result<Accepted, Rejection> {
-        let inner = &self.inner;
-        let agent = inner
-            .agents
-            .get(&request.agent)
-            .ok_or_else(|| Rejection::UnknownAgent { agent: request.agent.clone() })?;
-        self.check(agent, &request)?;
-        let Caller { actor, channel, trace } = caller;
-        let message_bytes = request.bytes();
-        let SendRequest {
-            agent: agent_id,
-            message,
-            session,
-            request_id,
-            deadline,
-            on_disconnect,
-            system,
-            history,
-        } = request;
-        let now = inner.clock.now();
-        let id = request_id.unwrap_or_else(|| RequestId::generate(now, rand::random()));
-        let active = Arc::new(Active {
-            session: session.unwrap_or_else(|| usual_session(&actor, &id, history.as_deref())),
-            id,
-            agent: agent_id,
-            channel,
-            message_bytes,
-            accepted_at: now,
-            accepted: inner.clock.elapsed(),
-            cancel: Default::default(),
-            end: Default::default(),
-            progress: Default::default(),
-        });
-        // From before the floor admits it: a drain that begins now waits for what was admitted and not spawned yet.
-        let _under_way = inner.tasks.token();
-        let admitted = inner.floor.admit(&active)?;
-        let presence = Presence::enter(inner, agent, history.is_none().then(|| active.lane()));
-        let (events_tx, events) = mpsc::channel(REQUEST_EVENTS_MAX);
-        let (outcome_tx, outcome) = oneshot::channel();
-        let accepted =
-            Accepted { request_id: active.id.clone(), session: active.session.clone(), events, outcome };
-        let usual = match agent.provider.hosting() {
-            Hosting::Remote => inner.config.deadline,
-            Hosting::Process => inner.config.deadline_process,
-        };
-        let deadline = deadline.or(agent.config.deadline.map(|p| p.0)).unwrap_or(usual.0);
-        let span = send_span(&active);
-        trace.iter().for_each(|caller| span::set_parent(&span, caller));
-        let own = span::trace_id_of(&span).or(trace.map(|caller| caller.trace_id));
-        let trace_id = own.unwrap_or_else(random_trace_id);
-        let job = Job {
-            inner: Arc::clone(inner),
-            agent: Arc::clone(agent),
-            slot: admitted.slot,
-            ahead: admitted.ahead,
-            turn: admitted.turn,
-            message: message.into(),
-            given: Given { system, history },
-            deadline,
-            on_disconnect,
-            actor,
-            trace_id,
-            span,
-            events: events_tx,
-            outcome: outcome_tx,
-            presence,
-            active,
-        };
-        inner.tasks.spawn(run::run(job));
-        Ok(accepted)
-    }
-
     /// Cancels a request; whether it was under way.
     pub fn cancel(&self, request: &RequestId, reason: &'static str) -> bool {
         let found = self.inner.floor.find(request);
@@ -370,45 +285,11 @@ impl Gateway {
         }
     }
 
-    fn check(&self, agent: &Agent, request: &SendRequest) -> Result<(), Rejection> {
-        let invalid = |field, problem: String| Err(Rejection::Invalid { field, problem });
-        let bytes_max = self.inner.config.message_bytes_max;
-        if request.message.trim().is_empty() {
-            return invalid("message", "is empty: say something".to_owned());
-        }
-        if request.message.len() as u64 > bytes_max.0 {
-            self.inner.recorder.limit_hit(MESSAGE_BYTES);
-            return invalid("message", format!("is longer than {bytes_max}"));
-        }
-        if request.deadline.is_some_and(|deadline| deadline.is_zero() || deadline > DEADLINE_MAX) {
-            let hours = DEADLINE_MAX.as_secs() / 3_600;
-            return invalid("deadlineMs", format!("must lie between 1 ms and {hours} h"));
-        }
-        let said = request.history.as_ref().is_some_and(|history| !history.is_empty());
-        if said && agent.provider.hosting() == Hosting::Process {
-            let problem =
-                "this agent keeps its conversations itself: name a session, or send one message only";
-            return invalid("history", problem.to_owned());
-        }
-        Ok(())
-    }
-
     fn session_key(&self, agent: &AgentId, session: &SessionId) -> Result<LaneKey, Rejection> {
         if !self.inner.agents.contains_key(agent) {
             return Err(Rejection::UnknownAgent { agent: agent.clone() });
         }
         Ok(LaneKey { agent: agent.clone(), session: session.clone() })
-    }
-}
-
-impl Presence {
-    fn enter(inner: &Arc<Inner>, agent: &Arc<Agent>, session: Option<LaneKey>) -> Self {
-        agent.metrics.active.increment(1.0);
-        if let Some(session) = &session {
-            let evicted = inner.sessions().enter(session, inner.clock.elapsed());
-            inner.recorder.evicted(SESSIONS, evicted);
-        }
-        Self { inner: Arc::clone(inner), agent: Arc::clone(agent), session, said: None }
     }
 }
 
@@ -424,37 +305,4 @@ fn session_limits(config: &Config) -> SessionLimits {
 
 fn bytes(configured: Bytes) -> usize {
     usize::try_from(configured.0).unwrap_or(usize::MAX)
-}
-
-/// The session of a caller that names none: its own one with each agent, or, where it brings the conversation along,
-/// one of this request alone.
-fn usual_session(actor: &Actor, id: &RequestId, history: Option<&[Message]>) -> SessionId {
-    match history {
-        None => {
-            SessionId::parse(&format!("default/{actor}")).expect("an actor's name is short and printable")
-        }
-        Some(_) => SessionId::parse(id.as_str()).expect("what is a request's id can be a session's"),
-    }
-}
-
-fn random_trace_id() -> TraceId {
-    TraceId::from_bits(rand::random::<u128>() | 1).expect("one bit is set")
-}
-
-fn send_span(active: &Active) -> Span {
-    let rpc = active.channel != Channel::OpenAi;
-    tracing::info_span!(
-        parent: None,
-        "agent.send",
-        otel.kind = "server",
-        rpc.system.name = rpc.then_some("jsonrpc"),
-        rpc.method = rpc.then_some("agent.send"),
-        http.route = (!rpc).then_some("/v1/chat/completions"),
-        request_id = %active.id,
-        session_id = %active.session,
-        agent = %active.agent,
-        rpc.response.status_code = tracing::field::Empty,
-        error.type = tracing::field::Empty,
-        otel.status_code = tracing::field::Empty,
-    )
 }
