@@ -25,8 +25,12 @@ pub(super) struct Report {
     pub(super) input_tokens: Option<u64>,
     /// How many of them came from a cache.
     pub(super) cached_tokens: Option<u64>,
+    /// How many of them were written to a cache.
+    pub(super) cache_write_tokens: Option<u64>,
     /// Tokens written.
     pub(super) output_tokens: Option<u64>,
+    /// US dollars, where the provider says so itself: then no price of ours counts.
+    pub(super) cost_usd: Option<f64>,
     /// Why it stopped.
     pub(super) finish_reason: Option<String>,
     /// The provider's id of the answer.
@@ -102,7 +106,7 @@ impl Call {
         let answered = report.model.as_deref().unwrap_or(&self.known.requested_model);
         let prices = &self.deps.prices;
         let price = prices.get(answered).or_else(|| prices.get(&self.known.requested_model));
-        let cost_usd = price.and_then(|price| cost(price, report));
+        let cost_usd = report.cost_usd.or_else(|| price.and_then(|price| cost(price, report)));
         let Report { input_tokens, output_tokens, .. } = *report;
         let used = CallUsed {
             provider: &self.known.provider,
@@ -160,6 +164,7 @@ fn chat_span(turn: &Turn, asked: &Asked<'_>) -> Span {
         gen_ai.usage.input_tokens = field::Empty,
         gen_ai.usage.output_tokens = field::Empty,
         gen_ai.usage.cache_read.input_tokens = field::Empty,
+        gen_ai.usage.cache_creation.input_tokens = field::Empty,
         server.address = server.map(|(host, _)| host),
         server.port = server.map(|(_, port)| port),
         error.type = field::Empty,
@@ -170,12 +175,23 @@ fn trace_end(span: &Span, report: &Report, error: Option<&str>) {
     if span.is_disabled() {
         return;
     }
-    let Report { model, input_tokens, cached_tokens, output_tokens, finish_reason, response_id } = report;
+    let Report {
+        model,
+        input_tokens,
+        cached_tokens,
+        cache_write_tokens,
+        output_tokens,
+        // The conventions know no money.
+        cost_usd: _,
+        finish_reason,
+        response_id,
+    } = report;
     span.record("gen_ai.response.model", model.as_deref());
     span.record("gen_ai.response.id", response_id.as_deref());
     span.record("gen_ai.usage.input_tokens", *input_tokens);
     span.record("gen_ai.usage.output_tokens", *output_tokens);
     span.record("gen_ai.usage.cache_read.input_tokens", *cached_tokens);
+    span.record("gen_ai.usage.cache_creation.input_tokens", *cache_write_tokens);
     if let Some(reason) = finish_reason {
         // A list by the conventions; the fields of `tracing` know none.
         let reasons = vec![StringValue::from(reason.clone())];
@@ -199,11 +215,14 @@ fn cost(price: &Price, report: &Report) -> Option<f64> {
     let (input, output) = (report.input_tokens?, report.output_tokens?);
     let cached = report.cached_tokens.unwrap_or(0).min(input);
     let cache_read = price.cache_read.unwrap_or(price.input);
+    let written = report.cache_write_tokens.unwrap_or(0).min(input - cached);
+    let cache_write = price.cache_write.unwrap_or(price.input);
     #[expect(clippy::cast_precision_loss, reason = "a call has far fewer than 2^53 tokens")]
     let per_million = |tokens: u64, price: f64| tokens as f64 * price / 1e6;
     Some(
-        per_million(input - cached, price.input)
+        per_million(input - cached - written, price.input)
             + per_million(cached, cache_read)
+            + per_million(written, cache_write)
             + per_million(output, price.output),
     )
 }
@@ -214,7 +233,7 @@ mod tests {
 
     #[test]
     fn cached_tokens_have_their_own_price_and_unknown_ones_none() {
-        let price = Price { input: 2.0, output: 10.0, cache_read: Some(0.5), cache_write: None };
+        let price = Price { input: 2.0, output: 10.0, cache_read: Some(0.5), cache_write: Some(2.5) };
         let report = Report {
             input_tokens: Some(1_000_000),
             cached_tokens: Some(400_000),
@@ -223,6 +242,12 @@ mod tests {
         };
         let known = cost(&price, &report).expect("all is known");
         assert!((known - 2.4).abs() < 1e-9, "{known}");
+        let written = Report { cache_write_tokens: Some(200_000), ..report.clone() };
+        let known = cost(&price, &written).expect("all is known");
+        assert!((known - 2.5).abs() < 1e-9, "{known}");
+        let unpriced = Price { cache_read: None, cache_write: None, ..price };
+        let known = cost(&unpriced, &written).expect("all is known");
+        assert!((known - 3.0).abs() < 1e-9, "caches cost what the input costs: {known}");
         assert_eq!(cost(&price, &Report { output_tokens: None, ..report }), None);
     }
 }

@@ -6,6 +6,8 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use super::Mask;
+
 /// Why a provider gave no answer. Messages name neither addresses nor keys, and hold nothing that the provider said.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProviderError {
@@ -120,6 +122,26 @@ impl ProviderError {
             | Self::NotStarted { .. }
             | Self::Simulated => "",
         }
+    }
+
+    /// The same error, its words masked and cut.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the provider that runs programs is being written"))]
+    pub(super) fn masked(mut self, mask: &Mask) -> Self {
+        match &mut self {
+            Self::Status { quoted, .. }
+            | Self::Reported { quoted }
+            | Self::Exited { quoted, .. }
+            | Self::Stopped { quoted, .. } => *quoted = mask.quote(quoted),
+            Self::Connection { .. }
+            | Self::Timeout { .. }
+            | Self::Cut
+            | Self::Unreadable { .. }
+            | Self::TooLarge { .. }
+            | Self::Empty
+            | Self::NotStarted { .. }
+            | Self::Simulated => {}
+        }
+        self
     }
 
     /// The message with what the provider said: for who asked, and for no log.

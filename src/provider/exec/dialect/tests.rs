@@ -1,0 +1,512 @@
+//! What real agents printed, read; and what none should ever print.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::limits::AGENT_TOOLS_OPEN_MAX;
+
+const ALL: &[Dialect] = &[Dialect::Plimsoll, Dialect::ClaudeCode, Dialect::Codex, Dialect::Gemini];
+
+fn invocation<'a>(resume: Option<&'a str>) -> Invocation<'a> {
+    Invocation { model: None, system: None, resume, args: &[] }
+}
+
+fn read(reader: &mut Reader, lines: &[u8]) -> Vec<Heard> {
+    lines.split(|byte| *byte == b'\n').flat_map(|line| reader.line(line)).collect()
+}
+
+/// Everything that a turn says and how it ended.
+fn turn(dialect: Dialect, resume: Option<&str>, lines: &str, exit: Exit) -> (Vec<Heard>, Finished) {
+    let mut reader = dialect.reader(&invocation(resume));
+    let heard = read(&mut reader, lines.as_bytes());
+    (heard, reader.finish(exit))
+}
+
+fn text(heard: &[Heard]) -> String {
+    let pieces = heard.iter().filter_map(|heard| match heard {
+        Heard::Delta(text) => Some(text.as_str()),
+        _ => None,
+    });
+    pieces.collect()
+}
+
+fn fixture(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/agents").join(name);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// All recordings, and how their program ended.
+fn fixtures() -> Vec<(String, Dialect, Exit)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/agents");
+    let names =
+        std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").file_name());
+    let mut names: Vec<_> = names.map(|name| name.into_string().expect("text")).collect();
+    names.retain(|name| name.ends_with(".jsonl"));
+    names.sort();
+    assert!(names.len() >= 14, "{names:?}");
+    let ended = |name: &str| match name {
+        "gemini.error-401.jsonl" => 145,
+        name if name.contains("error") || name.contains("gone") => 1,
+        _ => 0,
+    };
+    let dialect = |name: &str| match name.split('.').next() {
+        Some("claude-code") => Dialect::ClaudeCode,
+        Some("codex") => Dialect::Codex,
+        Some("gemini") => Dialect::Gemini,
+        _ => panic!("{name}: of which agent?"),
+    };
+    names.into_iter().map(|name| (name.clone(), dialect(&name), Exit::Code(ended(&name)))).collect()
+}
+
+#[test]
+fn recordings_read_as_they_did() {
+    for (name, dialect, exit) in fixtures() {
+        let resume =
+            (name == "codex.resumed.jsonl").then_some("01a1ff71-c48d-7282-8526-d3a15e0ae6b6@642,400,0,24");
+        let (heard, finished) = turn(dialect, resume, &fixture(&name), exit);
+        let mut said = String::new();
+        for heard in heard {
+            writeln!(said, "{heard:?}").expect("memory");
+        }
+        writeln!(said, "{:#?}", finished.used).expect("memory");
+        writeln!(said, "{:#?}", finished.result).expect("memory");
+        insta::assert_snapshot!(name.trim_end_matches(".jsonl").replace('.', "-"), said);
+    }
+}
+
+#[test]
+fn bytes_cut_anywhere_never_say_more_than_the_whole() {
+    for (name, dialect, exit) in fixtures() {
+        let whole = fixture(&name);
+        let all = text(&turn(dialect, None, &whole, exit).0);
+        let last = whole.trim_end().rfind('\n').unwrap_or_default();
+        for end in (0..whole.len()).step_by(7) {
+            let mut reader = dialect.reader(&invocation(None));
+            let heard = read(&mut reader, &whole.as_bytes()[..end]);
+            let used = reader.used();
+            assert!(all.starts_with(&text(&heard)), "{name} cut at {end}: {heard:?}");
+            assert!(
+                heard.iter().filter(|heard| **heard == Heard::Unknown).count() <= 1,
+                "{name} cut at {end}"
+            );
+            assert!(!used.is_empty());
+            // Killed before its last word, it is never taken for whole.
+            let finished = reader.finish(Exit::Signal(9));
+            assert!(finished.result.is_err() || end > last, "{name} at {end}");
+        }
+    }
+}
+
+#[test]
+fn text_is_said_once_whether_it_comes_in_pieces_whole_or_only_at_the_end() {
+    let init = r#"{"type":"system","subtype":"init","session_id":"s"}"#;
+    let start = r#"{"type":"stream_event","event":{"type":"message_start","message":{"id":"m","model":"c"}},"parent_tool_use_id":null}"#;
+    let piece = |text: &str| {
+        format!(
+            r#"{{"type":"stream_event","event":{{"type":"content_block_delta","delta":{{"type":"text_delta","text":"{text}"}}}}}}"#
+        )
+    };
+    let whole = r#"{"type":"assistant","message":{"id":"m","content":[{"type":"text","text":"Hello"}]}}"#;
+    let result = r#"{"type":"result","subtype":"success","is_error":false,"result":"Hello"}"#;
+    for lines in [
+        vec![init, start, &piece("Hel"), &piece("lo"), whole, result],
+        vec![init, whole, result],
+        vec![init, result],
+    ] {
+        let (heard, finished) = turn(Dialect::ClaudeCode, None, &lines.join("\n"), Exit::Code(0));
+        assert_eq!((text(&heard).as_str(), finished.result), ("Hello", Ok(())), "{heard:?}");
+    }
+    let piece = r#"{"type":"message","role":"assistant","content":"Hello","delta":true}"#;
+    let whole = r#"{"type":"message","role":"assistant","content":"Hello"}"#;
+    let result = r#"{"type":"result","status":"success"}"#;
+    for lines in [vec![piece, result], vec![whole, result], vec![piece, whole, result]] {
+        let (heard, finished) = turn(Dialect::Gemini, None, &lines.join("\n"), Exit::Code(0));
+        assert_eq!((text(&heard).as_str(), finished.result), ("Hello", Ok(())), "{heard:?}");
+    }
+}
+
+#[test]
+fn messages_of_one_turn_are_paragraphs() {
+    let claude = |id: &str, block: &str| {
+        format!(r#"{{"type":"assistant","message":{{"id":"{id}","content":[{block}]}}}}"#)
+    };
+    let lines = [
+        claude("a", r#"{"type":"text","text":"One."},{"type":"text","text":" Two."}"#),
+        claude("b", r#"{"type":"text","text":"Three."}"#),
+    ];
+    let (heard, _) = turn(Dialect::ClaudeCode, None, &lines.join("\n"), Exit::Code(0));
+    assert_eq!(text(&heard), "One. Two.\n\nThree.");
+    let codex = r#"{"type":"item.completed","item":{"id":"1","type":"agent_message","text":"One."}}"#;
+    let (heard, _) = turn(Dialect::Codex, None, &[codex, codex].join("\n"), Exit::Code(0));
+    assert_eq!(text(&heard), "One.\n\nOne.");
+}
+
+#[test]
+fn a_sub_agents_words_are_no_answer_but_its_tools_and_tokens_count() {
+    let lines = r#"{"type":"assistant","parent_tool_use_id":"task","message":{"id":"m","model":"small","content":[{"type":"text","text":"secret plan"},{"type":"tool_use","id":"t","name":"Read"}],"usage":{"input_tokens":5,"cache_read_input_tokens":2,"output_tokens":1}}}
+{"type":"stream_event","parent_tool_use_id":"task","event":{"type":"content_block_delta","delta":{"type":"text_delta","text":"more"}}}
+{"type":"user","parent_tool_use_id":"task","message":{"content":[{"type":"tool_result","tool_use_id":"t","is_error":true,"content":"no such file"}]}}"#;
+    let (heard, finished) = turn(Dialect::ClaudeCode, None, lines, Exit::Code(0));
+    let tool = |error| Heard::ToolEnd { id: "t".into(), name: "Read".into(), error };
+    assert_eq!(heard[1..], [tool(Some("failed".into()))]);
+    assert_eq!(text(&heard), "");
+    let [used] = &finished.used[..] else { panic!("{:?}", finished.used) };
+    assert_eq!(
+        (used.model.as_deref(), used.input_tokens, used.cached_tokens),
+        (Some("small"), Some(7), Some(2))
+    );
+}
+
+#[test]
+fn what_is_known_of_tokens_is_known_before_the_end() {
+    let whole = fixture("claude-code.partial.jsonl");
+    let killed: Vec<_> = whole.lines().take_while(|line| !line.contains(r#""type":"result""#)).collect();
+    let (_, finished) = turn(Dialect::ClaudeCode, None, &killed.join("\n"), Exit::Signal(9));
+    let [used] = &finished.used[..] else { panic!("{:?}", finished.used) };
+    // Two messages: each 12 fresh, 200 from the cache, 100 to it, 7 written.
+    assert_eq!((used.input_tokens, used.output_tokens, used.cost_usd), (Some(624), Some(14), None));
+    assert_eq!(finished.result.expect_err("killed").to_string(), "the agent ended by signal 9");
+}
+
+#[test]
+fn a_threads_tokens_are_charged_to_the_turn_that_used_them() {
+    let (start, resumed) = (fixture("codex.tool.jsonl"), fixture("codex.resumed.jsonl"));
+    let thread = "01a1fd32-940e-7200-a728-7ffe957ce3a5";
+    let (heard, finished) = turn(Dialect::Codex, None, &start, Exit::Code(0));
+    let names = heard.iter().filter_map(|heard| match heard {
+        Heard::Session(name) => Some(name.as_str()),
+        _ => None,
+    });
+    let names: Vec<_> = names.collect();
+    assert_eq!(names, [thread, &format!("{thread}@642,400,0,24")]);
+    assert_eq!(finished.used[0].input_tokens, Some(642));
+    let charged = |resume: Option<&str>| {
+        let used = turn(Dialect::Codex, resume, &resumed, Exit::Code(0)).1.used.remove(0);
+        (used.input_tokens, used.cached_tokens, used.output_tokens)
+    };
+    let same = "01a1ff71-c48d-7282-8526-d3a15e0ae6b6";
+    assert_eq!(charged(Some(&format!("{same}@642,400,0,24"))), (Some(321), Some(200), Some(12)));
+    let all = (Some(963), Some(600), Some(36));
+    assert_eq!(charged(Some(same)), all, "the turn before ended without usage");
+    assert_eq!(charged(Some(&format!("{thread}@642,400,0,24"))), all, "another thread");
+    assert_eq!(charged(Some(&format!("{same}@9999,0,0,0"))), all, "sums that went back");
+}
+
+#[test]
+fn an_agent_that_says_nothing_has_not_answered() {
+    for dialect in ALL {
+        for (exit, says) in [
+            (Exit::Code(0), "the agent ended with exit code 0, but without an answer"),
+            (Exit::Code(3), "the agent ended with exit code 3"),
+            (Exit::Signal(9), "the agent ended by signal 9"),
+        ] {
+            let (heard, finished) = turn(*dialect, None, "Usage: agent [--help]\n", exit);
+            assert_eq!(heard, [Heard::Unknown]);
+            assert_eq!(finished.result.expect_err("no answer").to_string(), says, "{dialect:?}");
+            assert_eq!(finished.used, [Used::default()]);
+        }
+    }
+}
+
+#[test]
+fn our_own_schema_reads_as_documented() {
+    let lines = r#"{"type":"session","id":"s1"}
+{"type":"retry","attempt":1,"after_ms":500,"status":529}
+{"type":"tool_start","id":"t1","name":"search"}
+{"type":"tool_end","id":"t1","ok":false,"exit_code":2,"output":"secret"}
+{"type":"delta","text":"Hel"}
+{"type":"delta","text":"lo"}
+{"type":"usage","model":"m","input_tokens":12,"cached_tokens":4,"output_tokens":3,"cost_usd":0.01}
+{"type":"usage","model":"m","input_tokens":1,"output_tokens":1}
+{"type":"end","finish_reason":"stop"}"#;
+    let (heard, finished) = turn(Dialect::Plimsoll, None, lines, Exit::Code(0));
+    let cause = "the provider answered HTTP 529".to_owned();
+    let (id, name) = ("t1".to_owned(), "search".to_owned());
+    let expected = [
+        Heard::Session("s1".to_owned()),
+        Heard::Retry { attempt: 1, after: Duration::from_millis(500), cause },
+        Heard::ToolStart { id: id.clone(), name: name.clone() },
+        Heard::ToolEnd { id, name, error: Some("exit code 2".to_owned()) },
+        Heard::Delta("Hel".to_owned()),
+        Heard::Delta("lo".to_owned()),
+    ];
+    assert_eq!(heard, expected);
+    let used = Used {
+        model: Some("m".to_owned()),
+        input_tokens: Some(13),
+        cached_tokens: Some(4),
+        cache_write_tokens: None,
+        output_tokens: Some(4),
+        cost_usd: Some(0.01),
+        finish_reason: Some("stop".to_owned()),
+    };
+    assert_eq!(finished, Finished { result: Ok(()), used: vec![used] });
+    let error = r#"{"type":"error","status":429,"message":"slow down"}"#;
+    let result = turn(Dialect::Plimsoll, None, error, Exit::Code(0)).1.result;
+    assert_eq!(result, Err(api_error(Some(429), "slow down".to_owned())));
+    let only_text = r#"{"type":"delta","text":"x"}"#;
+    assert_eq!(turn(Dialect::Plimsoll, None, only_text, Exit::Code(0)).1.result, Ok(()));
+    assert!(turn(Dialect::Plimsoll, None, only_text, Exit::Code(1)).1.result.is_err());
+}
+
+#[test]
+fn arguments_ask_each_agent_for_its_stream() {
+    let args = ["--sandbox".to_owned(), "read-only".to_owned()];
+    let asked =
+        Invocation { model: Some("m"), system: Some("be \"brief\""), resume: Some("t@1,2,3,4"), args: &args };
+    let line = |dialect: Dialect| dialect.arguments(&asked).join(" ");
+    assert_eq!(
+        line(Dialect::ClaudeCode),
+        "-p --output-format stream-json --verbose --include-partial-messages --model m --append-system-prompt be \"brief\" --resume t@1,2,3,4 --sandbox read-only"
+    );
+    assert_eq!(
+        line(Dialect::Codex),
+        r#"exec --sandbox read-only --json --skip-git-repo-check --model m --config developer_instructions="be \"brief\"" resume t"#
+    );
+    assert_eq!(
+        line(Dialect::Gemini),
+        "--output-format stream-json --model m --resume t@1,2,3,4 --sandbox read-only"
+    );
+    assert_eq!(line(Dialect::Plimsoll), "--sandbox read-only");
+    let told = Dialect::Plimsoll.variables(&asked);
+    let told: Vec<_> = told.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let expected = [
+        ("PLIMSOLL_AGENT_SESSION", "t@1,2,3,4"),
+        ("PLIMSOLL_MODEL", "m"),
+        ("PLIMSOLL_SYSTEM", "be \"brief\""),
+    ];
+    assert_eq!(told, expected);
+    assert_eq!(Dialect::Codex.variables(&asked), []);
+}
+
+#[test]
+fn no_session_can_pass_for_an_option_or_hold_control_characters() {
+    let tell = |id: &str| {
+        let line = serde_json::json!({"type": "session", "id": id}).to_string();
+        turn(Dialect::Plimsoll, None, &line, Exit::Code(0)).0
+    };
+    assert_eq!(tell("s"), [Heard::Session("s".to_owned())]);
+    assert_eq!(tell(&"s".repeat(AGENT_SESSION_BYTES_MAX)).len(), 1);
+    for bad in
+        ["", "--dangerously-skip-permissions", "a\nb", "a\0b", &"s".repeat(AGENT_SESSION_BYTES_MAX + 1)]
+    {
+        assert_eq!(tell(bad), [], "{bad:?}");
+    }
+}
+
+#[test]
+fn tools_and_names_and_words_and_models_have_a_limit() {
+    let mut reader = Dialect::Plimsoll.reader(&invocation(None));
+    let start =
+        |i: usize| serde_json::json!({"type": "tool_start", "id": i.to_string(), "name": "n".repeat(999)});
+    let begun = (0..2 * AGENT_TOOLS_OPEN_MAX).flat_map(|i| reader.line(start(i).to_string().as_bytes()));
+    let begun: Vec<_> = begun.collect();
+    assert_eq!(begun.len(), AGENT_TOOLS_OPEN_MAX);
+    let Heard::ToolStart { name, .. } = &begun[0] else { panic!("{begun:?}") };
+    assert_eq!(name.len(), LABEL_BYTES_MAX);
+    for i in 0..1_000 {
+        let line =
+            serde_json::json!({"type": "usage", "model": format!("m{i}"), "output_tokens": u64::MAX / 2});
+        reader.line(line.to_string().as_bytes());
+    }
+    let used = reader.used();
+    assert_eq!(used.len(), 33);
+    assert_eq!((used[32].model.as_deref(), used[32].output_tokens), (None, Some(u64::MAX)));
+    let long = serde_json::json!({"type": "error", "message": "x".repeat(1 << 20)}).to_string();
+    reader.line(long.as_bytes());
+    let error = reader.finish(Exit::Code(1)).result.expect_err("an error");
+    assert_eq!(error.quoted().len(), WORDS_BYTES_MAX);
+    let quoted = error.masked(&crate::provider::Mask::default());
+    assert_eq!(quoted.quoted().len(), QUOTED_BYTES_MAX + "...".len());
+}
+
+#[test]
+fn half_a_character_does_not_lose_its_line() {
+    let line = b"{\"type\":\"delta\",\"text\":\"gr\xc3n\"}";
+    let heard = Dialect::Plimsoll.reader(&invocation(None)).line(line);
+    assert_eq!(heard, [Heard::Delta("gr\u{fffd}n".to_owned())]);
+}
+
+#[test]
+fn numbers_out_of_range_are_not_known_and_do_not_spoil_their_line() {
+    let line = r#"{"type":"result","subtype":"success","is_error":false,"result":"ok","modelUsage":{"m":{"inputTokens":1e400,"outputTokens":-1,"cacheReadInputTokens":18446744073709551615,"cacheCreationInputTokens":1,"costUSD":-5},"n":7,"o":null}}"#;
+    let (heard, finished) = turn(Dialect::ClaudeCode, None, line, Exit::Code(0));
+    assert_eq!((text(&heard).as_str(), &finished.result), ("ok", &Ok(())));
+    let [m, ..] = &finished.used[..] else { panic!("{:?}", finished.used) };
+    assert_eq!((m.input_tokens, m.output_tokens, m.cost_usd), (Some(u64::MAX), None, None));
+}
+
+/// A value with the keys and words that the dialects know, in any wrong place.
+fn json() -> impl Strategy<Value = serde_json::Value> {
+    let word = prop::sample::select(WORDS).prop_map(serde_json::Value::from);
+    let leaf = prop_oneof![
+        Just(serde_json::Value::Null),
+        any::<bool>().prop_map(Into::into),
+        any::<u64>().prop_map(Into::into),
+        any::<f64>().prop_map(Into::into),
+        word,
+        ".{0,9}".prop_map(Into::into),
+    ];
+    leaf.prop_recursive(5, 64, 6, |inner| {
+        let key = prop_oneof![prop::sample::select(WORDS).prop_map(str::to_owned), ".{0,3}"];
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Into::into),
+            prop::collection::btree_map(key, inner, 0..6)
+                .prop_map(|map| serde_json::Value::Object(map.into_iter().collect())),
+        ]
+    })
+}
+
+const WORDS: &[&str] = &[
+    "type",
+    "subtype",
+    "system",
+    "init",
+    "assistant",
+    "user",
+    "result",
+    "stream_event",
+    "event",
+    "message",
+    "id",
+    "content",
+    "text",
+    "tool_use",
+    "tool_result",
+    "tool_use_id",
+    "is_error",
+    "usage",
+    "modelUsage",
+    "errors",
+    "model",
+    "thread.started",
+    "thread_id",
+    "item.started",
+    "item.completed",
+    "item",
+    "command_execution",
+    "agent_message",
+    "exit_code",
+    "status",
+    "turn.completed",
+    "turn.failed",
+    "error",
+    "init",
+    "role",
+    "delta",
+    "tool_name",
+    "tool_id",
+    "stats",
+    "models",
+    "session",
+    "session_id",
+    "tool_start",
+    "tool_end",
+    "name",
+    "ok",
+    "retry",
+    "attempt",
+    "end",
+    "message_start",
+    "message_delta",
+    "content_block_delta",
+    "content_block_start",
+    "text_delta",
+    "api_retry",
+    "retry_delay_ms",
+    "input_tokens",
+    "output_tokens",
+    "total_tokens",
+    "cost_usd",
+    "success",
+    "Reconnecting... 1/5",
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn no_bytes_make_a_reader_panic(lines in prop::collection::vec(any::<Vec<u8>>(), 0..9), code: i32) {
+        for dialect in ALL {
+            let mut reader = dialect.reader(&invocation(Some("x@9")));
+            for line in &lines {
+                reader.line(line);
+            }
+            prop_assert!(!reader.finish(Exit::Code(code)).used.is_empty());
+        }
+    }
+
+    /// Known words in any shape: nothing panics, a tool ends only if it began, deltas and names are not empty.
+    #[test]
+    fn no_json_makes_a_reader_panic_or_lie(values in prop::collection::vec(json(), 0..12), code: i32) {
+        for dialect in ALL {
+            let mut reader = dialect.reader(&invocation(None));
+            let mut open = Vec::new();
+            for value in &values {
+                for heard in reader.line(value.to_string().as_bytes()) {
+                    match heard {
+                        Heard::ToolStart { id, name } => open.push((id, name)),
+                        Heard::ToolEnd { id, name, .. } => {
+                            let tool = (id, name);
+                            prop_assert!(open.contains(&tool));
+                            open.retain(|known| *known != tool);
+                        }
+                        Heard::Delta(text) => prop_assert!(!text.is_empty()),
+                        Heard::Session(id) => prop_assert!(!id.is_empty() && !id.starts_with('-')),
+                        Heard::Retry { .. } | Heard::Unknown => {}
+                    }
+                }
+            }
+            prop_assert!(!reader.finish(Exit::Code(code)).used.is_empty());
+        }
+    }
+
+    /// One field of a real line is null, gone or of another type: the line is read as far as it goes.
+    #[test]
+    fn a_real_line_with_one_field_spoilt_is_still_read(pick: prop::sample::Index, how in 0..3_u8) {
+        for (name, dialect, exit) in fixtures() {
+            let mut reader = dialect.reader(&invocation(None));
+            for line in fixture(&name).lines() {
+                let mut value = serde_json::from_str(line).expect("JSON");
+                let mut places = Vec::new();
+                walk(&value, &mut String::new(), &mut places);
+                let place = pick.get(&places).clone();
+                spoil(&mut value, &place, how);
+                let kind = place == "/type";
+                let known = !reader.line(value.to_string().as_bytes()).contains(&Heard::Unknown);
+                prop_assert!(known || kind, "{name} at {place}: {value}");
+            }
+            reader.finish(exit);
+        }
+    }
+}
+
+/// The places of all fields.
+fn walk(value: &serde_json::Value, place: &mut String, places: &mut Vec<String>) {
+    let members: Vec<_> = match value {
+        serde_json::Value::Object(map) => map.iter().map(|(key, value)| (key.clone(), value)).collect(),
+        serde_json::Value::Array(list) => {
+            list.iter().enumerate().map(|(i, value)| (i.to_string(), value)).collect()
+        }
+        _ => return,
+    };
+    for (key, value) in members {
+        let length = place.len();
+        write!(place, "/{}", key.replace('~', "~0").replace('/', "~1")).expect("memory");
+        places.push(place.clone());
+        walk(value, place, places);
+        place.truncate(length);
+    }
+}
+
+fn spoil(value: &mut serde_json::Value, place: &str, how: u8) {
+    let Some(spoilt) = value.pointer_mut(place) else { return };
+    *spoilt = match how {
+        0 => serde_json::Value::Null,
+        1 => serde_json::json!([[{"a": 1e300}]]),
+        _ => serde_json::json!("\u{0}"),
+    };
+}
