@@ -10,7 +10,8 @@ mod codex;
 mod gemini;
 mod loose;
 mod messages;
-mod plimsoll;
+mod own;
+
 mod speech;
 mod tally;
 
@@ -173,7 +174,7 @@ impl Dialect {
     /// What is told by the environment.
     pub(super) fn variables(self, invocation: &Invocation<'_>) -> Vec<(&'static str, String)> {
         match self {
-            Self::Plimsoll => plimsoll::variables(invocation),
+            Self::Plimsoll => own::variables(invocation),
             Self::ClaudeCode | Self::Codex | Self::Gemini => Vec::new(),
         }
     }
@@ -198,7 +199,7 @@ impl Dialect {
     /// A reader of one turn that was asked so.
     pub(super) fn reader(self, invocation: &Invocation<'_>) -> Reader {
         let dialect: Box<dyn Read> = match self {
-            Self::Plimsoll => Box::new(plimsoll::Reader::default()),
+            Self::Plimsoll => Box::new(own::Reader::default()),
             Self::ClaudeCode => Box::new(claude_code::Reader::default()),
             Self::Codex => Box::new(codex::Reader::new(invocation.resume)),
             Self::Gemini => Box::new(gemini::Reader::default()),
