@@ -186,6 +186,21 @@ pub const LABEL_BYTES_MAX: usize = 128;
 /// Series of one metric when its definition names no smaller number.
 pub const METRIC_SERIES_MAX: usize = 200;
 
+/// Lines of an agent's output that are kept: what a coding agent prints in some twenty turns.
+pub const OUTPUT_LINES_MAX: usize = 2_000;
+
+/// Bytes of one kept line of an agent's output; longer ones are cut. A step of a coding agent fits, a file that it read
+/// does not.
+pub const OUTPUT_LINE_BYTES_MAX: usize = 8 * 1024;
+
+/// Bytes of the kept output of all agents together: four agents may fill their lines to the brim, a thousand still have
+/// 16 KiB each.
+pub const OUTPUT_BYTES_MAX: usize = 64 << 20;
+
+/// Milliseconds that one call may wait for an agent's next line of output: below the minute after which proxies cut a
+/// silent connection.
+pub const OUTPUT_WAIT_MS_MAX: u64 = 30_000;
+
 /// Bytes of one configuration file: a thousand agents with their instructions stay far below.
 pub const CONFIG_FILE_BYTES_MAX: u64 = 1 << 20;
 

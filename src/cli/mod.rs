@@ -4,6 +4,7 @@
 //! itself only when no server runs. Start at [`main`].
 
 mod audit;
+mod cancel;
 mod completions;
 mod config;
 mod demo;
@@ -11,7 +12,9 @@ mod doctor;
 mod events;
 mod exit;
 mod healthcheck;
+mod logs;
 mod metrics;
+mod ps;
 mod send;
 mod serve;
 mod signals;
@@ -40,6 +43,9 @@ enum Command {
     Serve(serve::Args),
     Demo(demo::Args),
     Send(send::Args),
+    Ps(ps::Args),
+    Cancel(cancel::Args),
+    Logs(logs::Args),
     Events(events::Args),
     Audit(audit::Args),
     Config(config::Args),
@@ -72,6 +78,9 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Serve(args) => serve::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Send(args) => send::run(&args),
+        Command::Ps(args) => ps::run(&args),
+        Command::Cancel(args) => cancel::run(&args),
+        Command::Logs(args) => logs::run(&args),
         Command::Events(args) => events::run(&args),
         Command::Audit(args) => audit::run(&args),
         Command::Config(args) => config::run(&args),

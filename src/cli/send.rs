@@ -17,6 +17,7 @@ use crate::units::Period;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   plimsoll send echo 'hello'
+  plimsoll send echo -- '--help is only text here'
   plimsoll send reviewer --session pr-17 --deadline 2m - < question.txt
   plimsoll send echo 'hello' --json | jq .usage")]
 pub(crate) struct Args {

@@ -194,6 +194,12 @@ impl Gateway {
         found.is_some()
     }
 
+    /// Whether an agent of this id is configured.
+    #[must_use]
+    pub fn has_agent(&self, agent: &AgentId) -> bool {
+        self.inner.agents.contains_key(agent)
+    }
+
     /// Every agent, by id.
     #[must_use]
     pub fn agents(&self) -> Vec<AgentSummary> {
@@ -286,7 +292,7 @@ impl Gateway {
     }
 
     fn session_key(&self, agent: &AgentId, session: &SessionId) -> Result<LaneKey, Rejection> {
-        if !self.inner.agents.contains_key(agent) {
+        if !self.has_agent(agent) {
             return Err(Rejection::UnknownAgent { agent: agent.clone() });
         }
         Ok(LaneKey { agent: agent.clone(), session: session.clone() })

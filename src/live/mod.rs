@@ -1,4 +1,5 @@
-//! The live view: the last model calls, the last events, the counts of the snapshot, and the fan-out to streams.
+//! The live view: the last model calls, the last events, the counts of the snapshot, what agents print, and the
+//! fan-out to streams.
 //!
 //! Nothing here survives a restart. Each fact has one function that records it for ring, snapshot and Prometheus at
 //! once, so that they cannot disagree. Start at [`Live`].
@@ -8,11 +9,13 @@ mod event;
 mod failing;
 pub mod gen_ai;
 pub mod metrics;
+mod output;
 mod ring;
 
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::Value;
@@ -21,12 +24,14 @@ use tokio::sync::broadcast;
 pub use config::Config;
 pub use event::{Envelope, Event, Level, ModelCall, ToolCall};
 pub use failing::FailingAgents;
+pub use output::{OutputLine, OutputPage, OutputStream, OutputWanted};
 
 use self::failing::Streaks;
 use self::metrics::Metrics;
+use self::output::Outputs;
 use self::ring::Ring;
 use crate::clock::Clock;
-use crate::ids::{AgentId, TraceId};
+use crate::ids::{AgentId, RequestId, TraceId};
 use crate::limits::STREAM_CLIENT_ENVELOPES_MAX;
 use crate::telemetry::Registry;
 
@@ -40,6 +45,7 @@ pub struct Live {
     events: Ring<Event>,
     model_calls: Ring<ModelCall>,
     streaks: Streaks,
+    outputs: Outputs,
     messages: AtomicU64,
     errors: AtomicU64,
     hub: broadcast::Sender<Arc<Envelope>>,
@@ -82,6 +88,7 @@ impl Live {
             events: Ring::new(config.events),
             model_calls: Ring::new(config.model_calls),
             streaks: Streaks::default(),
+            outputs: Outputs::default(),
             messages: AtomicU64::new(0),
             errors: AtomicU64::new(0),
             hub: broadcast::Sender::new(STREAM_CLIENT_ENVELOPES_MAX),
@@ -124,6 +131,14 @@ impl Live {
         self.publish_with(|| envelope_of_tool_call(agent, call, self.clock.now()));
     }
 
+    /// Keeps a line that an agent's program printed. It is content: the caller has taken secrets out, and nobody but
+    /// [`Live::output`] ever tells it.
+    pub fn record_output(&self, agent: &AgentId, request: &RequestId, stream: OutputStream, text: &str) {
+        if self.records {
+            self.outputs.record(agent, request, stream, text, self.clock.now());
+        }
+    }
+
     /// Records that a message was processed, whether well or not.
     pub fn record_message(&self) {
         if !self.records {
@@ -160,6 +175,17 @@ impl Live {
         #[expect(clippy::cast_precision_loss, reason = "a ring holds at most 100,000 calls")]
         let error_rate = mean(failed as f64);
         ModelCalls { total: self.model_calls.pushed(), avg_latency: mean(latency), error_rate, recent }
+    }
+
+    /// What an agent's program printed, as far as it is kept.
+    #[must_use]
+    pub fn output(&self, agent: &AgentId, wanted: OutputWanted) -> OutputPage {
+        self.outputs.page(agent, wanted)
+    }
+
+    /// Waits until an agent has printed a line after number `seq`, or `wait` is over.
+    pub async fn output_arrived(&self, agent: &AgentId, seq: u64, wait: Duration) {
+        self.outputs.arrived(agent, seq, wait).await;
     }
 
     /// Agents whose model calls fail again and again, if there are any.

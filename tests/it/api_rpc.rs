@@ -200,6 +200,7 @@ async fn results_have_the_documented_shapes() {
     for (method, params) in [
         ("agent.list", json!({})),
         ("agent.cancel", json!({"requestId": "none"})),
+        ("agent.logs", json!({"agent": "echo", "after": 0, "waitMs": 1})),
         ("request.get", json!({"requestId": "mine"})),
         ("session.list", json!({})),
         ("session.history", json!({"agent": "echo", "session": "s"})),
@@ -224,6 +225,10 @@ async fn errors_have_the_documented_shapes() {
     for (method, params) in [
         ("agent.send", json!({"agent": "nobody", "message": "hi"})),
         ("agent.send", json!({"agent": "echo", "message": ""})),
+        ("agent.logs", json!({"agent": "nobody"})),
+        ("agent.logs", json!({"agent": "echo", "lines": 0})),
+        ("agent.logs", json!({"agent": "echo", "lines": 2_001})),
+        ("agent.logs", json!({"agent": "echo", "after": 0, "waitMs": 30_001})),
         ("session.history", json!({"agent": "echo", "session": "nowhere"})),
         ("request.get", json!({"requestId": "none"})),
         ("token.revoke", json!({"name": "nobody"})),

@@ -5,7 +5,7 @@ use std::process::{Output, Stdio};
 
 use rustix::process::{Pid, Signal};
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader, Lines};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::net::TcpListener;
 use tokio::process::{Child, ChildStdout};
 
@@ -252,5 +252,76 @@ async fn a_text_line_begins_with_time_level_and_place() {
     let failed = log.lines().find(|line| line.contains("request failed")).expect("it is logged");
     for part in ["source=agent.send", "session_id=s1", "request_id=r1", "agent=bad", "trace_id="] {
         assert!(failed.contains(part), "{part} in {failed}");
+    }
+}
+
+#[tokio::test]
+async fn ps_lists_what_waits_and_runs_and_cancel_ends_it() {
+    let server = Server::start(json!({
+        "providers": {"slow": {"kind": "echo", "latency": "10m"}},
+        "agents": {"slow": {"provider": "slow", "max_concurrent": 1}},
+    }))
+    .await;
+    let data_dir = server.data_dir().display().to_string();
+    let first = start(&["send", "slow", "one", "--session", "s-1", "--data-dir", &data_dir]);
+    let listed = async |wanted: usize| {
+        until("the list", async || {
+            let output = run(&["ps", "--json", "--data-dir", &data_dir]).await;
+            let list: Vec<Value> = serde_json::from_slice(&output.stdout).expect("a list");
+            (list.len() == wanted).then_some(list)
+        })
+        .await
+    };
+    until("the first runs", async || (listed(1).await[0]["state"] == json!("running")).then_some(())).await;
+    let second = start(&["send", "slow", "two", "--session", "s-2", "--data-dir", &data_dir]);
+    let list = listed(2).await;
+    let shown = |key: &str| list.iter().map(|request| request[key].clone()).collect::<Vec<_>>();
+    assert_eq!(shown("state"), [json!("running"), json!("queued")]);
+    assert_eq!(shown("sessionId"), [json!("s-1"), json!("s-2")]);
+
+    let output = run(&["ps", "--data-dir", &data_dir]).await;
+    let table = String::from_utf8(output.stdout).expect("UTF-8");
+    let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(rows[0], ["request", "agent", "session", "state", "age", "tools"]);
+    assert_eq!(rows[2][1..4], ["slow", "s-2", "queued"], "{table}");
+
+    for (request, waiting) in shown("id").iter().zip([first, second]) {
+        let request = request.as_str().expect("an id");
+        let cancelled = run(&["cancel", request, "--data-dir", &data_dir]).await;
+        assert!(cancelled.status.success(), "{}", stderr(&cancelled));
+        let ended = soon("the end of the request", waiting.wait_with_output()).await.expect("it ends");
+        assert!(ended.status.code() == Some(6) && stderr(&ended).contains("cancelled"), "{}", stderr(&ended));
+        let again = run(&["cancel", request, "--data-dir", &data_dir]).await;
+        assert!(again.status.code() == Some(6) && stderr(&again).contains("may have ended"));
+    }
+    listed(0).await;
+}
+
+#[tokio::test]
+async fn a_message_reaches_the_agent_as_it_is_from_an_argument_and_from_standard_input() {
+    let server = Server::start(json!({})).await;
+    let data_dir = server.data_dir().display().to_string();
+    for message in ["--help", "-x", "$(id) `id` ; rm -rf / \"'", "line\n\nline"] {
+        let output = run(&["send", "echo", "--json", "--data-dir", &data_dir, "--", message]).await;
+        let answer: Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
+        assert_eq!(answer["text"], *message, "{}", stderr(&output));
+    }
+    for message in ["a\0b\n".to_owned(), "x".repeat(1 << 20)] {
+        let mut command = tokio::process::Command::from(clean_command());
+        command.args(["send", "echo", "-", "--json", "--data-dir", &data_dir]).kill_on_drop(true);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("plimsoll starts");
+        let mut stdin = child.stdin.take().expect("piped");
+        soon("the message", stdin.write_all(message.as_bytes())).await.expect("it is read");
+        drop(stdin);
+        let output = soon("the end", child.wait_with_output()).await.expect("it ends");
+        let answer: Value =
+            serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", stderr(&output)));
+        assert!(
+            answer["text"] == *message,
+            "{} bytes came back as {}",
+            message.len(),
+            answer["text"].as_str().map_or(0, str::len)
+        );
     }
 }

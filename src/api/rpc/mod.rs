@@ -4,6 +4,7 @@
 //! `system.methods`, the contract and the authorisation test follow from the line. Start at [`begin`].
 
 mod agent;
+mod agent_logs;
 mod audit;
 mod error;
 mod events;
@@ -43,6 +44,12 @@ pub(crate) const METHODS: &[Method] = &[
         agent::cancel,
     ),
     entry::<NoParams, agent::AgentList>("agent.list", Access::Viewer, "Lists the agents.", agent::list),
+    entry::<agent_logs::LogsParams, crate::live::OutputPage>(
+        "agent.logs",
+        Access::Operator,
+        "Shows what an agent's program printed, as far as it is kept in memory.",
+        agent_logs::logs,
+    ),
     entry::<agent::SendParams, agent::Sent>(
         "agent.send",
         Access::Operator,
