@@ -55,7 +55,7 @@ pub enum ProviderError {
         bytes_max: usize,
     },
     /// Its answer holds nothing.
-    #[error("the provider's answer is empty: is its `base_url` right? It usually ends in /v1")]
+    #[error("the provider's answer is empty: is its `base_url` right?")]
     Empty,
     /// Its program cannot be run at all.
     #[error("the agent could not start: {problem}")]

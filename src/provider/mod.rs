@@ -2,6 +2,7 @@
 //!
 //! A provider knows one wire protocol and nothing of lanes, sessions or who asked. Start at [`Provider`].
 
+mod anthropic;
 mod call;
 mod calls;
 mod config;
@@ -11,6 +12,7 @@ mod error;
 mod exec;
 mod openai;
 mod quote;
+mod remote;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -213,8 +215,9 @@ pub fn build_all(
 pub fn build(name: &str, config: &Config, deps: &ProviderDeps) -> Result<Arc<dyn Provider>, BuildError> {
     match config {
         Config::Echo(echo) => Ok(Arc::new(echo::Echo::new(echo.clone(), deps.clone()))),
-        Config::OpenAi(config) => Ok(Arc::new(openai::OpenAi::new(name, config, deps)?)),
-        Config::Anthropic(_) | Config::Exec(_) => Err(BuildError::Invalid {
+        Config::OpenAi(config) => Ok(Arc::new(openai::build(name, config, deps)?)),
+        Config::Anthropic(config) => Ok(Arc::new(anthropic::build(name, config, deps)?)),
+        Config::Exec(_) => Err(BuildError::Invalid {
             name: name.to_owned(),
             problem: "this kind is not there yet".to_owned(),
         }),

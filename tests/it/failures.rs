@@ -48,12 +48,27 @@ const FAILURES: &[Failure] = &[
 /// What the model server says: the model picks how it fails, unless it is asked again.
 fn reply(request: &Request) -> Reply {
     let messages = request.body["messages"].as_array();
-    if messages.and_then(|all| all.last()).is_some_and(|last| last["content"] == "again") {
-        return stream(&[&delta("back"), STOP, "[DONE]"]);
+    let last =
+        messages.and_then(|all| all.last()).map(|last| last["content"].to_string()).unwrap_or_default();
+    let (hel, back) = if request.head.starts_with("post /v1/messages ") {
+        let start = r#"{"type":"message_start","message":{"id":"msg_1","model":"m"}}"#.to_owned();
+        let delta = |text| json!({"type": "content_block_delta", "delta": {"text": text}}).to_string();
+        let stop = r#"{"type":"message_delta","delta":{"stop_reason":"end_turn"}}"#.to_owned();
+        let end = r#"{"type":"message_stop"}"#.to_owned();
+        (vec![start.clone(), delta("Hel")], vec![start, delta("back"), stop, end])
+    } else {
+        (vec![delta("Hel")], vec![delta("back"), STOP.to_owned(), "[DONE]".to_owned()])
+    };
+    let events = |events: &[String]| stream(&events.iter().map(String::as_str).collect::<Vec<_>>());
+    if last.contains("\"again\"") {
+        return events(&back);
     }
     match request.body["model"].as_str().unwrap_or_default() {
-        "stalls" => Reply::Hang([stream_head(), format!("data: {}\n\n", delta("Hel")).into_bytes()].concat()),
-        "cuts" => stream(&[&delta("Hel")]),
+        "stalls" => {
+            let hel: String = hel.iter().map(|event| format!("data: {event}\n\n")).collect();
+            Reply::Hang([stream_head(), hel.into_bytes()].concat())
+        }
+        "cuts" => events(&hel),
         "rubbish" => whole("<html>hello</html>"),
         "empty" => whole(""),
         "unauthorised" => {
@@ -65,8 +80,8 @@ fn reply(request: &Request) -> Reply {
     }
 }
 
-fn configuration(upstream: &str, down: &str) -> Value {
-    let provider = |base_url: &str| json!({"kind": "openai", "base_url": base_url, "api_key": KEY, "retries": 0, "idle_timeout": "1s"});
+fn configuration(kind: &str, upstream: &str, down: &str) -> Value {
+    let provider = |base_url: &str| json!({"kind": kind, "base_url": base_url, "api_key": KEY, "retries": 0, "idle_timeout": "1s"});
     let mut agents = json!({"clumsy": {"provider": "clumsy"}});
     for Failure { name, .. } in FAILURES {
         let provider = if *name == "down" { "down" } else { "stub" };
@@ -140,13 +155,22 @@ fn check_event(event: &Value, source: &str, agent: &str, says: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_failure_is_told_recorded_once_and_leaves_its_session_free() {
+    fails_in_each_way("openai").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_failure_of_the_messages_api_is_told_recorded_once_and_leaves_its_session_free() {
+    fails_in_each_way("anthropic").await;
+}
+
+async fn fails_in_each_way(kind: &str) {
     let any = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let upstream = Upstream::choosing(any, reply);
     // Bound but not listening: connections are refused, and nobody else gets the port.
     let reserved = TcpSocket::new_v4().expect("a socket");
     reserved.bind(([127, 0, 0, 1], 0).into()).expect("a free port");
     let down = format!("http://{}/v1", reserved.local_addr().expect("bound"));
-    let server = Server::start(configuration(&upstream.base_url(), &down)).await;
+    let server = Server::start(configuration(kind, &upstream.base_url(), &down)).await;
     let mut ws = Ws::open(&server, None).await;
 
     let answers = fail(&mut ws).await;
@@ -167,7 +191,8 @@ async fn each_failure_is_told_recorded_once_and_leaves_its_session_free() {
             let labels = [("agent", *name), ("outcome", outcome)];
             assert_eq!(scrape.count("plimsoll_requests_total", &labels), 1, "{labels:?}");
         }
-        let labels = [("gen_ai_request_model", *name), ("error_type", *error_type)];
+        let labels =
+            [("gen_ai_provider_name", kind), ("gen_ai_request_model", *name), ("error_type", *error_type)];
         assert_eq!(scrape.count("gen_ai_client_operation_duration_seconds_count", &labels), 1, "{labels:?}");
     }
     let errors = scrape.count("plimsoll_errors_total", &[("source", "agent.send")]);
@@ -188,7 +213,7 @@ async fn what_a_provider_says_of_an_error_reaches_the_caller_and_nobody_else() {
         stream(&[&delta("Hel"), &inside]),
     ];
     let upstream = Upstream::start(replies).await;
-    let mut config = configuration(&upstream.base_url(), "http://127.0.0.1:9/v1");
+    let mut config = configuration("openai", &upstream.base_url(), "http://127.0.0.1:9/v1");
     config["providers"]["stub"]["retries"] = json!(1);
     config["telemetry"] = json!({"log": {"level": "trace"}});
     let server = Server::start(config).await;
@@ -218,7 +243,7 @@ async fn what_a_provider_says_of_an_error_reaches_the_caller_and_nobody_else() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_tool_that_fails_is_told_and_recorded_once_and_its_request_is_answered() {
     let nowhere = "http://127.0.0.1:9/v1";
-    let server = Server::start(configuration(nowhere, nowhere)).await;
+    let server = Server::start(configuration("openai", nowhere, nowhere)).await;
     let mut ws = Ws::open(&server, None).await;
     let answer = send(&mut ws, "clumsy", "go").await;
     assert_eq!(answer["result"]["toolCalls"], json!([{"name": "lookup", "ok": false}]), "{answer}");

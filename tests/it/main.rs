@@ -4,6 +4,7 @@ mod support;
 
 mod agreement;
 mod alerts;
+mod anthropic;
 mod api_auth;
 mod api_limits;
 mod api_rest;

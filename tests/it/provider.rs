@@ -30,7 +30,7 @@ use crate::support::http::Ask;
 use crate::support::server::Server;
 use crate::support::upstream::{Reply, STOP, USAGE, Upstream, delta, refusal, stream, stream_head, whole};
 
-const KEY: &str = "sk-very-secret";
+pub(crate) const KEY: &str = "sk-very-secret";
 
 const PROMPT: &str = "between-you-and-me";
 
@@ -65,14 +65,17 @@ pub(crate) fn config(base_url: String) -> OpenAiConfig {
 }
 
 pub(crate) fn house(config: OpenAiConfig) -> House {
+    house_of(&provider::Config::OpenAi(config))
+}
+
+pub(crate) fn house_of(config: &provider::Config) -> House {
     let clock = Clock::system();
     let registry = Registry::new(&plimsoll::catalogue::all()).expect("buckets are set");
     let live = Live::new(&live::Config::default(), &registry, clock.clone());
-    let price = Price { input: 1.0, output: 10.0, cache_read: None, cache_write: None };
+    let price = Price { input: 1.0, output: 10.0, cache_read: Some(0.1), cache_write: Some(1.25) };
     let prices = Arc::new(BTreeMap::from([("m-1".to_owned(), price)]));
     let deps = ProviderDeps { prices, live: Arc::clone(&live), clock: clock.clone(), mask: Mask::default() };
-    let provider =
-        provider::build("p", &provider::Config::OpenAi(config), &deps).expect("a good configuration");
+    let provider = provider::build("p", config, &deps).expect("a good configuration");
     let journal = Arc::new(MemoryJournal::new(clock.clone(), Vec::new()));
     let agent = AgentConfig {
         model: Some("m-1".to_owned()),
@@ -107,7 +110,7 @@ pub(crate) fn request(session: &str, message: &str) -> SendRequest {
     }
 }
 
-async fn ask(house: &House, message: &str) -> (Vec<AgentEvent>, Result<Answer, Rejection>) {
+pub(crate) async fn ask(house: &House, message: &str) -> (Vec<AgentEvent>, Result<Answer, Rejection>) {
     let Accepted { mut events, outcome, .. } = house.send(request("s", message));
     let mut seen = Vec::new();
     while let Some(event) = events.recv().await {
@@ -117,12 +120,12 @@ async fn ask(house: &House, message: &str) -> (Vec<AgentEvent>, Result<Answer, R
     (seen, ended.map(Arc::unwrap_or_clone).map_err(Arc::unwrap_or_clone))
 }
 
-fn last_call(house: &House) -> ModelCall {
+pub(crate) fn last_call(house: &House) -> ModelCall {
     house.live.model_calls().recent.first().expect("a model call").as_ref().clone()
 }
 
 /// What the journal says of the last request.
-fn recorded(house: &House) -> serde_json::Value {
+pub(crate) fn recorded(house: &House) -> serde_json::Value {
     let page = house.journal.scan(&Scan { limit: 1, newest_first: true, ..Scan::default() });
     page.expect("memory can be read").records.remove(0).detail
 }
@@ -350,9 +353,18 @@ async fn a_failed_call_marks_its_spans() {
 /// Asks once; expects a failed request with this `error.type`, this in its message and this partial text; and that all
 /// of it was recorded: the model call, the error event with its context, the outcome, and a free lane.
 async fn fails(config: OpenAiConfig, error_type: &str, says: &str, partial: &str) -> House {
+    fails_of(&provider::Config::OpenAi(config), error_type, says, partial).await
+}
+
+pub(crate) async fn fails_of(
+    config: &provider::Config,
+    error_type: &str,
+    says: &str,
+    partial: &str,
+) -> House {
     let heard = Heard::default();
     let _listening = heard.listen();
-    let house = house(config);
+    let house = house_of(config);
     let (events, result) = ask(&house, "hi").await;
     let Err(rejection) = result else { panic!("{error_type}: {result:?}") };
     let text = [&rejection.to_string(), rejection.quoted().unwrap_or_default()].join(": ");

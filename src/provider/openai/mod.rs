@@ -1,115 +1,104 @@
 //! `kind: openai`: any server that speaks the OpenAI Chat Completions API, streamed or not
 //! (<https://platform.openai.com/docs/api-reference/chat>).
 //!
-//! A try is one model call, recorded as such. A try that failed before any of its answer was passed on is repeated
-//! where that may help ([`ProviderError::may_pass`]), never beyond the request's deadline. Tools that the model asks
-//! for are reported, not run. Start at [`OpenAi`]; one try is in `exchange`, the wire format in `wire`.
+//! How a request is made, tried again and recorded is in [`remote`](super::remote); the wire format in `wire`.
 
-mod client;
-mod exchange;
-mod sse;
 mod wire;
 
-use std::sync::Arc;
-use std::time::Duration;
+use http::header::{AUTHORIZATION, HeaderName};
 
-use backon::{BackoffBuilder as _, ExponentialBuilder};
-use futures_util::future::BoxFuture;
-use futures_util::stream::BoxStream;
+use super::remote::{Api, Mode, ReadAnswer, Remote, Settings};
+use super::{BuildError, OpenAiConfig, ProviderDeps, Turn};
 
-use self::client::Endpoint;
-use self::exchange::Exchange;
-use self::wire::MODEL_DEFAULT;
-use super::emit::{self, Emitter};
-use super::{Asked, BuildError, OpenAiConfig, Provider, ProviderDeps, ProviderError, ProviderEvent, Turn};
+/// Hosts whose name in the GenAI conventions is not `openai`
+/// (<https://opentelemetry.io/docs/specs/semconv/registry/attributes/gen-ai/>).
+const KNOWN_HOSTS: &[(&str, &str)] = &[
+    ("openai.azure.com", "azure.ai.openai"),
+    ("api.anthropic.com", "anthropic"),
+    ("api.cohere.com", "cohere"),
+    ("api.deepseek.com", "deepseek"),
+    ("api.groq.com", "groq"),
+    ("api.mistral.ai", "mistral_ai"),
+    ("api.perplexity.ai", "perplexity"),
+    ("api.x.ai", "x_ai"),
+    ("generativelanguage.googleapis.com", "gcp.gemini"),
+];
 
-/// The first wait before another try; each later one is up to twice as long, with jitter.
-const RETRY_DELAY_MIN: Duration = Duration::from_millis(200);
-
-/// The longest wait before another try, unless the server asks for a longer one.
-const RETRY_DELAY_MAX: Duration = Duration::from_secs(20);
-
-/// See the module.
-pub(super) struct OpenAi(Arc<Shared>);
-
-/// What all answers of one provider share.
-struct Shared {
-    endpoint: Endpoint,
-    config: OpenAiConfig,
-    deps: ProviderDeps,
+/// # Errors
+/// [`BuildError`] when the address is none, or a file cannot be read.
+pub(super) fn build(name: &str, config: &OpenAiConfig, deps: &ProviderDeps) -> Result<Remote, BuildError> {
+    let OpenAiConfig {
+        base_url,
+        api_key,
+        api_key_file,
+        ca_file,
+        stream,
+        retries,
+        connect_timeout,
+        idle_timeout,
+    } = config;
+    let settings = Settings {
+        base_url: base_url.trim_end_matches('/'),
+        api_key: api_key.as_ref(),
+        api_key_file: api_key_file.as_deref(),
+        ca_file: ca_file.as_deref(),
+        mode: if *stream { Mode::Stream } else { Mode::Whole },
+        retries: *retries,
+        connect_timeout: connect_timeout.0,
+        idle_timeout: idle_timeout.0,
+    };
+    Remote::new(name, ChatCompletions, &settings, deps)
 }
 
-impl OpenAi {
-    /// # Errors
-    /// [`BuildError`] when the address is none, or a file cannot be read.
-    pub(super) fn new(name: &str, config: &OpenAiConfig, deps: &ProviderDeps) -> Result<Self, BuildError> {
-        let endpoint = Endpoint::new(config, &deps.mask)
-            .map_err(|problem| BuildError::Invalid { name: name.to_owned(), problem })?;
-        Ok(Self(Arc::new(Shared { endpoint, config: config.clone(), deps: deps.clone() })))
-    }
-}
+struct ChatCompletions;
 
-impl Provider for OpenAi {
+impl Api for ChatCompletions {
     fn kind(&self) -> &'static str {
         "openai"
     }
 
-    fn asks<'a>(&'a self, model: Option<&'a str>) -> Asked<'a> {
-        self.0.asks(model)
+    fn provider(&self, host: &str) -> &'static str {
+        let known = KNOWN_HOSTS.iter().find(|(known, _)| {
+            host == *known || host.strip_suffix(known).is_some_and(|rest| rest.ends_with('.'))
+        });
+        known.map_or("openai", |(_, name)| name)
     }
 
-    fn send(&self, turn: Turn) -> BoxStream<'static, ProviderEvent> {
-        let shared = Arc::clone(&self.0);
-        emit::events(move |out| async move {
-            let result = shared.ask(&turn, &out).await;
-            out.emit(ProviderEvent::End(result)).await;
-        })
+    fn answers_path(&self) -> &'static str {
+        "chat/completions"
     }
 
-    fn check(&self) -> BoxFuture<'_, Result<String, ProviderError>> {
-        Box::pin(self.0.endpoint.models())
+    fn models_path(&self) -> &'static str {
+        "models"
+    }
+
+    fn key_header(&self, key: &str) -> (HeaderName, String) {
+        (AUTHORIZATION, format!("Bearer {key}"))
+    }
+
+    fn request(&self, turn: &Turn, mode: Mode) -> Vec<u8> {
+        wire::request(turn, mode)
+    }
+
+    fn reader(&self) -> Box<dyn ReadAnswer> {
+        Box::new(wire::Answer)
     }
 }
 
-impl Shared {
-    fn asks<'a>(&'a self, model: Option<&'a str>) -> Asked<'a> {
-        let Endpoint { provider, host, port, .. } = &self.endpoint;
-        Asked { provider, model: model.unwrap_or(MODEL_DEFAULT), server: Some((host, *port)) }
-    }
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    /// Tries until it is answered or no further try makes sense.
-    async fn ask(&self, turn: &Turn, out: &Emitter) -> Result<(), ProviderError> {
-        let clock = &self.deps.clock;
-        let deadline = clock.elapsed().saturating_add(turn.remaining);
-        let mut delays = ExponentialBuilder::new()
-            .with_min_delay(RETRY_DELAY_MIN)
-            .with_max_delay(RETRY_DELAY_MAX)
-            .with_max_times(usize::try_from(self.config.retries).unwrap_or(usize::MAX))
-            .with_jitter()
-            .build();
-        let mut attempt = 0;
-        loop {
-            let (result, passed_on) = Exchange::begin(self, turn, out).run().await;
-            let Err(error) = result else { return Ok(()) };
-            let wait = delays.next().filter(|_| error.may_pass() && !passed_on);
-            let Some(wait) = wait else { return Err(error) };
-            let after = wait.max(error.retry_after().unwrap_or_default());
-            if after >= deadline.saturating_sub(clock.elapsed()) {
-                return Err(error);
-            }
-            attempt += 1;
-            tracing::warn!(
-                parent: &turn.span,
-                source = "model.call",
-                session_id = %turn.session,
-                request_id = %turn.request_id,
-                agent = %turn.agent,
-                attempt,
-                cause = %error,
-                "model call failed, trying again"
-            );
-            out.emit(ProviderEvent::Retry { attempt, after, cause: error.for_caller() }).await;
-            tokio::time::sleep(after).await;
+    #[test]
+    fn providers_are_named_by_their_host() {
+        for (host, name) in [
+            ("api.openai.com", "openai"),
+            ("mine.openai.azure.com", "azure.ai.openai"),
+            ("api.groq.com", "groq"),
+            ("evilapi.groq.com", "openai"),
+            ("127.0.0.1", "openai"),
+        ] {
+            assert_eq!(ChatCompletions.provider(host), name, "{host}");
         }
     }
 }

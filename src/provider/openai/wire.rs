@@ -5,11 +5,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::super::call::Report;
+use super::super::remote::{self, MODEL_DEFAULT, Mode, Piece, ReadAnswer, Said as Part, Unusable, name};
 use super::super::{Message, Speaker, Turn};
-use crate::limits::LABEL_BYTES_MAX;
-
-/// The model asked for where the agent names none: a server with one model takes any name.
-pub(super) const MODEL_DEFAULT: &str = "default";
 
 #[derive(Serialize)]
 struct Request<'a> {
@@ -29,13 +26,6 @@ struct Said<'a> {
 #[derive(Serialize)]
 struct StreamOptions {
     include_usage: bool,
-}
-
-/// Whether an answer is asked for as a stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mode {
-    Stream,
-    Whole,
 }
 
 /// The body of a request for an answer.
@@ -61,23 +51,23 @@ fn said(message: &Message) -> Said<'_> {
 
 /// A whole answer, or one piece of a streamed one.
 #[derive(Debug, Deserialize)]
-pub(super) struct Chunk {
+struct Chunk {
     id: Option<String>,
     model: Option<String>,
-    pub(super) choices: Option<Vec<Choice>>,
+    choices: Option<Vec<Choice>>,
     usage: Option<Usage>,
-    pub(super) error: Option<Value>,
+    error: Option<Value>,
 }
 
 #[derive(Debug, Deserialize)]
-pub(super) struct Choice {
+struct Choice {
     #[serde(alias = "message")]
-    pub(super) delta: Option<Delta>,
-    pub(super) finish_reason: Option<String>,
+    delta: Option<Delta>,
+    finish_reason: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
-pub(super) struct Delta {
+struct Delta {
     content: Option<String>,
     refusal: Option<String>,
     tool_calls: Option<Vec<ToolCall>>,
@@ -105,9 +95,38 @@ struct PromptDetails {
     cached_tokens: Option<u64>,
 }
 
+/// Reads one answer: each chunk stands for itself.
+pub(super) struct Answer;
+
+impl ReadAnswer for Answer {
+    fn take(&mut self, data: &[u8], mode: Mode, report: &mut Report) -> Result<Piece, Unusable> {
+        if data.trim_ascii() == b"[DONE]" {
+            return Ok(Piece { complete: true, done: true, ..Piece::default() });
+        }
+        let mut chunk: Chunk = remote::parse(data, mode, "It usually ends in /v1")?;
+        if let Some(error) = chunk.error.take().filter(|error| !error.is_null()) {
+            return Err(Unusable::Reported(error));
+        }
+        chunk.report(report);
+        let mut piece = Piece::default();
+        // One answer was asked for: others, and the empty list of the chunk that holds the usage, say nothing.
+        let Some(choice) = chunk.choices.unwrap_or_default().into_iter().next() else { return Ok(piece) };
+        piece.begun = true;
+        if let Some(mut delta) = choice.delta {
+            piece.said.extend(delta.text().map(Part::Text));
+            piece.said.extend(delta.tools().map(Part::Tool));
+        }
+        if let Some(reason) = choice.finish_reason.and_then(name) {
+            report.finish_reason = Some(reason);
+            piece.complete = true;
+        }
+        Ok(piece)
+    }
+}
+
 impl Chunk {
     /// Adds to the report what this piece says about the call.
-    pub(super) fn report(&mut self, report: &mut Report) {
+    fn report(&mut self, report: &mut Report) {
         report.model = self.model.take().and_then(name).or(report.model.take());
         report.response_id = self.id.take().and_then(name).or(report.response_id.take());
         if let Some(usage) = self.usage.take() {
@@ -118,21 +137,15 @@ impl Chunk {
     }
 }
 
-/// A name from outside: kept in rings and spans, so it is cut; an empty one is none.
-pub(super) fn name(mut text: String) -> Option<String> {
-    text.truncate(text.floor_char_boundary(LABEL_BYTES_MAX));
-    (!text.is_empty()).then_some(text)
-}
-
 impl Delta {
     /// What is said in it, a refusal too; not empty.
-    pub(super) fn text(&mut self) -> Option<String> {
+    fn text(&mut self) -> Option<String> {
         let said = |text: &String| !text.is_empty();
         self.content.take().filter(said).or_else(|| self.refusal.take().filter(said))
     }
 
     /// The names of the tools that are asked for. Only the first piece of a call names it.
-    pub(super) fn tools(&mut self) -> impl Iterator<Item = String> {
+    fn tools(&mut self) -> impl Iterator<Item = String> {
         let calls = self.tool_calls.take().unwrap_or_default().into_iter();
         calls.filter_map(|call| call.function?.name).filter_map(name)
     }

@@ -11,7 +11,6 @@ mod gemini;
 mod loose;
 mod messages;
 mod own;
-
 mod speech;
 mod tally;
 

@@ -4,15 +4,16 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{ACCEPT, AUTHORIZATION, HeaderValue};
+use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::redirect::{Attempt, Policy};
 use reqwest::{Client, RequestBuilder, Url};
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 
+use super::super::ProviderError;
 use super::super::quote::{self, Mask};
-use super::super::{OpenAiConfig, ProviderError};
+use super::{Api, Mode, Settings};
 use crate::secret::Secret;
 use crate::telemetry::TraceContext;
 
@@ -28,26 +29,12 @@ const POOL_IDLE: Duration = Duration::from_secs(60);
 /// How long [`Endpoint::models`] may take.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Hosts whose name in the GenAI conventions is not `openai`
-/// (<https://opentelemetry.io/docs/specs/semconv/registry/attributes/gen-ai/>).
-const KNOWN_HOSTS: &[(&str, &str)] = &[
-    ("openai.azure.com", "azure.ai.openai"),
-    ("api.anthropic.com", "anthropic"),
-    ("api.cohere.com", "cohere"),
-    ("api.deepseek.com", "deepseek"),
-    ("api.groq.com", "groq"),
-    ("api.mistral.ai", "mistral_ai"),
-    ("api.perplexity.ai", "perplexity"),
-    ("api.x.ai", "x_ai"),
-    ("generativelanguage.googleapis.com", "gcp.gemini"),
-];
-
 /// A server and how to reach it.
 pub(super) struct Endpoint {
+    /// Sends the key and what else every request has.
     client: Client,
-    completions: Url,
+    answers: Url,
     models: Url,
-    key: Option<Secret>,
     idle_timeout: Duration,
     /// `gen_ai.provider.name`.
     pub(super) provider: &'static str,
@@ -62,9 +49,9 @@ pub(super) struct Endpoint {
 impl Endpoint {
     /// # Errors
     /// Says what is wrong with the address or with a file.
-    pub(super) fn new(config: &OpenAiConfig, mask: &Mask) -> Result<Self, String> {
-        let base = Url::parse(config.base_url.trim_end_matches('/'))
-            .map_err(|error| format!("base_url is no address: {error}"))?;
+    pub(super) fn new(api: &dyn Api, settings: &Settings<'_>, mask: &Mask) -> Result<Self, String> {
+        let base =
+            Url::parse(settings.base_url).map_err(|error| format!("base_url is no address: {error}"))?;
         if !matches!(base.scheme(), "http" | "https") {
             return Err("base_url must begin with http:// or https://".to_owned());
         }
@@ -76,30 +63,29 @@ impl Endpoint {
             Url::parse(&format!("{}/{path}", base.as_str().trim_end_matches('/')))
                 .map_err(|error| format!("base_url is no address: {error}"))
         };
-        let key = api_key(config)?;
+        let key = api_key(settings)?;
+        let headers = headers(api, key.as_ref())?;
         Ok(Self {
-            client: client(config, base.scheme() == "https")?,
-            completions: join("chat/completions")?,
-            models: join("models")?,
+            client: client(settings, base.scheme() == "https", headers)?,
+            answers: join(api.answers_path())?,
+            models: join(api.models_path())?,
             mask: mask.and(key.as_ref()),
-            key,
-            idle_timeout: config.idle_timeout.0,
-            provider: provider_name(&host),
+            idle_timeout: settings.idle_timeout,
+            provider: api.provider(&host),
             port: base.port_or_known_default().unwrap_or_default(),
             host,
         })
     }
 
     /// A request for an answer.
-    pub(super) fn complete(
-        &self,
-        body: Vec<u8>,
-        accept: &'static str,
-        trace: Option<TraceContext>,
-    ) -> RequestBuilder {
-        let request = self.authorised(self.client.post(self.completions.clone()));
+    pub(super) fn answer(&self, body: Vec<u8>, mode: Mode, trace: Option<TraceContext>) -> RequestBuilder {
+        let accept = match mode {
+            Mode::Stream => "text/event-stream",
+            Mode::Whole => "application/json",
+        };
+        let request = self.client.post(self.answers.clone());
         let request = request
-            .header(http::header::CONTENT_TYPE, HeaderValue::from_static("application/json"))
+            .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
             .header(ACCEPT, HeaderValue::from_static(accept))
             .body(body);
         let Some(trace) = trace else { return request };
@@ -110,7 +96,7 @@ impl Endpoint {
 
     /// Asks which models there are: whether the server is there and lets us in.
     pub(super) async fn models(&self) -> Result<String, ProviderError> {
-        let request = self.authorised(self.client.get(self.models.clone())).timeout(CHECK_TIMEOUT);
+        let request = self.client.get(self.models.clone()).timeout(CHECK_TIMEOUT);
         let response = request.send().await.map_err(|error| self.failed(&error))?;
         if !response.status().is_success() {
             return Err(self.refused(response).await);
@@ -138,14 +124,6 @@ impl Endpoint {
         let retry_after = quote::retry_after(response.headers());
         let quoted = self.mask.body(response).await;
         ProviderError::Status { status, quoted, retry_after }
-    }
-
-    fn authorised(&self, request: RequestBuilder) -> RequestBuilder {
-        let Some(key) = &self.key else { return request };
-        let value = HeaderValue::try_from(format!("Bearer {}", key.expose()));
-        let mut value = value.expect("the key was checked when the endpoint was made");
-        value.set_sensitive(true);
-        request.header(AUTHORIZATION, value)
     }
 }
 
@@ -180,32 +158,36 @@ fn connect_problem(error: &reqwest::Error) -> &'static str {
     "its host is unknown or cannot be reached"
 }
 
-fn provider_name(host: &str) -> &'static str {
-    let known = KNOWN_HOSTS.iter().find(|(known, _)| {
-        host == *known || host.strip_suffix(known).is_some_and(|rest| rest.ends_with('.'))
-    });
-    known.map_or("openai", |(_, name)| name)
-}
-
-fn api_key(config: &OpenAiConfig) -> Result<Option<Secret>, String> {
-    let key = match (&config.api_key, &config.api_key_file) {
-        (Some(_), Some(_)) => return Err("give api_key or api_key_file, not both".to_owned()),
-        (Some(key), None) => key.clone(),
+fn api_key(settings: &Settings<'_>) -> Result<Option<Secret>, String> {
+    match (settings.api_key, settings.api_key_file) {
+        (Some(_), Some(_)) => Err("give api_key or api_key_file, not both".to_owned()),
+        (Some(key), None) => Ok(Some(key.clone())),
         (None, Some(file)) => {
             let text = std::fs::read_to_string(file)
                 .map_err(|error| format!("api_key_file {}: {error}", file.display()))?;
-            Secret::new(text.trim().to_owned(), format!("file:{}", file.display()))
+            Ok(Some(Secret::new(text.trim().to_owned(), format!("file:{}", file.display()))))
         }
-        (None, None) => return Ok(None),
-    };
-    if HeaderValue::try_from(key.expose()).is_err() {
-        return Err(format!("the API key {key} holds characters that no header may hold"));
+        (None, None) => Ok(None),
     }
-    Ok(Some(key))
 }
 
-fn client(config: &OpenAiConfig, tls: bool) -> Result<Client, String> {
-    let roots = if tls { roots(config.ca_file.as_deref())? } else { RootCertStore::empty() };
+/// What every request says. The client holds them, and so does no redirect to elsewhere: none is followed.
+fn headers(api: &dyn Api, key: Option<&Secret>) -> Result<HeaderMap, String> {
+    let fixed = api.headers().iter();
+    let mut headers: HeaderMap =
+        fixed.map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect();
+    if let Some(key) = key {
+        let (name, value) = api.key_header(key.expose());
+        let wrong = |_| format!("the API key {key} holds characters that no header may hold");
+        let mut value = HeaderValue::try_from(value).map_err(wrong)?;
+        value.set_sensitive(true);
+        headers.insert(name, value);
+    }
+    Ok(headers)
+}
+
+fn client(settings: &Settings<'_>, tls: bool, headers: HeaderMap) -> Result<Client, String> {
+    let roots = if tls { roots(settings.ca_file)? } else { RootCertStore::empty() };
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let tls = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -215,7 +197,8 @@ fn client(config: &OpenAiConfig, tls: bool) -> Result<Client, String> {
     Client::builder()
         .tls_backend_preconfigured(tls)
         .user_agent(USER_AGENT)
-        .connect_timeout(config.connect_timeout.0)
+        .default_headers(headers)
+        .connect_timeout(settings.connect_timeout)
         .pool_idle_timeout(POOL_IDLE)
         .redirect(Policy::custom(same_host_only))
         .tcp_nodelay(true)
@@ -247,22 +230,4 @@ fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, String> {
         }
     }
     Ok(roots)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn providers_are_named_by_their_host() {
-        for (host, name) in [
-            ("api.openai.com", "openai"),
-            ("mine.openai.azure.com", "azure.ai.openai"),
-            ("api.groq.com", "groq"),
-            ("evilapi.groq.com", "openai"),
-            ("127.0.0.1", "openai"),
-        ] {
-            assert_eq!(provider_name(host), name, "{host}");
-        }
-    }
 }

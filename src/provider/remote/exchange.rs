@@ -10,13 +10,13 @@ use tokio::time::timeout;
 
 use super::super::call::Call;
 use super::super::emit::Emitter;
+use super::super::quote::error_message;
 use super::super::{ProviderError, ProviderEvent, Turn};
-use super::Shared;
 use super::sse::{Decoder, LineTooLong};
-use super::wire::{self, Chunk, Mode};
+use super::{Mode, ReadAnswer, Said, Shared, Unusable};
 use crate::limits::{ANSWER_BYTES_MAX, MODEL_ANSWER_BYTES_MAX};
 
-/// How long `[DONE]` or the end of the stream is waited for after the finish reason and the tokens, whatever else comes
+/// How long the end of the stream is waited for after the finish reason and the tokens, whatever else comes
 /// meanwhile: servers send it at once or, some of them, never.
 const TAIL_WAIT: Duration = Duration::from_secs(2);
 
@@ -30,6 +30,7 @@ pub(super) struct Exchange<'a> {
     turn: &'a Turn,
     out: &'a Emitter,
     call: Call,
+    reader: Box<dyn ReadAnswer>,
     seen: Seen,
 }
 
@@ -40,11 +41,11 @@ struct Seen {
     passed_on: bool,
     /// Bytes of the answer.
     text_bytes: usize,
-    /// There was a choice, be it an empty one.
-    choice: bool,
-    /// `[DONE]`, or a finish reason.
+    /// There is an answer, be it an empty one.
+    begun: bool,
+    /// Why it stopped: nothing more of the answer comes.
     complete: bool,
-    /// `[DONE]`: nothing more comes.
+    /// Nothing more comes at all.
     done: bool,
 }
 
@@ -52,7 +53,7 @@ impl<'a> Exchange<'a> {
     pub(super) fn begin(shared: &'a Shared, turn: &'a Turn, out: &'a Emitter) -> Self {
         let asked = shared.asks(turn.model.as_deref());
         let call = Call::start(&shared.deps, turn, &asked);
-        Self { shared, turn, out, call, seen: Seen::default() }
+        Self { shared, turn, out, call, reader: shared.api.reader(), seen: Seen::default() }
     }
 
     /// Gives how it ended, and whether something of the answer was passed on.
@@ -63,13 +64,10 @@ impl<'a> Exchange<'a> {
     }
 
     async fn converse(&mut self) -> Result<(), ProviderError> {
-        let (mode, accept) = if self.shared.config.stream {
-            (Mode::Stream, "text/event-stream")
-        } else {
-            (Mode::Whole, "application/json")
-        };
+        let mode = self.shared.mode;
+        let body = self.shared.api.request(self.turn, mode);
         let endpoint = &self.shared.endpoint;
-        let request = endpoint.complete(wire::request(self.turn, mode), accept, self.call.traceparent());
+        let request = endpoint.answer(body, mode, self.call.traceparent());
         let response = self.in_time(request.send()).await?.map_err(|error| endpoint.failed(&error))?;
         if !response.status().is_success() {
             // Bounded by itself: it may be slow to say why.
@@ -105,12 +103,12 @@ impl<'a> Exchange<'a> {
                 problem: "one of its lines is too long".into(),
             })?;
             for event in events {
-                self.take_event(&event).await?;
+                self.take(&event, Mode::Stream).await?;
             }
         }
         if let Some(event) = decoder.finish().filter(|_| !self.seen.complete) {
             // A last event that was itself cut is a cut answer, not a strange one.
-            self.take_event(&event).await.map_err(|error| match error {
+            self.take(&event, Mode::Stream).await.map_err(|error| match error {
                 ProviderError::Unreadable { .. } => ProviderError::Cut,
                 other => other,
             })?;
@@ -131,55 +129,45 @@ impl<'a> Exchange<'a> {
         if body.is_empty() {
             return Err(ProviderError::Empty);
         }
-        self.take_chunk(&body, Mode::Whole).await?;
+        self.take(&body, Mode::Whole).await?;
         self.seen.complete = true;
         self.verdict()
     }
 
-    async fn take_event(&mut self, data: &[u8]) -> Result<(), ProviderError> {
-        if data.trim_ascii() == b"[DONE]" {
-            self.seen.done = true;
-            self.seen.complete = true;
-            return Ok(());
+    async fn take(&mut self, data: &[u8], mode: Mode) -> Result<(), ProviderError> {
+        let piece = self.reader.take(data, mode, &mut self.call.report);
+        let piece = piece.map_err(|unusable| self.unusable(unusable))?;
+        self.seen.begun |= piece.begun;
+        for said in piece.said {
+            let event = match said {
+                Said::Text(text) => {
+                    self.seen.text_bytes += text.len();
+                    if self.seen.text_bytes > ANSWER_BYTES_MAX {
+                        return Err(ProviderError::TooLarge { bytes_max: ANSWER_BYTES_MAX });
+                    }
+                    ProviderEvent::Delta(text)
+                }
+                Said::Tool(name) => ProviderEvent::ToolRequested { name },
+            };
+            self.pass_on(event, mode).await;
         }
-        self.take_chunk(data, Mode::Stream).await
+        self.seen.complete |= piece.complete;
+        self.seen.done |= piece.done;
+        Ok(())
     }
 
-    async fn take_chunk(&mut self, data: &[u8], mode: Mode) -> Result<(), ProviderError> {
-        let mut chunk: Chunk = serde_json::from_slice(data).map_err(|error| {
-            let problem = match (error.is_data(), mode) {
-                (true, _) => "it has another shape",
-                (false, Mode::Stream) => "it is no JSON",
-                (false, Mode::Whole) => "it is no JSON; is its `base_url` right? It usually ends in /v1",
-            };
-            ProviderError::Unreadable { problem: problem.into() }
-        })?;
-        if let Some(error) = chunk.error.take().filter(|error| !error.is_null()) {
-            let message =
-                super::super::quote::error_message(&error).unwrap_or_else(|| Value::to_string(&error));
-            return Err(ProviderError::Reported { quoted: self.shared.endpoint.mask.quote(&message) });
-        }
-        chunk.report(&mut self.call.report);
-        // One answer was asked for: others, and the empty list of the chunk that holds the usage, say nothing.
-        let Some(choice) = chunk.choices.unwrap_or_default().into_iter().next() else { return Ok(()) };
-        self.seen.choice = true;
-        if let Some(mut delta) = choice.delta {
-            if let Some(text) = delta.text() {
-                self.seen.text_bytes += text.len();
-                if self.seen.text_bytes > ANSWER_BYTES_MAX {
-                    return Err(ProviderError::TooLarge { bytes_max: ANSWER_BYTES_MAX });
-                }
-                self.pass_on(ProviderEvent::Delta(text), mode).await;
-            }
-            for name in delta.tools() {
-                self.pass_on(ProviderEvent::ToolRequested { name }, mode).await;
+    fn unusable(&self, unusable: Unusable) -> ProviderError {
+        let quote = |error: &Value| {
+            let message = error_message(error).unwrap_or_else(|| error.to_string());
+            self.shared.endpoint.mask.quote(&message)
+        };
+        match unusable {
+            Unusable::Unreadable(problem) => ProviderError::Unreadable { problem },
+            Unusable::Reported(error) => ProviderError::Reported { quoted: quote(&error) },
+            Unusable::Status(status, error) => {
+                ProviderError::Status { status, quoted: quote(&error), retry_after: None }
             }
         }
-        if let Some(reason) = choice.finish_reason.and_then(wire::name) {
-            self.call.report.finish_reason = Some(reason);
-            self.seen.complete = true;
-        }
-        Ok(())
     }
 
     async fn pass_on(&mut self, event: ProviderEvent, mode: Mode) {
@@ -191,7 +179,7 @@ impl<'a> Exchange<'a> {
     }
 
     fn verdict(&self) -> Result<(), ProviderError> {
-        match (self.seen.choice, self.seen.complete) {
+        match (self.seen.begun, self.seen.complete) {
             (true, true) => Ok(()),
             (false, true) => Err(ProviderError::Empty),
             (_, false) => Err(ProviderError::Cut),
@@ -200,7 +188,7 @@ impl<'a> Exchange<'a> {
 
     /// Waits as long as the server may be silent.
     async fn in_time<F: Future>(&self, waited_for: F) -> Result<F::Output, ProviderError> {
-        let silence: Duration = self.shared.config.idle_timeout.0;
+        let silence: Duration = self.shared.idle_timeout;
         timeout(silence, waited_for).await.map_err(|_| ProviderError::Timeout { silence })
     }
 }
