@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{FutureExt as _, StreamExt as _};
+use http::header::AUTHORIZATION;
 use http::{Method, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::Service as _;
@@ -19,9 +20,10 @@ use super::Readiness;
 use super::guard::{self, Admission};
 use super::hosts::HostError;
 use super::metrics::AuthFailure;
+use super::openai::Fault;
 use super::request::{Head, Peer, Request, client_address};
-use super::response::{Problem, compress, finish};
-use super::routes::{self, Compression, Names, Route};
+use super::response::{Problem, Reply, compress, finish};
+use super::routes::{self, Compression, Dialect, Names, Route};
 use super::state::ApiState;
 
 type Response = warp::reply::Response;
@@ -41,9 +43,12 @@ pub(crate) fn service(state: &Arc<ApiState>, routes: &'static [Route]) -> Routes
         .rev()
         .fold(nothing, |rest, route| route_filter(route, Arc::clone(state)).or(rest).unify().boxed());
     let lost = warp::path::full()
-        .map(|path: warp::path::FullPath| match routes::allowed(path.as_str()) {
-            Some(allow) => finish(Problem::method_not_allowed(allow).into_reply()),
-            None => finish(Problem::not_found().into_reply()),
+        .map(|path: warp::path::FullPath| {
+            let problem = match routes::allowed(path.as_str()) {
+                Some(allow) => Problem::method_not_allowed(allow),
+                None => Problem::not_found(),
+            };
+            refuse(path.as_str(), problem)
         })
         .boxed();
     let filter = routes.or(lost).unify().boxed();
@@ -51,9 +56,13 @@ pub(crate) fn service(state: &Arc<ApiState>, routes: &'static [Route]) -> Routes
 }
 
 fn route_filter(route: &'static Route, state: Arc<ApiState>) -> BoxedFilter<(Response,)> {
-    let mut path = warp::any().boxed();
+    let mut path = warp::any().map(|| None).boxed();
     for segment in route.path.split('/').filter(|segment| !segment.is_empty()) {
-        path = path.and(warp::path(segment)).boxed();
+        path = if routes::is_parameter(segment) {
+            path.and(warp::path::param()).map(|_none, param: String| Some(param)).boxed()
+        } else {
+            path.and(warp::path(segment)).boxed()
+        };
     }
     let method = warp::method().and_then(move |method: Method| {
         let fits = route.method.takes(&method);
@@ -64,9 +73,9 @@ fn route_filter(route: &'static Route, state: Arc<ApiState>) -> BoxedFilter<(Res
         .and(warp::ext::get::<Head>())
         .and(warp::header::headers_cloned())
         .and(warp::body::stream())
-        .then(move |head, headers, body| {
+        .then(move |param, head, headers, body| {
             let body = bytes_of(body).boxed();
-            let request = Request { head, headers, body, identity: None };
+            let request = Request { head, headers, body, param, identity: None };
             handle(route, Arc::clone(&state), request).boxed()
         })
         .boxed()
@@ -84,20 +93,36 @@ async fn handle(route: &'static Route, state: Arc<ApiState>, request: Request) -
     answered.unwrap_or_else(|_panic| {
         let id = state.incident();
         tracing::error!(source = "api", path = route.path, request_id = %id, "a handler panicked");
-        finish(Problem::internal().about(&id).into_reply())
+        refuse(route.path, Problem::internal().about(&id))
     })
+}
+
+/// What went wrong, in the shape that clients of this path expect.
+fn tell(path: &str, problem: Problem) -> Reply {
+    match routes::dialect(path) {
+        Dialect::Own => problem.into_reply(),
+        Dialect::OpenAi => Fault::from(problem).into_reply(),
+    }
+}
+
+fn refuse(path: &str, problem: Problem) -> Response {
+    finish(tell(path, problem))
 }
 
 /// The door, the handler, and what goes out.
 async fn answer(route: &Route, state: &Arc<ApiState>, mut request: Request) -> Response {
+    // Clients of OpenAI always send a key. Where no token is asked for, none can be right or wrong.
+    if routes::dialect(route.path) == Dialect::OpenAi && !state.doors.tokens.required() {
+        request.headers.remove(AUTHORIZATION);
+    }
     request.identity = match guard::admit(state, route.access, &request.head, &request.headers) {
         Ok(Admission::As(identity)) => identity,
         Ok(Admission::Later) => None,
-        Err(problem) => return finish(problem.into_reply()),
+        Err(problem) => return refuse(route.path, problem),
     };
     let headers = (route.compression == Compression::Gzip).then(|| request.headers.clone());
     let outcome = (route.handler)(Arc::clone(state), request).await;
-    let reply = outcome.unwrap_or_else(Problem::into_reply);
+    let reply = outcome.unwrap_or_else(|problem| tell(route.path, problem));
     finish(match headers {
         Some(headers) => compress(reply, &headers).await,
         None => reply,
@@ -113,7 +138,7 @@ pub(crate) async fn serve(
 ) -> Result<Response, Infallible> {
     let admitted = check_recovered(&state, &request).and_then(|()| check_names(&state, &peer, &request));
     if let Err(problem) = admitted {
-        return Ok(finish(problem.into_reply()));
+        return Ok(refuse(request.uri().path(), problem));
     }
     let client =
         peer.address.map(|address| client_address(address, request.headers(), &state.config.trusted_proxies));

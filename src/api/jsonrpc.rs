@@ -188,7 +188,7 @@ fn read_id(raw: &RawValue) -> Result<Id, Malformed> {
 }
 
 /// How deep brackets are nested outside strings: one pass, no memory.
-fn depth(text: &[u8]) -> usize {
+pub(super) fn depth(text: &[u8]) -> usize {
     let (mut deepest, mut open, mut in_string, mut escaped) = (0_usize, 0_usize, false, false);
     for byte in text {
         if in_string {

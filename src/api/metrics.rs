@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::rpc;
+use super::{openai, rpc};
 use crate::telemetry::Registry;
 use crate::telemetry::metric::{Counter, Counters, Definition, Gauge, Gauges, Histogram, Histograms};
 
@@ -30,6 +30,13 @@ pub static RPC_DURATION: Histogram<1> = Histogram::new(
     ),
 );
 
+/// Requests of the OpenAI-compatible door, by how they ended.
+pub static OPENAI_REQUESTS: Counter<1> = Counter::new(
+    "plimsoll_openai_requests_total",
+    &["code"],
+    "Requests for a completion at the OpenAI-compatible door, by code (`ok` or the error's).",
+);
+
 /// Clients that follow events.
 pub static STREAM_CLIENTS: Gauge<1> =
     Gauge::new("plimsoll_stream_clients", &["transport"], "Clients that follow the stream of events.");
@@ -43,7 +50,7 @@ pub static AUTH_FAILURES: Counter<1> = Counter::new(
 
 /// All metrics of this module.
 pub const CATALOGUE: &[&Definition] =
-    &[&CONNECTIONS.0, &RPC_CALLS.0, &RPC_DURATION.0, &STREAM_CLIENTS.0, &AUTH_FAILURES.0];
+    &[&CONNECTIONS.0, &RPC_CALLS.0, &RPC_DURATION.0, &OPENAI_REQUESTS.0, &STREAM_CLIENTS.0, &AUTH_FAILURES.0];
 
 /// Limits that are counted here under `plimsoll_limit_hits_total`; each stands at 0 from the start.
 pub(crate) const LIMITS: &[&str] = &[
@@ -115,6 +122,7 @@ impl AuthFailure {
 pub(crate) struct Metrics {
     rpc_calls: Counters<2>,
     rpc_duration: Histograms<1>,
+    openai_requests: Counters<1>,
     connections: Gauges<1>,
     stream_clients: Gauges<1>,
     auth_failures: Counters<1>,
@@ -126,6 +134,7 @@ impl Metrics {
         let metrics = Self {
             rpc_calls: registry.counters(&RPC_CALLS),
             rpc_duration: registry.histograms(&RPC_DURATION),
+            openai_requests: registry.counters(&OPENAI_REQUESTS),
             connections: registry.gauges(&CONNECTIONS),
             stream_clients: registry.gauges(&STREAM_CLIENTS),
             auth_failures: registry.counters(&AUTH_FAILURES),
@@ -145,6 +154,9 @@ impl Metrics {
         for failure in AuthFailure::ALL {
             self.auth_failures.with([failure.as_str()]).increment(0);
         }
+        for code in openai::CODES {
+            self.openai_requests.with([code]).increment(0);
+        }
         for (method, code) in rpc::outcomes() {
             self.rpc_calls.with([method, code]).increment(0);
             let _born_at_zero = self.rpc_duration.with([method]);
@@ -154,6 +166,10 @@ impl Metrics {
     pub(crate) fn rpc_call(&self, method: &'static str, code: &'static str, took: std::time::Duration) {
         self.rpc_calls.with([method, code]).increment(1);
         self.rpc_duration.with([method]).record(took.as_secs_f64());
+    }
+
+    pub(crate) fn openai_request(&self, code: &'static str) {
+        self.openai_requests.with([code]).increment(1);
     }
 
     pub(crate) fn auth_failure(&self, failure: AuthFailure) {

@@ -17,6 +17,7 @@ mod guard;
 mod hosts;
 pub mod jsonrpc;
 pub mod metrics;
+mod openai;
 mod request;
 mod response;
 mod rest;

@@ -57,6 +57,8 @@ pub(crate) struct Request {
     pub(crate) head: Head,
     pub(crate) headers: HeaderMap,
     pub(crate) body: BoxStream<'static, Result<Bytes, warp::Error>>,
+    /// What stands for `{...}` in the route's path.
+    pub(crate) param: Option<String>,
     /// Who asks; nobody on a public route.
     pub(crate) identity: Option<Identity>,
 }

@@ -51,11 +51,11 @@ pub(crate) fn reply(status: StatusCode, content_type: &'static str, body: impl I
 #[derive(Debug)]
 pub(crate) struct Problem {
     pub(crate) status: StatusCode,
-    code: &'static str,
+    pub(super) code: &'static str,
     message: String,
-    retry_after: Option<Duration>,
+    pub(super) retry_after: Option<Duration>,
     allow: Option<String>,
-    request_id: Option<RequestId>,
+    pub(super) request_id: Option<RequestId>,
 }
 
 impl Problem {
@@ -103,11 +103,16 @@ impl Problem {
     }
 
     pub(crate) fn into_reply(self) -> Reply {
-        let Self { status, code, message, retry_after, allow, request_id } = self;
-        let mut body = json!({"error": {"code": code, "message": message}});
-        if let Some(id) = request_id {
+        let mut body = json!({"error": {"code": self.code, "message": self.message}});
+        if let Some(id) = &self.request_id {
             body["error"]["requestId"] = json!(id);
         }
+        self.with_body(&body)
+    }
+
+    /// The answer with a body of another shape.
+    pub(super) fn with_body(self, body: &serde_json::Value) -> Reply {
+        let Self { status, code: _, message: _, retry_after, allow, request_id: _ } = self;
         let mut reply = reply(status, "application/json", body.to_string());
         let headers = reply.headers_mut();
         if let Some(after) = retry_after {

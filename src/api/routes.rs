@@ -7,6 +7,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use std::sync::Arc;
 
 use super::access::Access;
+use super::openai;
 use super::request::Request;
 use super::response::Outcome;
 use super::rest;
@@ -16,6 +17,7 @@ use super::ws;
 /// One route.
 pub(crate) struct Route {
     pub(crate) method: Verb,
+    /// A segment in braces stands for any one.
     pub(crate) path: &'static str,
     pub(crate) access: Access,
     pub(crate) summary: &'static str,
@@ -101,6 +103,18 @@ pub(crate) const ROUTES: &[Route] = &[
         ..route("/rpc", |state, request| Box::pin(rest::rpc(state, request)))
     },
     Route {
+        method: Verb::Post,
+        access: Access::Operator,
+        summary: "Answers a conversation as the OpenAI API does, streamed or whole; a model is an agent.",
+        body: schema::<openai::ChatRequest>(),
+        answer: Answer {
+            status: 200,
+            types: &["application/json", "text/event-stream"],
+            schema: schema::<openai::ChatCompletion<'_>>(),
+        },
+        ..route("/v1/chat/completions", |state, request| Box::pin(openai::complete(state, request)))
+    },
+    Route {
         access: Access::FirstMessage,
         summary: "Upgrades to a WebSocket that speaks JSON-RPC 2.0; the token comes as Bearer or in a first message `auth`.",
         answer: Answer { status: 101, types: &[], schema: None },
@@ -150,6 +164,16 @@ pub(crate) const ROUTES: &[Route] = &[
         ..route("/agents", |state, request| Box::pin(rest::agents(state, request)))
     },
     Route {
+        summary: "Lists the agents as models, as the OpenAI API does.",
+        answer: Answer { status: 200, types: JSON, schema: schema::<openai::ModelList>() },
+        ..route("/v1/models", |state, request| Box::pin(openai::models(state, request)))
+    },
+    Route {
+        summary: "Shows an agent as a model.",
+        answer: Answer { status: 200, types: JSON, schema: schema::<openai::Model>() },
+        ..route("/v1/models/{id}", |state, request| Box::pin(openai::model(state, request)))
+    },
+    Route {
         access: Access::Public,
         compression: Compression::Gzip,
         summary: "This contract.",
@@ -183,10 +207,38 @@ pub(super) const fn route(
     }
 }
 
+impl Route {
+    /// Whether this is the route of a path, whatever the method.
+    fn stands_for(&self, path: &str) -> bool {
+        let mut given = path.split('/');
+        let fits = self.path.split('/').all(|wanted| {
+            given.next().is_some_and(|given| wanted == given || (is_parameter(wanted) && !given.is_empty()))
+        });
+        fits && given.next().is_none()
+    }
+}
+
+/// Whether a segment of a route's path stands for any one.
+pub(crate) fn is_parameter(segment: &str) -> bool {
+    segment.starts_with('{')
+}
+
+/// In whose shape errors are told on a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Dialect {
+    Own,
+    OpenAi,
+}
+
+/// In whose shape errors are told on this path, also before it is known whether there is such a path.
+pub(crate) fn dialect(path: &str) -> Dialect {
+    if path.starts_with("/v1/") { Dialect::OpenAi } else { Dialect::Own }
+}
+
 /// The methods that a path takes, as `Allow` lists them; `None` if there is no such path.
 pub(crate) fn allowed(path: &str) -> Option<String> {
     let methods: Vec<&str> =
-        ROUTES.iter().filter(|route| route.path == path).map(|route| route.method.as_str()).collect();
+        ROUTES.iter().filter(|route| route.stands_for(path)).map(|route| route.method.as_str()).collect();
     (!methods.is_empty()).then(|| methods.join(", "))
 }
 
@@ -206,6 +258,15 @@ mod tests {
             assert!(route.summary.ends_with('.'), "{}", route.path);
             let again = ROUTES[i + 1..].iter().any(|r| r.path == route.path && r.method == route.method);
             assert!(!again, "{} twice", route.path);
+        }
+    }
+
+    #[test]
+    fn a_parameter_stands_for_one_segment() {
+        assert_eq!(allowed("/v1/models").as_deref(), Some("GET"));
+        assert_eq!(allowed("/v1/models/a").as_deref(), Some("GET"));
+        for none in ["/v1/models/", "/v1/models/a/b", "/v1", "/v1/models/a/"] {
+            assert_eq!(allowed(none), None, "{none}");
         }
     }
 

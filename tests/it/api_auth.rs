@@ -49,7 +49,8 @@ async fn routes(server: &Server) -> Vec<(&'static str, String, String)> {
 
 async fn status(server: &Server, (method, path): (&'static str, &str), token: Option<&str>) -> u16 {
     let ask = match method {
-        "POST" => Ask::call("system.health", json!({})),
+        "POST" => Ask::post(path, r#"{"jsonrpc":"2.0","id":1,"method":"system.health"}"#)
+            .header("content-type", "application/json"),
         _ => Ask::get(path),
     };
     // Streams never end: the head says enough.
@@ -66,10 +67,11 @@ async fn every_route_admits_exactly_the_roles_of_the_contract() {
     for (method, path, role) in &routes {
         let ask = |token| status(&server, (method, path), token);
         // What a route says to one who is let in: a plain GET of /ws is asked to upgrade; a role that may knock at
-        // /rpc may still not call system.health.
+        // /rpc may still not call system.health, which is no completion, and `{id}` is no model.
         let (welcome, knock) = match path.as_str() {
             "/ws" => (426, 426),
-            "/rpc" => (200, 403),
+            "/v1/chat/completions" => (400, 403),
+            "/v1/models/{id}" => (404, 403),
             _ => (200, 403),
         };
         let stranger = match role.as_str() {

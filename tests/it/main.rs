@@ -22,6 +22,7 @@ mod crowd;
 mod dashboards;
 mod demo;
 mod doctor;
+mod door;
 mod failures;
 mod full_disk;
 mod fuzz_corpus;

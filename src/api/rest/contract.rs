@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use super::super::access::Access;
 use super::super::request::Request;
 use super::super::response::{Outcome, reply};
-use super::super::routes::{ROUTES, Route};
+use super::super::routes::{self, Dialect, ROUTES, Route};
 use super::super::rpc::METHODS;
 use super::super::state::ApiState;
 
@@ -55,10 +55,16 @@ pub(crate) fn document() -> Value {
         "components": {
             "schemas": generator.take_definitions(true),
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
-            "responses": {"Problem": {
-                "description": "Refused; the message says what to do.",
-                "content": {"application/json": {"schema": problem()}},
-            }},
+            "responses": {
+                "Problem": {
+                    "description": "Refused; the message says what to do.",
+                    "content": {"application/json": {"schema": problem()}},
+                },
+                "OpenAiProblem": {
+                    "description": "Refused, in the shape of the OpenAI API.",
+                    "content": {"application/json": {"schema": openai_problem()}},
+                },
+            },
         },
         "x-rpc-methods": methods,
     })
@@ -80,6 +86,11 @@ fn operation(route: &Route, generator: &mut SchemaGenerator) -> Value {
     if let Some(query) = route.query {
         operation["parameters"] = parameters(query, generator);
     }
+    for name in route.path.split('/').filter(|segment| routes::is_parameter(segment)) {
+        let name = name.trim_matches(['{', '}']);
+        let schema = json!({"type": "string"});
+        operation["parameters"] = json!([{"name": name, "in": "path", "required": true, "schema": schema}]);
+    }
     if let Some(body) = route.body {
         let schema = body(generator);
         operation["requestBody"] =
@@ -89,7 +100,7 @@ fn operation(route: &Route, generator: &mut SchemaGenerator) -> Value {
 }
 
 fn operation_id(route: &Route) -> String {
-    let path = route.path.trim_matches('/').replace(['/', '.'], "_");
+    let path = route.path.trim_matches('/').replace(['/', '.'], "_").replace(['{', '}'], "");
     let path = if path.is_empty() { "page".to_owned() } else { path };
     format!("{}_{path}", route.method.as_str().to_ascii_lowercase())
 }
@@ -110,7 +121,11 @@ fn responses(route: &Route, generator: &mut SchemaGenerator) -> Value {
     }
     let mut responses = Map::new();
     responses.insert(route.answer.status.to_string(), meant);
-    responses.insert("default".to_owned(), json!({"$ref": "#/components/responses/Problem"}));
+    let problem = match routes::dialect(route.path) {
+        Dialect::Own => "#/components/responses/Problem",
+        Dialect::OpenAi => "#/components/responses/OpenAiProblem",
+    };
+    responses.insert("default".to_owned(), json!({"$ref": problem}));
     Value::Object(responses)
 }
 
@@ -138,6 +153,25 @@ fn problem() -> Value {
                 "code": {"type": "string"},
                 "message": {"type": "string"},
                 "requestId": {"type": "string", "description": "By this a bug is found in the log."},
+            },
+        }},
+    })
+}
+
+fn openai_problem() -> Value {
+    let nullable = json!({"type": ["string", "null"]});
+    json!({
+        "type": "object",
+        "required": ["error"],
+        "properties": {"error": {
+            "type": "object",
+            "required": ["message", "type", "param", "code"],
+            "properties": {
+                "message": {"type": "string"},
+                "type": {"type": "string"},
+                "param": nullable,
+                "code": nullable,
+                "partial": {"type": "string", "description": "What had been answered before it failed."},
             },
         }},
     })

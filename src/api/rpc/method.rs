@@ -6,8 +6,8 @@ use std::sync::Arc;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::super::access::Access;
@@ -78,13 +78,22 @@ impl Call<'_> {
         if text.starts_with('[') {
             return Err(RpcError::new(INVALID_PARAMS, "params: expected an object, parameters go by name"));
         }
-        let mut reader = serde_json::Deserializer::from_str(text);
-        serde_path_to_error::deserialize(&mut reader).map_err(|e| {
-            let (path, problem) = (e.path().to_string(), reason(e.inner()));
-            let field = if path == "." { named(&problem).unwrap_or("params").to_owned() } else { path };
+        read_named(&mut serde_json::Deserializer::from_str(text)).map_err(|(field, problem)| {
+            let field = if field.is_empty() { "params".to_owned() } else { field };
             RpcError::invalid(field, &problem)
         })
     }
+}
+
+/// Reads a value; an error is the path to what is wrong, empty where it is the whole, and why.
+pub(crate) fn read_named<'de, T: Deserialize<'de>>(
+    reader: &mut serde_json::Deserializer<impl serde_json::de::Read<'de>>,
+) -> Result<T, (String, String)> {
+    serde_path_to_error::deserialize(reader).map_err(|e| {
+        let (path, problem) = (e.path().to_string(), reason(e.inner()));
+        let field = if path == "." { named(&problem).unwrap_or_default().to_owned() } else { path };
+        (field, problem)
+    })
 }
 
 /// What serde says, without the place in a text that the caller did not write as such, and cut to size.

@@ -31,7 +31,7 @@ use crate::gateway::{Channel, Rejection};
 
 use error::GATEWAY_FULL;
 pub(crate) use error::{CODES, FORBIDDEN, RATE_LIMITED, RpcError, SHUTTING_DOWN};
-pub(crate) use method::{Call, CallResult, Context, Method, SchemaOf};
+pub(crate) use method::{Call, CallResult, Context, Method, SchemaOf, read_named};
 use method::{Held, NoParams};
 pub(crate) use token::TokenList;
 

@@ -86,10 +86,14 @@ impl Ask {
         Self { method, ..Self::get(path) }
     }
 
+    /// A POST of this text.
+    pub(crate) fn post(path: &str, body: impl Into<Vec<u8>>) -> Self {
+        Self { body: body.into(), ..Self::method("POST", path) }
+    }
+
     /// A call of `POST /rpc`, with this text as its body.
     pub(crate) fn rpc(body: impl Into<Vec<u8>>) -> Self {
-        let ask = Self { body: body.into(), ..Self::method("POST", "/rpc") };
-        ask.header("content-type", "application/json")
+        Self::post("/rpc", body).header("content-type", "application/json")
     }
 
     /// A call of one method.
