@@ -14,7 +14,9 @@ use super::loose::{List, Loose, Table};
 use super::messages::{Messages, Tokens};
 use super::speech::Speech;
 use super::tally::{Tally, dollars};
-use super::{Exit, Heard, Invocation, Line, Read, Used, Verdict, api_error, name, retry_cause, words};
+use super::{
+    Exit, Heard, Invocation, Line, Read, Used, Verdict, api_error, name, retry_cause, tool_error, words,
+};
 use crate::provider::ProviderError;
 
 /// The model of messages that no model made.
@@ -27,6 +29,10 @@ const STOPS: &[(&str, &str)] = &[
     ("error_max_structured_output_retries", "max_structured_output_retries"),
     ("error_during_execution", "execution_error"),
 ];
+
+/// What it says where it cannot resume: its sessions are kept by directory and home, and not for ever.
+const SESSION_GONE: &[&str] =
+    &["No conversation found with session ID", "--resume requires a valid session ID"];
 
 /// See the module.
 #[derive(Default)]
@@ -255,7 +261,7 @@ impl Reader {
         let text = said.result.0.or_else(|| errors.filter_map(|error| error.0).next()).unwrap_or_default();
         let stop = STOPS.iter().find(|(subtype, _)| said.subtype.0.as_deref() == Some(subtype));
         self.end = Some(Err(match stop {
-            _ if text.starts_with("No conversation found with session ID") => {
+            _ if SESSION_GONE.iter().any(|words| text.contains(words)) => {
                 ProviderError::Stopped { reason: "session_not_found", quoted: words(text) }
             }
             Some((_, reason)) => ProviderError::Stopped { reason, quoted: words(text) },
@@ -310,7 +316,7 @@ fn tool_end(block: Block, speech: &mut Speech) {
     if block.kind.0.as_deref().is_some_and(|kind| kind.ends_with("tool_result")) {
         let failed = block.is_error.0 == Some(true);
         let exit_code = || exit_code(block.content.0.as_deref()?);
-        speech.tool_end(block.tool_use_id.0, failed.then(exit_code));
+        speech.tool_end(block.tool_use_id.0, failed.then(|| tool_error(exit_code())));
     }
 }
 

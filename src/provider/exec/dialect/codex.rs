@@ -4,7 +4,7 @@
 //! thread is remembered carries those sums, `THREAD@INPUT,CACHED,WRITTEN,OUTPUT`, and each turn is charged with what came
 //! after them. A turn that ended without usage is charged to the next one: nothing is lost or paid twice.
 //!
-//! It prints whole messages, never pieces. Its five `Reconnecting...` errors are retries; `turn.failed` is the end.
+//! It prints whole messages, never pieces. Its `Reconnecting...` errors are retries; `turn.failed` is the end.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use super::loose::Loose;
 use super::speech::Speech;
-use super::{Exit, Heard, Invocation, Line, Read, Used, Verdict, api_error, retry_cause};
+use super::{DENIED, Exit, Heard, Invocation, Line, Read, Used, Verdict, api_error, retry_cause, tool_error};
 use crate::provider::ProviderError;
 
 /// See the module.
@@ -24,6 +24,7 @@ pub(super) struct Reader {
     used: Option<Used>,
     done: bool,
     error: Option<ProviderError>,
+    tries: u32,
 }
 
 /// Tokens of a thread so far: read, of them from a cache, of them to a cache, written.
@@ -124,9 +125,13 @@ impl Reader {
         // Some tools are told only when they have ended.
         speech.tool_start(item.id.0.clone(), Some(tool));
         if ended {
-            let failed = matches!(item.status.0.as_deref(), Some("failed" | "declined"))
-                || item.exit_code.0.is_some_and(|code| code != 0);
-            speech.tool_end(item.id.0, failed.then_some(item.exit_code.0));
+            let code = item.exit_code.0.filter(|code| *code != 0);
+            let error = match item.status.0.as_deref() {
+                Some("declined") => Some(DENIED.to_owned()),
+                Some("failed") => Some(tool_error(code)),
+                _ => code.map(|code| tool_error(Some(code))),
+            };
+            speech.tool_end(item.id.0, error);
         }
     }
 
@@ -148,10 +153,13 @@ impl Reader {
 
     fn error(&mut self, message: Option<String>, speech: &mut Speech) {
         let message = message.unwrap_or_default();
-        match reconnecting(&message) {
-            Some(attempt) => {
+        match message.strip_prefix("Reconnecting... ") {
+            Some(which) => {
+                // `2/5 (...)`, or `waiting for network (...)` for as long as there is none.
+                let number = which.split_once('/').and_then(|(number, _)| number.parse().ok());
+                self.tries = number.unwrap_or_else(|| self.tries.saturating_add(1));
                 let cause = retry_cause(status(&message));
-                speech.tell(Heard::Retry { attempt, after: Duration::ZERO, cause });
+                speech.tell(Heard::Retry { attempt: self.tries, after: Duration::ZERO, cause });
             }
             None => self.error = Some(api_error(status(&message), message)),
         }
@@ -219,12 +227,6 @@ impl Sums {
         let mut before = before.0.into_iter();
         told.map(|told| Some(told? - before.next()?))
     }
-}
-
-/// The number of a try: `Reconnecting... 2/5 (...)`.
-fn reconnecting(message: &str) -> Option<u32> {
-    let (attempt, _) = message.strip_prefix("Reconnecting... ")?.split_once('/')?;
-    attempt.parse().ok()
 }
 
 /// The HTTP status in `unexpected status 401 Unauthorized: ...` and `..., last status: 429 Too Many Requests`.

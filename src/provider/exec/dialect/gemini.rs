@@ -9,14 +9,15 @@ use serde::Deserialize;
 use super::loose::{Loose, Table};
 use super::speech::Speech;
 use super::tally::Tally;
-use super::{Exit, Invocation, Line, Read, Used, Verdict, api_error, name, words};
+use super::{DENIED, Exit, Invocation, Line, Read, Used, Verdict, api_error, name, tool_error, words};
 use crate::provider::ProviderError;
 
 /// The exit code of one that reached its limit of turns (`FatalTurnLimitedError`).
 const EXIT_TURNS: i32 = 53;
 
-/// Statuses of the Gemini API (<https://ai.google.dev/gemini-api/docs/troubleshooting>), which an exit code may hold.
-const STATUSES: &[u16] = &[400, 401, 403, 404, 408, 429, 500, 502, 503, 504];
+/// Statuses of the Gemini API (<https://ai.google.dev/gemini-api/docs/troubleshooting>) and of proxies before it, which an
+/// exit code may hold.
+const STATUSES: &[u16] = &[400, 401, 403, 404, 408, 429, 500, 502, 503, 504, 529];
 
 /// See the module.
 #[derive(Default)]
@@ -156,8 +157,12 @@ impl Read for Reader {
                 speech.tool_start(said.tool_id.0, said.tool_name.0);
             }
             Some("tool_result") => {
+                // A command that fails is a success here, and nothing tells its exit code.
                 let failed = said.status.0.as_deref() == Some("error");
-                speech.tool_end(said.tool_id.0, failed.then_some(None));
+                let denied =
+                    said.error.0.and_then(|error| error.kind.0).as_deref() == Some("policy_violation");
+                let error = if denied { DENIED.to_owned() } else { tool_error(None) };
+                speech.tool_end(said.tool_id.0, failed.then_some(error));
             }
             Some("error") => self.error(said),
             Some("result") => self.result(said),
@@ -224,7 +229,9 @@ mod tests {
     fn a_status_is_in_the_words_or_in_the_exit_code() {
         assert_eq!(status(r#"[API Error: {"error":{"code":429,"message":"m"}}]"#), Some(429));
         assert_eq!(status("[API Error: no]"), None);
-        for (code, status) in [(145, Some(401)), (173, Some(429)), (247, Some(503)), (1, None), (-1, None)] {
+        for (code, status) in
+            [(145, Some(401)), (173, Some(429)), (247, Some(503)), (17, Some(529)), (1, None), (-1, None)]
+        {
             assert_eq!(status_of_exit(Exit::Code(code)), status, "{code}");
         }
         assert_eq!(status_of_exit(Exit::Signal(145)), None);

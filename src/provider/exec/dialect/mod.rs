@@ -17,6 +17,7 @@ mod tally;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use self::speech::Speech;
@@ -26,6 +27,9 @@ use crate::provider::ProviderError;
 
 /// Bytes of an agent's words that are kept for an error: cutting comes after masking, which needs whole secrets.
 const WORDS_BYTES_MAX: usize = 16 * QUOTED_BYTES_MAX;
+
+/// What is said of a tool that was not allowed to run.
+const DENIED: &str = "denied";
 
 /// How an agent is asked for one turn.
 #[derive(Debug, Clone, Copy)]
@@ -167,6 +171,15 @@ impl Dialect {
             Self::ClaudeCode => claude_code::arguments(invocation),
             Self::Codex => codex::arguments(invocation),
             Self::Gemini => gemini::arguments(invocation),
+        }
+    }
+
+    /// The message as the agent takes it for text and nothing else.
+    pub(super) fn message(self, message: &str) -> Cow<'_, str> {
+        match self {
+            // A slash at the very beginning is a command of theirs, such as `/clear`.
+            Self::ClaudeCode | Self::Gemini if message.starts_with('/') => Cow::Owned(format!("\n{message}")),
+            Self::Plimsoll | Self::ClaudeCode | Self::Codex | Self::Gemini => Cow::Borrowed(message),
         }
     }
 

@@ -20,7 +20,7 @@ use serde::Deserialize;
 use super::loose::Loose;
 use super::speech::Speech;
 use super::tally::{Tally, dollars};
-use super::{Exit, Heard, Invocation, Line, Read, Used, Verdict, api_error, name, retry_cause};
+use super::{Exit, Heard, Invocation, Line, Read, Used, Verdict, api_error, name, retry_cause, tool_error};
 use crate::provider::ProviderError;
 use std::time::Duration;
 
@@ -77,7 +77,7 @@ impl Read for Reader {
             Some("tool_start") => speech.tool_start(said.id.0, said.name.0),
             Some("tool_end") => {
                 let failed = said.ok.0 == Some(false) || said.exit_code.0.is_some_and(|code| code != 0);
-                speech.tool_end(said.id.0, failed.then_some(said.exit_code.0));
+                speech.tool_end(said.id.0, failed.then(|| tool_error(said.exit_code.0)));
             }
             Some("retry") => speech.tell(Heard::Retry {
                 attempt: said.attempt.0.unwrap_or(1),

@@ -1,6 +1,6 @@
 //! What was heard so far: text that is never run together, and tools that end only if they began.
 
-use super::{Heard, name, session, tool_error};
+use super::{Heard, name, session};
 use crate::limits::AGENT_TOOLS_OPEN_MAX;
 
 /// Collects what lines say.
@@ -67,12 +67,12 @@ impl Speech {
         self.heard.push(Heard::ToolStart { id, name });
     }
 
-    /// A tool ended, well or with the exit code that is given. One that is not open is passed over.
-    pub(super) fn tool_end(&mut self, id: Option<String>, failed: Option<Option<i64>>) {
+    /// A tool ended, well or with this error in fixed words. One that is not open is passed over.
+    pub(super) fn tool_end(&mut self, id: Option<String>, error: Option<String>) {
         let Some(id) = id.and_then(name) else { return };
         let Some(at) = self.open.iter().position(|(open, _)| *open == id) else { return };
         let (id, name) = self.open.swap_remove(at);
-        self.heard.push(Heard::ToolEnd { id, name, error: failed.map(tool_error) });
+        self.heard.push(Heard::ToolEnd { id, name, error });
     }
 
     /// Whether this tool has begun and not ended.

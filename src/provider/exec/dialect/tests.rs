@@ -46,11 +46,16 @@ fn fixtures() -> Vec<(String, Dialect, Exit)> {
     let mut names: Vec<_> = names.map(|name| name.into_string().expect("text")).collect();
     names.retain(|name| name.ends_with(".jsonl"));
     names.sort();
-    assert!(names.len() >= 14, "{names:?}");
+    assert!(names.len() >= 28, "{names:?}");
     let ended = |name: &str| match name {
-        "gemini.error-401.jsonl" => 145,
-        name if name.contains("error") || name.contains("gone") => 1,
-        _ => 0,
+        "gemini.error-401.jsonl" => Exit::Code(145),
+        "gemini.error-529.jsonl" => Exit::Code(17),
+        "gemini.error-max-turns.jsonl" | "gemini.denied.jsonl" => Exit::Code(53),
+        "codex.no-network.jsonl" => Exit::Signal(9),
+        name if name.contains("hung") => Exit::Code(143),
+        "claude-code.no-network.jsonl" => Exit::Code(1),
+        name if name.contains("error") || name.contains("gone") => Exit::Code(1),
+        _ => Exit::Code(0),
     };
     let dialect = |name: &str| match name.split('.').next() {
         Some("claude-code") => Dialect::ClaudeCode,
@@ -58,7 +63,7 @@ fn fixtures() -> Vec<(String, Dialect, Exit)> {
         Some("gemini") => Dialect::Gemini,
         _ => panic!("{name}: of which agent?"),
     };
-    names.into_iter().map(|name| (name.clone(), dialect(&name), Exit::Code(ended(&name)))).collect()
+    names.into_iter().map(|name| (name.clone(), dialect(&name), ended(&name))).collect()
 }
 
 #[test]
@@ -280,6 +285,17 @@ fn arguments_ask_each_agent_for_its_stream() {
     ];
     assert_eq!(told, expected);
     assert_eq!(Dialect::Codex.variables(&asked), []);
+}
+
+#[test]
+fn a_message_is_text_also_where_a_slash_would_be_a_command() {
+    for dialect in ALL {
+        for text in ["--help", "x\n/clear", " /clear", "", "$(id)\0"] {
+            assert_eq!(dialect.message(text), text, "{dialect:?}");
+        }
+        let commands = matches!(dialect, Dialect::ClaudeCode | Dialect::Gemini);
+        assert_eq!(dialect.message("/clear"), if commands { "\n/clear" } else { "/clear" }, "{dialect:?}");
+    }
 }
 
 #[test]
