@@ -108,6 +108,12 @@ text_id! {
 }
 
 text_id! {
+    /// A caller's own name for one message, so that it runs once however often it is sent.
+    IdempotencyKey, 128, |text| !text.chars().any(char::is_control),
+    "an idempotency key has 1 to 128 bytes and no control characters"
+}
+
+text_id! {
     /// The name of an access token: what the audit shows as the actor.
     TokenName, 64, |text| is_slug(text) && !matches!(text, "local" | "planner" | "system"),
     "a token name has 1 to 64 characters of a-z, 0-9, '-', '_', '.', begins with a letter or a digit, and is none of local, planner, system"

@@ -79,6 +79,9 @@ pub const TOOLS_PER_REQUEST_MAX: usize = 1_000;
 /// Distinct names of tools that are remembered for the count on `/health`.
 pub const TOOL_NAMES_MAX: usize = 1_000;
 
+/// Idempotency keys that are remembered: one a second, all day; their snapshot takes some 30 MB then.
+pub const IDEMPOTENCY_KEYS_MAX: usize = 100_000;
+
 /// Milliseconds that one `request.get` may wait for an end: below what proxies give a silent answer.
 pub const REQUEST_WAIT_MS_MAX: u64 = 60_000;
 

@@ -1,21 +1,31 @@
 //! The door of the gateway: what a message has to pass before it stands in its lane.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tracing::Span;
 
 use super::active::Active;
+use super::keys::{Claim, Claimed, Wanted};
 use super::lane::LaneKey;
-use super::record::{MESSAGE_BYTES, SESSIONS};
+use super::record::{MESSAGE_BYTES, Outcome, SESSIONS};
 use super::run::{self, Given, Job, Presence};
 use super::service::{Agent, Inner};
-use super::{Accepted, Caller, Channel, Gateway, Rejection, SendRequest};
-use crate::ids::{RequestId, SessionId, TraceId};
+use super::{Accepted, Caller, Channel, Config, Gateway, OnDisconnect, Rejection, SendRequest};
+use crate::ids::{AgentId, RequestId, SessionId, TraceId};
 use crate::journal::Actor;
 use crate::limits::{DEADLINE_MAX, REQUEST_EVENTS_MAX};
 use crate::provider::{Hosting, Message};
-use crate::telemetry::span;
+use crate::telemetry::{TraceContext, span};
+
+/// What a message with a key comes to, and one without.
+enum Turnout {
+    /// It runs; its key is taken.
+    Runs(Option<Claim>),
+    /// It is under way or ran before: this tells how that ends.
+    RanBefore(Accepted),
+}
 
 impl Gateway {
     /// Puts a message into its lane and answers at once; must be called on the runtime. What happens to it is told
@@ -29,18 +39,17 @@ impl Gateway {
 
     fn accept(&self, caller: Caller, request: SendRequest) -> Result<Accepted, Rejection> {
         let inner = &self.inner;
-        let agent = inner
-            .agents
-            .get(&request.agent)
-            .ok_or_else(|| Rejection::UnknownAgent { agent: request.agent.clone() })?;
+        let agent = self.agent(&request.agent)?;
         self.check(agent, &request)?;
         let Caller { actor, channel, trace } = caller;
         let message_bytes = request.bytes();
+        let wanted = Wanted::of(&actor, &request);
         let SendRequest {
             agent: agent_id,
             message,
             session,
             request_id,
+            idempotency_key: _,
             deadline,
             on_disconnect,
             system,
@@ -56,27 +65,24 @@ impl Gateway {
             message_bytes,
             accepted_at: now,
             accepted: inner.clock.elapsed(),
+            key: wanted.as_ref().map(|wanted| wanted.key),
             cancel: Default::default(),
             end: Default::default(),
             progress: Default::default(),
         });
         // From before the floor admits it: a drain that begins now waits for what was admitted and not spawned yet.
         let _under_way = inner.tasks.token();
-        let admitted = inner.floor.admit(&active)?;
+        let claim = match self.claim(wanted, &active)? {
+            Turnout::Runs(claim) => claim,
+            Turnout::RanBefore(accepted) => return Ok(accepted),
+        };
+        let admitted = inner.floor.admit(&active).inspect_err(|rejection| active.refuse(rejection, now))?;
         let presence = Presence::enter(inner, agent, history.is_none().then(|| active.lane()));
         let (events_tx, events) = mpsc::channel(REQUEST_EVENTS_MAX);
         let (outcome_tx, outcome) = oneshot::channel();
         let accepted =
             Accepted { request_id: active.id.clone(), session: active.session.clone(), events, outcome };
-        let usual = match agent.provider.hosting() {
-            Hosting::Remote => inner.config.deadline,
-            Hosting::Process => inner.config.deadline_process,
-        };
-        let deadline = deadline.or(agent.config.deadline.map(|p| p.0)).unwrap_or(usual.0);
-        let span = send_span(&active);
-        trace.iter().for_each(|caller| span::set_parent(&span, caller));
-        let own = span::trace_id_of(&span).or(trace.map(|caller| caller.trace_id));
-        let trace_id = own.unwrap_or_else(random_trace_id);
+        let (span, trace_id) = traced(&active, trace);
         let job = Job {
             inner: Arc::clone(inner),
             agent: Arc::clone(agent),
@@ -85,7 +91,7 @@ impl Gateway {
             turn: admitted.turn,
             message: message.into(),
             given: Given { system, history },
-            deadline,
+            deadline: deadline.unwrap_or_else(|| self.usual_deadline(agent)),
             on_disconnect,
             actor,
             trace_id,
@@ -93,10 +99,68 @@ impl Gateway {
             events: events_tx,
             outcome: outcome_tx,
             presence,
+            claim,
             active,
         };
         inner.tasks.spawn(run::run(job));
         Ok(accepted)
+    }
+
+    fn agent(&self, id: &AgentId) -> Result<&Arc<Agent>, Rejection> {
+        self.inner.agents.get(id).ok_or_else(|| Rejection::UnknownAgent { agent: id.clone() })
+    }
+
+    /// Whether the message runs, as far as its key says.
+    fn claim(&self, wanted: Option<Wanted>, active: &Arc<Active>) -> Result<Turnout, Rejection> {
+        let Some(wanted) = wanted else { return Ok(Turnout::Runs(None)) };
+        Ok(match self.inner.keys.claim(wanted, active)? {
+            Claimed::New(claim) => Turnout::Runs(Some(claim)),
+            Claimed::UnderWay(first) => Turnout::RanBefore(self.attach(first)),
+            Claimed::Ended(first, outcome) => Turnout::RanBefore(self.again(active, first, outcome)?),
+        })
+    }
+
+    fn usual_deadline(&self, agent: &Agent) -> Duration {
+        let Config { deadline, deadline_process, .. } = &self.inner.config;
+        let usual = match agent.provider.hosting() {
+            Hosting::Remote => deadline,
+            Hosting::Process => deadline_process,
+        };
+        agent.config.deadline.unwrap_or(*usual).0
+    }
+
+    /// Waits beside whoever sent the same message before.
+    fn attach(&self, first: Arc<Active>) -> Accepted {
+        let (_, events) = mpsc::channel(1);
+        let (mut outcome_tx, outcome) = oneshot::channel();
+        let (request_id, session) = (first.id.clone(), first.session.clone());
+        self.inner.tasks.spawn(async move {
+            let ended = tokio::select! {
+                ended = first.end.wait() => ended,
+                () = outcome_tx.closed() => return,
+            };
+            // Whoever went away does not want it.
+            let _ = outcome_tx.send(ended.result.clone());
+        });
+        Accepted { request_id, session, events, outcome }
+    }
+
+    /// Gives the answer again, if it is still kept.
+    fn again(&self, active: &Active, first: RequestId, outcome: Outcome) -> Result<Accepted, Rejection> {
+        let kept = self.inner.answers.get(&first, self.inner.clock.elapsed());
+        let Some(ended) = kept.filter(|ended| ended.key == active.key) else {
+            let how = outcome.as_str();
+            let problem = format!(
+                "this message ran and ended ({how}), but its answer is no longer kept: its record in the journal \
+                 says what it cost, and with a new key it runs again"
+            );
+            return Err(Rejection::Conflict { cause: "finished", problem, request_id: first });
+        };
+        let (_, events) = mpsc::channel(1);
+        let (outcome_tx, outcome) = oneshot::channel();
+        // The receiver is in our hand.
+        let _ = outcome_tx.send(ended.result.clone());
+        Ok(Accepted { request_id: first, session: ended.session.clone(), events, outcome })
     }
 
     fn check(&self, agent: &Agent, request: &SendRequest) -> Result<(), Rejection> {
@@ -112,6 +176,10 @@ impl Gateway {
         if request.deadline.is_some_and(|deadline| deadline.is_zero() || deadline > DEADLINE_MAX) {
             let hours = DEADLINE_MAX.as_secs() / 3_600;
             return invalid("deadlineMs", format!("must lie between 1 ms and {hours} h"));
+        }
+        if request.idempotency_key.is_some() && request.on_disconnect == OnDisconnect::Cancel {
+            let problem = "a message with an idempotencyKey runs to its end: leave out one of the two";
+            return invalid("onDisconnect", problem.to_owned());
         }
         let said = request.history.as_ref().is_some_and(|history| !history.is_empty());
         if said && agent.provider.hosting() == Hosting::Process {
@@ -143,6 +211,14 @@ fn usual_session(actor: &Actor, id: &RequestId, history: Option<&[Message]>) -> 
         }
         Some(_) => SessionId::parse(id.as_str()).expect("what is a request's id can be a session's"),
     }
+}
+
+/// The request's span, and the trace that it stands in.
+fn traced(active: &Active, caller: Option<TraceContext>) -> (Span, TraceId) {
+    let span = send_span(active);
+    caller.iter().for_each(|caller| span::set_parent(&span, caller));
+    let own = span::trace_id_of(&span).or(caller.map(|caller| caller.trace_id));
+    (span, own.unwrap_or_else(random_trace_id))
 }
 
 fn random_trace_id() -> TraceId {

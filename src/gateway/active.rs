@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::answers::{End, Ended, EndedRequest};
 use super::cancel::Cancel;
 use super::lane::LaneKey;
-use super::{Channel, Rejection};
+use super::{Channel, Fingerprint, Rejection};
 use crate::clock::{Clock, Timestamp};
 use crate::ids::{AgentId, RequestId, SessionId};
 
@@ -79,6 +79,8 @@ pub(super) struct Active {
     pub(super) accepted_at: Timestamp,
     /// When it was accepted, on the monotonic clock.
     pub(super) accepted: Duration,
+    /// Its idempotency key, if it has one.
+    pub(super) key: Option<Fingerprint>,
     pub(super) cancel: Cancel,
     pub(super) end: End,
     /// Written by the request's own task, read by whoever lists; a std mutex suffices, nothing waits under it.
@@ -113,10 +115,16 @@ impl Active {
         self.end.set(|| EndedRequest {
             agent: self.agent.clone(),
             session: self.session.clone(),
+            key: self.key,
             accepted_at: self.accepted_at,
             ended_at: now,
             result,
         })
+    }
+
+    /// Tells who waits beside it that it was not let in.
+    pub(super) fn refuse(&self, rejection: &Rejection, now: Timestamp) {
+        self.end(Err(Arc::new(rejection.clone())), now);
     }
 
     /// Ends it for who waits if nothing else did: its task was dropped or panicked.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::{Answer, Config, Rejection};
+use super::{Answer, Config, Fingerprint, Rejection};
 use crate::clock::Timestamp;
 use crate::ids::{AgentId, RequestId, SessionId};
 
@@ -24,6 +24,7 @@ const ENTRY_BYTES: usize = 1_024;
 pub(super) struct EndedRequest {
     pub(super) agent: AgentId,
     pub(super) session: SessionId,
+    pub(super) key: Option<Fingerprint>,
     pub(super) accepted_at: Timestamp,
     pub(super) ended_at: Timestamp,
     pub(super) result: Ended,
@@ -198,6 +199,7 @@ mod tests {
         Arc::new(EndedRequest {
             agent: AgentId::parse("a").expect("valid"),
             session: SessionId::parse("s").expect("valid"),
+            key: None,
             accepted_at: Timestamp::default(),
             ended_at: Timestamp::default(),
             result: Err(Arc::new(Rejection::Bug { partial: partial.to_owned() })),

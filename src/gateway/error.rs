@@ -90,10 +90,16 @@ pub enum Rejection {
     /// What must be durable first could not be written.
     #[error("the journal cannot write now, and this request must be in it before it runs: try again later")]
     JournalUnavailable,
+    /// There are as many idempotency keys as are remembered.
+    #[error("there are too many idempotency keys of the last 24 hours: send without one, or later")]
+    KeysFull {
+        /// When the oldest ends.
+        retry_after: Duration,
+    },
     /// The key stands for something else.
     #[error("idempotencyKey: {problem}")]
     Conflict {
-        /// `interrupted`, or `other_message`.
+        /// `interrupted`, `finished` or `other_message`.
         cause: &'static str,
         /// What happened, and what can be done.
         problem: String,
@@ -132,7 +138,7 @@ impl Rejection {
             Self::Invalid { .. } | Self::DuplicateRequest { .. } => -32602,
             Self::Bug { .. } => -32603,
             Self::LaneFull { .. } => -32001,
-            Self::GatewayFull { .. } => -32002,
+            Self::GatewayFull { .. } | Self::KeysFull { .. } => -32002,
             Self::UnknownAgent { .. } => -32003,
             Self::Deadline { .. } => -32004,
             Self::Cancelled { .. } => -32005,
@@ -158,6 +164,7 @@ impl Rejection {
             Self::Invalid { .. }
             | Self::LaneFull { .. }
             | Self::GatewayFull { .. }
+            | Self::KeysFull { .. }
             | Self::UnknownAgent { .. }
             | Self::NotStarted { .. }
             | Self::Limited { .. }
@@ -183,6 +190,7 @@ impl Rejection {
         match self {
             Self::LaneFull { retry_after, .. }
             | Self::GatewayFull { retry_after, .. }
+            | Self::KeysFull { retry_after }
             | Self::Limited { retry_after, .. } => Some(*retry_after),
             Self::Provider { retry_after, .. } => *retry_after,
             Self::Invalid { .. }

@@ -10,6 +10,7 @@ mod cancel;
 mod config;
 mod error;
 mod floor;
+mod keys;
 mod lane;
 pub mod metrics;
 mod record;
@@ -24,6 +25,7 @@ pub use active::{ActiveRequest, ActiveTools, RequestState, RunningTool};
 pub use answers::Ended;
 pub use config::{AgentConfig, Config};
 pub use error::Rejection;
+pub use keys::{Fingerprint, REQUEST_ACCEPTED};
 pub use record::{Outcome, REQUEST_FINISHED, REQUEST_FINISHED_VERSION, RequestFinished, ToolCounts};
 pub use request::{
     Accepted, AgentEvent, Answer, Caller, Channel, OnDisconnect, SendRequest, Timings, ToolSummary, Usage,

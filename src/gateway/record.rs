@@ -6,14 +6,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use opentelemetry::KeyValue;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use super::active::Active;
 use super::answers::Evicted;
 use super::metrics::AgentMetrics;
-use super::{Channel, Rejection, Timings, Usage};
+use super::{Channel, Fingerprint, Rejection, Timings, Usage};
 use crate::ids::{AgentId, RequestId, SessionId, TraceId};
 use crate::journal::{Actor, Append, AppendError, Journal, NewRecord, StreamId};
 use crate::limits::TOOL_NAMES_MAX;
@@ -28,8 +28,17 @@ pub const REQUEST_FINISHED: &str = "request_finished";
 pub const REQUEST_FINISHED_VERSION: u16 = 2;
 
 /// The configuration keys whose limits the gateway enforces, as labels of the limits that were hit.
-const LIMITS: &[&str] =
-    &[LANE_DEPTH, QUEUED, ACTIVE_BYTES, SESSIONS, SESSIONS_BYTES, MESSAGE_BYTES, ANSWERS, ANSWERS_BYTES];
+const LIMITS: &[&str] = &[
+    LANE_DEPTH,
+    QUEUED,
+    ACTIVE_BYTES,
+    SESSIONS,
+    SESSIONS_BYTES,
+    MESSAGE_BYTES,
+    ANSWERS,
+    ANSWERS_BYTES,
+    KEYS,
+];
 const LANE_DEPTH: &str = "lane_depth_max";
 pub(super) const QUEUED: &str = "queued_max";
 pub(super) const ACTIVE_BYTES: &str = "active_bytes_max";
@@ -37,10 +46,12 @@ pub(super) const SESSIONS: &str = "sessions_max";
 pub(super) const SESSIONS_BYTES: &str = "sessions_bytes_max";
 pub(super) const MESSAGE_BYTES: &str = "message_bytes_max";
 const ANSWERS: &str = "answers_max";
+/// Not a key of the configuration: [`IDEMPOTENCY_KEYS_MAX`](crate::limits::IDEMPOTENCY_KEYS_MAX).
+const KEYS: &str = "idempotency_keys";
 const ANSWERS_BYTES: &str = "answers_bytes_max";
 
 /// How a request ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
     /// It was answered.
@@ -77,6 +88,7 @@ impl Outcome {
                 Rejection::Invalid { .. }
                 | Rejection::LaneFull { .. }
                 | Rejection::GatewayFull { .. }
+                | Rejection::KeysFull { .. }
                 | Rejection::UnknownAgent { .. }
                 | Rejection::Provider { .. }
                 | Rejection::Bug { .. }
@@ -124,6 +136,9 @@ pub struct RequestFinished {
     pub models: Vec<ModelUsed>,
     /// Its tool calls.
     pub tools: ToolCounts,
+    /// The hash of its idempotency key, of one that was accepted with `request_accepted`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_hash: Option<Fingerprint>,
 }
 
 /// How many tools a request used.
@@ -175,6 +190,10 @@ impl Recorder {
         Self { live, journal, shared, tools: Mutex::new(tools) }
     }
 
+    pub(super) fn journal(&self) -> &dyn Journal {
+        &*self.journal
+    }
+
     pub(super) fn live(&self) -> &Live {
         &self.live
     }
@@ -183,6 +202,7 @@ impl Recorder {
     pub(super) fn refused(&self, rejection: &Rejection) {
         match rejection {
             Rejection::LaneFull { .. } => self.limit_hit(LANE_DEPTH),
+            Rejection::KeysFull { .. } => self.limit_hit(KEYS),
             Rejection::GatewayFull { limit, .. } | Rejection::Limited { limit, .. } => self.limit_hit(limit),
             Rejection::Invalid { .. }
             | Rejection::UnknownAgent { .. }

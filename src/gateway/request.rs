@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::Ended;
 use crate::clock::Timestamp;
-use crate::ids::{AgentId, RequestId, SessionId};
+use crate::ids::{AgentId, IdempotencyKey, RequestId, SessionId};
 use crate::journal::Actor;
 use crate::provider::Message;
 use crate::telemetry::TraceContext;
@@ -62,6 +62,8 @@ pub struct SendRequest {
     pub session: Option<SessionId>,
     /// The caller's own id for this request.
     pub request_id: Option<RequestId>,
+    /// Runs the message once, however often it is sent with this key.
+    pub idempotency_key: Option<IdempotencyKey>,
     /// How long it may take.
     pub deadline: Option<Duration>,
     /// What becomes of it when the caller goes away.
@@ -82,6 +84,7 @@ impl SendRequest {
             message,
             session: None,
             request_id: None,
+            idempotency_key: None,
             deadline: None,
             on_disconnect: OnDisconnect::default(),
             system: None,

@@ -13,14 +13,15 @@ use tracing::Span;
 
 use super::active::{Active, RequestState, RunningTool};
 use super::floor::Slot;
+use super::keys::Claim;
 use super::lane::LaneKey;
 use super::record::{Finished, Outcome, RequestFinished, SESSIONS_BYTES, UsedTool};
 use super::service::{Agent, Inner};
 use super::transcript::{ToolAtWork, Transcript};
-use super::{AgentEvent, Answer, Ended, OnDisconnect, Rejection, ToolSummary, Usage};
+use super::{AgentEvent, Ended, OnDisconnect, Rejection, ToolSummary, Usage};
 use crate::ids::TraceId;
 use crate::journal::Actor;
-use crate::limits::{ANSWER_BYTES_MAX, FINAL_EVENT_WAIT};
+use crate::limits::{ANSWER_BYTES_MAX, FINAL_EVENT_WAIT, JOURNAL_CATCH_UP_WAIT};
 use crate::provider::{Message, ProviderError, ProviderEvent, Speaker, Turn};
 
 /// A request that was admitted.
@@ -41,6 +42,8 @@ pub(super) struct Job {
     pub(super) events: mpsc::Sender<AgentEvent>,
     pub(super) outcome: oneshot::Sender<Ended>,
     pub(super) presence: Presence,
+    /// Its idempotency key, if it has one.
+    pub(super) claim: Option<Claim>,
 }
 
 /// What the caller gives beside the message.
@@ -76,6 +79,8 @@ impl Drop for Presence {
 enum Stop {
     Provider(ProviderError),
     Panic,
+    /// What must be durable first is not.
+    Journal,
     Deadline,
     Cancelled(&'static str),
 }
@@ -97,6 +102,7 @@ pub(super) async fn run(mut job: Job) {
         events,
         outcome,
         mut presence,
+        claim,
         ..
     } = job;
     let total = inner.clock.elapsed().saturating_sub(active.accepted);
@@ -123,7 +129,9 @@ pub(super) async fn run(mut job: Job) {
         provider: agent.provider.kind(),
         models: transcript.calls.models(),
         tools: transcript.tool_counts,
+        key_hash: claim.as_ref().filter(|claim| claim.asked()).and(active.key),
     };
+    let ended_so = facts.outcome;
     if let (Ok(text), Some(_)) = (&ended, &presence.session) {
         let message = Message { role: Speaker::User, text: job.message };
         presence.said = Some([message, Message { role: Speaker::Assistant, text: text.as_str().into() }]);
@@ -132,19 +140,14 @@ pub(super) async fn run(mut job: Job) {
     inner
         .recorder
         .finished(&agent.metrics, Finished { facts, actor, trace_id, span: &span, rejection, total });
-    let result = match ended {
-        Ok(mut text) => {
-            // It may be kept for an hour.
-            text.shrink_to_fit();
-            let tool_calls = transcript.tools;
-            let (request_id, session) = (active.id.clone(), active.session.clone());
-            let finish_reason = transcript.calls.finish_reason();
-            Ok(Arc::new(Answer { request_id, session, text, tool_calls, usage, finish_reason, timings }))
-        }
-        Err(rejection) => Err(Arc::new(rejection)),
-    };
+    let result = ended.map(|text| transcript.answer(&active, text, timings)).map_err(Arc::new);
     keep(&inner, &active, result.clone());
+    let keyed = claim.map(|claim| claim.end(ended_so)).is_some();
     drop((presence, slot, span));
+    if keyed {
+        // Who heard an answer shall not hear later that it was interrupted.
+        let _ = tokio::time::timeout(JOURNAL_CATCH_UP_WAIT, inner.recorder.journal().catch_up()).await;
+    }
     answer(result, events, outcome).await;
 }
 
@@ -192,13 +195,20 @@ async fn until_stopped(job: &mut Job, transcript: &mut Transcript) -> Result<(),
         events: &job.events,
         transcript,
     };
-    let served = serving.serve(job.ahead, &mut job.turn);
+    let claim = &mut job.claim;
+    let (journal, actor, trace_id) = (job.inner.recorder.journal(), &job.actor, job.trace_id);
+    let served = async {
+        if let Some(claim) = claim {
+            claim.accept(journal, actor, trace_id).await.map_err(|_| Stop::Journal)?;
+        }
+        serving.serve(job.ahead, &mut job.turn).await.map_err(Stop::Provider)
+    };
     tokio::select! {
         biased;
         reason = active.cancel.raised() => Err(Stop::Cancelled(reason)),
         () = gone => Err(Stop::Cancelled("the caller went away")),
         () = deadline => Err(Stop::Deadline),
-        served = served => served.map_err(Stop::Provider),
+        served = served => served,
     }
 }
 
@@ -395,6 +405,7 @@ impl Stop {
                 retry_after: error.retry_after(),
             },
             Self::Panic => Rejection::Bug { partial },
+            Self::Journal => Rejection::JournalUnavailable,
             Self::Deadline => {
                 let deadline_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
                 Rejection::Deadline { deadline_ms, partial }

@@ -10,6 +10,7 @@ use tokio_util::task::TaskTracker;
 use super::active::ActiveRequest;
 use super::answers::Answers;
 use super::floor::Floor;
+use super::keys::Keys;
 use super::lane::{LaneKey, LaneLimits};
 use super::metrics::{AgentMetrics, Metrics};
 use super::record::Recorder;
@@ -18,6 +19,7 @@ use super::{AgentConfig, Config, Rejection};
 use crate::clock::Clock;
 use crate::ids::{AgentId, RequestId, SessionId};
 use crate::journal::{Fold, Journal};
+use crate::limits::IDEMPOTENCY_KEYS_MAX;
 use crate::live::{Live, ModelCalls};
 use crate::provider::{Hosting, Message, Provider};
 use crate::telemetry::{Registry, Shared};
@@ -65,6 +67,7 @@ pub(super) struct Inner {
     pub(super) agents: BTreeMap<AgentId, Arc<Agent>>,
     pub(super) floor: Arc<Floor>,
     pub(super) answers: Answers,
+    pub(super) keys: Arc<Keys>,
     /// A std mutex suffices: every hold is a few map operations.
     sessions: Mutex<Sessions>,
     pub(super) tasks: TaskTracker,
@@ -171,6 +174,7 @@ impl Gateway {
             agents: made,
             floor: Floor::new(limits, bytes(config.active_bytes_max), &caps, clock.clone()),
             answers: Answers::new(&config),
+            keys: Arc::new(Keys::new(IDEMPOTENCY_KEYS_MAX)),
             sessions: Mutex::new(Sessions::new(session_limits(&config))),
             tasks: TaskTracker::new(),
             metrics,
@@ -184,7 +188,7 @@ impl Gateway {
     /// What of its state survives a restart: to be registered when the journal is opened.
     #[must_use]
     pub fn folds(&self) -> Vec<Arc<dyn Fold>> {
-        Vec::new()
+        vec![Arc::clone(&self.inner.keys) as _]
     }
 
     /// Cancels a request; whether it was under way.

@@ -7,10 +7,12 @@ use serde::Serialize;
 
 use super::active::{Active, RequestState};
 use super::answers::{Ended, EndedRequest};
+use super::keys::{Found, Known};
 use super::record::Outcome;
-use super::{Gateway, Rejection};
+use super::{Fingerprint, Gateway, Rejection};
 use crate::clock::Timestamp;
-use crate::ids::{AgentId, RequestId, SessionId};
+use crate::ids::{AgentId, IdempotencyKey, RequestId, SessionId};
+use crate::journal::Actor;
 
 /// How far a request is, or how it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, schemars::JsonSchema)]
@@ -30,6 +32,8 @@ pub enum RequestProgress {
     Deadline,
     /// It was cancelled.
     Cancelled,
+    /// plimsoll ended while it was under way; known of those with an idempotency key.
+    Interrupted,
 }
 
 impl From<RequestState> for RequestProgress {
@@ -68,7 +72,7 @@ pub struct RequestStatus {
     pub accepted_at: Timestamp,
     /// When it ended, if it did.
     pub ended_at: Option<Timestamp>,
-    /// How it ended, if it did.
+    /// How it ended, if it did and as long as that is kept.
     pub ended: Option<Ended>,
 }
 
@@ -86,7 +90,7 @@ impl RequestStatus {
     }
 
     fn ended(request: &RequestId, ended: &EndedRequest) -> Self {
-        let EndedRequest { agent, session, accepted_at, ended_at, result } = ended;
+        let EndedRequest { agent, session, key: _, accepted_at, ended_at, result } = ended;
         Self {
             request_id: request.clone(),
             agent: agent.clone(),
@@ -113,6 +117,59 @@ impl Gateway {
         ended
             .map(|ended| RequestStatus::ended(request, &ended))
             .ok_or(Rejection::NotFound { what: "request" })
+    }
+
+    /// The same for a caller's idempotency key, which also knows requests of before a restart. Without an agent, all
+    /// are looked at.
+    ///
+    /// # Errors
+    /// [`Rejection::NotFound`] where the key is not known, [`Rejection::UnknownAgent`], or [`Rejection::Invalid`] where
+    /// the caller sent messages with this key to more than one agent.
+    pub async fn request_of_key(
+        &self,
+        actor: &Actor,
+        key: &IdempotencyKey,
+        agent: Option<&AgentId>,
+        wait: Duration,
+    ) -> Result<RequestStatus, Rejection> {
+        let agents: Vec<&AgentId> = match agent {
+            Some(agent) if !self.inner.agents.contains_key(agent) => {
+                return Err(Rejection::UnknownAgent { agent: agent.clone() });
+            }
+            Some(agent) => vec![agent],
+            None => self.inner.agents.keys().collect(),
+        };
+        let now = self.inner.clock.now();
+        let find = |agent: &AgentId| {
+            let key = Fingerprint::of_key(actor, agent, key);
+            self.inner.keys.find(key, now).map(|found| (key, found))
+        };
+        let mut found: Vec<_> = agents.into_iter().filter_map(find).collect();
+        let (key, first) = found.pop().ok_or(Rejection::NotFound { what: "request" })?;
+        if !found.is_empty() {
+            let problem = "you used this key with more than one agent: say which".to_owned();
+            return Err(Rejection::Invalid { field: "agent", problem });
+        }
+        match first {
+            Found::UnderWay(active) => Ok(self.follow(&active, wait).await),
+            Found::Before(known) => Ok(self.before(key, known)),
+        }
+    }
+
+    fn before(&self, key: Fingerprint, known: Known) -> RequestStatus {
+        let kept = self.inner.answers.get(&known.request_id, self.inner.clock.elapsed());
+        if let Some(ended) = kept.filter(|ended| ended.key == Some(key)) {
+            return RequestStatus::ended(&known.request_id, &ended);
+        }
+        RequestStatus {
+            request_id: known.request_id,
+            agent: known.agent,
+            session: known.session,
+            state: known.outcome.map_or(RequestProgress::Interrupted, RequestProgress::from),
+            accepted_at: known.accepted_at,
+            ended_at: None,
+            ended: None,
+        }
     }
 
     async fn follow(&self, active: &Active, wait: Duration) -> RequestStatus {

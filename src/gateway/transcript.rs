@@ -1,5 +1,6 @@
 //! What has come together of one request so far.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::Span;
@@ -7,7 +8,7 @@ use tracing::Span;
 use super::active::Active;
 use super::record::ToolCounts;
 use super::service::Inner;
-use super::{Timings, ToolSummary};
+use super::{Answer, Timings, ToolSummary, Usage};
 use crate::limits::TOOLS_PER_REQUEST_MAX;
 use crate::provider::RequestCalls;
 
@@ -40,6 +41,22 @@ impl Transcript {
             self.tool_counts.failed += 1;
             self.list_tool(ToolSummary { name, ok: Some(false) });
         }
+    }
+
+    /// The answer that it comes to.
+    pub(super) fn answer(self, active: &Active, mut text: String, timings: Timings) -> Arc<Answer> {
+        // It may be kept for an hour.
+        text.shrink_to_fit();
+        let used = self.calls.used();
+        Arc::new(Answer {
+            request_id: active.id.clone(),
+            session: active.session.clone(),
+            text,
+            tool_calls: self.tools,
+            usage: Usage { input_tokens: used.input_tokens, output_tokens: used.output_tokens },
+            finish_reason: self.calls.finish_reason(),
+            timings,
+        })
     }
 
     pub(super) fn list_tool(&mut self, tool: ToolSummary) {

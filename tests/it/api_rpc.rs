@@ -53,7 +53,10 @@ fn wrong_sends() -> Vec<(Value, i64, &'static str)> {
         (with("deadlineMs", json!(86_400_001)), -32602, "deadlineMs"),
         (with("onDisconnect", json!("explode")), -32602, "onDisconnect"),
         (with("async", json!("yes")), -32602, "async"),
-        (with("idempotencyKey", json!("k")), -32602, "idempotencyKey"),
+        (with("idempotencyKey", json!("")), -32602, "idempotencyKey"),
+        (with("idempotencyKey", json!("x".repeat(129))), -32602, "idempotencyKey"),
+        (with("idempotencyKey", json!("a\nb")), -32602, "idempotencyKey"),
+        (both(json!({"idempotencyKey": "k", "onDisconnect": "cancel"})), -32602, "onDisconnect"),
         (both(json!({"async": true, "stream": true})), -32602, "stream"),
         (both(json!({"async": true, "onDisconnect": "cancel"})), -32602, "onDisconnect"),
         (with("colour", json!("red")), -32602, "colour"),
@@ -221,6 +224,8 @@ async fn results_have_the_documented_shapes() {
 #[tokio::test]
 async fn errors_have_the_documented_shapes() {
     let server = Server::start(json!({})).await;
+    let first = json!({"agent": "echo", "message": "hi", "idempotencyKey": "k", "requestId": "one"});
+    let _ = Ask::call("agent.send", first).send(server.address()).await;
     let mut shapes = Vec::new();
     for (method, params) in [
         ("agent.send", json!({"agent": "nobody", "message": "hi"})),
@@ -230,7 +235,14 @@ async fn errors_have_the_documented_shapes() {
         ("agent.logs", json!({"agent": "echo", "lines": 2_001})),
         ("agent.logs", json!({"agent": "echo", "after": 0, "waitMs": 30_001})),
         ("session.history", json!({"agent": "echo", "session": "nowhere"})),
+        (
+            "agent.send",
+            json!({"agent": "echo", "message": "other", "idempotencyKey": "k", "requestId": "two"}),
+        ),
         ("request.get", json!({"requestId": "none"})),
+        ("request.get", json!({"idempotencyKey": "none"})),
+        ("request.get", json!({"idempotencyKey": "k", "requestId": "both"})),
+        ("request.get", json!({})),
         ("token.revoke", json!({"name": "nobody"})),
         ("events.subscribe", json!({})),
         ("no.such", json!({})),

@@ -14,7 +14,7 @@ use plimsoll::gateway::{
     Outcome, REQUEST_FINISHED, REQUEST_FINISHED_VERSION, Rejection, RequestFinished, SendRequest, Timings,
     ToolCounts, Usage,
 };
-use plimsoll::ids::{AgentId, RequestId, SessionId};
+use plimsoll::ids::{AgentId, IdempotencyKey, RequestId, SessionId};
 use plimsoll::journal::{Actor, Journal as _, MemoryJournal, Scan};
 use plimsoll::live::{self, Live};
 use plimsoll::provider::{
@@ -486,7 +486,41 @@ fn the_record_of_a_finished_request_is_golden() {
             unreported: 1,
         }],
         tools: ToolCounts { done: 1, failed: 1 },
+        key_hash: None,
     };
     assert_eq!((REQUEST_FINISHED, REQUEST_FINISHED_VERSION), ("request_finished", 2));
     insta::assert_json_snapshot!("request_finished_v2", finished);
+}
+
+/// What stands in journals stays: a new meaning is a new version.
+#[tokio::test]
+async fn the_record_of_an_accepted_key_is_the_golden_one() {
+    let house = house(gateway::Config::default(), EchoConfig::default());
+    let request = SendRequest {
+        request_id: Some(RequestId::parse("r").expect("valid")),
+        idempotency_key: Some(IdempotencyKey::parse("k").expect("valid")),
+        ..to("s", "hi")
+    };
+    ask(&house, request).await.expect("answered");
+    let [accepted, finished] = &journaled(&house)[..] else { panic!("two records") };
+    insta::assert_json_snapshot!("request_accepted_v1", accepted);
+    assert_eq!(accepted["keyHash"], finished["keyHash"]);
+}
+
+#[tokio::test]
+async fn without_a_journal_nothing_runs_that_must_be_in_it() {
+    let house = house(gateway::Config::default(), EchoConfig::default());
+    house.journal.close();
+    let key = IdempotencyKey::parse("k").expect("valid");
+    let keyed = || SendRequest { idempotency_key: Some(key.clone()), ..to("s", "hi") };
+    // Twice: the key is free again.
+    for _ in 0..2 {
+        let (events, ended) =
+            finish(house.gateway.send(caller(), keyed()).expect("it stands in its lane")).await;
+        assert_eq!(ended, Err(Rejection::JournalUnavailable));
+        assert!(!events.iter().any(|event| matches!(event, AgentEvent::Start { .. })), "{events:?}");
+    }
+    assert_eq!(house.gateway.snapshot().model_calls.total, 0);
+    assert_eq!(house.gateway.snapshot().active_requests, 0);
+    assert!(ask(&house, to("s", "hi")).await.is_ok(), "what has no key still runs");
 }

@@ -207,7 +207,9 @@ impl From<&Rejection> for Fault {
                 Self::invalid(param, format!("{param}: {problem}"))
             }
             Rejection::LaneFull { .. } => fail(StatusCode::TOO_MANY_REQUESTS, "lane_full"),
-            Rejection::GatewayFull { .. } => fail(StatusCode::TOO_MANY_REQUESTS, "gateway_full"),
+            Rejection::GatewayFull { .. } | Rejection::KeysFull { .. } => {
+                fail(StatusCode::TOO_MANY_REQUESTS, "gateway_full")
+            }
             Rejection::Limited { limit: "usd_per_day", .. } => {
                 let fault = fail(StatusCode::TOO_MANY_REQUESTS, "insufficient_quota").never_again();
                 Self { kind: "insufficient_quota", ..fault }
@@ -265,6 +267,7 @@ mod tests {
             (Rejection::Invalid { field: "message", problem: String::new() }, 400, "invalid_value", usual),
             (Rejection::LaneFull { depth: 1, retry_after: wait }, 429, "lane_full", usual),
             (Rejection::GatewayFull { limit: "x", queued: 1, retry_after: wait }, 429, "gateway_full", usual),
+            (Rejection::KeysFull { retry_after: wait }, 429, "gateway_full", usual),
             (limited("requests_per_min", wait), 429, "rate_limit_exceeded", usual),
             (limited("requests_per_min", WAIT_MAX + wait), 429, "rate_limit_exceeded", never),
             (limited("usd_per_day", wait), 429, "insufficient_quota", never),

@@ -13,7 +13,7 @@ use super::super::ws::{Link, TurnStart};
 use super::error::RpcError;
 use super::method::{Call, CallResult, Context, NoParams, json, now};
 use crate::gateway::{Accepted, AgentEvent, AgentSummary, Answer, Caller, OnDisconnect, SendRequest};
-use crate::ids::{AgentId, RequestId, SessionId};
+use crate::ids::{AgentId, IdempotencyKey, RequestId, SessionId};
 use crate::telemetry::TraceContext;
 
 /// A day: no model call and no coding agent takes longer.
@@ -37,6 +37,8 @@ pub(crate) struct SendParams {
     /// Answers with the request's id as soon as it stands in its lane; `request.get` then tells how it ended.
     #[serde(default, rename = "async")]
     detached: bool,
+    /// Runs the message once, however often it is sent with this key in 24 hours.
+    idempotency_key: Option<IdempotencyKey>,
     /// What becomes of it when the connection goes away.
     #[serde(default)]
     on_disconnect: OnDisconnect,
@@ -144,6 +146,7 @@ fn accept(call: &Call<'_>) -> Result<(AgentId, Accepted, Hearing), RpcError> {
     let request = SendRequest {
         session: params.session,
         request_id: params.request_id,
+        idempotency_key: params.idempotency_key,
         deadline: params.deadline_ms.map(Duration::from_millis),
         on_disconnect: params.on_disconnect,
         ..SendRequest::new(params.agent, params.message)

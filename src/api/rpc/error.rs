@@ -162,6 +162,9 @@ impl From<&Rejection> for RpcError {
         if let Rejection::GatewayFull { limit, .. } | Rejection::Limited { limit, .. } = rejection {
             error.data.limit = Some(*limit);
         }
+        if matches!(rejection, Rejection::KeysFull { .. }) {
+            error.data.limit = Some("idempotency_keys");
+        }
         if let Rejection::Conflict { cause, request_id, .. } = rejection {
             error.data.cause = Some(*cause);
             error.data.field = Some("idempotencyKey".to_owned());

@@ -12,15 +12,19 @@ use super::error::RpcError;
 use super::method::{Call, CallResult, json, now};
 use crate::clock::Timestamp;
 use crate::gateway::{Answer, Rejection, RequestProgress, RequestStatus};
-use crate::ids::{AgentId, RequestId, SessionId};
+use crate::ids::{AgentId, IdempotencyKey, RequestId, SessionId};
 use crate::limits::REQUEST_WAIT_MS_MAX;
 
 /// Parameters of `request.get`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct GetParams {
-    /// The request.
-    request_id: RequestId,
+    /// The request; or else `idempotencyKey`.
+    request_id: Option<RequestId>,
+    /// The caller's own key, which also knows requests of before a restart.
+    idempotency_key: Option<IdempotencyKey>,
+    /// The agent that the key was used with; needed only where there were several.
+    agent: Option<AgentId>,
     /// How long to wait for its end, in milliseconds; 0 (the default) to 60,000.
     #[serde(default)]
     wait_ms: u64,
@@ -65,7 +69,7 @@ impl From<RequestStatus> for Status {
 
 /// Says how far a request is, or how it ended.
 pub(crate) fn get(call: Call<'_>) -> BoxFuture<'static, CallResult> {
-    let GetParams { request_id, wait_ms } = match call.params() {
+    let GetParams { request_id, idempotency_key, agent, wait_ms } = match call.params() {
         Ok(params) => params,
         Err(error) => return now(Err::<(), _>(error)),
     };
@@ -73,14 +77,31 @@ pub(crate) fn get(call: Call<'_>) -> BoxFuture<'static, CallResult> {
         let problem = format!("expected 0 to {REQUEST_WAIT_MS_MAX}: ask again after that");
         return now(Err::<(), _>(RpcError::invalid("waitMs", &problem)));
     }
-    let gateway = call.state().gateway.clone();
-    async move {
-        match gateway.request(&request_id, Duration::from_millis(wait_ms)).await {
-            Ok(status) => json(&Status::from(status)),
-            Err(rejection) => Err(explained(rejection).about(&request_id)),
+    let (gateway, actor) = (call.state().gateway.clone(), call.ctx.identity.actor.clone());
+    let wait = Duration::from_millis(wait_ms);
+    match (request_id, idempotency_key) {
+        (Some(request), None) if agent.is_none() => async move {
+            let status = gateway.request(&request, wait).await;
+            status.map_err(|rejection| explained(rejection).about(&request)).and_then(told)
         }
+        .boxed(),
+        (None, Some(key)) => async move {
+            let status = gateway.request_of_key(&actor, &key, agent.as_ref(), wait).await;
+            status.map_err(explained).and_then(told)
+        }
+        .boxed(),
+        (Some(_), None) => {
+            now(Err::<(), _>(RpcError::invalid("agent", "belongs to an idempotencyKey: leave it out")))
+        }
+        (Some(_), Some(_)) | (None, None) => now(Err::<(), _>(RpcError::invalid(
+            "requestId",
+            "expected a requestId, or else an idempotencyKey",
+        ))),
     }
-    .boxed()
+}
+
+fn told(status: RequestStatus) -> CallResult {
+    json(&Status::from(status))
 }
 
 /// A request that is not known may have been one.
