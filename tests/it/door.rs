@@ -365,6 +365,33 @@ async fn a_client_that_goes_away_cancels_and_frees_the_lane() {
 }
 
 #[tokio::test]
+async fn a_message_with_an_idempotency_key_is_paid_for_once() {
+    let upstream = Upstream::start(vec![stream(&[&delta("y"), &delta("es"), STOP, USAGE, "[DONE]"])]).await;
+    let server = before(&upstream).await;
+    let hi = to_a(&json!([user("hi")]));
+    let keyed = |body: &Value| ask(body).header("Idempotency-Key", "k");
+    let mut ids = Vec::new();
+    for body in [hi.clone(), hi.clone(), streamed(hi.clone())] {
+        let answer = keyed(&body).send(server.address()).await;
+        let text = match body["stream"].as_bool() {
+            Some(true) => events(&answer)[1]["choices"][0]["delta"]["content"].clone(),
+            _ => answer.json()["choices"][0]["message"]["content"].clone(),
+        };
+        assert_eq!(text, "yes");
+        ids.push(answer.header("x-request-id").expect("an id").to_owned());
+    }
+    assert_eq!(upstream.requests().len(), 1);
+    assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+    let other = keyed(&to_a(&json!([user("other")]))).send(server.address()).await;
+    expect_fault(&other, 409, "conflict");
+    assert_eq!(fault(&other).2, Some("false"));
+    let both = keyed(&hi).header("x-plimsoll-on-disconnect", "cancel").send(server.address()).await;
+    assert_eq!(expect_fault(&both, 400, "invalid_value")["param"], "x-plimsoll-on-disconnect");
+    let found = server.call("request.get", json!({"idempotencyKey": "k", "agent": "a"})).await;
+    assert_eq!((&found["state"], &found["requestId"]), (&json!("done"), &json!(ids[0])));
+}
+
+#[tokio::test]
 async fn the_trace_of_the_client_goes_on_to_the_model() {
     let usage = r#"{"id":"c","model":"m","choices":[{"index":0,"message":{"content":"cut"},"finish_reason":"length"}]}"#;
     let upstream = Upstream::start(vec![whole(usage)]).await;

@@ -241,6 +241,7 @@ fn parameter(field: &'static str) -> &'static str {
     match field {
         "message" | "history" => "messages",
         "deadlineMs" => super::DEADLINE,
+        "onDisconnect" => super::ON_DISCONNECT,
         "session" => super::SESSION,
         field => field,
     }

@@ -29,7 +29,7 @@ use super::request::Request;
 use super::response::{Outcome, Problem, Reply, reply};
 use super::state::ApiState;
 use crate::gateway::{Accepted, Caller, Channel, OnDisconnect, Rejection, SendRequest};
-use crate::ids::{AgentId, RequestId, SessionId};
+use crate::ids::{AgentId, IdempotencyKey, RequestId, SessionId};
 use answer::Form;
 use request::Asked;
 use tally::Tally;
@@ -42,6 +42,9 @@ const ON_DISCONNECT: &str = "x-plimsoll-on-disconnect";
 
 /// How long the request may take, in milliseconds.
 const DEADLINE: &str = "x-plimsoll-deadline-ms";
+
+/// Runs the message once, however often it is sent with this key; the SDKs call it so.
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 /// The request's id, as the SDKs read it.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -76,14 +79,18 @@ async fn accept(state: &Arc<ApiState>, mut request: Request) -> Result<(Accepted
     let Asked { model, message, system, history, stream } = request::read(&text)?;
     let agent = AgentId::parse(&model).map_err(|_| Fault::unknown_model(&model))?;
     let session = header::<SessionId>(&request.headers, SESSION)?;
+    let idempotency_key = header::<IdempotencyKey>(&request.headers, IDEMPOTENCY_KEY)?;
+    // What runs once runs to its end, so that whoever sends it again finds its answer.
+    let usual = if idempotency_key.is_some() { OnDisconnect::Finish } else { OnDisconnect::Cancel };
     let send = SendRequest {
+        idempotency_key,
         // A session remembers by itself what was said in it.
         history: session.is_none().then_some(history),
         session,
         system,
         deadline: header::<Millis>(&request.headers, DEADLINE)?.map(|Millis(deadline)| deadline),
         on_disconnect: header::<Leaving>(&request.headers, ON_DISCONNECT)?
-            .map_or(OnDisconnect::Cancel, |Leaving(then)| then),
+            .map_or(usual, |Leaving(then)| then),
         ..SendRequest::new(agent.clone(), message)
     };
     let caller = Caller { actor: identity.actor, channel: Channel::OpenAi, trace: request.trace() };
@@ -146,6 +153,12 @@ fn header<T: FromHeader>(headers: &HeaderMap, name: &'static str) -> Result<Opti
 }
 
 impl FromHeader for SessionId {
+    fn from_header(text: &str) -> Result<Self, String> {
+        Self::parse(text).map_err(|error| error.to_string())
+    }
+}
+
+impl FromHeader for IdempotencyKey {
     fn from_header(text: &str) -> Result<Self, String> {
         Self::parse(text).map_err(|error| error.to_string())
     }

@@ -33,7 +33,8 @@ const FRAMES_BYTES: usize = 16 << 10;
 pub(super) async fn answer(accepted: Accepted, form: Form, options: StreamOptions, tally: Tally) -> Reply {
     let Accepted { request_id, session: _, events, outcome } = accepted;
     let tokens = if options.include_usage { Tokens::Named } else { Tokens::Left };
-    let mut told = Told { form, tokens, request_id, events, outcome: Some(outcome), tally, first: None };
+    let outcome = Some(outcome);
+    let mut told = Told { form, tokens, request_id, events, outcome, tally, first: None, silent: true };
     // Silence is no failure: it goes on with keep-alives.
     let first = timeout(KEEP_ALIVE, told.next_step()).await.ok();
     if let Some(Step::Failed(fault)) = first {
@@ -65,6 +66,8 @@ struct Told {
     tally: Tally,
     /// What the head waited for, until it is told; the inner one is none where that was in vain.
     first: Option<Option<Step>>,
+    /// Whether no text was told so far.
+    silent: bool,
 }
 
 /// What happens next.
@@ -92,11 +95,16 @@ impl Told {
         };
         match step {
             Step::Text(text) => {
+                self.silent = false;
                 self.form.text(&mut out, &text, self.tokens);
                 self.take_what_is_there(&mut out);
             }
             Step::Answered(answer) => {
                 self.tally.ended("ok");
+                // An answer that an idempotency key found again comes without its pieces.
+                if self.silent && !answer.text.is_empty() {
+                    self.form.text(&mut out, &answer.text, self.tokens);
+                }
                 self.form.closing(&mut out, &answer, self.tokens);
             }
             Step::Failed(fault) => {
