@@ -1,5 +1,6 @@
 //! Measures what the performance table claims: one subcommand per table.
 
+mod door;
 mod footprint;
 mod gateway;
 mod journal;
@@ -19,6 +20,7 @@ struct Cli {
 
 #[derive(Debug, clap::Subcommand)]
 enum Bench {
+    Door(door::Args),
     Footprint(footprint::Args),
     Gateway(gateway::Args),
     Journal(journal::Args),
@@ -29,6 +31,7 @@ enum Bench {
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().bench {
+        Bench::Door(args) => door::run(&args),
         Bench::Footprint(args) => footprint::run(&args),
         Bench::Gateway(args) => gateway::run(&args),
         Bench::Journal(args) => journal::run(&args),

@@ -2,16 +2,16 @@
 //! server. Both share the machine's cores, so throughput is that of server and clients together.
 
 mod fairness;
-mod http;
+pub(crate) mod http;
 mod latency;
 mod memory;
-mod peer;
+pub(crate) mod peer;
 mod recording;
 mod scrape;
-mod server;
+pub(crate) mod server;
 mod throughput;
 mod tracing;
-mod upstream;
+pub(crate) mod upstream;
 mod ws;
 
 use std::path::PathBuf;
@@ -77,18 +77,18 @@ pub(crate) fn run(args: &Args) -> Result<(), String> {
 }
 
 /// Milliseconds at this share of the sorted samples.
-fn quantile(samples: &mut [f64], share: f64) -> f64 {
+pub(crate) fn quantile(samples: &mut [f64], share: f64) -> f64 {
     samples.sort_by(f64::total_cmp);
     let index = (samples.len() as f64 * share).ceil() as usize;
     samples.get(index.saturating_sub(1)).copied().unwrap_or(f64::NAN)
 }
 
-fn median(samples: &mut [f64]) -> f64 {
+pub(crate) fn median(samples: &mut [f64]) -> f64 {
     quantile(samples, 0.5)
 }
 
 /// The value of `"name":` in a JSON text, up to the next delimiter: enough for figures that this bench knows.
-fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+pub(crate) fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     let start = text.find(&format!("\"{name}\":"))? + name.len() + 3;
     let rest = text[start..].trim_start_matches('"');
     rest.split(['"', ',', '}']).next()

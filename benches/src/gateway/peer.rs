@@ -6,17 +6,18 @@ use std::io::{self, BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use plimsoll::app::App;
 use plimsoll::clock::Clock;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-use super::upstream::Upstream;
+use super::upstream::{ANSWER_AFTER_MS, Upstream};
 
 /// A child process that serves; killed when dropped.
-pub(super) struct Peer {
-    pub(super) address: SocketAddr,
+pub(crate) struct Peer {
+    pub(crate) address: SocketAddr,
     child: Child,
 }
 
@@ -24,7 +25,11 @@ pub(super) struct Peer {
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Part {
     /// An OpenAI-compatible server.
-    Model,
+    Model {
+        /// How long each answer takes, in milliseconds.
+        #[arg(long, default_value_t = ANSWER_AFTER_MS)]
+        after_ms: u64,
+    },
     /// Hands every connection on to this address.
     Relay {
         /// Where to.
@@ -43,11 +48,16 @@ pub(crate) enum Part {
 }
 
 impl Peer {
-    pub(super) fn model() -> Result<Self, String> {
+    pub(crate) fn model() -> Result<Self, String> {
         Self::start(&["model"])
     }
 
-    pub(super) fn relay(to: SocketAddr) -> Result<Self, String> {
+    /// One that answers at once.
+    pub(crate) fn fast_model() -> Result<Self, String> {
+        Self::start(&["model", "--after-ms", "0"])
+    }
+
+    pub(crate) fn relay(to: SocketAddr) -> Result<Self, String> {
         Self::start(&["relay", &to.to_string()])
     }
 
@@ -78,8 +88,8 @@ pub(crate) fn serve(part: &Part) -> Result<(), String> {
     let runtime = tokio::runtime::Runtime::new().map_err(|error| format!("no runtime: {error}"))?;
     let served = runtime.block_on(async {
         match part {
-            Part::Model => {
-                let upstream = Upstream::model().await?;
+            Part::Model { after_ms } => {
+                let upstream = Upstream::model(Duration::from_millis(*after_ms)).await?;
                 println!("{}", upstream.address);
                 std::future::pending().await
             }

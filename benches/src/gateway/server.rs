@@ -12,22 +12,22 @@ use tempfile::TempDir;
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A running server; killed when dropped.
-pub(super) struct Server {
+pub(crate) struct Server {
     child: Child,
-    pub(super) address: SocketAddr,
+    pub(crate) address: SocketAddr,
     dir: TempDir,
 }
 
 impl Server {
     /// Starts it with this configuration, as JSON.
-    pub(super) async fn start(binary: &Path, config: serde_json::Value) -> Result<Self, String> {
+    pub(crate) async fn start(binary: &Path, config: serde_json::Value) -> Result<Self, String> {
         let mut command = Command::new(binary);
         command.arg("serve");
         Self::start_with(command, config).await
     }
 
     /// The same with a command that takes `--config` and `--data-dir`.
-    pub(super) async fn start_with(
+    pub(crate) async fn start_with(
         mut command: Command,
         mut config: serde_json::Value,
     ) -> Result<Self, String> {
@@ -67,7 +67,7 @@ impl Server {
     }
 
     /// Resident memory in KiB.
-    pub(super) fn resident_kib(&self) -> Result<f64, String> {
+    pub(crate) fn resident_kib(&self) -> Result<f64, String> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()));
         let status = status.map_err(|error| format!("the process cannot be looked at: {error}"))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -75,8 +75,13 @@ impl Server {
         number.ok_or_else(|| "/proc names no VmRSS".to_owned())
     }
 
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// CPU seconds used so far, user and system.
-    pub(super) fn cpu_seconds(&self) -> f64 {
+    pub(crate) fn cpu_seconds(&self) -> f64 {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
         let after_name = stat.rsplit(')').next().unwrap_or_default();
         // Fields 14 and 15 of proc(5), in clock ticks of 10 ms.

@@ -12,7 +12,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 /// How long each answer takes.
-pub(super) const ANSWER_AFTER: Duration = Duration::from_millis(100);
+pub(crate) const ANSWER_AFTER: Duration = Duration::from_millis(ANSWER_AFTER_MS);
+pub(crate) const ANSWER_AFTER_MS: u64 = 100;
 
 /// What an upstream says.
 #[derive(Clone, Copy)]
@@ -44,25 +45,25 @@ impl Says {
 }
 
 /// Serves until dropped.
-pub(super) struct Upstream {
-    pub(super) address: SocketAddr,
+pub(crate) struct Upstream {
+    pub(crate) address: SocketAddr,
     answered: Arc<AtomicU64>,
     _tasks: JoinSet<()>,
 }
 
 impl Upstream {
     /// An OpenAI-compatible server.
-    pub(super) async fn model() -> io::Result<Self> {
-        Self::start(Says::Held, ANSWER_AFTER).await
+    pub(crate) async fn model(after: Duration) -> io::Result<Self> {
+        Self::start(Says::Held, after).await
     }
 
     /// A collector that takes every batch over OTLP/HTTP.
-    pub(super) async fn collector() -> io::Result<Self> {
+    pub(crate) async fn collector() -> io::Result<Self> {
         Self::start(Says::Nothing, Duration::ZERO).await
     }
 
     /// Requests answered so far.
-    pub(super) fn answered(&self) -> u64 {
+    pub(crate) fn answered(&self) -> u64 {
         self.answered.load(Ordering::Relaxed)
     }
 
