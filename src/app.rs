@@ -19,7 +19,7 @@ use crate::config::{Config, secrets};
 use crate::gateway::{Gateway, GatewayParts, UnknownProvider};
 use crate::journal::{DataDir, Journal, JournalDeps, LateJournal, OpenError};
 use crate::live::{Event, Level, Live};
-use crate::provider::{self, BuildError, Mask, ProviderDeps};
+use crate::provider::{self, BuildError, Mask, Processes, ProviderDeps};
 use crate::telemetry::{self, EventLevel, Registry, Shared, Telemetry, TracedEvent};
 
 /// How long open connections may take to end once the last request has: a little more than the server's own cap.
@@ -87,9 +87,13 @@ impl App {
         let tokens = Arc::new(TokenBook::new(&config.auth.tokens, rate, clock.clone())?);
         let dir = data_dir.clone();
         let dir = spawn_blocking(move || DataDir::open(&dir)).await??;
+        let processes = Processes::take_over(dir.id()).await;
         let journal = Arc::new(LateJournal::default());
         let gateway = Gateway::new(GatewayParts {
-            providers: provider::build_all(&config.providers, &provider_deps(&config, &live, &clock))?,
+            providers: provider::build_all(
+                &config.providers,
+                &provider_deps(&config, &live, &clock, processes),
+            )?,
             config: config.gateway,
             agents: config.agents,
             live: Arc::clone(&live),
@@ -174,10 +178,10 @@ fn event_sink(live: Arc<Live>) -> telemetry::EventSink {
     })
 }
 
-fn provider_deps(config: &Config, live: &Arc<Live>, clock: &Clock) -> ProviderDeps {
+fn provider_deps(config: &Config, live: &Arc<Live>, clock: &Clock, processes: Processes) -> ProviderDeps {
     let mask = Mask::new(secrets(config).into_iter().cloned());
     let prices = Arc::new(config.prices.clone());
-    ProviderDeps { prices, live: Arc::clone(live), clock: clock.clone(), mask }
+    ProviderDeps { prices, live: Arc::clone(live), clock: clock.clone(), mask, processes }
 }
 
 /// A panic in a task is a log line and a counted error; the task's owner sees to the rest.

@@ -29,6 +29,8 @@ use clap::Parser as _;
 
 use exit::Failure;
 
+use crate::provider::{GUARD_COMMAND, run_guard};
+
 /// Runs a fleet of AI agents, and shows, records and guards everything the fleet does.
 #[derive(Debug, clap::Parser)]
 #[command(name = "plimsoll", version = version::long(), after_long_help = exit::table())]
@@ -60,6 +62,11 @@ enum Command {
 /// number is from the table that `plimsoll --help` prints.
 #[must_use]
 pub fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == GUARD_COMMAND) {
+        // Not a command for people, and on the way to every answer of a program: nothing else is set up.
+        return run_guard(arguments);
+    }
     let cli = Cli::parse();
     let outcome = std::panic::catch_unwind(|| run(cli));
     let failure = match outcome {

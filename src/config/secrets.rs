@@ -43,7 +43,16 @@ pub(crate) fn resolve(config: &mut Config, root: &Node, folder: &Path) -> Findin
         let (ca_file, api_key, api_key_file) = match provider {
             provider::Config::OpenAi(c) => (&mut c.ca_file, &mut c.api_key, &mut c.api_key_file),
             provider::Config::Anthropic(c) => (&mut c.ca_file, &mut c.api_key, &mut c.api_key_file),
-            provider::Config::Echo(_) | provider::Config::Exec(_) => continue,
+            provider::Config::Exec(c) => {
+                // A bare name is looked for in PATH.
+                if c.program.contains('/') {
+                    let mut program = PathBuf::from(&c.program);
+                    absolute(&mut program, &KeyPath::of(&["providers", name, "program"]));
+                    c.program = program.to_string_lossy().into_owned();
+                }
+                continue;
+            }
+            provider::Config::Echo(_) => continue,
         };
         let path = KeyPath::of(&["providers", name]);
         if let Some(file) = ca_file {

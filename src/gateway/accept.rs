@@ -173,6 +173,9 @@ impl Gateway {
             self.inner.recorder.limit_hit(MESSAGE_BYTES);
             return invalid("message", format!("is longer than {bytes_max}"));
         }
+        if let Some(problem) = agent.provider.refuses(&request.message) {
+            return invalid("message", problem.to_owned());
+        }
         if request.deadline.is_some_and(|deadline| deadline.is_zero() || deadline > DEADLINE_MAX) {
             let hours = DEADLINE_MAX.as_secs() / 3_600;
             return invalid("deadlineMs", format!("must lie between 1 ms and {hours} h"));

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use serde::Serialize;
 use tokio_util::task::TaskTracker;
 
@@ -293,6 +294,8 @@ impl Gateway {
             self.inner.floor.cancel_all("plimsoll is shutting down");
             self.inner.tasks.wait().await;
         }
+        let closing = self.inner.agents.values().map(|agent| agent.provider.close());
+        join_all(closing).await;
     }
 
     fn session_key(&self, agent: &AgentId, session: &SessionId) -> Result<LaneKey, Rejection> {

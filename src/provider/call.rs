@@ -94,6 +94,19 @@ impl Call {
         }
     }
 
+    /// Another call of the same turn, to another model: nothing tells one from the other but what each used.
+    pub(super) fn beside(&self, turn: &Turn, asked: &Asked<'_>) -> Self {
+        Self {
+            deps: self.deps.clone(),
+            known: self.known.clone(),
+            report: Report::default(),
+            calls: self.calls.clone(),
+            span: chat_span(turn, asked),
+            started: self.started,
+            ended: false,
+        }
+    }
+
     /// Ends it, well or not.
     pub(super) fn end(mut self, result: &Result<(), ProviderError>) {
         self.record(result.as_ref().err().map(ProviderError::error_type));

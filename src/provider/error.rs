@@ -125,7 +125,6 @@ impl ProviderError {
     }
 
     /// The same error, its words masked and cut.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the provider that runs programs is being written"))]
     pub(super) fn masked(mut self, mask: &Mask) -> Self {
         match &mut self {
             Self::Status { quoted, .. }

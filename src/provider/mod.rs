@@ -31,7 +31,7 @@ use crate::live::Live;
 pub use calls::{CallsUsed, ModelUsed, OTHER_MODELS, RequestCalls};
 pub use config::{AnthropicConfig, Config, EchoConfig, OpenAiConfig, Price};
 pub use error::ProviderError;
-pub use exec::{Dialect, ExecConfig, MessageRoad};
+pub use exec::{Dialect, ExecConfig, GUARD_COMMAND, MessageRoad, Processes, run_guard};
 pub use quote::Mask;
 
 /// Makes answers.
@@ -47,6 +47,12 @@ pub trait Provider: Send + Sync {
     /// Who is asked by an agent that names this model, or none.
     fn asks<'a>(&'a self, model: Option<&'a str>) -> Asked<'a>;
 
+    /// Why it cannot take this message at all, for whoever sent it; `None` if it can.
+    fn refuses(&self, message: &str) -> Option<&'static str> {
+        let _ = message;
+        None
+    }
+
     /// Answers one message. Nothing happens before the stream is polled; dropping it cancels the call and records it
     /// as cancelled, or as what [`RequestCalls::stop`] said. The stream ends after [`ProviderEvent::End`].
     fn send(&self, turn: Turn) -> BoxStream<'static, ProviderEvent>;
@@ -56,6 +62,11 @@ pub trait Provider: Send + Sync {
     /// # Errors
     /// [`ProviderError`], in words for an operator.
     fn check(&self) -> BoxFuture<'_, Result<String, ProviderError>>;
+
+    /// Waits until nothing is left of the turns that ended or were dropped; bounded. To be called when no more come.
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
 }
 
 /// Where an agent works. From it follow how long it may take and how much it may do at once where nobody says.
@@ -182,6 +193,8 @@ pub struct ProviderDeps {
     pub clock: Clock,
     /// Takes every secret of the configuration out of what servers and programs say.
     pub mask: Mask,
+    /// The programs that run for agents.
+    pub processes: Processes,
 }
 
 /// Why a provider cannot be made from its configuration.
@@ -217,9 +230,6 @@ pub fn build(name: &str, config: &Config, deps: &ProviderDeps) -> Result<Arc<dyn
         Config::Echo(echo) => Ok(Arc::new(echo::Echo::new(echo.clone(), deps.clone()))),
         Config::OpenAi(config) => Ok(Arc::new(openai::build(name, config, deps)?)),
         Config::Anthropic(config) => Ok(Arc::new(anthropic::build(name, config, deps)?)),
-        Config::Exec(_) => Err(BuildError::Invalid {
-            name: name.to_owned(),
-            problem: "this kind is not there yet".to_owned(),
-        }),
+        Config::Exec(config) => Ok(Arc::new(exec::Exec::new(name, config, deps)?)),
     }
 }

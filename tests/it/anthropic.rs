@@ -7,7 +7,7 @@ use plimsoll::clock::Clock;
 use plimsoll::gateway::{Accepted, AgentEvent, SendRequest};
 use plimsoll::limits::ANSWER_BYTES_MAX;
 use plimsoll::live::{self, Live};
-use plimsoll::provider::{self, AnthropicConfig, Mask, Message, ProviderDeps, Speaker};
+use plimsoll::provider::{self, AnthropicConfig, Mask, Message, Processes, ProviderDeps, Speaker};
 use plimsoll::secret::Secret;
 use plimsoll::telemetry::Registry;
 use plimsoll::units::Period;
@@ -358,6 +358,7 @@ async fn a_check_says_whether_the_server_lets_us_in() {
         live,
         clock: Clock::system(),
         mask: Mask::default(),
+        processes: Processes::default(),
     };
     for (reply, good) in [(whole(r#"{"data":[]}"#), true), (refusal("401 Unauthorized", "", "no"), false)] {
         let upstream = Upstream::start(vec![reply]).await;

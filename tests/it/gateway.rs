@@ -18,8 +18,8 @@ use plimsoll::ids::{AgentId, IdempotencyKey, RequestId, SessionId};
 use plimsoll::journal::{Actor, Journal as _, MemoryJournal, Scan};
 use plimsoll::live::{self, Live};
 use plimsoll::provider::{
-    self, Asked, EchoConfig, Mask, Message, ModelUsed, Provider, ProviderDeps, ProviderError, ProviderEvent,
-    Speaker, Turn,
+    self, Asked, EchoConfig, Mask, Message, ModelUsed, Processes, Provider, ProviderDeps, ProviderError,
+    ProviderEvent, Speaker, Turn,
 };
 use plimsoll::telemetry::{Registry, Shared};
 use plimsoll::units::Period;
@@ -51,6 +51,7 @@ fn house_of(config: gateway::Config, provider: impl FnOnce(ProviderDeps) -> Arc<
         live: Arc::clone(&live),
         clock: clock.clone(),
         mask: Mask::default(),
+        processes: Processes::default(),
     };
     let provider = provider(deps);
     let journal = Arc::new(MemoryJournal::new(clock.clone(), Vec::new()));

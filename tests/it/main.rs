@@ -23,6 +23,7 @@ mod dashboards;
 mod demo;
 mod doctor;
 mod door;
+mod exec;
 mod failures;
 mod full_disk;
 mod fuzz_corpus;

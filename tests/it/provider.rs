@@ -17,7 +17,7 @@ use plimsoll::ids::{AgentId, SessionId};
 use plimsoll::journal::{Actor, Journal as _, MemoryJournal, Scan};
 use plimsoll::limits::ANSWER_BYTES_MAX;
 use plimsoll::live::{self, Live, ModelCall};
-use plimsoll::provider::{self, Mask, Message, OpenAiConfig, Price, ProviderDeps, Speaker};
+use plimsoll::provider::{self, Mask, Message, OpenAiConfig, Price, Processes, ProviderDeps, Speaker};
 use plimsoll::secret::Secret;
 use plimsoll::telemetry::{Registry, Shared, TraceContext};
 use plimsoll::units::Period;
@@ -74,7 +74,13 @@ pub(crate) fn house_of(config: &provider::Config) -> House {
     let live = Live::new(&live::Config::default(), &registry, clock.clone());
     let price = Price { input: 1.0, output: 10.0, cache_read: Some(0.1), cache_write: Some(1.25) };
     let prices = Arc::new(BTreeMap::from([("m-1".to_owned(), price)]));
-    let deps = ProviderDeps { prices, live: Arc::clone(&live), clock: clock.clone(), mask: Mask::default() };
+    let deps = ProviderDeps {
+        prices,
+        live: Arc::clone(&live),
+        clock: clock.clone(),
+        mask: Mask::default(),
+        processes: Processes::default(),
+    };
     let provider = provider::build("p", config, &deps).expect("a good configuration");
     let journal = Arc::new(MemoryJournal::new(clock.clone(), Vec::new()));
     let agent = AgentConfig {
@@ -601,8 +607,13 @@ async fn tls_is_trusted_through_the_ca_file_and_not_without_it() {
 
 #[tokio::test]
 async fn a_check_says_whether_the_server_lets_us_in() {
-    let deps =
-        |live| ProviderDeps { prices: Arc::default(), live, clock: Clock::system(), mask: Mask::default() };
+    let deps = |live| ProviderDeps {
+        prices: Arc::default(),
+        live,
+        clock: Clock::system(),
+        mask: Mask::default(),
+        processes: Processes::default(),
+    };
     let registry = Registry::new(&plimsoll::catalogue::all()).expect("buckets are set");
     let live = Live::new(&live::Config::default(), &registry, Clock::system());
     for (reply, good) in [(whole(r#"{"data":[]}"#), true), (refusal("401 Unauthorized", "", "no"), false)] {
@@ -618,7 +629,13 @@ async fn a_check_says_whether_the_server_lets_us_in() {
 fn bad_configurations_are_refused_by_name() {
     let registry = Registry::new(&plimsoll::catalogue::all()).expect("buckets are set");
     let live = Live::new(&live::Config::default(), &registry, Clock::system());
-    let deps = ProviderDeps { prices: Arc::default(), live, clock: Clock::system(), mask: Mask::default() };
+    let deps = ProviderDeps {
+        prices: Arc::default(),
+        live,
+        clock: Clock::system(),
+        mask: Mask::default(),
+        processes: Processes::default(),
+    };
     let good = config("http://127.0.0.1:1/v1".to_owned());
     let broken = [
         (OpenAiConfig { base_url: "localhost".to_owned(), ..good.clone() }, "base_url"),

@@ -12,7 +12,7 @@ use super::NO_CONFIGURATION;
 use crate::clock::Clock;
 use crate::config::{Config, secrets};
 use crate::live::Live;
-use crate::provider::{self, Mask, ProviderDeps};
+use crate::provider::{self, Mask, Processes, ProviderDeps};
 use crate::telemetry::Registry;
 
 /// Less than a check as a whole may take, so that one that hangs is told by name.
@@ -32,7 +32,13 @@ async fn look(config: &Config, clock: &Clock) -> Verdict {
     let registry = Registry::new(&crate::catalogue::all()).expect("a test builds it from the same list");
     let live = Live::new(&config.live, &registry, clock.clone());
     let mask = Mask::new(secrets(config).into_iter().cloned());
-    let deps = ProviderDeps { prices: Arc::new(config.prices.clone()), live, clock: clock.clone(), mask };
+    let deps = ProviderDeps {
+        prices: Arc::new(config.prices.clone()),
+        live,
+        clock: clock.clone(),
+        mask,
+        processes: Processes::default(),
+    };
     let answers = join_all(config.providers.iter().map(|(name, config)| ask(name, config, &deps))).await;
     let failed = answers.iter().any(Result::is_err);
     let lines: Vec<String> = answers.into_iter().map(|answer| answer.unwrap_or_else(|line| line)).collect();

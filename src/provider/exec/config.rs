@@ -11,7 +11,7 @@ use crate::units::{Bytes, Period};
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExecConfig {
-    /// The program: a name to be found in `PATH`, or a path.
+    /// The program: a name to be found in `PATH`, or a path; a relative one begins at the file that names it.
     pub program: String,
     /// What it prints, and how it is asked.
     #[serde(default)]

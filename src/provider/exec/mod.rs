@@ -1,7 +1,116 @@
 //! `kind: exec`: a program that is run once per message, its message on standard input, JSON lines out.
+//!
+//! A program never runs alone: a guard stands between it and plimsoll, and ends whatever it leaves behind (`guard`).
+//! No shell is ever involved, and it sees nothing of plimsoll's that is not named. A turn has ended once nothing of its
+//! program is left, because two runs in one directory spoil each other. Start at [`Exec`]; one turn is in `turn`, what
+//! programs print in `dialect`.
 
+mod command;
 mod config;
-#[expect(dead_code, reason = "the provider that runs them is being written")]
 mod dialect;
+mod ending;
+mod guard;
+mod lines;
+mod processes;
+mod procfs;
+mod sweep;
+mod tree;
+mod turn;
+mod words;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
+
+use self::command::Found;
+use super::emit;
+use super::{Asked, BuildError, Hosting, Provider, ProviderDeps, ProviderError, ProviderEvent, Turn};
 
 pub use config::{Dialect, ExecConfig, MessageRoad};
+pub use guard::{GUARD_COMMAND, run as run_guard};
+pub use processes::Processes;
+
+/// What it is said to ask where the agent names no model: the program has one of its own.
+const MODEL_DEFAULT: &str = "default";
+
+/// How long the end of programs is waited for when plimsoll ends, beyond the grace of each.
+const LAST_END_WAIT: Duration = Duration::from_secs(5);
+
+/// See the module.
+pub(super) struct Exec(Arc<Shared>);
+
+/// What all turns of one provider share.
+struct Shared {
+    config: ExecConfig,
+    deps: ProviderDeps,
+}
+
+impl Exec {
+    /// # Errors
+    /// [`BuildError`] when its program takes no message the way it is configured.
+    pub(super) fn new(name: &str, config: &ExecConfig, deps: &ProviderDeps) -> Result<Self, BuildError> {
+        if config.message == MessageRoad::Argument && !config.dialect.takes_argument() {
+            let problem =
+                "this program passes over what stands after `--`: leave `message` at stdin".to_owned();
+            return Err(BuildError::Invalid { name: name.to_owned(), problem });
+        }
+        Ok(Self(Arc::new(Shared { config: config.clone(), deps: deps.clone() })))
+    }
+}
+
+impl Provider for Exec {
+    fn kind(&self) -> &'static str {
+        "exec"
+    }
+
+    fn hosting(&self) -> Hosting {
+        Hosting::Process
+    }
+
+    fn asks<'a>(&'a self, model: Option<&'a str>) -> Asked<'a> {
+        self.0.asks(model)
+    }
+
+    fn refuses(&self, message: &str) -> Option<&'static str> {
+        command::refusal(self.0.config.message, message)
+    }
+
+    fn send(&self, turn: Turn) -> BoxStream<'static, ProviderEvent> {
+        let shared = Arc::clone(&self.0);
+        emit::events(move |out| async move {
+            let result = turn::take(&shared, &turn, &out).await;
+            out.emit(ProviderEvent::End(result)).await;
+        })
+    }
+
+    fn check(&self) -> BoxFuture<'_, Result<String, ProviderError>> {
+        let shown = command::shown(&self.0.config);
+        let found = match command::look_for(&self.0.config) {
+            Found::Executable => Ok(format!("{shown} can be run")),
+            Found::NotExecutable => Err(turn::not_executable(&shown)),
+            Found::Nothing => Err(turn::not_found(&shown)),
+        };
+        Box::pin(std::future::ready(found))
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            let Shared { config, deps } = &*self.0;
+            if !deps.processes.none_left(config.kill_grace.0 + tree::GUARD_END + LAST_END_WAIT).await {
+                tracing::warn!(
+                    source = "agent.process",
+                    "programs of agents did not end in time and are left"
+                );
+            }
+        })
+    }
+}
+
+impl Shared {
+    fn asks<'a>(&'a self, model: Option<&'a str>) -> Asked<'a> {
+        let provider = self.config.dialect.provider();
+        Asked { provider, model: model.unwrap_or(MODEL_DEFAULT), server: None }
+    }
+}

@@ -1,0 +1,121 @@
+//! What is run for one message: program, arguments, environment. Pure but for the variables that are handed on.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use super::dialect::Invocation;
+use super::sweep::OWNER;
+use super::{ExecConfig, MessageRoad};
+use crate::telemetry::TraceContext;
+
+/// Variables of plimsoll's own environment that every program gets.
+const ALWAYS_PASSED: [&str; 4] = ["PATH", "HOME", "LANG", "TMPDIR"];
+
+/// Bytes of one argument: Linux takes 128 KiB with the NUL at its end (execve(2), `MAX_ARG_STRLEN`).
+const ARGUMENT_BYTES_MAX: usize = (128 << 10) - 1;
+
+/// Why a message cannot be handed over on this road; `None` if it can.
+pub(super) fn refusal(road: MessageRoad, message: &str) -> Option<&'static str> {
+    match road {
+        MessageRoad::Stdin => None,
+        MessageRoad::Argument if message.starts_with('-') => Some(
+            "begins with `-`, and this agent takes messages as an argument: begin with another character",
+        ),
+        MessageRoad::Argument if message.contains('\0') => {
+            Some("holds a NUL, and this agent takes messages as an argument: leave it out")
+        }
+        MessageRoad::Argument if message.len() > ARGUMENT_BYTES_MAX => {
+            Some("is longer than 128 KiB, and this agent takes messages as an argument: make it shorter")
+        }
+        MessageRoad::Argument => None,
+    }
+}
+
+/// Everything after the program's name.
+pub(super) fn arguments(config: &ExecConfig, invocation: &Invocation<'_>, message: &str) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> =
+        config.dialect.arguments(invocation).into_iter().map(OsString::from).collect();
+    if config.message == MessageRoad::Argument {
+        arguments.extend(["--", message].map(OsString::from));
+    }
+    arguments
+}
+
+/// The whole environment: what is handed on, then what the operator sets, then what plimsoll itself says.
+pub(super) fn variables(
+    config: &ExecConfig,
+    invocation: &Invocation<'_>,
+    trace: Option<&TraceContext>,
+    mark: String,
+) -> BTreeMap<OsString, OsString> {
+    let passed = ALWAYS_PASSED.into_iter().chain(config.env_pass.iter().map(String::as_str));
+    let passed = passed.filter_map(|name| Some((OsString::from(name), std::env::var_os(name)?)));
+    let set = config.env.iter().map(|(name, value)| (name.into(), value.expose().into()));
+    let mut variables: BTreeMap<OsString, OsString> = passed.chain(set).collect();
+    if let Some(trace) = trace {
+        variables.insert("TRACEPARENT".into(), trace.to_string().into());
+        let state = trace.state.header();
+        if !state.is_empty() {
+            variables.insert("TRACESTATE".into(), state.into());
+        }
+    }
+    let told = config.dialect.variables(invocation);
+    variables.extend(told.into_iter().map(|(name, value)| (name.into(), value.into())));
+    variables.insert(OWNER.into(), mark.into());
+    variables
+}
+
+/// What a look for a program found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Found {
+    Executable,
+    NotExecutable,
+    Nothing,
+}
+
+/// Looks for the program as the system does (execvp(3)): a name in the directories of `PATH`, a path where it says.
+pub(super) fn look_for(config: &ExecConfig) -> Found {
+    let name = OsStr::new(&config.program);
+    if config.program.contains('/') {
+        return look_at(Path::new(name));
+    }
+    let own = config.env.get("PATH").map(|path| OsString::from(path.expose()));
+    let path = own.or_else(|| std::env::var_os("PATH")).unwrap_or_default();
+    let places = std::env::split_paths(&path).map(|folder| folder.join(name));
+    let found: Vec<Found> = places.map(|file: PathBuf| look_at(&file)).collect();
+    let best = [Found::Executable, Found::NotExecutable].into_iter().find(|best| found.contains(best));
+    best.unwrap_or(Found::Nothing)
+}
+
+fn look_at(file: &Path) -> Found {
+    match file.metadata() {
+        Ok(about) if about.is_file() && about.permissions().mode() & 0o111 != 0 => Found::Executable,
+        Ok(_) => Found::NotExecutable,
+        Err(_) => Found::Nothing,
+    }
+}
+
+/// The program's name without its path: for who asked.
+pub(super) fn shown(config: &ExecConfig) -> String {
+    let name = Path::new(&config.program).file_name().unwrap_or_default();
+    name.to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_that_could_be_an_option_is_refused_as_an_argument_only() {
+        let longest = "m".repeat(ARGUMENT_BYTES_MAX);
+        for (message, refused) in
+            [("-rf", true), ("--", true), ("a\0b", true), ("a -b\n$(c)", false), (longest.as_str(), false)]
+        {
+            assert_eq!(refusal(MessageRoad::Argument, message).is_some(), refused, "{message:.10}");
+            assert_eq!(refusal(MessageRoad::Stdin, message), None);
+        }
+        assert!(refusal(MessageRoad::Argument, &(longest + "m")).is_some());
+    }
+}

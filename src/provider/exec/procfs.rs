@@ -1,0 +1,175 @@
+//! What `/proc` says of processes: who runs, whose child it is, what it was started with.
+//!
+//! A process is its id and the moment it started: an id alone may belong to somebody else a moment later. Where there
+//! is no `/proc`, nobody runs.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use rustix::process::{Pid, Signal};
+
+/// A process as `/proc/PID/stat` tells of it (proc_pid_stat(5)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Process {
+    pub(super) pid: Pid,
+    /// In clock ticks since the machine started.
+    pub(super) started: u64,
+    pub(super) parent: Option<Pid>,
+    pub(super) session: Option<Pid>,
+    pub(super) life: Life,
+}
+
+/// Whether it runs or waits to be reaped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Life {
+    Alive,
+    /// It ended, and its parent has not asked how.
+    Zombie,
+}
+
+impl Process {
+    /// The process that has this id now.
+    pub(super) fn of(pid: Pid) -> Option<Self> {
+        parse(pid, &fs::read(format!("/proc/{pid}/stat")).ok()?)
+    }
+
+    /// Every process there is.
+    pub(super) fn all() -> Vec<Self> {
+        let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        pids.filter_map(Pid::from_raw).filter_map(Self::of).collect()
+    }
+
+    /// Who it is, however often its id is used again.
+    pub(super) fn identity(&self) -> (Pid, u64) {
+        (self.pid, self.started)
+    }
+
+    /// Sends a signal to this process and to no other that got its id since.
+    pub(super) fn signal(&self, signal: Signal) {
+        // Whoever is gone needs none.
+        #[cfg(target_os = "linux")]
+        if let Ok(handle) = rustix::process::pidfd_open(self.pid, rustix::process::PidfdFlags::empty())
+            && Self::of(self.pid).is_some_and(|now| now.identity() == self.identity())
+        {
+            let _ = rustix::process::pidfd_send_signal(handle, signal);
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = rustix::process::kill_process(self.pid, signal);
+    }
+
+    /// The user it runs as.
+    pub(super) fn user(&self) -> Option<u32> {
+        Some(fs::metadata(format!("/proc/{}", self.pid)).ok()?.uid())
+    }
+
+    /// The environment it was started with, unless another user's.
+    pub(super) fn variable(&self, name: &str) -> Option<String> {
+        let environment = fs::read(format!("/proc/{}/environ", self.pid)).ok()?;
+        let mut variables = environment.split(|byte| *byte == 0);
+        let value = variables.find_map(|variable| variable.strip_prefix(name.as_bytes())?.strip_prefix(b"="));
+        value.map(|value| String::from_utf8_lossy(value).into_owned())
+    }
+
+    /// Its arguments, its own name first.
+    pub(super) fn arguments(&self) -> Vec<String> {
+        let text = fs::read(format!("/proc/{}/cmdline", self.pid)).unwrap_or_default();
+        let text = text.strip_suffix(b"\0").unwrap_or(&text);
+        text.split(|byte| *byte == 0).map(|part| String::from_utf8_lossy(part).into_owned()).collect()
+    }
+}
+
+/// Those of `all` that descend from one of `roots`; the roots are not among them.
+pub(super) fn descendants(all: &[Process], roots: impl IntoIterator<Item = Pid>) -> Vec<Process> {
+    let mut children: HashMap<Pid, Vec<&Process>> = HashMap::new();
+    for process in all {
+        if let Some(parent) = process.parent {
+            children.entry(parent).or_default().push(process);
+        }
+    }
+    let mut asked: Vec<Pid> = roots.into_iter().collect();
+    let mut seen: HashSet<Pid> = asked.iter().copied().collect();
+    let mut found = Vec::new();
+    while let Some(pid) = asked.pop() {
+        for child in children.get(&pid).into_iter().flatten().filter(|child| seen.insert(child.pid)) {
+            found.push(**child);
+            asked.push(child.pid);
+        }
+    }
+    found
+}
+
+/// Whether there is a `/proc` to read.
+pub(super) fn is_there() -> bool {
+    Path::new("/proc/self/stat").exists()
+}
+
+fn parse(pid: Pid, stat: &[u8]) -> Option<Process> {
+    // The name in parentheses may hold anything, parentheses too.
+    let end = stat.iter().rposition(|byte| *byte == b')')?;
+    let rest = std::str::from_utf8(stat.get(end + 1..)?).ok()?;
+    let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+    let id = |index: usize| fields.get(index)?.parse().ok().and_then(Pid::from_raw);
+    let life = match *fields.first()? {
+        "Z" | "X" => Life::Zombie,
+        _ => Life::Alive,
+    };
+    Some(Process { pid, started: fields.get(19)?.parse().ok()?, parent: id(1), session: id(3), life })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pid(raw: i32) -> Pid {
+        Pid::from_raw(raw).expect("not zero")
+    }
+
+    #[test]
+    fn a_name_with_parentheses_and_spaces_hides_nothing() {
+        let stat = b"42 (a) R 1 (b) S 7 42 9 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 12345 999 1";
+        let expected = Process {
+            pid: pid(42),
+            started: 12_345,
+            parent: Some(pid(7)),
+            session: Some(pid(9)),
+            life: Life::Alive,
+        };
+        assert_eq!(parse(pid(42), stat), Some(expected));
+        assert_eq!(parse(pid(42), b"42 (cut"), None);
+        assert_eq!(parse(pid(42), b"42 (cut) S 1"), None);
+    }
+
+    #[test]
+    fn descendants_are_found_over_generations_and_circles_end() {
+        let process = |own: i32, parent: i32| Process {
+            pid: pid(own),
+            started: 0,
+            parent: Some(pid(parent)),
+            session: None,
+            life: Life::Alive,
+        };
+        let all = [process(9, 8), process(2, 1), process(3, 2), process(4, 3), process(8, 9), process(5, 7)];
+        let of = |root| {
+            let mut found: Vec<_> =
+                descendants(&all, [pid(root)]).iter().map(|p| p.pid.as_raw_nonzero().get()).collect();
+            found.sort_unstable();
+            found
+        };
+        assert_eq!(of(1), [2, 3, 4]);
+        assert_eq!(of(8), [9]);
+        assert_eq!(of(6), [0; 0]);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn this_process_is_found_with_its_arguments() {
+        let own = rustix::process::getpid();
+        let found = Process::all().into_iter().find(|process| process.pid == own).expect("it runs");
+        assert_eq!(found.parent, rustix::process::getppid());
+        assert!(found.arguments()[0].contains("plimsoll"), "{:?}", found.arguments());
+        assert_eq!(found.user(), Some(rustix::process::getuid().as_raw()));
+    }
+}

@@ -1,0 +1,301 @@
+//! One turn: the program is run, told the message, heard, and gone at the end.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::unix::pipe::Sender;
+use tokio::process::{ChildStderr, ChildStdout};
+
+use super::super::call::{Call, Report};
+use super::super::emit::Emitter;
+use super::super::{ProviderError, ProviderEvent, Turn};
+use super::command::{self, Found};
+use super::dialect::{Exit, Finished, Heard, Invocation, Reader, Used};
+use super::lines::{Budget, Lines, Overlong};
+use super::tree::{Ended, Ends, GUARD_END, Outputs, Program, Tree};
+use super::words::LastWords;
+use super::{MessageRoad, Shared};
+use crate::limits::{OUTPUT_LINE_BYTES_MAX, SECRET_FILE_BYTES_MAX};
+use crate::live::OutputStream;
+
+/// How long a turn waits for an earlier one that was stopped to be gone from its directory, beyond its grace and what a
+/// guard may take.
+const SETTLE_WAIT: Duration = Duration::from_secs(10);
+
+/// Bytes of a line that are looked at for the output that is kept.
+const SHOWN_BYTES_MAX: usize = OUTPUT_LINE_BYTES_MAX + SECRET_FILE_BYTES_MAX as usize;
+
+/// Takes one turn to its end; nothing of the program is left then. Dropped, it is stopped.
+pub(super) async fn take(shared: &Shared, turn: &Turn, out: &Emitter) -> Result<(), ProviderError> {
+    let Shared { config, deps } = shared;
+    if turn.system.is_some() && !config.dialect.takes_system() {
+        return Err(not_started("its program takes no instructions: leave `system` out of the agent"));
+    }
+    let cwd = directory(turn).await?;
+    let wait = config.kill_grace.0 + GUARD_END + SETTLE_WAIT;
+    if !deps.processes.settled(&cwd, wait).await {
+        return Err(not_started("an earlier run in its directory has not ended: try again later"));
+    }
+    let invocation = Invocation {
+        model: turn.model.as_deref(),
+        system: turn.system.as_deref(),
+        resume: turn.agent_session.as_deref(),
+        args: &config.args,
+    };
+    let call = Call::start(deps, turn, &shared.asks(turn.model.as_deref()));
+    let trace = call.traceparent();
+    let mut hearing = Hearing {
+        shared,
+        turn,
+        out,
+        call: Some(call),
+        reader: Some(config.dialect.reader(&invocation)),
+        unknown: 0,
+    };
+    let program = Program {
+        name: config.program.clone().into(),
+        arguments: command::arguments(config, &invocation, &config.dialect.message(&turn.message)),
+        variables: command::variables(config, &invocation, trace.as_ref(), deps.processes.mark(&turn.agent)),
+        cwd,
+        grace: config.kill_grace.0,
+    };
+    let mut words = LastWords::default();
+    let heard = match Tree::start(&deps.processes, program) {
+        Ok((tree, stdin)) => hearing.listen(tree, stdin, &mut words).await,
+        Err(error) => Err(shared.unstarted(&error)),
+    };
+    hearing.end(heard).map_err(|error| match error {
+        // One that did not say why may have told its standard error.
+        ProviderError::Exited { how, quoted } if quoted.is_empty() => {
+            ProviderError::Exited { how, quoted: words.quote(&deps.mask) }
+        }
+        other => other.masked(&deps.mask),
+    })
+}
+
+/// The directory that the agent works in, absolute and there.
+async fn directory(turn: &Turn) -> Result<PathBuf, ProviderError> {
+    let cwd =
+        turn.cwd.as_deref().ok_or_else(|| not_started("it has no directory to work in: give it a `cwd`"))?;
+    let gone = |_| not_started("the directory it works in is gone, or may not be entered");
+    let cwd = tokio::fs::canonicalize(cwd).await.map_err(gone)?;
+    if cwd.is_dir() { Ok(cwd) } else { Err(not_started("what it should work in is no directory")) }
+}
+
+/// What a program says while it runs, on its way out. Dropped, what it used until then is recorded.
+struct Hearing<'a> {
+    shared: &'a Shared,
+    turn: &'a Turn,
+    out: &'a Emitter,
+    /// `None` once it was recorded.
+    call: Option<Call>,
+    /// `None` once it was asked how the turn ended.
+    reader: Option<Reader>,
+    /// Lines that meant nothing.
+    unknown: u64,
+}
+
+impl Hearing<'_> {
+    /// Talks with the program until nothing is left of it.
+    async fn listen(
+        &mut self,
+        mut tree: Tree,
+        stdin: Sender,
+        words: &mut LastWords,
+    ) -> Result<Exit, ProviderError> {
+        let (shared, turn) = (self.shared, self.turn);
+        let Ends { outputs: Outputs { stdout, stderr }, ended } = tree.ends();
+        let budget = Budget::new(shared.config.output_bytes_max);
+        let message = match shared.config.message {
+            MessageRoad::Stdin => shared.config.dialect.message(&turn.message),
+            MessageRoad::Argument => "".into(),
+        };
+        let ending = async {
+            // One whose watcher panicked is as good as unguarded.
+            let ended = ended.await.unwrap_or(Ended::Unguarded);
+            budget.gone.cancel();
+            Ok(ended)
+        };
+        let talk = async {
+            tokio::try_join!(
+                tell(stdin, message.as_bytes()),
+                self.hear(stdout, &budget),
+                complaints(shared, turn, stderr, &budget, words),
+                ending
+            )
+        };
+        match talk.await {
+            Ok(((), (), (), Ended::Exited(exit))) => Ok(exit),
+            Ok(((), (), (), Ended::Failed(number))) => Err(shared.unstarted(&number.into())),
+            Ok(((), (), (), Ended::Unguarded)) => {
+                let how = "when the process that guards it was killed".to_owned();
+                Err(ProviderError::Exited { how, quoted: String::new() })
+            }
+            Err(error) => {
+                tree.stop().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes what it prints on standard output and passes on what that says. While nobody takes that, nothing is read.
+    async fn hear(&mut self, stdout: &mut ChildStdout, budget: &Budget) -> Result<(), ProviderError> {
+        let line_bytes_max = usize::try_from(self.shared.config.line_bytes_max.0).unwrap_or(usize::MAX);
+        let mut lines = Lines::new(stdout, budget, line_bytes_max, Overlong::Refused);
+        while let Some(line) = lines.next().await? {
+            show(self.shared, self.turn, OutputStream::Stdout, &line);
+            let heard = self.reader.as_mut().map(|reader| reader.line(&line));
+            for heard in heard.unwrap_or_default() {
+                self.take(heard).await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn take(&mut self, heard: Heard) {
+        let event = match heard {
+            Heard::Session(name) => ProviderEvent::AgentSession(name),
+            Heard::Delta(text) => {
+                self.call.iter_mut().for_each(Call::token_arrived);
+                ProviderEvent::Delta(text)
+            }
+            Heard::ToolStart { id, name } => ProviderEvent::ToolStart { id, name },
+            Heard::ToolEnd { id, name, error } => ProviderEvent::ToolEnd { id, name, error },
+            Heard::Retry { attempt, after, cause } => ProviderEvent::Retry { attempt, after, cause },
+            Heard::Unknown => {
+                self.unknown += 1;
+                return;
+            }
+        };
+        self.out.emit(event).await;
+    }
+
+    /// Says how the turn ended, and records what it used.
+    fn end(mut self, heard: Result<Exit, ProviderError>) -> Result<(), ProviderError> {
+        let reader = self.reader.take().expect("a turn ends once");
+        let Finished { result, used } = match heard {
+            Ok(exit) => reader.finish(exit),
+            Err(error) => Finished { result: Err(error), used: reader.used() },
+        };
+        if self.unknown > 0 {
+            tracing::debug!(agent = %self.turn.agent, lines = self.unknown, "a program printed lines of no known shape");
+        }
+        self.record(used, Some(&result));
+        result
+    }
+
+    /// One call a model. Without a result, each is recorded as what stopped the turn.
+    fn record(&mut self, used: Vec<Used>, result: Option<&Result<(), ProviderError>>) {
+        let Some(first) = self.call.take() else { return };
+        let asked = self.shared.asks(self.turn.model.as_deref());
+        let more: Vec<Call> = used.iter().skip(1).map(|_| first.beside(self.turn, &asked)).collect();
+        for (mut call, used) in std::iter::once(first).chain(more).zip(used) {
+            call.report = report(used);
+            if let Some(result) = result {
+                call.end(result);
+            }
+        }
+    }
+}
+
+impl Drop for Hearing<'_> {
+    fn drop(&mut self) {
+        if let Some(reader) = self.reader.take() {
+            self.record(reader.used(), None);
+        }
+    }
+}
+
+fn report(used: Used) -> Report {
+    let Used {
+        model,
+        input_tokens,
+        cached_tokens,
+        cache_write_tokens,
+        output_tokens,
+        cost_usd,
+        finish_reason,
+    } = used;
+    Report {
+        model,
+        input_tokens,
+        cached_tokens,
+        cache_write_tokens,
+        output_tokens,
+        cost_usd,
+        finish_reason,
+        ..Report::default()
+    }
+}
+
+/// Hands the message over. A program that does not read it, or not all of it, may do so.
+async fn tell(mut stdin: Sender, message: &[u8]) -> Result<(), ProviderError> {
+    let _ = stdin.write_all(message).await;
+    Ok(())
+}
+
+/// Takes what it prints on standard error.
+async fn complaints(
+    shared: &Shared,
+    turn: &Turn,
+    stderr: &mut ChildStderr,
+    budget: &Budget,
+    words: &mut LastWords,
+) -> Result<(), ProviderError> {
+    let mut lines = Lines::new(stderr, budget, SHOWN_BYTES_MAX, Overlong::Split);
+    while let Some(line) = lines.next().await? {
+        show(shared, turn, OutputStream::Stderr, &line);
+        words.line(&line);
+    }
+    Ok(())
+}
+
+/// Keeps a line for the operator who looks over the agent's shoulder.
+fn show(shared: &Shared, turn: &Turn, stream: OutputStream, line: &[u8]) {
+    // Whole secrets are needed to find them; what is kept is cut after that.
+    let line = &line[..line.len().min(SHOWN_BYTES_MAX)];
+    let text = shared.deps.mask.hide(&String::from_utf8_lossy(line));
+    shared.deps.live.record_output(&turn.agent, &turn.request_id, stream, &text);
+}
+
+impl Shared {
+    /// Why the program cannot be run, from what the system says.
+    fn unstarted(&self, error: &io::Error) -> ProviderError {
+        let shown = command::shown(&self.config);
+        match error.raw_os_error().map(Errno::from_raw_os_error) {
+            Some(Errno::NOENT) if command::look_for(&self.config) == Found::Executable => {
+                not_started(&format!(
+                    "`{shown}` is there, but not the interpreter that its first line names: install it, or mend that line"
+                ))
+            }
+            Some(Errno::NOENT | Errno::NOTDIR) => not_found(&shown),
+            Some(Errno::ACCESS | Errno::PERM) => not_executable(&shown),
+            Some(Errno::NOEXEC) => not_started(&format!(
+                "`{shown}` is no program of this machine, and no script that begins with #!"
+            )),
+            Some(Errno::TOOBIG) => {
+                not_started("its arguments and variables are longer than the system takes")
+            }
+            Some(Errno::AGAIN | Errno::NOMEM | Errno::MFILE | Errno::NFILE) => {
+                not_started(&format!("the machine has no room for another process ({})", error.kind()))
+            }
+            Some(_) => not_started(&format!("the system refuses to run `{shown}`: {}", error.kind())),
+            None => not_started("an argument or a variable of it holds a NUL"),
+        }
+    }
+}
+
+pub(super) fn not_found(shown: &str) -> ProviderError {
+    not_started(&format!("there is no program `{shown}`: install it, or give its path as `program`"))
+}
+
+pub(super) fn not_executable(shown: &str) -> ProviderError {
+    not_started(&format!("`{shown}` may not be executed by plimsoll's user: chmod +x it"))
+}
+
+fn not_started(problem: &str) -> ProviderError {
+    ProviderError::NotStarted { problem: problem.to_owned().into() }
+}

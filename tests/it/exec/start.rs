@@ -1,0 +1,63 @@
+//! Programs that cannot be run: who asks is told why, without a path of this machine.
+
+use std::os::unix::fs::PermissionsExt as _;
+
+use serde_json::{Value, json};
+
+use super::{OBLIGING, Work, ask, refused};
+use crate::support::server::Server;
+
+async fn not_started(work: &Work, more: Value, expected: &str) {
+    let server = work.serve(more).await;
+    let (code, text, data) = refused(&server, json!({})).await;
+    assert_eq!(code, -32006, "{text}");
+    let said = format!("{text} {data}");
+    assert!(said.contains(expected), "{said}");
+    let path = work.path().display().to_string();
+    assert!(!said.contains(&path), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_that_cannot_be_run_is_told_with_what_to_do() {
+    let work = Work::of(OBLIGING);
+    let file = |name: &str, mode: u32, text: &str| {
+        work.write(name, text);
+        let path = work.path().join(name);
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("a mode");
+        json!({"program": path, "args": []})
+    };
+    not_started(&work, json!({"program": "no-such-program"}), "there is no program `no-such-program`").await;
+    not_started(&work, json!({"program": work.path().join("none")}), "there is no program `none`").await;
+    not_started(&work, json!({"program": work.path()}), "may not be executed").await;
+    not_started(&work, file("locked", 0o644, "#!/bin/sh\n"), "`locked` may not be executed").await;
+    not_started(&work, file("lost", 0o755, "#!/no/such/interpreter\n"), "interpreter").await;
+    not_started(&work, file("text", 0o755, "just words\n"), "no program of this machine").await;
+    not_started(&work, json!({"env": {"A": "nul \0 here"}}), "NUL").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_that_is_gone_is_told_and_found_when_it_is_back() {
+    let work = Work::of(OBLIGING);
+    let inner = work.path().join("inner");
+    let mut config = work.config(json!({"args": ["../agent.sh"]}));
+    config["agents"]["a"]["cwd"] = json!(inner);
+    let server = Server::start(config).await;
+    let (code, text, _) = refused(&server, json!({})).await;
+    assert_eq!(code, -32006, "{text}");
+    assert!(text.contains("directory") && !text.contains("inner"), "{text}");
+    std::fs::write(&inner, "").expect("written");
+    let (code, text, _) = refused(&server, json!({})).await;
+    assert_eq!(code, -32006, "{text}");
+    std::fs::remove_file(&inner).expect("removed");
+    std::fs::create_dir(&inner).expect("made");
+    assert_eq!(ask(&server, "m").await, "done");
+}
+
+#[test]
+fn a_guard_that_nobody_started_says_what_it_is_and_ends() {
+    let mut command = crate::support::server::clean_command();
+    let output = command.arg("exec-guard").stdin(std::process::Stdio::null()).output().expect("it runs");
+    assert_eq!(output.status.code(), Some(2));
+    let output = crate::support::server::clean_command().arg("--help").output().expect("it runs");
+    assert!(!String::from_utf8_lossy(&output.stdout).contains("exec-guard"));
+}
