@@ -214,6 +214,22 @@ async fn a_conversation_is_sent_as_the_api_takes_it() {
     assert_eq!(said, expected);
 }
 
+/// Many servers send the end of the body in a packet of its own.
+#[tokio::test]
+async fn a_connection_is_used_again_also_where_the_end_of_the_body_comes_late() {
+    let body = bytes(&answer(&["ok"]));
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+    let first = [format!("{head}{:x}\r\n", body.len()).into_bytes(), body, b"\r\n".to_vec()].concat();
+    let upstream = Upstream::start(vec![Reply::Stay(first, b"0\r\n\r\n".to_vec())]).await;
+    let house = house_of(&kind(config(&upstream)));
+    for _ in 0..8 {
+        assert_eq!(ask(&house, "hi").await.1.expect("answered").text, "ok");
+    }
+    // A machine that is busy elsewhere may lose one to the time limit.
+    let (requests, connections) = (upstream.requests().len(), upstream.connections());
+    assert!(requests == 8 && connections <= 3, "{connections} connections for {requests} requests");
+}
+
 #[tokio::test]
 async fn characters_and_events_cut_anywhere_arrive_whole() {
     let bytes = [stream_head(), bytes(&answer(&["grün €"]))].concat();

@@ -24,6 +24,10 @@ const TAIL_WAIT: Duration = Duration::from_secs(2);
 /// them has no price.
 const TOKENS_WAIT: Duration = Duration::from_secs(5);
 
+/// How long the end of the body is waited for after the end of the answer: with it the connection can be used again, and
+/// many servers send it in a packet of its own.
+const BODY_END_WAIT: Duration = Duration::from_millis(20);
+
 /// A try under way.
 pub(super) struct Exchange<'a> {
     shared: &'a Shared,
@@ -105,6 +109,11 @@ impl<'a> Exchange<'a> {
             for event in events {
                 self.take(&event, Mode::Stream).await?;
             }
+        }
+        if self.seen.done {
+            let rest = async { while let Some(Ok(_)) = chunks.next().await {} };
+            // A server that goes on is left with its connection; the answer is whole.
+            let _ = timeout(BODY_END_WAIT, rest).await;
         }
         if let Some(event) = decoder.finish().filter(|_| !self.seen.complete) {
             // A last event that was itself cut is a cut answer, not a strange one.

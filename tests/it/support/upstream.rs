@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -19,6 +20,8 @@ pub(crate) enum Reply {
     Parts(Vec<Vec<u8>>),
     /// Sends these bytes, pauses, sends the others, and closes the connection.
     Pause(Vec<u8>, Duration, Vec<u8>),
+    /// Sends the first bytes, a moment later the others, and keeps the connection for the next request.
+    Stay(Vec<u8>, Vec<u8>),
     /// Sends the first bytes, and then the others again and again, without closing.
     Chatter(Vec<u8>, Vec<u8>),
     /// Sends these bytes and then nothing more, without closing.
@@ -41,6 +44,7 @@ pub(crate) struct Upstream {
     address: SocketAddr,
     scheme: &'static str,
     requests: Arc<Mutex<Vec<Request>>>,
+    connections: Arc<AtomicUsize>,
     _tasks: JoinSet<()>,
 }
 
@@ -79,12 +83,16 @@ impl Upstream {
         let scheme = if tls.is_some() { "https" } else { "http" };
         let requests = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&requests);
+        let connections = Arc::new(AtomicUsize::new(0));
+        let accepted = Arc::clone(&connections);
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
-            let mut connections = JoinSet::new();
+            let mut open = JoinSet::new();
             while let Ok((socket, _)) = listener.accept().await {
+                accepted.fetch_add(1, Ordering::Relaxed);
+                socket.set_nodelay(true).expect("a socket");
                 let (seen, choice, tls) = (Arc::clone(&seen), Arc::clone(&choice), tls.clone());
-                connections.spawn(async move {
+                open.spawn(async move {
                     match tls {
                         None => converse(socket, &seen, &choice).await,
                         // A client that does not trust us goes away.
@@ -97,11 +105,16 @@ impl Upstream {
                 });
             }
         });
-        Self { address, scheme, requests, _tasks: tasks }
+        Self { address, scheme, requests, connections, _tasks: tasks }
     }
 
     pub(crate) fn base_url(&self) -> String {
         format!("{}://{}/v1", self.scheme, self.address)
+    }
+
+    /// Connections that were made to it.
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
     }
 
     pub(crate) fn requests(&self) -> Vec<Request> {
@@ -130,10 +143,23 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
     seen: &Mutex<Vec<Request>>,
     choice: &Choice,
 ) {
-    let Some(request) = read_request(&mut socket).await else { return };
-    let reply = choice(&request);
-    seen.lock().expect("no panic under it").push(request);
+    while let Some(request) = read_request(&mut socket).await {
+        let reply = choice(&request);
+        seen.lock().expect("no panic under it").push(request);
+        let Reply::Stay(first, then) = reply else { return perform(socket, reply).await };
+        if socket.write_all(&first).await.is_err() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        if socket.write_all(&then).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn perform(mut socket: impl AsyncRead + AsyncWrite + Unpin, reply: Reply) {
     match reply {
+        Reply::Stay(..) => unreachable!("the connection stays with its loop"),
         Reply::Parts(parts) => {
             for part in parts {
                 if socket.write_all(&part).await.is_err() || socket.flush().await.is_err() {
