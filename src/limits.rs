@@ -79,6 +79,10 @@ pub const TOOLS_PER_REQUEST_MAX: usize = 1_000;
 /// Distinct names of tools that are remembered for the count on `/health`.
 pub const TOOL_NAMES_MAX: usize = 1_000;
 
+/// Conversations that agents keep themselves and whose names are remembered: twice the sessions that are kept by default,
+/// and some 5 MB of snapshot.
+pub const AGENT_SESSIONS_MAX: usize = 20_000;
+
 /// Idempotency keys that are remembered: one a second, all day; their snapshot takes some 30 MB then.
 pub const IDEMPOTENCY_KEYS_MAX: usize = 100_000;
 

@@ -92,11 +92,13 @@ pub(super) struct Active {
 pub(super) struct Progress {
     pub(super) state: RequestState,
     pub(super) tools: ActiveTools,
+    /// Whether its session was reset since its turn began.
+    pub(super) session_reset: bool,
 }
 
 impl Default for Progress {
     fn default() -> Self {
-        Self { state: RequestState::Queued, tools: ActiveTools::default() }
+        Self { state: RequestState::Queued, tools: ActiveTools::default(), session_reset: false }
     }
 }
 

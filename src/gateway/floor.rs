@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::active::Active;
-use super::lane::{Full, LaneLimits, Lanes, Ticket};
+use super::lane::{Full, LaneKey, LaneLimits, Lanes, Ticket};
 use super::record::{ACTIVE_BYTES, QUEUED};
 use super::{ActiveRequest, Rejection};
 use crate::clock::Clock;
@@ -121,6 +121,14 @@ impl Floor {
             lanes: state.lanes.lanes(),
             oldest: state.lanes.oldest_age(now),
         }
+    }
+
+    /// The turns of a lane that are under way do not have their agent's session remembered.
+    pub(super) fn forget_sessions(&self, lane: &LaneKey) {
+        let of_lane = |active: &&Arc<Active>| active.agent == lane.agent && active.session == lane.session;
+        let state = self.state();
+        let active = state.active.values().filter(of_lane);
+        active.for_each(|active| active.progress().session_reset = true);
     }
 
     /// Admits nobody from now on.

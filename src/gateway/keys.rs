@@ -393,9 +393,9 @@ impl Claim {
     }
 
     /// Closes the key: its request ended so. One that never was in the journal is free again.
-    pub(super) fn end(mut self, outcome: Outcome) {
+    pub(super) fn end(mut self, outcome: Outcome) -> Closed {
         if self.stage == Stage::Taken {
-            return;
+            return Closed;
         }
         self.stage = Stage::Ended;
         let mut state = self.keys.state();
@@ -403,8 +403,13 @@ impl Claim {
         if let Some(entry) = state.all.get_mut(&self.wanted.key) {
             entry.live = None;
         }
+        drop(state);
+        Closed
     }
 }
+
+/// A key is closed here, and its record is on its way to the journal.
+pub(super) struct Closed;
 
 impl Drop for Claim {
     fn drop(&mut self) {

@@ -5,6 +5,7 @@
 
 mod accept;
 mod active;
+mod agent_sessions;
 mod answers;
 mod cancel;
 mod config;
@@ -22,6 +23,7 @@ mod status;
 mod transcript;
 
 pub use active::{ActiveRequest, ActiveTools, RequestState, RunningTool};
+pub use agent_sessions::{AGENT_SESSION_FORGOTTEN, AGENT_SESSION_STARTED};
 pub use answers::Ended;
 pub use config::{AgentConfig, Config};
 pub use error::Rejection;

@@ -38,6 +38,7 @@ const LIMITS: &[&str] = &[
     ANSWERS,
     ANSWERS_BYTES,
     KEYS,
+    AGENT_SESSIONS,
 ];
 const LANE_DEPTH: &str = "lane_depth_max";
 pub(super) const QUEUED: &str = "queued_max";
@@ -48,6 +49,8 @@ pub(super) const MESSAGE_BYTES: &str = "message_bytes_max";
 const ANSWERS: &str = "answers_max";
 /// Not a key of the configuration: [`IDEMPOTENCY_KEYS_MAX`](crate::limits::IDEMPOTENCY_KEYS_MAX).
 const KEYS: &str = "idempotency_keys";
+/// Nor this: [`AGENT_SESSIONS_MAX`](crate::limits::AGENT_SESSIONS_MAX).
+pub(super) const AGENT_SESSIONS: &str = "agent_sessions";
 const ANSWERS_BYTES: &str = "answers_bytes_max";
 
 /// How a request ended.

@@ -12,10 +12,11 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::Span;
 
 use super::active::{Active, RequestState, RunningTool};
+use super::agent_sessions::{Change, How, TurnEnd};
 use super::floor::Slot;
-use super::keys::Claim;
+use super::keys::{Claim, Closed};
 use super::lane::LaneKey;
-use super::record::{Finished, Outcome, RequestFinished, SESSIONS_BYTES, UsedTool};
+use super::record::{AGENT_SESSIONS, Finished, Outcome, RequestFinished, SESSIONS_BYTES, UsedTool};
 use super::service::{Agent, Inner};
 use super::transcript::{ToolAtWork, Transcript};
 use super::{AgentEvent, Ended, OnDisconnect, Rejection, ToolSummary, Usage};
@@ -106,6 +107,7 @@ pub(super) async fn run(mut job: Job) {
         ..
     } = job;
     let total = inner.clock.elapsed().saturating_sub(active.accepted);
+    let change = remember(&inner, &agent, &active, &presence, transcript.turn_end(how(&stopped)));
     let text = std::mem::take(&mut transcript.text);
     let timings = transcript.timings(total);
     let ended = match stopped {
@@ -142,13 +144,54 @@ pub(super) async fn run(mut job: Job) {
         .finished(&agent.metrics, Finished { facts, actor, trace_id, span: &span, rejection, total });
     let result = ended.map(|text| transcript.answer(&active, text, timings)).map_err(Arc::new);
     keep(&inner, &active, result.clone());
-    let keyed = claim.map(|claim| claim.end(ended_so)).is_some();
+    let closed = claim.map(|claim| claim.end(ended_so));
     drop((presence, slot, span));
-    if keyed {
-        // Who heard an answer shall not hear later that it was interrupted.
-        let _ = tokio::time::timeout(JOURNAL_CATCH_UP_WAIT, inner.recorder.journal().catch_up()).await;
-    }
+    settle(&inner, change, closed).await;
     answer(result, events, outcome).await;
+}
+
+/// Waits a little for what the journal shall know before the caller hears the answer.
+async fn settle(inner: &Inner, change: Option<Change>, closed: Option<Closed>) {
+    let journal = inner.recorder.journal();
+    let written = async {
+        if let Some(change) = change {
+            change.write(journal, &Actor::System).await;
+        }
+        if let Some(Closed) = closed {
+            // Who heard an answer shall not hear later that it was interrupted.
+            journal.catch_up().await;
+        }
+    };
+    // A disk that hangs holds up nobody for long.
+    let _ = tokio::time::timeout(JOURNAL_CATCH_UP_WAIT, written).await;
+}
+
+/// How the turn ended, for the agent's own session.
+fn how(stopped: &Result<(), Stop>) -> How {
+    match stopped {
+        Ok(()) => How::Answered,
+        Err(Stop::Provider(error)) if error.is_unknown_session() => How::Unknown,
+        Err(Stop::Provider(ProviderError::NotStarted { .. })) => How::Stopped,
+        Err(Stop::Provider(_)) => How::Failed,
+        Err(Stop::Panic | Stop::Journal | Stop::Deadline | Stop::Cancelled(_)) => How::Stopped,
+    }
+}
+
+/// Remembers the name that the agent gave the conversation, or forgets one that it does not know.
+fn remember(
+    inner: &Inner,
+    agent: &Agent,
+    active: &Active,
+    presence: &Presence,
+    turn: TurnEnd,
+) -> Option<Change> {
+    let lane = presence.session.as_ref()?;
+    if active.progress().session_reset {
+        return None;
+    }
+    let (change, evicted) = inner.agent_sessions.after_turn(lane, &agent.config.provider, turn);
+    inner.recorder.evicted(AGENT_SESSIONS, evicted);
+    change
 }
 
 /// Tells who else waits how it ended, and keeps that for who asks later.
@@ -287,6 +330,10 @@ impl Serving<'_> {
     fn turn(&mut self, invoke: &Span) -> Turn {
         let key = self.active.lane();
         let Given { system, history } = std::mem::take(self.given);
+        self.active.progress().session_reset = false;
+        let own = || self.inner.agent_sessions.resume(&key, &self.agent.config.provider);
+        let agent_session = if history.is_none() { own() } else { None };
+        self.transcript.resumed = agent_session.is_some();
         let system = [self.agent.config.system.clone(), system].into_iter().flatten().collect::<Vec<_>>();
         Turn {
             agent: self.active.agent.clone(),
@@ -297,7 +344,7 @@ impl Serving<'_> {
             model: self.agent.config.model.clone(),
             system: (!system.is_empty()).then(|| system.join("\n\n")),
             history: history.or_else(|| self.inner.sessions().history(&key)).unwrap_or_default(),
-            agent_session: None,
+            agent_session,
             cwd: self.agent.config.cwd.clone(),
             message: Arc::clone(self.message),
             remaining: self.deadline.saturating_sub(self.since_accepted()),
@@ -318,7 +365,8 @@ impl Serving<'_> {
                 let after_ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
                 self.emit(AgentEvent::Retry { attempt, after_ms, cause }).await;
             }
-            ProviderEvent::AgentSession(_) | ProviderEvent::End(_) => {}
+            ProviderEvent::AgentSession(name) => self.transcript.agent_session = Some(name),
+            ProviderEvent::End(_) => {}
         }
         Ok(())
     }
@@ -399,7 +447,7 @@ impl Stop {
                 Rejection::NotStarted { cause: error.to_string() }
             }
             Self::Provider(error) => Rejection::Provider {
-                cause: error.to_string(),
+                cause: cause(&error),
                 quoted: error.quoted().to_owned(),
                 partial,
                 retry_after: error.retry_after(),
@@ -413,4 +461,14 @@ impl Stop {
             Self::Cancelled(reason) => Rejection::Cancelled { reason, partial },
         }
     }
+}
+
+/// What went wrong, and what to do where that is known.
+fn cause(error: &ProviderError) -> String {
+    if error.is_unknown_session() {
+        return "the agent does not know this conversation any more, so it is forgotten here too: send the message \
+                again to begin anew"
+            .to_owned();
+    }
+    error.to_string()
 }

@@ -9,6 +9,7 @@ use serde::Serialize;
 use tokio_util::task::TaskTracker;
 
 use super::active::ActiveRequest;
+use super::agent_sessions::AgentSessions;
 use super::answers::Answers;
 use super::floor::Floor;
 use super::keys::Keys;
@@ -19,8 +20,8 @@ use super::session::{SessionLimits, SessionSummary, Sessions};
 use super::{AgentConfig, Config, Rejection};
 use crate::clock::Clock;
 use crate::ids::{AgentId, RequestId, SessionId};
-use crate::journal::{Fold, Journal};
-use crate::limits::IDEMPOTENCY_KEYS_MAX;
+use crate::journal::{Actor, Fold, Journal};
+use crate::limits::{AGENT_SESSIONS_MAX, IDEMPOTENCY_KEYS_MAX};
 use crate::live::{Live, ModelCalls};
 use crate::provider::{Hosting, Message, Provider};
 use crate::telemetry::{Registry, Shared};
@@ -69,6 +70,7 @@ pub(super) struct Inner {
     pub(super) floor: Arc<Floor>,
     pub(super) answers: Answers,
     pub(super) keys: Arc<Keys>,
+    pub(super) agent_sessions: Arc<AgentSessions>,
     /// A std mutex suffices: every hold is a few map operations.
     sessions: Mutex<Sessions>,
     pub(super) tasks: TaskTracker,
@@ -176,6 +178,7 @@ impl Gateway {
             floor: Floor::new(limits, bytes(config.active_bytes_max), &caps, clock.clone()),
             answers: Answers::new(&config),
             keys: Arc::new(Keys::new(IDEMPOTENCY_KEYS_MAX)),
+            agent_sessions: Arc::new(AgentSessions::new(AGENT_SESSIONS_MAX)),
             sessions: Mutex::new(Sessions::new(session_limits(&config))),
             tasks: TaskTracker::new(),
             metrics,
@@ -189,7 +192,7 @@ impl Gateway {
     /// What of its state survives a restart: to be registered when the journal is opened.
     #[must_use]
     pub fn folds(&self) -> Vec<Arc<dyn Fold>> {
-        vec![Arc::clone(&self.inner.keys) as _]
+        vec![Arc::clone(&self.inner.keys) as _, Arc::clone(&self.inner.agent_sessions) as _]
     }
 
     /// Cancels a request; whether it was under way.
@@ -234,14 +237,22 @@ impl Gateway {
         self.inner.sessions().history(&key).ok_or(Rejection::NotFound { what: "session" })
     }
 
-    /// Forgets what was said in a session.
+    /// Forgets what was said in a session, and durably that the agent keeps it under a name of its own.
     ///
     /// # Errors
-    /// [`Rejection::UnknownAgent`], or [`Rejection::NotFound`] for a session that is not kept (any more).
-    pub fn reset(&self, agent: &AgentId, session: &SessionId) -> Result<(), Rejection> {
+    /// [`Rejection::UnknownAgent`], [`Rejection::NotFound`] for a session that is not kept (any more), or
+    /// [`Rejection::JournalUnavailable`]; nothing was forgotten then.
+    pub async fn reset(&self, actor: &Actor, agent: &AgentId, session: &SessionId) -> Result<(), Rejection> {
         let key = self.session_key(agent, session)?;
+        let Inner { agent_sessions, recorder, floor, .. } = &*self.inner;
+        let named = agent_sessions.knows(&key);
+        if named {
+            let forgotten = agent_sessions.forget(&key, recorder.journal(), actor).await;
+            forgotten.map_err(|_| Rejection::JournalUnavailable)?;
+        }
+        floor.forget_sessions(&key);
         let known = self.inner.sessions().reset(&key);
-        if known { Ok(()) } else { Err(Rejection::NotFound { what: "session" }) }
+        if known || named { Ok(()) } else { Err(Rejection::NotFound { what: "session" }) }
     }
 
     /// What is under way, the oldest first.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tracing::Span;
 
 use super::active::Active;
+use super::agent_sessions::{How, TurnEnd};
 use super::record::ToolCounts;
 use super::service::Inner;
 use super::{Answer, Timings, ToolSummary, Usage};
@@ -20,6 +21,10 @@ pub(super) struct Transcript {
     pub(super) tool_counts: ToolCounts,
     pub(super) running: Vec<ToolAtWork>,
     pub(super) calls: RequestCalls,
+    /// The agent's own name for the conversation, as it told it last.
+    pub(super) agent_session: Option<String>,
+    /// Whether it was given one.
+    pub(super) resumed: bool,
     pub(super) queued: Option<Duration>,
     pub(super) called: Option<Duration>,
     pub(super) first_token: Option<Duration>,
@@ -41,6 +46,12 @@ impl Transcript {
             self.tool_counts.failed += 1;
             self.list_tool(ToolSummary { name, ok: Some(false) });
         }
+    }
+
+    /// What it showed of the agent's own session.
+    pub(super) fn turn_end(&mut self, how: How) -> TurnEnd {
+        let spoke = !self.text.is_empty() || !self.tools.is_empty() || !self.running.is_empty();
+        TurnEnd { told: self.agent_session.take(), resumed: self.resumed, spoke, how }
     }
 
     /// The answer that it comes to.

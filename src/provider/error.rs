@@ -105,6 +105,12 @@ impl ProviderError {
         }
     }
 
+    /// Whether the agent said that it does not know the conversation it should go on with.
+    #[must_use]
+    pub fn is_unknown_session(&self) -> bool {
+        matches!(self, Self::Stopped { reason: "session_not_found", .. })
+    }
+
     /// What the provider said, for the caller alone: it may quote what it was asked. Empty if it said nothing.
     #[must_use]
     pub fn quoted(&self) -> &str {

@@ -525,3 +525,97 @@ async fn without_a_journal_nothing_runs_that_must_be_in_it() {
     assert_eq!(house.gateway.snapshot().active_requests, 0);
     assert!(ask(&house, to("s", "hi")).await.is_ok(), "what has no key still runs");
 }
+
+/// An agent that keeps its conversations itself: it names a new one `c1`, goes on with what it knows, and says so where
+/// it does not know a name.
+struct Keeper {
+    knows: std::sync::Mutex<Vec<String>>,
+    given: Arc<std::sync::Mutex<Vec<Option<String>>>>,
+}
+
+impl Provider for Keeper {
+    fn kind(&self) -> &'static str {
+        "keeper"
+    }
+
+    fn asks<'a>(&'a self, _model: Option<&'a str>) -> Asked<'a> {
+        Asked { provider: "keeper", model: "", server: None }
+    }
+
+    fn send(&self, turn: Turn) -> BoxStream<'static, ProviderEvent> {
+        self.given.lock().expect("no panic under it").push(turn.agent_session.clone());
+        let mut knows = self.knows.lock().expect("no panic under it");
+        let end = ProviderEvent::End;
+        let events = match turn.agent_session {
+            Some(name) if !knows.contains(&name) => {
+                vec![end(Err(ProviderError::Stopped { reason: "session_not_found", quoted: String::new() }))]
+            }
+            known => {
+                let name = known.unwrap_or_else(|| format!("c{}", knows.len() + 1));
+                knows.push(name.clone());
+                vec![ProviderEvent::AgentSession(name), ProviderEvent::Delta("ok".to_owned()), end(Ok(()))]
+            }
+        };
+        stream::iter(events).boxed()
+    }
+
+    fn check(&self) -> BoxFuture<'_, Result<String, ProviderError>> {
+        Box::pin(std::future::ready(Ok(String::new())))
+    }
+}
+
+/// A gateway over a [`Keeper`] that knows these, and the names that it was given, turn by turn.
+fn keeper(knows: &[&str]) -> (House, Arc<std::sync::Mutex<Vec<Option<String>>>>) {
+    let given = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let knows = std::sync::Mutex::new(knows.iter().map(|&name| name.to_owned()).collect());
+    let provider = Keeper { knows, given: Arc::clone(&given) };
+    (house_of(gateway::Config::default(), |_| Arc::new(provider)), given)
+}
+
+/// Takes what a journal holds into another gateway, as a restart does.
+fn replay(from: &House, into: &House) {
+    let page = from.journal.scan(&Scan { limit: 10_000, ..Scan::default() }).expect("memory can be read");
+    for fold in into.gateway.folds() {
+        page.records.iter().filter(|r| fold.wants(&r.stream)).for_each(|record| fold.apply(record));
+    }
+}
+
+#[tokio::test]
+async fn an_agents_own_session_is_given_back_also_after_a_restart_until_it_is_reset() {
+    let (house, given) = keeper(&[]);
+    for _ in 0..2 {
+        ask(&house, to("s", "hi")).await.expect("answered");
+    }
+    ask(&house, to("t", "hi")).await.expect("answered");
+    let (next, later) = keeper(&["c1"]);
+    replay(&house, &next);
+    ask(&next, to("s", "hi")).await.expect("answered");
+    let session = SessionId::parse("s").expect("valid");
+    next.gateway.reset(&Actor::Local, &agent("a"), &session).await.expect("known");
+    ask(&next, to("s", "hi")).await.expect("answered");
+    let told = |given: &std::sync::Mutex<Vec<Option<String>>>| given.lock().expect("no panic").clone();
+    assert_eq!(told(&given), [None, Some("c1".to_owned()), None]);
+    assert_eq!(told(&later), [Some("c1".to_owned()), None]);
+    let started = journaled(&house).into_iter().filter(|detail| detail.get("agentSession").is_some());
+    insta::assert_json_snapshot!("agent_session_started_v1", started.collect::<Vec<_>>()[0]);
+    let reset = gateway::AGENT_SESSION_FORGOTTEN.to_owned();
+    let page = next.journal.scan(&Scan { kind: Some(reset), limit: 9, ..Scan::default() }).expect("reads");
+    insta::assert_json_snapshot!("agent_session_forgotten_v1", page.records[0].detail);
+}
+
+#[tokio::test]
+async fn a_conversation_that_its_agent_forgot_fails_once_and_begins_anew() {
+    let (house, _) = keeper(&[]);
+    ask(&house, to("s", "hi")).await.expect("answered");
+    let (next, given) = keeper(&[]);
+    replay(&house, &next);
+    let failed = ask(&next, to("s", "hi")).await.expect_err("it does not know the name");
+    assert_eq!(failed.code(), -32007);
+    assert!(failed.to_string().contains("send the message again"), "{failed}");
+    ask(&next, to("s", "hi")).await.expect("anew");
+    assert_eq!(*given.lock().expect("no panic"), [Some("c1".to_owned()), None]);
+    // The caller brings the conversation along: the agent's own is neither used nor replaced.
+    let alone = SendRequest { session: None, history: Some(Vec::new()), ..to("s", "hi") };
+    ask(&next, alone).await.expect("answered");
+    assert_eq!(given.lock().expect("no panic").last(), Some(&None));
+}

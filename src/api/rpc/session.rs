@@ -1,10 +1,11 @@
 //! `session.*`: conversations, as far as they are kept in memory.
 
+use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::method::{Call, CallResult, NoParams, now};
+use super::method::{Call, CallResult, NoParams, json, now};
 use crate::gateway::SessionSummary;
 use crate::ids::{AgentId, SessionId};
 use crate::provider::Message;
@@ -52,8 +53,14 @@ pub(crate) struct ResetResult {
 
 /// Forgets what was said.
 pub(crate) fn reset(call: Call<'_>) -> BoxFuture<'static, CallResult> {
-    now(call.params().and_then(|SessionParams { agent, session }| {
-        call.state().gateway.reset(&agent, &session)?;
-        Ok(ResetResult { reset: true })
-    }))
+    let SessionParams { agent, session } = match call.params() {
+        Ok(params) => params,
+        Err(error) => return now(Err::<(), _>(error)),
+    };
+    let (gateway, actor) = (call.state().gateway.clone(), call.ctx.identity.actor.clone());
+    async move {
+        gateway.reset(&actor, &agent, &session).await?;
+        json(&ResetResult { reset: true })
+    }
+    .boxed()
 }
