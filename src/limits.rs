@@ -70,8 +70,43 @@ pub const AGENT_TOOLS_OPEN_MAX: usize = 256;
 /// Model calls of one agent that fail in a row before `/health` says so: one or two pass by themselves.
 pub const MODEL_FAILURES_DEGRADED: u64 = 3;
 
+/// Models without a price that are named once a day for each agent with a budget.
+pub const UNPRICED_MODELS_MAX: usize = 32;
+
+/// Hours for which usage is kept by the hour; what is older is kept by the day.
+pub const USAGE_HOURS_KEPT: u64 = 49;
+
+/// Days for which usage is kept: a quarter of a year.
+pub const USAGE_DAYS_KEPT: u64 = 92;
+
+/// Days for which usage is kept by session: a week and the day that runs.
+pub const USAGE_SESSION_DAYS_KEPT: u64 = 8;
+
+/// Models of one agent that usage tells apart in an hour or a day; the rest stand together.
+pub const USAGE_MODELS_MAX: usize = 32;
+
+/// Sessions that usage tells apart in a day; the rest of each agent stand together.
+pub const USAGE_SESSIONS_MAX: usize = 1_000;
+
+/// Since when usage is told where nobody says.
+pub const USAGE_SINCE_DEFAULT: &str = "7d";
+
+/// Rows of one answer about usage; the smallest spenders past it stand together.
+pub const USAGE_ROWS_MAX: usize = 1_000;
+
 /// Models that the record of a request tells apart; a coding agent uses two or three.
 pub const MODELS_PER_REQUEST_MAX: usize = 16;
+
+/// The window of a rate per minute, in seconds: it slides second by second.
+pub const RATE_WINDOW_SECS: u64 = 60;
+
+/// Quarters of an hour for which an agent's spend is kept: two of the longest days, in any zone, and as much again for
+/// clocks that jump.
+pub const METER_QUARTERS_MAX: usize = 400;
+
+/// Requests of one agent whose spend is counted and whose record is not seen yet: more than the journal's queue and a
+/// group hold, so that what is past it was lost, and stays counted.
+pub const METER_PENDING_MAX: usize = 8_192;
 
 /// Tools that an answer lists by name; the rest is only counted.
 pub const TOOLS_PER_REQUEST_MAX: usize = 1_000;
@@ -231,5 +266,9 @@ const _: () =
     assert!(JOURNAL_QUEUE_APPENDS_MAX >= JOURNAL_GROUP_RECORDS_MAX, "a full queue must fill a group");
 const _: () =
     assert!(JOURNAL_GROUP_BYTES_MAX >= 2 * JOURNAL_DETAIL_BYTES_MAX, "the largest detail must fit a group");
+const _: () = assert!(
+    METER_PENDING_MAX >= JOURNAL_QUEUE_APPENDS_MAX + JOURNAL_GROUP_RECORDS_MAX,
+    "what waits for the journal must stay known"
+);
 const _: () =
     assert!(17 * JOURNAL_ROW_BYTES_MAX < 120 * 1024, "a full leaf must stay under sled's blob threshold");

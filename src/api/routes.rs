@@ -174,6 +174,17 @@ pub(crate) const ROUTES: &[Route] = &[
         ..route("/v1/models/{id}", |state, request| Box::pin(openai::model(state, request)))
     },
     Route {
+        compression: Compression::Gzip,
+        summary: "Tells what agents used: requests, tokens, cost; JSON, or CSV by ?format.",
+        query: schema::<rest::UsageParams>(),
+        answer: Answer {
+            status: 200,
+            types: &["application/json", "text/csv"],
+            schema: schema::<crate::gateway::UsageReport>(),
+        },
+        ..route("/usage", |state, request| Box::pin(rest::usage(state, request)))
+    },
+    Route {
         access: Access::Public,
         compression: Compression::Gzip,
         summary: "This contract.",

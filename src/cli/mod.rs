@@ -14,6 +14,7 @@ mod exit;
 mod healthcheck;
 mod logs;
 mod metrics;
+mod pause;
 mod ps;
 mod send;
 mod serve;
@@ -21,6 +22,7 @@ mod signals;
 mod target;
 mod terminal;
 mod token;
+mod usage;
 mod version;
 
 use std::process::ExitCode;
@@ -48,6 +50,9 @@ enum Command {
     Ps(ps::Args),
     Cancel(cancel::Args),
     Logs(logs::Args),
+    Pause(pause::PauseArgs),
+    Resume(pause::ResumeArgs),
+    Usage(usage::Args),
     Events(events::Args),
     Audit(audit::Args),
     Config(config::Args),
@@ -88,6 +93,9 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Ps(args) => ps::run(&args),
         Command::Cancel(args) => cancel::run(&args),
         Command::Logs(args) => logs::run(&args),
+        Command::Pause(args) => pause::pause(&args),
+        Command::Resume(args) => pause::resume(&args),
+        Command::Usage(args) => usage::run(&args),
         Command::Events(args) => events::run(&args),
         Command::Audit(args) => audit::run(&args),
         Command::Config(args) => config::run(&args),

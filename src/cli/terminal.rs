@@ -80,7 +80,12 @@ impl Table {
 
     /// Adds a row; its cells may come from outside.
     pub(crate) fn row<const N: usize>(&mut self, cells: [&str; N]) {
-        self.rows.push(cells.iter().map(|cell| one_line(cell).into_owned()).collect());
+        self.cells(cells.iter().map(|cell| one_line(cell).into_owned()).collect());
+    }
+
+    /// Adds a row whose cells are harmless already.
+    pub(crate) fn cells(&mut self, cells: Vec<String>) {
+        self.rows.push(cells);
     }
 
     pub(crate) fn write(&self, out: &mut impl Write, paint: Paint) -> io::Result<()> {

@@ -3,6 +3,7 @@
 //! [`load`] finds the files, merges them, expands variables and checks everything; nothing here watches files or starts
 //! anything. Start at [`Config`], then [`load`].
 
+mod budgets;
 mod de;
 mod expand;
 mod files;
@@ -194,7 +195,9 @@ fn interpret(mut tree: Node, environment: Environment<'_>, folder: &Path) -> Int
     problems.extend(validate::validate(&config, &tree));
     let found = secrets::resolve(&mut config, &tree, folder);
     problems.extend(found.problems);
-    Interpreted { config, tree, problems, warnings: found.warnings }
+    let mut warnings = found.warnings;
+    warnings.extend(budgets::unpriced(&config, &tree));
+    Interpreted { config, tree, problems, warnings }
 }
 
 /// In the order of the files, then of the lines.

@@ -449,3 +449,27 @@ fn a_secret_file_that_cannot_be_used_says_why() {
     let problems = World::of(&[("plimsoll.yaml", config), ("key", &large)]).load(None).map(|_| ());
     assert!(problems.expect_err("too large")[0].contains("larger than"));
 }
+
+#[test]
+fn a_budget_in_dollars_without_a_price_is_warned_of() {
+    let warnings = |agent: &str, dialect: &str| {
+        let config = format!(
+            "providers:\n  api: {{kind: openai, base_url: http://h}}\n  run: {{kind: exec, program: x, dialect: {dialect}}}\n\
+             prices: {{known: {{input: 1.0, output: 1.0}}}}\nagents:\n  a: {agent}\n"
+        );
+        let loaded = World::of(&[("plimsoll.yaml", &config)]).loaded();
+        loaded.warnings.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let warned = warnings("{provider: api, model: new, usd_per_day: 1.0}", "codex");
+    assert!(warned.len() == 1 && warned[0].contains("plimsoll.yaml:6"), "{warned:?}");
+    assert!(warned[0].contains("agents.a.usd_per_day: cannot be counted"), "{warned:?}");
+    for (agent, dialect, expected) in [
+        ("{provider: api, model: known, usd_per_day: 1.0}", "codex", 0),
+        ("{provider: api, model: new, tokens_per_min: 1}", "codex", 0),
+        ("{provider: run, cwd: /, usd_per_day: 1.0}", "codex", 1),
+        ("{provider: run, cwd: /, model: known, usd_per_day: 1.0}", "codex", 0),
+        ("{provider: run, cwd: /, usd_per_day: 1.0}", "claude-code", 0),
+    ] {
+        assert_eq!(warnings(agent, dialect).len(), expected, "{agent} {dialect}");
+    }
+}

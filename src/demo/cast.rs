@@ -25,6 +25,8 @@ pub struct Member {
     pub tool_rate: f64,
     /// Its requests that run at once, where that is few.
     pub max_concurrent: Option<usize>,
+    /// US dollars that it may spend in a day, where that is limited.
+    pub usd_per_day: Option<f64>,
     /// How often it is asked, beside the others.
     pub weight: u32,
 }
@@ -39,6 +41,7 @@ pub const AGENTS: &[Member] = &[
         failure_rate: 0.0,
         tool_rate: 0.0,
         max_concurrent: None,
+        usd_per_day: None,
         weight: 40,
     },
     Member {
@@ -49,6 +52,7 @@ pub const AGENTS: &[Member] = &[
         failure_rate: 0.01,
         tool_rate: 0.6,
         max_concurrent: None,
+        usd_per_day: Some(25.0),
         weight: 25,
     },
     Member {
@@ -59,6 +63,7 @@ pub const AGENTS: &[Member] = &[
         failure_rate: 0.04,
         tool_rate: 0.8,
         max_concurrent: Some(8),
+        usd_per_day: None,
         weight: 15,
     },
     Member {
@@ -69,6 +74,7 @@ pub const AGENTS: &[Member] = &[
         failure_rate: 0.3,
         tool_rate: 0.2,
         max_concurrent: None,
+        usd_per_day: None,
         weight: 12,
     },
     Member {
@@ -79,6 +85,7 @@ pub const AGENTS: &[Member] = &[
         failure_rate: 0.02,
         tool_rate: 0.3,
         max_concurrent: Some(3),
+        usd_per_day: None,
         weight: 8,
     },
 ];
@@ -107,6 +114,7 @@ pub fn agents() -> BTreeMap<AgentId, AgentConfig> {
             model: Some(member.model.to_owned()),
             role: Some(member.role.to_owned()),
             max_concurrent: member.max_concurrent,
+            usd_per_day: member.usd_per_day,
             ..AgentConfig::of_provider(member.name)
         };
         (AgentId::parse(member.name).expect("every name in AGENTS is an id: a test reads them all"), config)

@@ -76,7 +76,10 @@ impl Gateway {
             Turnout::Runs(claim) => claim,
             Turnout::RanBefore(accepted) => return Ok(accepted),
         };
-        let admitted = inner.floor.admit(&active).inspect_err(|rejection| active.refuse(rejection, now))?;
+        let refuse = |rejection: &Rejection| active.refuse(rejection, now);
+        let place = inner.ask(&active.agent).inspect_err(refuse)?;
+        let admitted = inner.floor.admit(&active).inspect_err(refuse)?;
+        place.keep();
         let presence = Presence::enter(inner, agent, history.is_none().then(|| active.lane()));
         let (events_tx, events) = mpsc::channel(REQUEST_EVENTS_MAX);
         let (outcome_tx, outcome) = oneshot::channel();

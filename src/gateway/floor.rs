@@ -142,6 +142,13 @@ impl Floor {
         all.iter().for_each(|active| active.cancel.raise(reason));
     }
 
+    /// Cancels all that is under way for these agents; how many that is.
+    pub(super) fn cancel_of(&self, agents: &[AgentId], reason: &'static str) -> usize {
+        let all: Vec<_> = self.state().active.values().cloned().collect();
+        let theirs = all.iter().filter(|active| agents.contains(&active.agent));
+        theirs.map(|active| active.cancel.raise(reason)).count()
+    }
+
     fn leave(&self, ticket: Ticket, request: &RequestId) {
         let now = self.clock.elapsed();
         let mut state = self.state();

@@ -258,8 +258,11 @@ impl State {
 
     fn finished(&mut self, key: Fingerprint, request: &RequestId, outcome: Outcome) {
         let entry = self.all.get_mut(&key).filter(|entry| entry.known.request_id == *request);
-        if let Some(entry) = entry {
-            entry.known.outcome = Some(outcome);
+        let Some(entry) = entry else { return };
+        entry.known.outcome = Some(outcome);
+        // Nothing ran: whoever sends it again is asked again.
+        if outcome == Outcome::Refused {
+            self.remove(key);
         }
     }
 }

@@ -17,7 +17,7 @@ const REQUEST_SECONDS: (&[f64], &str) = (
 pub static REQUESTS: Counter<2> = Counter::new(
     "plimsoll_requests_total",
     &["agent", "outcome"],
-    "Requests that were accepted and ended, by agent and by outcome (ok, failed, deadline, cancelled).",
+    "Requests that were accepted and ended, by agent and by outcome (ok, failed, deadline, cancelled, refused).",
 );
 
 /// How long requests take.
@@ -60,6 +60,24 @@ pub static QUEUE_OLDEST_AGE: Gauge<0> = Gauge::new(
 /// Sessions kept.
 pub static SESSIONS: Gauge<0> = Gauge::new("plimsoll_sessions", &[], "Sessions kept in memory.");
 
+/// What agents spent today.
+pub static AGENT_SPEND: Gauge<1> = Gauge::new(
+    "plimsoll_agent_spend_today_usd",
+    &["agent"],
+    "US dollars that an agent has spent since its day began in the configured zone, calls without a price left out.",
+);
+
+/// What agents may spend in a day.
+pub static AGENT_BUDGET: Gauge<1> = Gauge::new(
+    "plimsoll_agent_budget_usd",
+    &["agent"],
+    "US dollars that an agent may spend in a day, for those with a budget.",
+);
+
+/// Agents that are paused.
+pub static AGENTS_PAUSED: Gauge<0> =
+    Gauge::new("plimsoll_agents_paused", &[], "Agents that an operator paused: they take no new work.");
+
 /// All metrics of this module.
 pub const CATALOGUE: &[&Definition] = &[
     &REQUESTS.0,
@@ -70,6 +88,9 @@ pub const CATALOGUE: &[&Definition] = &[
     &LANE_WAIT.0,
     &QUEUE_OLDEST_AGE.0,
     &SESSIONS.0,
+    &AGENT_SPEND.0,
+    &AGENT_BUDGET.0,
+    &AGENTS_PAUSED.0,
 ];
 
 /// The handles.
@@ -77,6 +98,9 @@ pub(super) struct Metrics {
     requests: Counters<2>,
     durations: Histograms<1>,
     active: Gauges<1>,
+    spend: Gauges<1>,
+    budget: Gauges<1>,
+    pub(super) paused: metrics::Gauge,
     pub(super) queue_depth: metrics::Gauge,
     pub(super) lanes: metrics::Gauge,
     pub(super) lane_wait: metrics::Histogram,
@@ -90,6 +114,10 @@ pub(super) struct AgentMetrics {
     pub(super) failed: metrics::Counter,
     pub(super) deadline: metrics::Counter,
     pub(super) cancelled: metrics::Counter,
+    pub(super) refused: metrics::Counter,
+    pub(super) spend: metrics::Gauge,
+    /// None where there is no budget.
+    pub(super) budget: Option<metrics::Gauge>,
     pub(super) duration: metrics::Histogram,
     pub(super) active: metrics::Gauge,
 }
@@ -100,6 +128,9 @@ impl Metrics {
             requests: registry.counters(&REQUESTS),
             durations: registry.histograms(&REQUEST_SECONDS_HISTOGRAM),
             active: registry.gauges(&REQUESTS_ACTIVE),
+            spend: registry.gauges(&AGENT_SPEND),
+            budget: registry.gauges(&AGENT_BUDGET),
+            paused: registry.gauges(&AGENTS_PAUSED).handle(),
             queue_depth: registry.gauges(&QUEUE_DEPTH).handle(),
             lanes: registry.gauges(&LANES).handle(),
             lane_wait: registry.histograms(&LANE_WAIT).handle(),
@@ -108,13 +139,16 @@ impl Metrics {
         }
     }
 
-    pub(super) fn of_agent(&self, agent: &AgentId) -> AgentMetrics {
+    pub(super) fn of_agent(&self, agent: &AgentId, usd_per_day: Option<f64>) -> AgentMetrics {
         let requests = |outcome| self.requests.with([agent.as_str(), outcome]);
         AgentMetrics {
             ok: requests("ok"),
             failed: requests("failed"),
             deadline: requests("deadline"),
             cancelled: requests("cancelled"),
+            refused: requests("refused"),
+            spend: self.spend.with([agent.as_str()]),
+            budget: usd_per_day.map(|_| self.budget.with([agent.as_str()])),
             duration: self.durations.with([agent.as_str()]),
             active: self.active.with([agent.as_str()]),
         }

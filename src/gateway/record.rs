@@ -12,6 +12,7 @@ use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use super::active::Active;
 use super::answers::Evicted;
+use super::meter;
 use super::metrics::AgentMetrics;
 use super::{Channel, Fingerprint, Rejection, Timings, Usage};
 use crate::ids::{AgentId, RequestId, SessionId, TraceId};
@@ -65,11 +66,13 @@ pub enum Outcome {
     Deadline,
     /// It was cancelled.
     Cancelled,
+    /// A limit or a pause of its agent kept it from running when its turn came.
+    Refused,
 }
 
 impl Outcome {
     /// Every outcome.
-    pub const ALL: [Self; 4] = [Self::Ok, Self::Failed, Self::Deadline, Self::Cancelled];
+    pub const ALL: [Self; 5] = [Self::Ok, Self::Failed, Self::Deadline, Self::Cancelled, Self::Refused];
 
     /// The label.
     #[must_use]
@@ -79,6 +82,7 @@ impl Outcome {
             Self::Failed => "failed",
             Self::Deadline => "deadline",
             Self::Cancelled => "cancelled",
+            Self::Refused => "refused",
         }
     }
 
@@ -87,6 +91,7 @@ impl Outcome {
             Ok(()) => Self::Ok,
             Err(Rejection::Deadline { .. }) => Self::Deadline,
             Err(Rejection::Cancelled { .. }) => Self::Cancelled,
+            Err(Rejection::Limited { .. } | Rejection::Paused) => Self::Refused,
             Err(
                 Rejection::Invalid { .. }
                 | Rejection::LaneFull { .. }
@@ -98,8 +103,6 @@ impl Outcome {
                 | Rejection::ShuttingDown
                 | Rejection::NotFound { .. }
                 | Rejection::NotStarted { .. }
-                | Rejection::Limited { .. }
-                | Rejection::Paused
                 | Rejection::JournalUnavailable
                 | Rejection::Conflict { .. }
                 | Rejection::DuplicateRequest { .. },
@@ -189,19 +192,19 @@ impl Recorder {
         tools: BTreeSet<String>,
     ) -> Self {
         DROP_REASONS.iter().for_each(|reason| shared.expect_dropped(REQUEST_FINISHED, reason));
-        LIMITS.iter().for_each(|limit| shared.expect_limit(limit));
+        LIMITS.iter().chain(&meter::LIMITS).for_each(|limit| shared.expect_limit(limit));
         Self { live, journal, shared, tools: Mutex::new(tools) }
-    }
-
-    pub(super) fn journal(&self) -> &dyn Journal {
-        &*self.journal
     }
 
     pub(super) fn live(&self) -> &Live {
         &self.live
     }
 
-    /// Counts a request that was refused at the door, if a limit refused it.
+    pub(super) fn journal(&self) -> &dyn Journal {
+        &*self.journal
+    }
+
+    /// Counts a request that was refused, at the door or when its turn came, if a limit refused it.
     pub(super) fn refused(&self, rejection: &Rejection) {
         match rejection {
             Rejection::LaneFull { .. } => self.limit_hit(LANE_DEPTH),
@@ -288,10 +291,14 @@ impl Recorder {
             Outcome::Failed => metrics.failed.increment(1),
             Outcome::Deadline => metrics.deadline.increment(1),
             Outcome::Cancelled => metrics.cancelled.increment(1),
+            Outcome::Refused => metrics.refused.increment(1),
         }
         metrics.duration.record(total.as_secs_f64());
         self.live.record_message();
         if let Some(rejection) = rejection {
+            if facts.outcome == Outcome::Refused {
+                self.refused(rejection);
+            }
             guarded(|| tell(span, &facts, rejection));
         }
         guarded(|| self.offer(&facts, actor, trace_id, span));
@@ -345,7 +352,8 @@ fn tell(span: &Span, facts: &RequestFinished, rejection: &Rejection) {
         span.record("otel.status_code", "ERROR");
     }
     match facts.outcome {
-        Outcome::Ok => {}
+        // What refuses it was said once, when it began to refuse; a full queue would say it a thousand times.
+        Outcome::Ok | Outcome::Refused => {}
         Outcome::Failed | Outcome::Deadline => tracing::error!(
             parent: span,
             source = "agent.send",

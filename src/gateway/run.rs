@@ -79,6 +79,7 @@ impl Drop for Presence {
 /// Why a request stopped before its time.
 enum Stop {
     Provider(ProviderError),
+    Refused(Rejection),
     Panic,
     /// What must be durable first is not.
     Journal,
@@ -139,6 +140,8 @@ pub(super) async fn run(mut job: Job) {
         presence.said = Some([message, Message { role: Speaker::Assistant, text: text.as_str().into() }]);
     }
     let rejection = ended.as_ref().err();
+    // Before the lane is free: whoever is next is asked by what this one spent.
+    inner.meter.ended(&facts);
     inner
         .recorder
         .finished(&agent.metrics, Finished { facts, actor, trace_id, span: &span, rejection, total });
@@ -173,7 +176,9 @@ fn how(stopped: &Result<(), Stop>) -> How {
         Err(Stop::Provider(error)) if error.is_unknown_session() => How::Unknown,
         Err(Stop::Provider(ProviderError::NotStarted { .. })) => How::Stopped,
         Err(Stop::Provider(_)) => How::Failed,
-        Err(Stop::Panic | Stop::Journal | Stop::Deadline | Stop::Cancelled(_)) => How::Stopped,
+        Err(Stop::Refused(_) | Stop::Panic | Stop::Journal | Stop::Deadline | Stop::Cancelled(_)) => {
+            How::Stopped
+        }
     }
 }
 
@@ -244,7 +249,7 @@ async fn until_stopped(job: &mut Job, transcript: &mut Transcript) -> Result<(),
         if let Some(claim) = claim {
             claim.accept(journal, actor, trace_id).await.map_err(|_| Stop::Journal)?;
         }
-        serving.serve(job.ahead, &mut job.turn).await.map_err(Stop::Provider)
+        serving.serve(job.ahead, &mut job.turn).await
     };
     tokio::select! {
         biased;
@@ -277,7 +282,7 @@ struct Serving<'a> {
 }
 
 impl Serving<'_> {
-    async fn serve(mut self, ahead: usize, turn: &mut oneshot::Receiver<()>) -> Result<(), ProviderError> {
+    async fn serve(mut self, ahead: usize, turn: &mut oneshot::Receiver<()>) -> Result<(), Stop> {
         self.emit(AgentEvent::Queued { ahead }).await;
         let wait = tracing::info_span!(parent: self.span, "lane.wait");
         // A turn is always given: the floor drops a waker only after the slot, and the slot is ours.
@@ -285,6 +290,7 @@ impl Serving<'_> {
         drop(wait);
         self.transcript.queued = Some(self.since_accepted());
         self.inner.metrics.lane_wait.record(self.since_accepted().as_secs_f64());
+        self.inner.ask_again(&self.active.agent).map_err(Stop::Refused)?;
         self.active.progress().state = RequestState::Running;
         self.emit(AgentEvent::Start { timestamp: self.inner.clock.now() }).await;
         let asked = self.agent.provider.asks(self.agent.config.model.as_deref());
@@ -306,7 +312,7 @@ impl Serving<'_> {
             invoke.record("error.type", &*error.error_type());
             invoke.record("otel.status_code", "ERROR");
         }
-        answered
+        answered.map_err(Stop::Provider)
     }
 
     /// Asks the provider and takes what it tells, to its end.
@@ -452,6 +458,7 @@ impl Stop {
                 partial,
                 retry_after: error.retry_after(),
             },
+            Self::Refused(rejection) => rejection,
             Self::Panic => Rejection::Bug { partial },
             Self::Journal => Rejection::JournalUnavailable,
             Self::Deadline => {

@@ -14,7 +14,9 @@ use super::answers::Answers;
 use super::floor::Floor;
 use super::keys::Keys;
 use super::lane::{LaneKey, LaneLimits};
+use super::meter::Meter;
 use super::metrics::{AgentMetrics, Metrics};
+use super::pauses::Pauses;
 use super::record::Recorder;
 use super::session::{SessionLimits, SessionSummary, Sessions};
 use super::{AgentConfig, Config, Rejection};
@@ -68,6 +70,8 @@ pub(super) struct Inner {
     pub(super) config: Config,
     pub(super) agents: BTreeMap<AgentId, Arc<Agent>>,
     pub(super) floor: Arc<Floor>,
+    pub(super) meter: Arc<Meter>,
+    pub(super) pauses: Arc<Pauses>,
     pub(super) answers: Answers,
     pub(super) keys: Arc<Keys>,
     pub(super) agent_sessions: Arc<AgentSessions>,
@@ -103,6 +107,8 @@ pub struct AgentSummary {
     /// Requests of it that may run at once; absent where only the gateway's own cap holds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_concurrent: Option<usize>,
+    /// Whether an operator paused it: it takes no new work.
+    pub paused: bool,
     /// Tools it is known to have.
     pub tools: Vec<String>,
 }
@@ -165,7 +171,7 @@ impl Gateway {
             tools.extend(agent.tools.iter().cloned());
             let asked = provider.asks(agent.model.as_deref());
             live.expect_agent(&id, asked.provider, asked.model, &agent.tools);
-            let metrics = metrics.of_agent(&id);
+            let metrics = metrics.of_agent(&id, agent.usd_per_day);
             made.insert(id, Arc::new(Agent { config: agent, provider, metrics }));
         }
         let limits = LaneLimits {
@@ -173,7 +179,10 @@ impl Gateway {
             queued_max: config.queued_max,
             lane_depth_max: config.lane_depth_max,
         };
+        let configs = made.iter().map(|(id, agent)| (id, &agent.config));
         let inner = Inner {
+            meter: Meter::new(clock.clone(), &config.time_zone, configs),
+            pauses: Arc::default(),
             agents: made,
             floor: Floor::new(limits, bytes(config.active_bytes_max), &caps, clock.clone()),
             answers: Answers::new(&config),
@@ -192,7 +201,13 @@ impl Gateway {
     /// What of its state survives a restart: to be registered when the journal is opened.
     #[must_use]
     pub fn folds(&self) -> Vec<Arc<dyn Fold>> {
-        vec![Arc::clone(&self.inner.keys) as _, Arc::clone(&self.inner.agent_sessions) as _]
+        let Inner { agent_sessions, keys, meter, pauses, .. } = &*self.inner;
+        vec![
+            Arc::clone(agent_sessions) as _,
+            Arc::clone(keys) as _,
+            Arc::clone(meter) as _,
+            Arc::clone(pauses) as _,
+        ]
     }
 
     /// Cancels a request; whether it was under way.
@@ -217,6 +232,7 @@ impl Gateway {
             model: agent.config.model.clone(),
             role: agent.config.role.clone(),
             max_concurrent: agent.config.max_concurrent,
+            paused: self.inner.pauses.is_paused(id),
             tools: agent.config.tools.clone(),
         };
         self.inner.agents.iter().map(show).collect()
@@ -295,6 +311,7 @@ impl Gateway {
         metrics.lanes.set(load.lanes as f64);
         metrics.oldest_age.set(load.oldest.as_secs_f64());
         metrics.sessions.set(self.inner.sessions().count(clock.elapsed()) as f64);
+        self.inner.refresh_control_gauges();
     }
 
     /// Refuses what is new, lets what is under way finish for `grace`, cancels the rest, and waits for that.

@@ -32,6 +32,8 @@ pub enum RequestProgress {
     Deadline,
     /// It was cancelled.
     Cancelled,
+    /// A limit or a pause of its agent kept it from running when its turn came.
+    Refused,
     /// plimsoll ended while it was under way; known of those with an idempotency key.
     Interrupted,
 }
@@ -53,6 +55,7 @@ impl From<Outcome> for RequestProgress {
             Outcome::Failed => Self::Failed,
             Outcome::Deadline => Self::Deadline,
             Outcome::Cancelled => Self::Cancelled,
+            Outcome::Refused => Self::Refused,
         }
     }
 }

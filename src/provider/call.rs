@@ -127,7 +127,7 @@ impl Call {
             input_tokens,
             output_tokens,
             cache_read_tokens: report.cached_tokens,
-            cache_write_tokens: None,
+            cache_write_tokens: report.cache_write_tokens,
             cost_usd,
         };
         self.calls.add(&used, report.finish_reason.clone());

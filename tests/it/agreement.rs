@@ -63,6 +63,7 @@ async fn check(seed: u64, steps: usize) {
     model_calls_agree(&metrics, &scrape);
     events_agree(&server, &metrics, &scrape).await;
     journal_agrees(&server, &metrics).await;
+    usage_agrees(&server, &metrics).await;
 }
 
 fn requests_agree(tally: &Tally, metrics: &Value, scrape: &Scrape) {
@@ -141,6 +142,47 @@ async fn journal_agrees(server: &Server, metrics: &Value) {
     .await;
 }
 
+/// What usage says, by every side, is what the metrics counted and what the records hold.
+async fn usage_agrees(server: &Server, metrics: &Value) {
+    let scrape = server.scrape().await;
+    let mut records = Vec::new();
+    let mut cursor = 0;
+    loop {
+        let path = format!("/audit?kind=request_finished&order=asc&limit=1000&cursor={cursor}");
+        let page = server.client().get(&path).await.expect("/audit answers");
+        let page: Value = page.json().await.expect("JSON");
+        records.extend(page["records"].as_array().expect("records").iter().map(|one| one["detail"].clone()));
+        let Some(next) = page["next"].as_u64() else { break };
+        cursor = next;
+    }
+    let models = || records.iter().flat_map(|record| record["models"].as_array().expect("models"));
+    let recorded = |key: &str| models().map(|used| used[key].as_f64().unwrap_or(0.0)).sum::<f64>();
+    let tokens = |kind| scrape.sum("gen_ai_client_token_usage_sum", &[("gen_ai_token_type", kind)]);
+    let unpriced = scrape.count("plimsoll_model_unpriced_calls_total", &[]);
+    for by in ["agent", "model", "session", "day"] {
+        let report = server.call("usage.query", json!({"by": by, "since": "2d"})).await;
+        let total = &report["total"];
+        let whole = |key: &str| number(&total[key]);
+        assert_eq!(whole("requests"), number(&metrics["messagesProcessed"]), "{by}");
+        assert_eq!(whole("requests"), records.len() as u64, "{by}");
+        let bad = |outcome| scrape.count("plimsoll_requests_total", &[("outcome", outcome)]);
+        assert_eq!(whole("failed"), bad("failed") + bad("deadline"), "{by}");
+        assert_eq!(whole("calls"), number(&metrics["modelCalls"]["total"]), "{by}");
+        assert_eq!(whole("unpriced"), unpriced, "{by}");
+        let named = report["unpricedModels"].as_array().expect("a list").iter();
+        assert_eq!(named.map(|model| number(&model["calls"])).sum::<u64>(), unpriced, "{by}");
+        let dollars = |value: &Value| value["costUsd"].as_f64().expect("dollars");
+        close(dollars(total), scrape.sum("plimsoll_model_call_cost_usd_sum", &[]), "cost");
+        close(dollars(total), recorded("costUsd"), "cost in the records");
+        close(dollars(total), scrape.sum("plimsoll_agent_spend_today_usd", &[]), "spent today");
+        close(whole("inputTokens") as f64, tokens("input"), "input tokens");
+        close(whole("outputTokens") as f64, tokens("output"), "output tokens");
+        close(whole("outputTokens") as f64, recorded("outputTokens"), "output tokens in the records");
+        let rows = report["rows"].as_array().expect("rows");
+        close(rows.iter().map(dollars).sum(), dollars(total), "the rows");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn snapshot_rings_metrics_journal_and_callers_agree_after_random_load() {
     let seeds = 1..=tools::soak(2, 20) as u64;
@@ -156,7 +198,7 @@ async fn snapshot_rings_metrics_journal_and_callers_agree_after_random_load() {
 async fn a_fresh_server_shows_every_metric_and_what_will_be_counted_at_zero() {
     let server = Server::start(json!({
         "providers": {"p": {"kind": "echo"}},
-        "agents": {"a": {"provider": "p", "model": "m", "tools": ["lookup"]}},
+        "agents": {"a": {"provider": "p", "model": "m", "tools": ["lookup"], "usd_per_day": 5.0}},
         "telemetry": {"otlp": {"endpoint": "http://127.0.0.1:9"}},
     }))
     .await;
@@ -189,6 +231,10 @@ async fn a_fresh_server_shows_every_metric_and_what_will_be_counted_at_zero() {
         ("plimsoll_rpc_duration_seconds_count", vec![("method", "agent.send")]),
         ("plimsoll_errors_total", vec![("source", "panic")]),
         ("plimsoll_limit_hits_total", vec![("limit", "active_bytes_max")]),
+        ("plimsoll_limit_hits_total", vec![("limit", "usd_per_day")]),
+        ("plimsoll_requests_total", of_agent(&[("outcome", "refused")])),
+        ("plimsoll_agent_spend_today_usd", of_agent(&[])),
+        ("plimsoll_agents_paused", vec![]),
         ("plimsoll_dropped_total", vec![("what", "request_finished"), ("reason", "queue_full")]),
         ("plimsoll_dropped_total", vec![("what", "spans"), ("reason", "unreachable")]),
     ];

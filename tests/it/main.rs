@@ -13,6 +13,7 @@ mod api_stream;
 mod api_tls;
 mod api_ws;
 mod audit;
+mod budget;
 mod cli;
 mod cli_docs;
 mod cli_live;

@@ -33,6 +33,8 @@ struct AgentEntry {
     provider: String,
     /// Whether it takes messages.
     status: Status,
+    /// Whether an operator paused it.
+    paused: bool,
     state: State,
 }
 
@@ -58,6 +60,8 @@ enum Start {
 enum Status {
     Ready,
     Draining,
+    /// An operator paused it.
+    Paused,
 }
 
 /// The lifecycle of an agent's instance; both are null where it has none of its own.
@@ -76,7 +80,12 @@ pub(crate) async fn agents(state: Arc<ApiState>, request: Request) -> Outcome {
         mode: Mode::Host,
         start: Start::Hot,
         provider: agent.provider,
-        status: if draining { Status::Draining } else { Status::Ready },
+        status: match (draining, agent.paused) {
+            (true, _) => Status::Draining,
+            (false, true) => Status::Paused,
+            (false, false) => Status::Ready,
+        },
+        paused: agent.paused,
         state: State { lifecycle_state: None, lifecycle_metrics: None },
     };
     json_reply(&Agents { agents: state.gateway.agents().into_iter().map(entry).collect() })

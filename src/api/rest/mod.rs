@@ -8,6 +8,7 @@ mod health;
 mod metrics;
 mod page;
 mod rpc;
+mod usage;
 
 pub(crate) use agents::{Agents, agents};
 pub(crate) use audit::{AuditPage, AuditQuery, audit};
@@ -17,6 +18,7 @@ pub(crate) use health::{Health, Ready, health, ready};
 pub(crate) use metrics::metrics;
 pub(crate) use page::page;
 pub(crate) use rpc::{RpcAnswer, RpcMessage, rpc};
+pub(crate) use usage::{UsageParams, usage};
 
 use serde::Deserialize;
 

@@ -6,6 +6,7 @@
 mod agent;
 mod agent_logs;
 mod audit;
+mod control;
 mod error;
 mod events;
 mod method;
@@ -13,6 +14,7 @@ mod request;
 mod session;
 mod system;
 mod token;
+mod usage;
 
 use std::cell::RefCell;
 use std::panic::AssertUnwindSafe;
@@ -49,6 +51,18 @@ pub(crate) const METHODS: &[Method] = &[
         Access::Operator,
         "Shows what an agent's program printed, as far as it is kept in memory.",
         agent_logs::logs,
+    ),
+    entry::<control::PauseParams, control::Paused>(
+        "agent.pause",
+        Access::Operator,
+        "Stops new work of an agent, or of all; survives a restart.",
+        control::pause,
+    ),
+    entry::<control::ResumeParams, control::Resumed>(
+        "agent.resume",
+        Access::Operator,
+        "Takes new work again, for an agent or for all that are paused.",
+        control::resume,
     ),
     entry::<agent::SendParams, agent::Sent>(
         "agent.send",
@@ -151,6 +165,12 @@ pub(crate) const METHODS: &[Method] = &[
         Access::Operator,
         "Ends a token and what is open with it.",
         token::revoke,
+    ),
+    entry::<usage::QueryParams, crate::gateway::UsageReport>(
+        "usage.query",
+        Access::Viewer,
+        "Tells what agents used: requests, tokens, cost.",
+        usage::query,
     ),
 ];
 

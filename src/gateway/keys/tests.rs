@@ -88,6 +88,17 @@ async fn what_the_journal_refused_is_free_again() {
 }
 
 #[tokio::test]
+async fn a_request_that_was_refused_in_its_turn_frees_its_key_also_over_a_restart() {
+    let keys = Arc::new(Keys::new(9));
+    let journal = journal(&keys);
+    let mut claim = take(&keys, "k", "one", at(0)).expect("new");
+    accept(&mut claim, &journal).await.expect("memory takes it");
+    claim.end(Outcome::Refused);
+    assert!(take(&restarted(&keys), "k", "two", at(1)).is_ok());
+    assert!(take(&keys, "k", "two", at(1)).is_ok());
+}
+
+#[tokio::test]
 async fn a_restart_finds_what_ended_and_what_was_interrupted() {
     let keys = Arc::new(Keys::new(9));
     let journal = journal(&keys);

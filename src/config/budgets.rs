@@ -1,0 +1,31 @@
+//! Budgets that could not be kept: in dollars, for a model without a price.
+
+use super::{Config, ConfigProblem, KeyPath, Node};
+use crate::gateway::AgentConfig;
+use crate::ids::AgentId;
+use crate::provider::{self, Dialect};
+
+/// A warning for each agent whose dollars a day cannot be counted.
+pub(super) fn unpriced(config: &Config, root: &Node) -> Vec<ConfigProblem> {
+    config.agents.iter().filter_map(|(id, agent)| of_agent(config, root, id, agent)).collect()
+}
+
+fn of_agent(config: &Config, root: &Node, id: &AgentId, agent: &AgentConfig) -> Option<ConfigProblem> {
+    agent.usd_per_day?;
+    let model = match config.providers.get(&agent.provider)? {
+        // These may tell what they cost, and their word counts.
+        provider::Config::Exec(exec) if matches!(exec.dialect, Dialect::ClaudeCode | Dialect::Plimsoll) => {
+            return None;
+        }
+        provider::Config::Echo(_) => Some(agent.model.as_deref().unwrap_or("echo")),
+        provider::Config::Exec(_) | provider::Config::OpenAi(_) | provider::Config::Anthropic(_) => {
+            agent.model.as_deref()
+        }
+    };
+    if model.is_some_and(|model| config.prices.contains_key(model)) {
+        return None;
+    }
+    let path = KeyPath::of(&["agents", id.as_str(), "usd_per_day"]);
+    let message = "cannot be counted: the agent's model has no entry under `prices:`";
+    Some(ConfigProblem::new(root.origin(&path), path, message))
+}

@@ -1,0 +1,121 @@
+//! What an operator does with agents, and the two moments at which a request asks whether it may go on.
+
+use super::meter::{Place, Spending};
+use super::pauses::Change;
+use super::service::{Gateway, Inner};
+use super::{Rejection, UsageQuery, UsageReport};
+use crate::ids::AgentId;
+use crate::journal::Actor;
+
+/// What a pause or its end did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Controlled {
+    /// The agents for which it was a change.
+    pub changed: Vec<AgentId>,
+    /// Requests that were cancelled.
+    pub cancelled: usize,
+}
+
+/// What becomes of the requests of an agent that is paused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UnderWay {
+    /// What runs may end; what waits is refused when its turn comes.
+    Finish,
+    /// They are cancelled, also those of an agent that was paused before.
+    Cancel,
+}
+
+impl Inner {
+    /// Whether a request may come in: its agent's pause, budgets and rates.
+    pub(super) fn ask(&self, agent: &AgentId) -> Result<Place, Rejection> {
+        self.pauses.check(agent)?;
+        self.meter.arrive(agent)
+    }
+
+    /// Whether it may run, now that its turn has come.
+    pub(super) fn ask_again(&self, agent: &AgentId) -> Result<(), Rejection> {
+        self.pauses.check(agent)?;
+        self.meter.take_turn(agent)
+    }
+}
+
+impl Gateway {
+    /// Stops new work of one agent, or of all there are. Durable before it takes effect.
+    ///
+    /// # Errors
+    /// [`Rejection::UnknownAgent`], or [`Rejection::JournalUnavailable`]: nothing has changed then.
+    pub async fn pause(
+        &self,
+        actor: Actor,
+        agent: Option<AgentId>,
+        under_way: UnderWay,
+    ) -> Result<Controlled, Rejection> {
+        let agents = self.named(agent)?;
+        let inner = &self.inner;
+        let journal = inner.recorder.journal();
+        let changed = inner.pauses.change(journal, &actor, Change::Pause, &agents).await?;
+        let cancelled = match under_way {
+            UnderWay::Finish => 0,
+            UnderWay::Cancel => inner.floor.cancel_of(&agents, "its agent was paused"),
+        };
+        if !changed.is_empty() || cancelled > 0 {
+            tracing::info!(source = "agent.pause", %actor, agents = %list(&agents), cancelled, "agents were paused");
+        }
+        Ok(Controlled { changed, cancelled })
+    }
+
+    /// Takes new work again, for one agent or for all that are paused.
+    ///
+    /// # Errors
+    /// As [`Gateway::pause`].
+    pub async fn resume(&self, actor: Actor, agent: Option<AgentId>) -> Result<Controlled, Rejection> {
+        let agents = self.named(agent)?;
+        let inner = &self.inner;
+        let journal = inner.recorder.journal();
+        let changed = inner.pauses.change(journal, &actor, Change::Resume, &agents).await?;
+        if !changed.is_empty() {
+            tracing::info!(source = "agent.pause", %actor, agents = %list(&changed), "agents were resumed");
+        }
+        Ok(Controlled { changed, cancelled: 0 })
+    }
+
+    /// What agents used, as far as the journal holds it: who wants the last of it waits for the journal first.
+    ///
+    /// # Errors
+    /// [`Rejection::UnknownAgent`], for one that is neither configured nor was ever used.
+    pub fn usage(&self, query: &UsageQuery) -> Result<UsageReport, Rejection> {
+        let inner = &self.inner;
+        match &query.agent {
+            Some(agent) if !inner.agents.contains_key(agent) && !inner.meter.knows(agent) => {
+                Err(Rejection::UnknownAgent { agent: agent.clone() })
+            }
+            Some(_) | None => Ok(inner.meter.report(query)),
+        }
+    }
+
+    fn named(&self, agent: Option<AgentId>) -> Result<Vec<AgentId>, Rejection> {
+        let known = &self.inner.agents;
+        match agent {
+            None => Ok(known.keys().cloned().collect()),
+            Some(agent) if known.contains_key(&agent) => Ok(vec![agent]),
+            Some(agent) => Err(Rejection::UnknownAgent { agent }),
+        }
+    }
+}
+
+impl Inner {
+    /// Brings the gauges of spending and pauses up to date.
+    pub(super) fn refresh_control_gauges(&self) {
+        let paused = self.agents.keys().filter(|agent| self.pauses.is_paused(agent)).count();
+        self.metrics.paused.set(paused as f64);
+        for (id, agent) in &self.agents {
+            let Spending { usd, budget } = self.meter.spending(id);
+            agent.metrics.spend.set(usd);
+            agent.metrics.budget.iter().zip(budget).for_each(|(gauge, budget)| gauge.set(budget));
+        }
+    }
+}
+
+fn list(agents: &[AgentId]) -> String {
+    agents.iter().map(AgentId::as_str).collect::<Vec<_>>().join(", ")
+}

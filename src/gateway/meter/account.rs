@@ -1,0 +1,290 @@
+//! What one agent has spent and may still spend. Pure: time is an argument.
+//!
+//! A request counts from the moment it ends. Its record becomes durable a little later, or never: until then what it
+//! spent stands apart, and moves to what the journal says once the record is seen. So the sum is always what the
+//! journal holds and what it does not hold yet, each once; what the journal lost stays counted while the process lives.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::day::Day;
+use super::window::{Minute, Money, Quarters, frees_at};
+use crate::clock::Timestamp;
+use crate::ids::RequestId;
+use crate::limits::{METER_PENDING_MAX, RATE_WINDOW_SECS, UNPRICED_MODELS_MAX};
+use crate::provider::ModelUsed;
+
+/// Records of one agent reach the journal in about the order in which its requests ended. Who ended so much before one
+/// whose record is seen has none.
+const OUT_OF_ORDER: Duration = Duration::from_secs(10);
+
+/// What an agent may do; without a limit where there is none.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub(super) struct Limits {
+    pub(super) usd_per_day: Option<Money>,
+    pub(super) tokens_per_min: Option<u64>,
+    pub(super) requests_per_min: Option<u64>,
+}
+
+/// A limit of an agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Limit {
+    UsdPerDay,
+    TokensPerMin,
+    RequestsPerMin,
+}
+
+/// A limit that is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Reached {
+    pub(super) limit: Limit,
+    /// When it is no longer, if nothing more is spent.
+    pub(super) frees_at: Timestamp,
+}
+
+/// When it is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asking {
+    /// A request arrives: if it is let in, it counts.
+    Arrival,
+    /// Its turn has come. It is among the requests of its minute already.
+    Turn,
+}
+
+/// What a request spent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Spent {
+    pub(super) money: Money,
+    /// Read, cache included, and written.
+    pub(super) tokens: u64,
+}
+
+impl Spent {
+    pub(super) fn of(models: &[ModelUsed]) -> Self {
+        models.iter().fold(Self::default(), |sum, used| Self {
+            money: sum.money.plus(Money::of_usd(used.cost_usd.unwrap_or(0.0))),
+            tokens: sum.tokens.saturating_add(used.input_tokens).saturating_add(used.output_tokens),
+        })
+    }
+}
+
+/// What the records of an agent say: the part that survives a restart.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Folded {
+    spent: Quarters,
+    tokens: Minute,
+    requests: Minute,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Account {
+    pub(super) limits: Limits,
+    folded: Folded,
+    /// What this process spent and the journal does not hold.
+    apart: Apart,
+    /// Requests that were let in before this process began.
+    before: Minute,
+    /// Requests that this process let in.
+    taken: Minute,
+    told: Told,
+}
+
+#[derive(Debug, Default)]
+struct Apart {
+    spent: Quarters,
+    tokens: Minute,
+    /// Whose records are to be seen yet, in about that order.
+    pending: VecDeque<Pending>,
+}
+
+#[derive(Debug)]
+struct Pending {
+    request: RequestId,
+    at: Timestamp,
+    spent: Spent,
+}
+
+/// What was said of it, so that it is said once.
+#[derive(Debug, Default)]
+struct Told {
+    /// The day whose budget is used up.
+    day: Option<Timestamp>,
+    tokens: Option<Timestamp>,
+    requests: Option<Timestamp>,
+    /// Models without a price, of that day.
+    unpriced: (Timestamp, BTreeSet<(String, String)>),
+}
+
+impl Limit {
+    /// The configuration key.
+    pub(super) const fn key(self) -> &'static str {
+        match self {
+            Self::UsdPerDay => "usd_per_day",
+            Self::TokensPerMin => "tokens_per_min",
+            Self::RequestsPerMin => "requests_per_min",
+        }
+    }
+}
+
+impl Account {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self { limits, ..Self::default() }
+    }
+
+    /// Lets a request in, or names the limit that is reached.
+    pub(super) fn admit(&mut self, asking: Asking, now: Timestamp, today: &Day) -> Result<(), Reached> {
+        if let Some(reached) = self.reached(asking, now, today) {
+            return Err(reached);
+        }
+        if asking == Asking::Arrival {
+            self.taken.add(now, 1);
+        }
+        Ok(())
+    }
+
+    /// A request that was let in at `at` found no place: it does not count.
+    pub(super) fn take_back(&mut self, at: Timestamp) {
+        self.taken.take_back(at, 1);
+    }
+
+    fn reached(&self, asking: Asking, now: Timestamp, today: &Day) -> Option<Reached> {
+        let Limits { usd_per_day, tokens_per_min, requests_per_min } = self.limits;
+        if usd_per_day.is_some_and(|budget| self.spent(today) >= budget) {
+            return Some(Reached { limit: Limit::UsdPerDay, frees_at: today.end });
+        }
+        let full = |limit, max: Option<u64>, minutes: [&Minute; 2]| {
+            let max = max?;
+            let sum = minutes.iter().fold(0u64, |sum, minute| sum.saturating_add(minute.sum(now)));
+            (sum >= max).then(|| Reached { limit, frees_at: frees_at(&minutes, now, max) })
+        };
+        let tokens = [&self.folded.tokens, &self.apart.tokens];
+        full(Limit::TokensPerMin, tokens_per_min, tokens).or_else(|| match asking {
+            Asking::Arrival => full(Limit::RequestsPerMin, requests_per_min, [&self.before, &self.taken]),
+            Asking::Turn => None,
+        })
+    }
+
+    /// What was spent in a day.
+    pub(super) fn spent(&self, day: &Day) -> Money {
+        self.folded.spent.sum(day).plus(self.apart.spent.sum(day))
+    }
+
+    /// A request ended: what it spent counts from now on.
+    pub(super) fn ended(&mut self, request: RequestId, at: Timestamp, spent: Spent) {
+        if spent == Spent::default() {
+            return;
+        }
+        let Apart { spent: money, tokens, pending } = &mut self.apart;
+        money.add(at, spent.money);
+        tokens.add(at, spent.tokens);
+        pending.push_back(Pending { request, at, spent });
+        if pending.len() > METER_PENDING_MAX {
+            pending.pop_front();
+        }
+    }
+
+    /// Takes in what a record says of a request.
+    pub(super) fn fold(&mut self, seen: &Seen<'_>, life: Life) {
+        let Seen { request, at, accepted, spent } = *seen;
+        self.folded.spent.add(at, spent.money);
+        self.folded.tokens.add(at, spent.tokens);
+        self.folded.requests.add(accepted, 1);
+        match life {
+            Life::Earlier => self.before.add(accepted, 1),
+            Life::This => self.apart.resolve(request, spent),
+        }
+    }
+
+    pub(super) fn folded(&self) -> &Folded {
+        &self.folded
+    }
+
+    /// Whether nothing of it counts any more, on any day that may come.
+    pub(super) fn is_stale(&self, now: Timestamp) -> bool {
+        self.folded.spent.is_before(now) && self.apart.spent.is_before(now)
+    }
+
+    /// Begins from what records said.
+    pub(super) fn restore(&mut self, folded: Folded) {
+        self.before = folded.requests.clone();
+        self.folded = folded;
+    }
+
+    /// Whether this is the first time in its window that a limit refuses: for a minute, once a minute.
+    pub(super) fn is_news(&mut self, limit: Limit, now: Timestamp, today: &Day) -> bool {
+        let (told, until) = match limit {
+            Limit::UsdPerDay => (&mut self.told.day, today.end),
+            Limit::TokensPerMin => (&mut self.told.tokens, now.after(Duration::from_secs(RATE_WINDOW_SECS))),
+            Limit::RequestsPerMin => {
+                (&mut self.told.requests, now.after(Duration::from_secs(RATE_WINDOW_SECS)))
+            }
+        };
+        let known = told.is_some_and(|until| now < until);
+        if !known {
+            *told = Some(until);
+        }
+        !known
+    }
+
+    /// Models whose calls the day's budget cannot count, and of which that was not said today.
+    pub(super) fn newly_unpriced<'a>(&mut self, models: &'a [ModelUsed], today: &Day) -> Vec<&'a ModelUsed> {
+        let (day, known) = &mut self.told.unpriced;
+        if *day != today.start {
+            (*day, *known) = (today.start, BTreeSet::new());
+        }
+        let mut news = Vec::new();
+        if self.limits.usd_per_day.is_some() {
+            for used in models.iter().filter(|used| used.unpriced > 0) {
+                if known.len() < UNPRICED_MODELS_MAX
+                    && known.insert((used.provider.clone(), used.model.clone()))
+                {
+                    news.push(used);
+                }
+            }
+        }
+        news
+    }
+}
+
+/// A request, as its record says it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Seen<'a> {
+    pub(super) request: &'a RequestId,
+    /// When it was recorded.
+    pub(super) at: Timestamp,
+    /// When it was let in.
+    pub(super) accepted: Timestamp,
+    pub(super) spent: Spent,
+}
+
+/// In whose life a record was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Life {
+    /// It is read back at start.
+    Earlier,
+    /// This process made it.
+    This,
+}
+
+impl Apart {
+    /// The record of a request is seen: what it spent stands in the journal.
+    fn resolve(&mut self, request: &RequestId, spent: Spent) {
+        let found = |pending: &Pending| pending.request == *request && pending.spent == spent;
+        let Some(at) = self.pending.iter().position(found).and_then(|index| self.pending.remove(index))
+        else {
+            return;
+        };
+        self.spent.take_back(at.at, spent.money);
+        self.tokens.take_back(at.at, spent.tokens);
+        // Those long before it were lost: their sums stay, nothing more is expected of them.
+        while self.pending.front().is_some_and(|lost| lost.at.after(OUT_OF_ORDER) < at.at) {
+            self.pending.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,283 @@
+//! Limits, restarts and once-only words; and that no dollar is lost or counted twice, whatever becomes of the records.
+
+use std::collections::VecDeque;
+
+use proptest::prelude::*;
+
+use super::super::day::Zone;
+use super::*;
+
+fn at(secs: u64) -> Timestamp {
+    Timestamp::from_millis(1_800_000_000_000 + secs * 1_000)
+}
+
+fn day_of(now: Timestamp) -> Day {
+    Zone::named("UTC").expect("it exists").day_of(now)
+}
+
+fn id(n: u64) -> RequestId {
+    RequestId::parse(&format!("r{n}")).expect("valid")
+}
+
+fn usd(usd: f64) -> Spent {
+    Spent { money: Money::of_usd(usd), tokens: 0 }
+}
+
+fn tokens(tokens: u64) -> Spent {
+    Spent { money: Money::default(), tokens }
+}
+
+fn limited(usd_per_day: Option<f64>, tokens_per_min: Option<u64>, requests_per_min: Option<u64>) -> Account {
+    Account::new(Limits { usd_per_day: usd_per_day.map(Money::of_usd), tokens_per_min, requests_per_min })
+}
+
+fn arrives(account: &mut Account, now: Timestamp) -> Result<(), Reached> {
+    account.admit(Asking::Arrival, now, &day_of(now))
+}
+
+fn seen(account: &mut Account, request: &RequestId, now: Timestamp, spent: Spent, life: Life) {
+    account.fold(&Seen { request, at: now, accepted: now, spent }, life);
+}
+
+#[test]
+fn a_budget_refuses_from_its_last_picodollar_until_the_day_ends() {
+    let mut account = limited(Some(0.01), None, None);
+    account.ended(id(1), at(0), usd(0.009_999_999_999));
+    assert_eq!(arrives(&mut account, at(1)), Ok(()));
+    account.ended(id(2), at(1), usd(0.000_000_000_001));
+    let end = day_of(at(1)).end;
+    assert_eq!(arrives(&mut account, at(2)), Err(Reached { limit: Limit::UsdPerDay, frees_at: end }));
+    let last = Timestamp::from_millis(end.as_millis() - 1);
+    assert!(arrives(&mut account, last).is_err());
+    assert_eq!(arrives(&mut account, end), Ok(()));
+}
+
+#[test]
+fn a_budget_of_nothing_lets_nobody_in() {
+    assert!(arrives(&mut limited(Some(0.0), None, None), at(0)).is_err());
+    assert_eq!(arrives(&mut limited(None, None, None), at(0)), Ok(()));
+}
+
+#[test]
+fn tokens_of_a_minute_refuse_until_enough_of_them_are_a_minute_old() {
+    let mut account = limited(None, Some(100), None);
+    account.ended(id(1), at(0), tokens(60));
+    assert_eq!(arrives(&mut account, at(10)), Ok(()));
+    account.ended(id(2), at(10), tokens(60));
+    let reached = Reached { limit: Limit::TokensPerMin, frees_at: at(60) };
+    assert_eq!(arrives(&mut account, at(20)), Err(reached));
+    assert!(arrives(&mut account, at(59)).is_err());
+    assert_eq!(arrives(&mut account, at(60)), Ok(()));
+}
+
+#[test]
+fn requests_of_a_minute_count_from_their_arrival_and_not_again_when_their_turn_comes() {
+    let mut account = limited(None, None, Some(2));
+    assert_eq!(arrives(&mut account, at(0)), Ok(()));
+    assert_eq!(arrives(&mut account, at(1)), Ok(()));
+    let reached = Reached { limit: Limit::RequestsPerMin, frees_at: at(60) };
+    assert_eq!(arrives(&mut account, at(2)), Err(reached));
+    assert_eq!(account.admit(Asking::Turn, at(2), &day_of(at(2))), Ok(()));
+    account.take_back(at(1));
+    assert_eq!(arrives(&mut account, at(2)), Ok(()), "one found no place");
+}
+
+#[test]
+fn what_earlier_lives_let_in_counts_once_and_their_spend_too() {
+    let mut before = limited(Some(1.0), Some(100), Some(3));
+    for n in 0..3 {
+        let spent = Spent { money: Money::of_usd(0.25), tokens: 10 };
+        assert_eq!(arrives(&mut before, at(n)), Ok(()));
+        before.ended(id(n), at(n), spent);
+        seen(&mut before, &id(n), at(n), spent, Life::This);
+    }
+    assert!(arrives(&mut before, at(3)).is_err());
+    let mut after = limited(Some(1.0), Some(100), Some(3));
+    after.restore(before.folded().clone());
+    assert_eq!(after.spent(&day_of(at(3))), Money::of_usd(0.75));
+    assert_eq!(arrives(&mut after, at(3)), arrives(&mut before, at(3)));
+    // A record after the snapshot, read back.
+    seen(&mut after, &id(9), at(4), usd(0.25), Life::Earlier);
+    assert_eq!(arrives(&mut after, at(70)).map_err(|reached| reached.limit), Err(Limit::UsdPerDay));
+}
+
+#[test]
+fn each_limit_is_told_once_in_its_window() {
+    let mut account = limited(Some(0.0), Some(1), Some(1));
+    let today = day_of(at(0));
+    assert!(account.is_news(Limit::UsdPerDay, at(0), &today));
+    assert!(!account.is_news(Limit::UsdPerDay, at(3_600), &today));
+    assert!(account.is_news(Limit::UsdPerDay, today.end, &day_of(today.end)));
+    assert!(account.is_news(Limit::TokensPerMin, at(0), &today));
+    assert!(account.is_news(Limit::RequestsPerMin, at(0), &today), "each by itself");
+    assert!(!account.is_news(Limit::TokensPerMin, at(59), &today));
+    assert!(account.is_news(Limit::TokensPerMin, at(60), &today));
+}
+
+#[test]
+fn a_model_without_a_price_is_told_once_a_day_where_there_is_a_budget() {
+    let used = [ModelUsed { model: "m".to_owned(), calls: 1, unpriced: 1, ..ModelUsed::default() }];
+    let (today, tomorrow) = (day_of(at(0)), day_of(day_of(at(0)).end));
+    let mut account = limited(Some(1.0), None, None);
+    assert_eq!(account.newly_unpriced(&used, &today).len(), 1);
+    assert_eq!(account.newly_unpriced(&used, &today).len(), 0);
+    assert_eq!(account.newly_unpriced(&used, &tomorrow).len(), 1);
+    assert_eq!(limited(None, None, None).newly_unpriced(&used, &today).len(), 0);
+}
+
+#[test]
+fn what_is_pending_is_bounded_and_stays_counted() {
+    let mut account = limited(None, None, None);
+    let ended = METER_PENDING_MAX as u64 + 10;
+    (0..ended).for_each(|n| account.ended(id(n), at(0), usd(0.5)));
+    assert_eq!(account.apart.pending.len(), METER_PENDING_MAX);
+    assert_eq!(account.spent(&day_of(at(0))).usd(), ended as f64 * 0.5);
+}
+
+/// What can happen to an agent's requests and to their records.
+#[derive(Debug, Clone)]
+enum Step {
+    /// A request ends and spends so many hundredths of a cent.
+    Ends(u64),
+    /// The oldest record that is under way becomes durable.
+    Lands,
+    /// The one after it does, out of order.
+    Overtakes,
+    /// The oldest one is lost.
+    IsLost,
+    /// So many seconds pass.
+    Passes(u64),
+    /// The process is killed: what is under way is lost, and what the journal holds is read back from a snapshot and
+    /// the records after it.
+    Dies,
+    /// A snapshot is taken.
+    Snapshot,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        4 => (0u64..50).prop_map(Step::Ends),
+        4 => Just(Step::Lands),
+        1 => Just(Step::Overtakes),
+        1 => Just(Step::IsLost),
+        2 => (0u64..40_000).prop_map(Step::Passes),
+        1 => Just(Step::Dies),
+        1 => Just(Step::Snapshot),
+    ];
+    proptest::collection::vec(step, 1..200)
+}
+
+/// The world around an account: the truth that it must tell.
+struct World {
+    account: Account,
+    now: u64,
+    under_way: VecDeque<(RequestId, Spent)>,
+    /// What the journal holds: when, what.
+    journal: Vec<(RequestId, Timestamp, Spent)>,
+    /// What this life spent without a record, by when.
+    apart: Vec<(RequestId, Timestamp, Spent)>,
+    snapshot: (Folded, usize),
+    next: u64,
+}
+
+impl World {
+    fn new() -> Self {
+        Self {
+            account: Account::default(),
+            now: 0,
+            under_way: VecDeque::new(),
+            journal: Vec::new(),
+            apart: Vec::new(),
+            snapshot: (Folded::default(), 0),
+            next: 0,
+        }
+    }
+
+    fn land(&mut self, index: usize) {
+        let Some((request, spent)) = self.under_way.remove(index) else { return };
+        let now = at(self.now);
+        seen(&mut self.account, &request, now, spent, Life::This);
+        self.apart.retain(|(other, ..)| *other != request);
+        self.journal.push((request, now, spent));
+    }
+
+    fn step(&mut self, step: &Step) {
+        match step {
+            Step::Ends(amount) => {
+                // Names come again, as those of callers may.
+                let request = id(self.next);
+                self.next += 1;
+                let spent = Spent { money: Money::of_usd(*amount as f64 / 10_000.0), tokens: *amount };
+                self.account.ended(request.clone(), at(self.now), spent);
+                self.apart.push((request.clone(), at(self.now), spent));
+                self.under_way.push_back((request, spent));
+            }
+            Step::Lands => self.land(0),
+            Step::Overtakes => self.land(1),
+            Step::IsLost => drop(self.under_way.pop_front()),
+            // No further than the records' order holds, while one is under way.
+            Step::Passes(secs) if self.under_way.is_empty() => self.now += secs,
+            Step::Passes(secs) => self.now += secs % 3,
+            Step::Snapshot => self.snapshot = (self.account.folded().clone(), self.journal.len()),
+            Step::Dies => {
+                self.under_way.clear();
+                self.apart.clear();
+                self.account = Account::default();
+                self.account.restore(self.snapshot.0.clone());
+                for (request, time, spent) in &self.journal[self.snapshot.1..] {
+                    seen(&mut self.account, request, *time, *spent, Life::Earlier);
+                }
+            }
+        }
+    }
+
+    /// What is in the journal and what is not, each once.
+    fn truth(&self, counts: impl Fn(Timestamp) -> bool, of: impl Fn(&Spent) -> u64) -> u64 {
+        let all = self.journal.iter().chain(&self.apart);
+        all.filter(|(_, time, _)| counts(*time)).map(|(_, _, spent)| of(spent)).sum()
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    /// Whatever becomes of the records, and however often the process dies: the sum is what the journal holds and what
+    /// this life spent beside it, to the picodollar.
+    #[test]
+    fn the_sum_is_the_fold_and_what_is_not_in_it_yet(steps in steps()) {
+        let mut world = World::new();
+        for step in &steps {
+            world.step(step);
+            let now = at(world.now);
+            let today = day_of(now);
+            let money = |spent: &Spent| (spent.money.usd() * 1e12).round() as u64;
+            let expected = world.truth(|time| today.holds(time), money);
+            prop_assert_eq!(money(&Spent { money: world.account.spent(&today), tokens: 0 }), expected, "{:?}", step);
+            let second = |time: Timestamp| time.as_millis() / 1_000;
+            let recent = |time: Timestamp| second(time) + RATE_WINDOW_SECS > second(now);
+            let tokens = world.account.folded.tokens.sum(now) + world.account.apart.tokens.sum(now);
+            prop_assert_eq!(tokens, world.truth(recent, |spent| spent.tokens), "{:?}", step);
+        }
+    }
+
+    /// A budget is passed by no more than what was under way when it was reached.
+    #[test]
+    fn overshoot_is_at_most_what_is_in_flight(costs in proptest::collection::vec(1u64..40, 1..200), parallel in 1usize..8) {
+        let mut account = limited(Some(0.01), None, None);
+        let mut running: VecDeque<u64> = VecDeque::new();
+        let mut most = 0;
+        for (n, cost) in costs.iter().enumerate() {
+            if arrives(&mut account, at(0)).is_ok() {
+                running.push_back(*cost);
+            }
+            if running.len() == parallel || n + 1 == costs.len() {
+                for cost in running.drain(..) {
+                    most = most.max(cost);
+                    account.ended(id(n as u64), at(0), usd(cost as f64 / 10_000.0));
+                }
+            }
+        }
+        let spent = account.spent(&day_of(at(0))).usd();
+        prop_assert!(spent < 0.01 + parallel as f64 * most as f64 / 10_000.0, "{spent}");
+    }
+}

@@ -1,0 +1,285 @@
+//! Budgets and rates of agents: asked when a request arrives and when its turn comes, told when it ends.
+//!
+//! What is spent is a fold of the journal, and beside it what the journal does not hold yet ([`account`]). Nothing here
+//! waits. Start at [`Meter::arrive`].
+
+mod account;
+mod day;
+mod window;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::record::RequestFinished;
+use super::recorded::Recorded;
+use super::usage::{self, Usage};
+use super::{AgentConfig, Rejection, UsageQuery, UsageReport};
+use crate::clock::{Clock, Timestamp};
+use crate::ids::AgentId;
+use crate::journal::{Fold, Log, Record, StreamId, StreamKind};
+use account::{Account, Asking, Folded, Life, Limit, Limits, Reached, Seen, Spent};
+use window::Money;
+
+pub(super) use day::{Day, Zone};
+
+/// The configuration keys of the limits, as labels of the limits that were hit.
+pub(super) const LIMITS: [&str; 3] =
+    [Limit::UsdPerDay.key(), Limit::TokensPerMin.key(), Limit::RequestsPerMin.key()];
+
+/// See the module.
+pub(super) struct Meter {
+    clock: Clock,
+    time_zone: String,
+    zone: Zone,
+    /// A std mutex suffices: a hold is a few map operations, and a snapshot of some thousand numbers.
+    state: Mutex<State>,
+    /// Apart from `state`, because a report takes milliseconds; a std mutex suffices, no request waits for it.
+    usage: Mutex<Usage>,
+}
+
+struct State {
+    accounts: BTreeMap<AgentId, Account>,
+    today: Day,
+    /// Whether a request has arrived: what is folded before that is of earlier lives.
+    life: Life,
+}
+
+/// The form of a snapshot.
+#[derive(Deserialize)]
+struct Stored {
+    accounts: BTreeMap<AgentId, Folded>,
+    usage: usage::Stored,
+}
+
+/// The same to be written.
+#[derive(Serialize)]
+struct Storing {
+    accounts: Value,
+    usage: usage::Stored,
+}
+
+/// What an agent has spent today, and what it may.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Spending {
+    pub(super) usd: f64,
+    pub(super) budget: Option<f64>,
+}
+
+/// A request that a meter let in. It counts once it is [kept](Place::keep); dropped before, it never was.
+pub(super) struct Place {
+    meter: Arc<Meter>,
+    agent: AgentId,
+    at: Timestamp,
+    kept: bool,
+}
+
+impl Place {
+    pub(super) fn keep(mut self) {
+        self.kept = true;
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if !self.kept {
+            let mut state = self.meter.state();
+            state.accounts.entry(self.agent.clone()).or_default().take_back(self.at);
+        }
+    }
+}
+
+impl Meter {
+    /// # Panics
+    /// When there is no such zone, which the check of the configuration rules out.
+    pub(super) fn new<'a>(
+        clock: Clock,
+        time_zone: &str,
+        agents: impl Iterator<Item = (&'a AgentId, &'a AgentConfig)>,
+    ) -> Arc<Self> {
+        let zone = Zone::named(time_zone).expect("the configuration was checked");
+        let limits = |agent: &AgentConfig| Limits {
+            usd_per_day: agent.usd_per_day.map(Money::of_usd),
+            tokens_per_min: agent.tokens_per_min,
+            requests_per_min: agent.requests_per_min.map(u64::from),
+        };
+        let account = |(id, agent): (&AgentId, &AgentConfig)| (id.clone(), Account::new(limits(agent)));
+        let today = zone.day_of(clock.now());
+        let state = State { accounts: agents.map(account).collect(), today, life: Life::Earlier };
+        let usage = Mutex::new(Usage::new(zone.clone()));
+        Arc::new(Self { clock, time_zone: time_zone.to_owned(), zone, state: Mutex::new(state), usage })
+    }
+
+    /// Asks for a request that arrives.
+    ///
+    /// # Errors
+    /// [`Rejection::Limited`].
+    pub(super) fn arrive(self: &Arc<Self>, agent: &AgentId) -> Result<Place, Rejection> {
+        let at = self.clock.now();
+        self.admit(agent, Asking::Arrival, at)?;
+        Ok(Place { meter: Arc::clone(self), agent: agent.clone(), at, kept: false })
+    }
+
+    /// Asks again for one whose turn has come.
+    ///
+    /// # Errors
+    /// [`Rejection::Limited`].
+    pub(super) fn take_turn(&self, agent: &AgentId) -> Result<(), Rejection> {
+        self.admit(agent, Asking::Turn, self.clock.now())
+    }
+
+    fn admit(&self, agent: &AgentId, asking: Asking, now: Timestamp) -> Result<(), Rejection> {
+        let (reached, news) = {
+            let mut state = self.state();
+            state.life = Life::This;
+            let today = state.today(&self.zone, now);
+            let Some(account) = state.accounts.get_mut(agent) else { return Ok(()) };
+            let Err(reached) = account.admit(asking, now, &today) else { return Ok(()) };
+            (reached, account.is_news(reached.limit, now, &today))
+        };
+        let Reached { limit, frees_at } = reached;
+        let limit = limit.key();
+        if news {
+            tracing::warn!(
+                source = "agent.budget",
+                %agent,
+                limit,
+                until = %frees_at,
+                "an agent reached a limit and takes no work"
+            );
+        }
+        let advice = format!("it takes work again at {frees_at}, or when an operator raises the limit");
+        let retry_after = frees_at.since(now).max(Duration::from_millis(1));
+        Err(Rejection::Limited { limit, advice, retry_after })
+    }
+
+    /// Counts what a request spent, at the moment that it ended.
+    pub(super) fn ended(&self, facts: &RequestFinished) {
+        let RequestFinished { request_id, agent, models, .. } = facts;
+        let now = self.clock.now();
+        let unpriced: Vec<_> = {
+            let mut state = self.state();
+            let today = state.today(&self.zone, now);
+            let Some(account) = state.accounts.get_mut(agent) else { return };
+            account.ended(request_id.clone(), now, Spent::of(models));
+            account.newly_unpriced(models, &today)
+        };
+        for used in unpriced {
+            tracing::warn!(
+                source = "agent.budget",
+                %agent,
+                provider = used.provider,
+                model = used.model,
+                "a call's cost is not known and the budget cannot count it: see `prices:`"
+            );
+        }
+    }
+
+    /// What each configured agent has spent today.
+    pub(super) fn spending(&self, agent: &AgentId) -> Spending {
+        let mut state = self.state();
+        let today = state.today(&self.zone, self.clock.now());
+        let account = state.accounts.get(agent);
+        let usd = account.map_or(0.0, |account| account.spent(&today).usd());
+        Spending { usd, budget: account.and_then(|account| account.limits.usd_per_day).map(Money::usd) }
+    }
+
+    /// Whether it was ever used, or is configured.
+    pub(super) fn knows(&self, agent: &AgentId) -> bool {
+        self.state().accounts.contains_key(agent)
+    }
+
+    /// What was used, as far as the journal holds it.
+    pub(super) fn report(&self, query: &UsageQuery) -> UsageReport {
+        self.usage().report(query, self.clock.now(), &self.time_zone)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn usage(&self) -> MutexGuard<'_, Usage> {
+        self.usage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn today(&mut self, zone: &Zone, now: Timestamp) -> Day {
+        if !self.today.holds(now) {
+            self.today = zone.day_of(now);
+        }
+        self.today
+    }
+}
+
+impl Fold for Meter {
+    fn name(&self) -> &'static str {
+        "meter"
+    }
+
+    fn log(&self) -> Log {
+        StreamKind::Request.log()
+    }
+
+    fn wants(&self, stream: &StreamId) -> bool {
+        stream.kind() == StreamKind::Request
+    }
+
+    fn apply(&self, record: &Record) {
+        let ended = match Recorded::read(record) {
+            None => return,
+            Some(Ok(ended)) => ended,
+            Some(Err(error)) => {
+                tracing::warn!(seq = record.seq.0, %error, "a request does not count in budgets and usage");
+                return;
+            }
+        };
+        let (at, spent) = (record.time, Spent::of(&ended.models));
+        let accepted = at.as_millis() as f64 - ended.timings.total_ms;
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a cast of a float saturates, and milliseconds suffice"
+        )]
+        let accepted = Timestamp::from_millis(accepted as u64);
+        {
+            let mut state = self.state();
+            let life = state.life;
+            let seen = Seen { request: &ended.request_id, at, accepted, spent };
+            state.accounts.entry(ended.agent.clone()).or_default().fold(&seen, life);
+        }
+        self.usage().add(at, &ended);
+    }
+
+    fn snapshot(&self) -> Value {
+        let now = self.clock.now();
+        let accounts = {
+            let state = self.state();
+            let kept = state.accounts.iter().filter(|(_, account)| !account.is_stale(now));
+            let kept: BTreeMap<_, _> = kept.map(|(id, account)| (id, account.folded())).collect();
+            serde_json::to_value(kept).expect("numbers are JSON")
+        };
+        let usage = self.usage().store();
+        serde_json::to_value(Storing { accounts, usage }).expect("names and numbers are JSON")
+    }
+
+    fn restore(&self, snapshot: &Value) -> Result<(), String> {
+        let Stored { accounts, usage } = Stored::deserialize(snapshot).map_err(|e| e.to_string())?;
+        let mut state = self.state();
+        for (id, folded) in accounts {
+            state.accounts.entry(id).or_default().restore(folded);
+        }
+        self.usage().restore(usage);
+        Ok(())
+    }
+
+    fn records_lost(&self) {
+        tracing::error!(
+            source = "agent.budget",
+            "the journal may lack requests: budgets and usage know only of those that can be read"
+        );
+    }
+}

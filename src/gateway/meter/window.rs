@@ -1,0 +1,194 @@
+//! Sums over time, bounded in memory: the last minute by the second, and the last days by the quarter of an hour.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::day::Day;
+use crate::clock::Timestamp;
+use crate::limits::{METER_QUARTERS_MAX, RATE_WINDOW_SECS};
+
+/// Every day of every zone begins with a quarter of an hour, so that sums by the quarter fit whatever zone is
+/// configured.
+const QUARTER_MS: u64 = 15 * 60 * 1_000;
+
+/// A sliding minute in seconds: what happened in the running second and in the 59 before it. A clock that is set back by
+/// less than a minute forgets nothing; one that is set back further forgets the minute.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(super) struct Minute(BTreeMap<u64, u64>);
+
+impl Minute {
+    pub(super) fn add(&mut self, at: Timestamp, amount: u64) {
+        if amount == 0 {
+            return;
+        }
+        let now = second(at);
+        let sum = self.0.entry(now).or_default();
+        *sum = sum.saturating_add(amount);
+        let seen = now.saturating_sub(RATE_WINDOW_SECS - 1)..=now + RATE_WINDOW_SECS;
+        if self.0.len() as u64 > RATE_WINDOW_SECS {
+            self.0.retain(|second, _| seen.contains(second));
+        }
+    }
+
+    /// Takes back what was added at `at`.
+    pub(super) fn take_back(&mut self, at: Timestamp, amount: u64) {
+        if let Some(sum) = self.0.get_mut(&second(at)) {
+            *sum = sum.saturating_sub(amount);
+        }
+    }
+
+    pub(super) fn sum(&self, now: Timestamp) -> u64 {
+        self.seen(now).fold(0, |sum, (_, amount)| sum.saturating_add(amount))
+    }
+
+    fn seen(&self, now: Timestamp) -> impl Iterator<Item = (u64, u64)> {
+        let now = second(now);
+        let range = now.saturating_sub(RATE_WINDOW_SECS - 1)..=now.saturating_add(RATE_WINDOW_SECS);
+        self.0.range(range).map(|(second, amount)| (*second, *amount))
+    }
+}
+
+/// When the sum over these minutes falls below `limit`, if nothing is added.
+pub(super) fn frees_at(minutes: &[&Minute], now: Timestamp, limit: u64) -> Timestamp {
+    let mut seen: Vec<_> = minutes.iter().flat_map(|minute| minute.seen(now)).collect();
+    seen.sort_unstable();
+    let mut left = seen.iter().fold(0u64, |sum, (_, amount)| sum.saturating_add(*amount));
+    for (second, amount) in seen {
+        left = left.saturating_sub(amount);
+        if left < limit {
+            return Timestamp::from_millis((second + RATE_WINDOW_SECS).saturating_mul(1_000));
+        }
+    }
+    now
+}
+
+/// Money by the quarter of an hour.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(super) struct Quarters(BTreeMap<u64, Money>);
+
+impl Quarters {
+    pub(super) fn add(&mut self, at: Timestamp, money: Money) {
+        if money == Money::default() {
+            return;
+        }
+        let sum = self.0.entry(at.as_millis() / QUARTER_MS).or_default();
+        *sum = sum.plus(money);
+        // By number and not by age: a clock that jumps for a moment forgets nothing.
+        while self.0.len() > METER_QUARTERS_MAX {
+            self.0.pop_first();
+        }
+    }
+
+    /// Takes back what was added at `at`.
+    pub(super) fn take_back(&mut self, at: Timestamp, money: Money) {
+        if let Some(sum) = self.0.get_mut(&(at.as_millis() / QUARTER_MS)) {
+            *sum = Money(sum.0.saturating_sub(money.0));
+        }
+    }
+
+    /// Whether all of it is older than what is kept.
+    pub(super) fn is_before(&self, now: Timestamp) -> bool {
+        let oldest = (now.as_millis() / QUARTER_MS).saturating_sub(METER_QUARTERS_MAX as u64);
+        self.0.last_key_value().is_none_or(|(quarter, _)| *quarter < oldest)
+    }
+
+    pub(super) fn sum(&self, day: &Day) -> Money {
+        let range = day.start.as_millis() / QUARTER_MS..day.end.as_millis() / QUARTER_MS;
+        self.0.range(range).fold(Money::default(), |sum, (_, money)| sum.plus(*money))
+    }
+}
+
+/// US dollars in whole picodollars: what is added and taken back again leaves nothing behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(super) struct Money(u64);
+
+impl Money {
+    const PER_DOLLAR: f64 = 1e12;
+
+    /// What is no amount, or less than nothing, is nothing.
+    pub(super) fn of_usd(usd: f64) -> Self {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a cast of a float saturates, at 18 million dollars and at nothing"
+        )]
+        Self((usd * Self::PER_DOLLAR).round() as u64)
+    }
+
+    pub(super) fn usd(self) -> f64 {
+        #[expect(clippy::cast_precision_loss, reason = "sums are shown to a millionth of a cent")]
+        let picodollars = self.0 as f64;
+        picodollars / Self::PER_DOLLAR
+    }
+
+    pub(super) fn plus(self, more: Self) -> Self {
+        Self(self.0.saturating_add(more.0))
+    }
+}
+
+fn second(at: Timestamp) -> u64 {
+    at.as_millis() / 1_000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(secs: u64) -> Timestamp {
+        Timestamp::from_millis(secs * 1_000)
+    }
+
+    #[test]
+    fn a_minute_slides_by_the_second() {
+        let mut minute = Minute::default();
+        minute.add(at(100), 5);
+        minute.add(at(130), 2);
+        for (now, sum) in [(130, 7), (159, 7), (160, 2), (189, 2), (190, 0)] {
+            assert_eq!(minute.sum(at(now)), sum, "at {now}");
+        }
+        assert_eq!(frees_at(&[&minute], at(130), 7), at(160));
+        assert_eq!(frees_at(&[&minute], at(130), 2), at(190));
+        assert_eq!(frees_at(&[&minute, &minute.clone()], at(130), 9), at(160));
+    }
+
+    #[test]
+    fn a_minute_holds_two_at_most_whatever_comes_in() {
+        let mut minute = Minute::default();
+        (0..10_000).for_each(|secs| minute.add(at(secs), 1));
+        assert!(minute.0.len() as u64 <= 2 * RATE_WINDOW_SECS + 1);
+        assert_eq!(minute.sum(at(9_999)), RATE_WINDOW_SECS);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_a_little_forgets_nothing() {
+        let mut minute = Minute::default();
+        minute.add(at(1_000), 5);
+        assert_eq!((minute.sum(at(950)), minute.sum(at(900))), (5, 0));
+    }
+
+    #[test]
+    fn quarters_are_bounded_and_belong_to_one_day() {
+        let mut quarters = Quarters::default();
+        (0..METER_QUARTERS_MAX as u64 + 10).for_each(|n| quarters.add(at(n * 900), Money::of_usd(1.0)));
+        assert_eq!(quarters.0.len(), METER_QUARTERS_MAX);
+        let mut two = Quarters::default();
+        two.add(Timestamp::from_millis(86_399_999), Money::of_usd(0.25));
+        two.add(Timestamp::from_millis(86_400_000), Money::of_usd(0.5));
+        let first = Day { start: at(0), end: at(86_400) };
+        let second = Day { start: at(86_400), end: at(172_800) };
+        assert_eq!((two.sum(&first).usd(), two.sum(&second).usd()), (0.25, 0.5));
+    }
+
+    #[test]
+    fn money_is_exact_to_the_picodollar_and_never_negative() {
+        let (a, b) = (Money::of_usd(0.1), Money::of_usd(0.2));
+        assert_eq!(a.plus(b), Money::of_usd(0.3));
+        assert_eq!(Money::of_usd(-1.0), Money::default());
+        assert_eq!(Money::of_usd(f64::NAN), Money::default());
+        assert_eq!(Money::of_usd(f64::INFINITY), Money(u64::MAX));
+    }
+}
