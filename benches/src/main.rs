@@ -1,6 +1,7 @@
 //! Measures what the performance table claims: one subcommand per table.
 
 mod door;
+mod exec;
 mod footprint;
 mod gateway;
 mod journal;
@@ -21,6 +22,7 @@ struct Cli {
 #[derive(Debug, clap::Subcommand)]
 enum Bench {
     Door(door::Args),
+    Exec(exec::Args),
     Footprint(footprint::Args),
     Gateway(gateway::Args),
     Journal(journal::Args),
@@ -32,6 +34,7 @@ enum Bench {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().bench {
         Bench::Door(args) => door::run(&args),
+        Bench::Exec(args) => exec::run(&args),
         Bench::Footprint(args) => footprint::run(&args),
         Bench::Gateway(args) => gateway::run(&args),
         Bench::Journal(args) => journal::run(&args),

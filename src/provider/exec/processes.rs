@@ -83,6 +83,8 @@ impl Processes {
     fn with(owner: &str, guard: PathBuf, reaper: bool, strangers: HashSet<(Pid, u64)>) -> Self {
         let (changed, _) = watch::channel(());
         let (owner, tasks) = (owner.to_owned(), TaskTracker::new());
+        // It takes tasks all the same, and can be waited for at any time.
+        tasks.close();
         let table = Mutex::new(Table { entries: Vec::new(), strangers });
         Self(Arc::new(Shared { owner, guard, reaper, table, changed, tasks }))
     }
@@ -111,10 +113,7 @@ impl Processes {
 
     /// Waits until no program runs or ends any more, but not for longer than `wait`; whether none does.
     pub(super) async fn none_left(&self, wait: Duration) -> bool {
-        self.0.tasks.close();
-        let none = tokio::time::timeout(wait, self.0.tasks.wait()).await.is_ok();
-        self.0.tasks.reopen();
-        none
+        tokio::time::timeout(wait, self.0.tasks.wait()).await.is_ok()
     }
 
     /// Waits until nothing ends any more in this directory, but not for longer than `wait`; whether nothing does.

@@ -140,6 +140,7 @@ fn hand_over(control: &UnixStream, stdin: impl AsFd) -> io::Result<()> {
 fn guarded(processes: &Processes, program: &Program, control: OwnedFd) -> Command {
     let mut command = Command::new(processes.guard_binary());
     command
+        .arg0("plimsoll")
         .arg(GUARD_COMMAND)
         .arg(std::process::id().to_string())
         .arg(program.grace.as_millis().to_string())

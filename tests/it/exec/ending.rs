@@ -52,7 +52,7 @@ async fn an_agent_past_its_deadline_leaves_no_process() {
     }
     let work = Work::of(WILD);
     let server = work.serve(json!({})).await;
-    let (code, ..) = refused(&server, json!({"deadlineMs": 1_500})).await;
+    let (code, ..) = refused(&server, json!({"deadlineMs": 4_000})).await;
     assert_eq!(code, -32004);
     let pids = work.noted("pids", WILD_COUNT).await;
     work.left_alone().await;

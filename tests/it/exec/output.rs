@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use rustix::process::Signal;
 use serde_json::json;
 
 use super::{Work, ask, refused, send};
@@ -130,6 +129,25 @@ async fn words_of_a_program_are_masked_cut_and_in_no_log() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_it_prints_can_be_looked_at_without_secrets() {
+    let work = Work::of(
+        r#"cat > /dev/null; echo "with $KEY" >&2; printf 'half a character \303' >&2
+        echo '{"type":"delta","text":"done"}'"#,
+    );
+    let config = work.config(json!({"env": {"KEY": "${THE_KEY}"}}));
+    let server = Server::start_with(config, &[("THE_KEY", "sk-very-secret")]).await;
+    assert_eq!(ask(&server, "m").await, "done");
+    let page = server.call("agent.logs", json!({"agent": "a"})).await;
+    let of = |stream: &str| -> Vec<String> {
+        let lines = page["lines"].as_array().expect("a list").iter();
+        let lines = lines.filter(|line| line["stream"] == stream);
+        lines.map(|line| line["text"].as_str().expect("text").to_owned()).collect()
+    };
+    assert_eq!(of("stdout"), [r#"{"type":"delta","text":"done"}"#]);
+    assert_eq!(of("stderr"), ["with ***", "half a character \u{fffd}"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_flood_on_one_stream_does_not_stop_the_other() {
     let flood = r"head -c 2000000 /dev/zero | tr '\0' ' ' | fold -w 4000";
     let work = Work::of(&format!(
@@ -196,5 +214,4 @@ async fn a_stream_that_a_stranger_holds_keeps_no_turn_open() {
     let answer = sent.await.expect("no panic").expect("answered");
     assert_eq!(answer["text"], "done");
     drop(held);
-    let _ = Signal::TERM;
 }

@@ -54,6 +54,23 @@ async fn a_directory_that_is_gone_is_told_and_found_when_it_is_back() {
 }
 
 #[test]
+fn doctor_says_whether_a_program_can_be_run() {
+    let work = Work::of(OBLIGING);
+    for (program, expected) in
+        [("sh", "sh can be run"), ("/no/such-program", "there is no program `such-program`")]
+    {
+        let mut config = work.config(json!({"program": program}));
+        config["server"]["listen"] = json!("127.0.0.1:0");
+        work.write("plimsoll.yaml", &config.to_string());
+        let mut command = crate::support::server::clean_command();
+        command.args(["doctor", "--config"]).arg(work.path().join("plimsoll.yaml"));
+        command.arg("--data-dir").arg(work.path().join("data"));
+        let said = String::from_utf8_lossy(&command.output().expect("it runs").stdout).into_owned();
+        assert!(said.contains(expected), "{said}");
+    }
+}
+
+#[test]
 fn a_guard_that_nobody_started_says_what_it_is_and_ends() {
     let mut command = crate::support::server::clean_command();
     let output = command.arg("exec-guard").stdin(std::process::Stdio::null()).output().expect("it runs");
