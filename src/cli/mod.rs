@@ -11,6 +11,7 @@ mod demo;
 mod doctor;
 mod events;
 mod exit;
+mod get;
 mod healthcheck;
 mod logs;
 mod metrics;
@@ -47,6 +48,7 @@ enum Command {
     Serve(serve::Args),
     Demo(demo::Args),
     Send(send::Args),
+    Get(get::Args),
     Ps(ps::Args),
     Cancel(cancel::Args),
     Logs(logs::Args),
@@ -90,6 +92,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Serve(args) => serve::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Send(args) => send::run(&args),
+        Command::Get(args) => get::run(&args),
         Command::Ps(args) => ps::run(&args),
         Command::Cancel(args) => cancel::run(&args),
         Command::Logs(args) => logs::run(&args),

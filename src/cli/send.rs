@@ -10,16 +10,19 @@ use super::target::TargetArgs;
 use super::terminal::{Paint, one_line, printable};
 use crate::client::{Client, ClientError, Connection, Incoming};
 use crate::clock::Clock;
-use crate::ids::{AgentId, RequestId, SessionId};
+use crate::ids::{AgentId, IdempotencyKey, RequestId, SessionId};
 use crate::units::Period;
 
 /// Sends a message to an agent and prints the answer as it comes. Ctrl-C cancels the request.
+///
+/// With an idempotency key the message runs once, however often it is sent, and the connection may break.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   plimsoll send echo 'hello'
   plimsoll send echo -- '--help is only text here'
   plimsoll send reviewer --session pr-17 --deadline 2m - < question.txt
-  plimsoll send echo 'hello' --json | jq .usage")]
+  plimsoll send echo 'hello' --json | jq .usage
+  plimsoll get \"$(plimsoll send echo 'hello' --detach)\" --wait")]
 pub(crate) struct Args {
     /// The agent.
     #[arg(value_parser = AgentId::parse)]
@@ -32,6 +35,12 @@ pub(crate) struct Args {
     /// How long the answer may take, such as 30s or 5m.
     #[arg(long, value_parser = Period::parse)]
     deadline: Option<Period>,
+    /// Runs the message once, however often it is sent with this key in 24 hours.
+    #[arg(long, value_name = "KEY", value_parser = IdempotencyKey::parse)]
+    idempotency_key: Option<IdempotencyKey>,
+    /// Prints the request's id at once and leaves; `plimsoll get` then finds the answer.
+    #[arg(long)]
+    detach: bool,
     /// Prints the whole result as one JSON object once it is there.
     #[arg(long)]
     json: bool,
@@ -67,15 +76,23 @@ async fn send(client: &Client, args: &Args, message: &str) -> Result<(), Failure
         "agent": args.agent,
         "message": message,
         "requestId": request_id,
-        "stream": !args.json,
-        "onDisconnect": "cancel",
     });
+    if let Some(key) = &args.idempotency_key {
+        params["idempotencyKey"] = json!(key);
+    } else if !args.detach {
+        params["onDisconnect"] = json!("cancel");
+    }
     if let Some(session) = &args.session {
         params["session"] = json!(session);
     }
     if let Some(Period(deadline)) = args.deadline {
         params["deadlineMs"] = json!(u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX));
     }
+    if args.detach {
+        params["async"] = json!(true);
+        return detached(&client.call("agent.send", params).await?, args.json);
+    }
+    params["stream"] = json!(!args.json);
     let mut connection = client.connect().await?;
     let call = connection.call("agent.send", params).await?;
     let mut screen = Screen::new(args.json);
@@ -88,10 +105,20 @@ async fn send(client: &Client, args: &Args, message: &str) -> Result<(), Failure
     };
     interrupted.map_err(|error| Failure::Bug(format!("Ctrl-C cannot be heard: {error}")))?;
     screen.end_line()?;
-    // What the server says to it no longer matters: with the connection the request is cancelled too.
+    // What the server says to it no longer matters: with the connection a request without a key is
+    // cancelled too.
     let _ = tokio::time::timeout(GOODBYE, cancel(&mut connection, &request_id)).await;
     connection.close().await;
     Err(Failure::Interrupted)
+}
+
+/// Where the request can be asked for.
+fn detached(sent: &Value, as_json: bool) -> Result<(), Failure> {
+    let mut out = std::io::stdout();
+    if as_json {
+        return Ok(writeln!(out, "{sent}")?);
+    }
+    Ok(writeln!(out, "{}", sent["requestId"].as_str().unwrap_or_default())?)
 }
 
 async fn follow(connection: &mut Connection, call: u64, screen: &mut Screen) -> Result<Value, Failure> {

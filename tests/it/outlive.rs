@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 
-use crate::support::http::{Ask, Ws};
-use crate::support::server::{Server, until};
+use crate::support::http::{Ask, Ws, soon};
+use crate::support::server::{Server, clean_command, until};
 use crate::support::upstream::{Reply, Request, STOP, Upstream, delta, stream};
 
 /// An agent that answers at once, and one that takes its time.
@@ -279,4 +279,28 @@ async fn a_key_keeps_its_place_in_the_lane_and_its_record_holds_no_content() {
     assert_eq!(page.matches("\"kind\":\"request_accepted\"").count(), 2, "{page}");
     assert!(page.contains("keyHash") && !page.contains("secret"), "{page}");
     assert!(!server.log().contains("secret key"));
+}
+
+#[tokio::test]
+async fn the_command_line_detaches_and_finds_the_answer() {
+    let server = Server::start(two_agents()).await;
+    let data_dir = server.data_dir();
+    let run = async |args: &[&str]| {
+        let mut command = tokio::process::Command::from(clean_command());
+        let output = command.args(args).arg("--data-dir").arg(&data_dir).output();
+        let output = soon("the end of the command", output).await.expect("it runs");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    let (_, id, _) = run(&["send", "slow", "good morning", "--detach", "--idempotency-key", "k"]).await;
+    assert_eq!(run(&["get", &id, "--wait"]).await, (Some(0), "good morning".to_owned(), String::new()));
+    assert_eq!(run(&["send", "slow", "good morning", "--idempotency-key", "k"]).await.1, "good morning");
+    let (_, status, _) = run(&["get", "--idempotency-key", "k", "--json"]).await;
+    let status: Value = serde_json::from_str(&status).expect("JSON");
+    assert_eq!((&status["requestId"], &status["state"]), (&json!(id), &json!("done")));
+    let (code, _, why) = run(&["get", "nobody"]).await;
+    assert!(code != Some(0) && why.contains("no such request is known"), "{code:?}: {why}");
+    let (_, stuck, _) = run(&["send", "stuck", "x", "--detach"]).await;
+    let (code, state, _) = run(&["get", &stuck]).await;
+    assert!(code == Some(0) && ["queued", "running"].contains(&state.as_str()), "{state}");
 }
