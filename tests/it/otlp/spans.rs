@@ -8,10 +8,10 @@ use plimsoll::telemetry::OtlpProtocol;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::support::http::Ws;
+use crate::support::http::{Ask, Ws};
 use crate::support::receiver::{Receiver, Security};
 use crate::support::server::{Server, until};
-use crate::support::upstream::{STOP, Upstream, delta, refusal, stream};
+use crate::support::upstream::{STOP, Upstream, delta, refusal, stream, whole};
 
 /// What is said of the spans of one name, or of the events of one name on spans of another.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -80,17 +80,24 @@ fn sent(spans: &[Span]) -> Shapes {
     shapes
 }
 
-/// Everything that can happen to a message: answered with a tool, a failed tool, tried again, failed, cancelled.
+/// Everything that can happen to a message: answered with a tool, a failed tool, tried again, with a cache, over the
+/// OpenAI-compatible door, failed, cancelled.
 async fn run(server: &Server) {
     let client = server.client();
     let send =
         async |agent: &str| client.call("agent.send", json!({"agent": agent, "message": "one two"})).await;
-    for agent in ["talks", "fumbles", "remote"] {
+    for agent in ["talks", "fumbles", "remote", "caches"] {
         send(agent).await.unwrap_or_else(|error| panic!("{agent}: {error}"));
     }
     for agent in ["fails", "remote"] {
         send(agent).await.expect_err("a failure");
     }
+    let message = json!({"model": "talks", "messages": [{"role": "user", "content": "hi"}]});
+    let answer = Ask::post("/v1/chat/completions", message.to_string())
+        .header("content-type", "application/json")
+        .send(server.address())
+        .await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
     let mut ws = Ws::open(server, None).await;
     ws.begin("agent.send", json!({"agent": "sleeps", "message": "hi", "requestId": "mine"})).await;
     until("the request is cancelled", async || {
@@ -101,7 +108,8 @@ async fn run(server: &Server) {
     assert_eq!(ws.next().await["error"]["code"], -32005);
 }
 
-fn configuration(receiver: &Receiver, upstream: &Upstream) -> Value {
+fn configuration(receiver: &Receiver, upstream: &Upstream, caching: &Upstream) -> Value {
+    let messages_api = caching.base_url().trim_end_matches("/v1").to_owned();
     json!({
         "providers": {
             "talks": {"kind": "echo", "tool_rate": 1.0},
@@ -109,6 +117,7 @@ fn configuration(receiver: &Receiver, upstream: &Upstream) -> Value {
             "fails": {"kind": "echo", "failure_rate": 1.0},
             "sleeps": {"kind": "echo", "latency": "1h"},
             "remote": {"kind": "openai", "base_url": upstream.base_url(), "retries": 1},
+            "caches": {"kind": "anthropic", "base_url": messages_api, "stream": false},
         },
         "agents": {
             "talks": {"provider": "talks"},
@@ -116,6 +125,7 @@ fn configuration(receiver: &Receiver, upstream: &Upstream) -> Value {
             "fails": {"provider": "fails"},
             "sleeps": {"provider": "sleeps"},
             "remote": {"provider": "remote", "model": "m-1"},
+            "caches": {"provider": "caches", "model": "m-1"},
         },
         "telemetry": {"otlp": {"endpoint": receiver.endpoint()}},
     })
@@ -128,8 +138,10 @@ async fn the_document_lists_every_span_that_is_sent() {
     let answered = stream(&[&delta("ok"), STOP, usage, "[DONE]"]);
     let refused = refusal("401 Unauthorized", "", "");
     let upstream = Upstream::start(vec![busy, answered, refused]).await;
+    let message = r#"{"id":"msg_1","type":"message","role":"assistant","model":"m-2","content":[{"type":"text","text":"ok"}],"stop_reason":"end_turn","usage":{"input_tokens":1,"cache_creation_input_tokens":2,"cache_read_input_tokens":3,"output_tokens":1}}"#;
+    let caching = Upstream::start(vec![whole(message)]).await;
     let receiver = Receiver::start(OtlpProtocol::Grpc, Security::Plain, &[]).await;
-    let mut server = Server::start(configuration(&receiver, &upstream)).await;
+    let mut server = Server::start(configuration(&receiver, &upstream, &caching)).await;
     run(&server).await;
     server.signal(Signal::TERM);
     server.ended().await;
