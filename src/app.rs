@@ -20,6 +20,7 @@ use crate::gateway::{Gateway, GatewayParts, UnknownProvider};
 use crate::journal::{DataDir, Journal, JournalDeps, LateJournal, OpenError};
 use crate::live::{Event, Level, Live};
 use crate::provider::{self, BuildError, Mask, Processes, ProviderDeps};
+use crate::secret::Secret;
 use crate::telemetry::{self, EventLevel, Registry, Shared, Telemetry, TracedEvent};
 
 /// How long open connections may take to end once the last request has: a little more than the server's own cap.
@@ -57,6 +58,8 @@ pub enum StartError {
 
 /// A plimsoll that serves.
 pub struct App {
+    /// Made because an agent is a program and there had never been one. Nothing else knows its text: show it.
+    pub first_token: Option<Secret>,
     address: SocketAddr,
     grace: Duration,
     gateway: Gateway,
@@ -82,7 +85,7 @@ impl App {
         let live = Live::new(&config.live, &registry, clock.clone());
         let sink = event_sink(Arc::clone(&live));
         let telemetry = telemetry::install(&config.telemetry, &registry, sink, clock.clone())?;
-        log_panics();
+        telemetry::log_panics();
         let rate = config.server.requests_per_second;
         let tokens = Arc::new(TokenBook::new(&config.auth.tokens, rate, clock.clone())?);
         let dir = data_dir.clone();
@@ -127,10 +130,11 @@ impl App {
             opened = journal.open(dir, config.journal, deps) => opened?,
             () = &mut server => unreachable!("nothing told it to stop"),
         }
+        let first_token = if gateway.has_processes() { tokens.shut(&*journal).await } else { None };
         Server::may_serve(listen, &tokens)?;
         let server = tokio::spawn(server);
         readiness.send_replace(Readiness::Serving);
-        Ok(Self { address, grace, gateway, readiness, stop, server, journal, telemetry })
+        Ok(Self { first_token, address, grace, gateway, readiness, stop, server, journal, telemetry })
     }
 
     /// The address it listens on.
@@ -142,7 +146,8 @@ impl App {
     /// Refuses what is new, lets what runs finish within the grace period, cancels the rest, then stops every part in
     /// the reverse order of its start, each within its deadline.
     pub async fn stop(self) {
-        let Self { address: _, grace, gateway, readiness, stop, server, journal, telemetry } = self;
+        let Self { first_token: _, address: _, grace, gateway, readiness, stop, server, journal, telemetry } =
+            self;
         readiness.send_replace(Readiness::Draining);
         gateway.drain(grace).await;
         stop.cancel();
@@ -182,14 +187,4 @@ fn provider_deps(config: &Config, live: &Arc<Live>, clock: &Clock, processes: Pr
     let mask = Mask::new(secrets(config).into_iter().cloned());
     let prices = Arc::new(config.prices.clone());
     ProviderDeps { prices, live: Arc::clone(live), clock: clock.clone(), mask, processes }
-}
-
-/// A panic in a task is a log line and a counted error; the task's owner sees to the rest.
-fn log_panics() {
-    let default = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        let place = panic.location().map(ToString::to_string).unwrap_or_default();
-        tracing::error!(source = "panic", place, "a part of plimsoll panicked: please report it");
-        default(panic);
-    }));
 }

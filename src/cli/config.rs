@@ -2,12 +2,13 @@
 
 use std::io::Write as _;
 
+use super::config_init;
 use super::exit::Failure;
 use super::target::SourceArgs;
 use super::terminal::printable;
 use crate::config::show;
 
-/// Shows and checks the configuration.
+/// Writes, shows and checks the configuration.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -16,6 +17,7 @@ pub(crate) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
+    Init(config_init::Args),
     Show(ShowArgs),
     Check(CheckArgs),
 }
@@ -49,6 +51,7 @@ struct CheckArgs {
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     match &args.command {
+        Command::Init(args) => config_init::run(args),
         Command::Show(args) => show(args),
         Command::Check(args) => check(args),
     }

@@ -7,6 +7,7 @@ mod audit;
 mod cancel;
 mod completions;
 mod config;
+mod config_init;
 mod demo;
 mod doctor;
 mod events;

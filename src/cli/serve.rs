@@ -1,11 +1,14 @@
 //! `plimsoll serve`: runs until a signal ends it.
 
+use std::io::{IsTerminal as _, Write as _};
+
 use super::exit::Failure;
 use super::signals::Signals;
 use super::target::SourceArgs;
 use crate::app::App;
 use crate::catalogue;
 use crate::clock::Clock;
+use crate::secret::Secret;
 
 /// Serves agents until SIGTERM or Ctrl-C. Works without any argument and any file.
 #[derive(Debug, clap::Args)]
@@ -27,11 +30,16 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         let mut signals = Signals::install()?;
         let start =
             App::start(loaded.config, loaded.data_dir.clone(), Clock::system(), catalogue::registry());
-        let app = tokio::select! {
+        let mut app = tokio::select! {
             started = start => started?,
             // Nothing was taken in yet, and the journal survives being cut: there is nothing to wait for.
             _ = signals.next() => return Ok(()),
         };
+        if let Some(token) = app.first_token.take()
+            && let Err(error) = show(&token)
+        {
+            tracing::warn!(%error, "the first token could not be shown: `plimsoll token new` makes another");
+        }
         for warning in &loaded.warnings {
             tracing::warn!(%warning, "the configuration works and should be otherwise");
         }
@@ -47,4 +55,19 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         tracing::info!(signal, "plimsoll ends: what runs may finish, a second signal ends it at once");
         signals.stop(app).await
     })
+}
+
+/// Shows the first token to whoever started plimsoll: on the terminal, else on standard output, where no log goes.
+fn show(token: &Secret) -> std::io::Result<()> {
+    let text = format!(
+        "An agent is a process on this machine, so callers from the network need a token. This is an operator's:\n\n  \
+         {}\n\nKeep it: it is not shown again. `plimsoll token revoke first-operator` ends it. The command line of this\n\
+         user needs none.\n",
+        token.expose()
+    );
+    if std::io::stderr().is_terminal() {
+        std::io::stderr().write_all(text.as_bytes())
+    } else {
+        std::io::stdout().write_all(text.as_bytes())
+    }
 }

@@ -86,6 +86,7 @@ const CHECKS: &[Check] = &[
     Check { name: "port", run: checks::port::check },
     Check { name: "exposure", run: checks::exposure::check },
     Check { name: "providers", run: checks::providers::check },
+    Check { name: "programs", run: checks::programs::check },
     Check { name: "trace collector", run: checks::otlp::check },
     Check { name: "clock", run: checks::clock::check },
 ];

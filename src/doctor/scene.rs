@@ -1,5 +1,6 @@
 //! What several checks look at, looked at once: the configuration, a running server, the data directory.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -8,9 +9,10 @@ use tokio::task::spawn_blocking;
 
 use crate::client::{Client, Target};
 use crate::clock::{Clock, Timestamp};
-use crate::config::{self, ConfigProblem, LoadRequest, Loaded, Located};
+use crate::config::{self, Config, ConfigProblem, LoadRequest, Loaded, Located};
 use crate::journal::offline::{Outline, outline};
 use crate::journal::{OpenError, check_free};
+use crate::provider;
 use crate::telemetry::{Collector, SettingsError, collector};
 
 /// How long a running server may take to answer.
@@ -27,6 +29,8 @@ pub(super) struct Scene {
     pub(super) clock: Clock,
     /// Where traces go, if the configuration can be used.
     pub(super) collector: Option<Result<Option<Collector>, SettingsError>>,
+    /// The variables that programs of agents are to get and that are not set.
+    pub(super) unset: Vec<String>,
     /// When this program's own file was written.
     pub(super) program: Option<Timestamp>,
 }
@@ -60,6 +64,7 @@ impl Scene {
         let variable = |name: &str| (request.environment)(name)?.into_string().ok();
         let loaded = config::load(request);
         let collector = loaded.as_ref().ok().map(|it| collector(&it.config.telemetry.otlp, &variable));
+        let unset = loaded.as_ref().map(|it| unset(&it.config, request)).unwrap_or_default();
         let data_dir = loaded.as_ref().ok().map(|loaded| loaded.data_dir.clone());
         let health = match &data_dir {
             Some(dir) => health(dir).await,
@@ -86,9 +91,20 @@ impl Scene {
             store,
             clock,
             collector,
+            unset,
             program: program.ok().map(Timestamp::from),
         }
     }
+}
+
+fn unset(config: &Config, request: &LoadRequest<'_>) -> Vec<String> {
+    let wanted = config.providers.values().filter_map(|provider| match provider {
+        provider::Config::Exec(program) => Some(&program.env_pass),
+        provider::Config::Echo(_) | provider::Config::OpenAi(_) | provider::Config::Anthropic(_) => None,
+    });
+    let unset: BTreeSet<&String> =
+        wanted.flatten().filter(|name| (request.environment)(name).is_none()).collect();
+    unset.into_iter().cloned().collect()
 }
 
 /// What the plimsoll on this data directory says of itself, if one answers.

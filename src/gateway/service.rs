@@ -223,6 +223,12 @@ impl Gateway {
         self.inner.agents.contains_key(agent)
     }
 
+    /// Whether an agent is a process beside plimsoll, which could call it like anybody on this machine.
+    #[must_use]
+    pub fn has_processes(&self) -> bool {
+        self.inner.agents.values().any(|agent| agent.provider.hosting() == Hosting::Process)
+    }
+
     /// Every agent, by id.
     #[must_use]
     pub fn agents(&self) -> Vec<AgentSummary> {

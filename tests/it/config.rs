@@ -18,7 +18,7 @@ fn defaults() -> String {
 }
 
 /// The text with every commented key in force: `#key:` and `#- key`, never `# prose`.
-fn uncommented(text: &str) -> String {
+pub(crate) fn uncommented(text: &str) -> String {
     let mut lines: Vec<String> = Vec::new();
     for line in text.lines() {
         let content = line.trim_start();

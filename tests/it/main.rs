@@ -2,6 +2,7 @@
 
 mod support;
 
+mod agents;
 mod agreement;
 mod alerts;
 mod anthropic;

@@ -17,9 +17,13 @@ use crate::journal::{
     Actor, Append, AppendError, Fold, Journal, Log, NewRecord, Record, RecordHash, StreamId, StreamKind,
 };
 use crate::limits::TOKENS_MAX;
+use crate::secret::Secret;
 
 /// The prefix by which people and secret scanners know a plimsoll token.
 const PREFIX: &str = "plim_";
+
+/// The name of the token that is made at the first start where an agent is a process.
+const FIRST_NAME: &str = "first-operator";
 
 /// One token, as long as it is valid.
 pub(crate) struct Token {
@@ -228,6 +232,25 @@ impl TokenBook {
         }
         append(journal, actor, "token_created", detail).await?;
         Ok(text)
+    }
+
+    /// Shuts the door without a token, for agents that could call their own supervisor through it. Where there has never
+    /// been a token, makes an operator's, durably, and returns it: the only time that it is seen.
+    pub async fn shut(&self, journal: &dyn Journal) -> Option<Secret> {
+        if self.required() {
+            return None;
+        }
+        let name = TokenName::parse(FIRST_NAME).expect("it is a valid name");
+        let new = NewToken { name, role: Role::Operator, town: None, agent: None };
+        let made = self.create(journal, &Actor::System, new).await;
+        self.first_made.cancel();
+        match made {
+            Ok(text) => Some(Secret::new(text, "the first token")),
+            Err(error) => {
+                tracing::warn!(source = "api", %error, "no first token could be made: `plimsoll token new` makes one");
+                None
+            }
+        }
     }
 
     /// Ends a token, durably, and what is open with it.

@@ -7,6 +7,7 @@ pub(crate) mod files;
 pub(crate) mod journal;
 pub(crate) mod otlp;
 pub(crate) mod port;
+pub(crate) mod programs;
 pub(crate) mod providers;
 
 /// What checks say that need a configuration where there is none.

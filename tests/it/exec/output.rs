@@ -165,7 +165,8 @@ async fn a_caller_that_does_not_read_makes_the_program_wait() {
         echo all > all"#,
     );
     let server = work.serve(json!({})).await;
-    let mut connection = server.tcp_client(None).connect().await.expect("a WebSocket");
+    let made = server.call("token.create", json!({"name": "reader", "role": "operator"})).await;
+    let mut connection = server.tcp_client(made["token"].as_str()).connect().await.expect("a WebSocket");
     let params = json!({"agent": "a", "message": "m", "stream": true, "requestId": "r1"});
     connection.call("agent.send", params).await.expect("sent");
     // Nobody reads: what fits buffers comes, and then the program stands still.

@@ -67,6 +67,12 @@ impl Server {
         }
         let file = dir.path().join("plimsoll.yaml");
         fs::write(&file, config.to_string()).expect("the configuration is written");
+        Self::spawn_there(dir, set)
+    }
+
+    /// The same with the `plimsoll.yaml` that is in `dir`.
+    pub(crate) fn spawn_there(dir: TempDir, set: impl FnOnce(&mut Command)) -> Self {
+        let file = dir.path().join("plimsoll.yaml");
         let _ = fs::remove_file(dir.path().join("data/address"));
         let mut command = clean_command();
         command.arg("serve").arg("--config").arg(&file).arg("--data-dir").arg(dir.path().join("data"));

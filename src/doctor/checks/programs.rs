@@ -1,0 +1,43 @@
+//! Do the programs of agents find their directories and variables? Whether they are there, their provider says.
+
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, ready};
+
+use super::super::Verdict;
+use super::super::scene::Scene;
+use super::NO_CONFIGURATION;
+use crate::config::Config;
+use crate::provider;
+
+pub(in crate::doctor) fn check(scene: &Scene) -> BoxFuture<'_, Verdict> {
+    let verdict = match &scene.loaded {
+        Ok(loaded) => look(&loaded.config, &scene.unset),
+        Err(_) => Verdict::skip(NO_CONFIGURATION),
+    };
+    ready(verdict).boxed()
+}
+
+fn look(config: &Config, unset: &[String]) -> Verdict {
+    let is_program = |name: &String| matches!(config.providers.get(name), Some(provider::Config::Exec(_)));
+    let agents = config.agents.iter().filter(|(_, agent)| is_program(&agent.provider));
+    let (mut seen, mut gone) = (Vec::new(), Vec::new());
+    for (id, agent) in agents {
+        // A configuration without it is refused.
+        let Some(cwd) = &agent.cwd else { continue };
+        match cwd.metadata() {
+            Ok(found) if found.is_dir() => seen.push(format!("{id} works in {}", cwd.display())),
+            Ok(_) => gone.push(format!("agents.{id}.cwd: {} is no directory", cwd.display())),
+            Err(error) => gone.push(format!("agents.{id}.cwd: {}: {error}", cwd.display())),
+        }
+    }
+    if !gone.is_empty() {
+        return Verdict::fail(gone.join("\n"), "make the directory, or name the one that the agent works in");
+    }
+    if !unset.is_empty() {
+        let detail = format!("variables of env_pass that are not set: {}", unset.join(", "));
+        let advice =
+            "set them where plimsoll is started, or take them from env_pass if the program has its own login";
+        return Verdict::warn(detail, advice);
+    }
+    if seen.is_empty() { Verdict::skip("no agent is a program") } else { Verdict::pass(seen.join("\n")) }
+}
