@@ -392,6 +392,54 @@ async fn a_message_with_an_idempotency_key_is_paid_for_once() {
 }
 
 #[tokio::test]
+async fn budgets_rates_and_pauses_have_codes_of_their_own() {
+    let server = Server::start(json!({
+        "providers": {"e": {"kind": "echo"}},
+        "prices": {"echo": {"input": 1_000_000.0, "output": 1_000_000.0}},
+        "agents": {
+            "poor": {"provider": "e", "usd_per_day": 1},
+            "calm": {"provider": "e", "requests_per_min": 1},
+            "still": {"provider": "e"},
+        },
+    }))
+    .await;
+    let to = |agent: &str| ask(&json!({"model": agent, "messages": [user("hi")]}));
+    assert_eq!(to("poor").send(server.address()).await.status, 200);
+    let spent = to("poor").send(server.address()).await;
+    let error = expect_fault(&spent, 429, "insufficient_quota");
+    assert!(error["message"].as_str().is_some_and(|text| text.contains("usd_per_day")), "{error}");
+    assert_eq!((fault(&spent).2, spent.header("retry-after").is_some()), (Some("false"), true));
+    assert_eq!(to("calm").send(server.address()).await.status, 200);
+    expect_fault(&to("calm").send(server.address()).await, 429, "rate_limit_exceeded");
+    server.call("agent.pause", json!({"agent": "still"})).await;
+    let paused = to("still").send(server.address()).await;
+    expect_fault(&paused, 503, "paused");
+    assert_eq!(fault(&paused).2, Some("false"));
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn an_agent_that_keeps_its_conversations_is_given_none() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let script = r#"cat > /dev/null; echo '{"type":"delta","text":"done"}'"#;
+    std::fs::write(dir.path().join("agent.sh"), script).expect("written");
+    let server = Server::start(json!({
+        "providers": {"p": {"kind": "exec", "program": "sh", "args": ["agent.sh"]}},
+        "agents": {"a": {"provider": "p", "cwd": dir.path()}},
+    }))
+    .await;
+    let made = server.call("token.create", json!({"name": "op", "role": "operator"})).await;
+    let ask = |body: &Value| ask(body).token(made["token"].as_str());
+    let answer = ask(&to_a(&json!([user("hi")]))).send(server.address()).await.json();
+    assert_eq!(answer["choices"][0]["message"]["content"], "done", "{answer}");
+    let more = to_a(&json!([user("one"), {"role": "assistant", "content": "two"}, user("three")]));
+    let refused = ask(&more).send(server.address()).await;
+    assert_eq!(expect_fault(&refused, 400, "invalid_value")["param"], "messages");
+    let in_session = ask(&more).header("x-plimsoll-session", "s").send(server.address()).await;
+    assert_eq!(in_session.status, 200, "{}", in_session.text());
+}
+
+#[tokio::test]
 async fn the_trace_of_the_client_goes_on_to_the_model() {
     let usage = r#"{"id":"c","model":"m","choices":[{"index":0,"message":{"content":"cut"},"finish_reason":"length"}]}"#;
     let upstream = Upstream::start(vec![whole(usage)]).await;
