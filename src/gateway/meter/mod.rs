@@ -1,7 +1,8 @@
 //! Budgets and rates of agents: asked when a request arrives and when its turn comes, told when it ends.
 //!
 //! What is spent is a fold of the journal, and beside it what the journal does not hold yet ([`account`]). Nothing here
-//! waits. Start at [`Meter::arrive`].
+//! waits. All of it, what records say and what is asked now, stands on one [`Timeline`]: clocks that are set wrong forget
+//! nothing. Start at [`Meter::arrive`].
 
 mod account;
 mod day;
@@ -16,12 +17,13 @@ use serde_json::Value;
 
 use super::record::RequestFinished;
 use super::recorded::Recorded;
+use super::timeline::Timeline;
 use super::usage::{self, Usage};
 use super::{AgentConfig, Rejection, UsageQuery, UsageReport};
 use crate::clock::{Clock, Timestamp};
 use crate::ids::AgentId;
 use crate::journal::{Fold, Log, Record, StreamId, StreamKind};
-use account::{Account, Asking, Folded, Life, Limit, Limits, Reached, Seen, Spent};
+use account::{Account, Asking, Folded, Life, Limit, Limits, Seen, Spent};
 use window::Money;
 
 pub(super) use day::{Day, Zone};
@@ -44,6 +46,7 @@ pub(super) struct Meter {
 struct State {
     accounts: BTreeMap<AgentId, Account>,
     today: Day,
+    timeline: Timeline,
     /// Whether a request has arrived: what is folded before that is of earlier lives.
     life: Life,
 }
@@ -51,6 +54,8 @@ struct State {
 /// The form of a snapshot.
 #[derive(Deserialize)]
 struct Stored {
+    /// The time of the latest record.
+    last: Timestamp,
     accounts: BTreeMap<AgentId, Folded>,
     usage: usage::Stored,
 }
@@ -58,6 +63,7 @@ struct Stored {
 /// The same to be written.
 #[derive(Serialize)]
 struct Storing {
+    last: Timestamp,
     accounts: Value,
     usage: usage::Stored,
 }
@@ -108,7 +114,8 @@ impl Meter {
         };
         let account = |(id, agent): (&AgentId, &AgentConfig)| (id.clone(), Account::new(limits(agent)));
         let today = zone.day_of(clock.now());
-        let state = State { accounts: agents.map(account).collect(), today, life: Life::Earlier };
+        let (accounts, timeline) = (agents.map(account).collect(), Timeline::default());
+        let state = State { accounts, today, timeline, life: Life::Earlier };
         let usage = Mutex::new(Usage::new(zone.clone()));
         Arc::new(Self { clock, time_zone: time_zone.to_owned(), zone, state: Mutex::new(state), usage })
     }
@@ -118,8 +125,7 @@ impl Meter {
     /// # Errors
     /// [`Rejection::Limited`].
     pub(super) fn arrive(self: &Arc<Self>, agent: &AgentId) -> Result<Place, Rejection> {
-        let at = self.clock.now();
-        self.admit(agent, Asking::Arrival, at)?;
+        let at = self.admit(agent, Asking::Arrival)?;
         Ok(Place { meter: Arc::clone(self), agent: agent.clone(), at, kept: false })
     }
 
@@ -128,20 +134,23 @@ impl Meter {
     /// # Errors
     /// [`Rejection::Limited`].
     pub(super) fn take_turn(&self, agent: &AgentId) -> Result<(), Rejection> {
-        self.admit(agent, Asking::Turn, self.clock.now())
+        self.admit(agent, Asking::Turn).map(drop)
     }
 
-    fn admit(&self, agent: &AgentId, asking: Asking, now: Timestamp) -> Result<(), Rejection> {
-        let (reached, news) = {
+    /// When it was let in.
+    fn admit(&self, agent: &AgentId, asking: Asking) -> Result<Timestamp, Rejection> {
+        let (reached, news, now) = {
             let mut state = self.state();
             state.life = Life::This;
-            let today = state.today(&self.zone, now);
-            let Some(account) = state.accounts.get_mut(agent) else { return Ok(()) };
-            let Err(reached) = account.admit(asking, now, &today) else { return Ok(()) };
-            (reached, account.is_news(reached.limit, now, &today))
+            let (now, today) = state.now(&self.clock, &self.zone);
+            let Some(account) = state.accounts.get_mut(agent) else { return Ok(now) };
+            let Err(reached) = account.admit(asking, now, &today) else { return Ok(now) };
+            (reached, account.is_news(reached.limit, now, &today), now)
         };
-        let Reached { limit, frees_at } = reached;
-        let limit = limit.key();
+        let limit = reached.limit.key();
+        let retry_after = reached.frees_at.since(now).max(Duration::from_millis(1));
+        // As the clock on the wall will show it.
+        let frees_at = self.clock.now().after(retry_after);
         if news {
             tracing::warn!(
                 source = "agent.budget",
@@ -152,17 +161,15 @@ impl Meter {
             );
         }
         let advice = format!("it takes work again at {frees_at}, or when an operator raises the limit");
-        let retry_after = frees_at.since(now).max(Duration::from_millis(1));
         Err(Rejection::Limited { limit, advice, retry_after })
     }
 
     /// Counts what a request spent, at the moment that it ended.
     pub(super) fn ended(&self, facts: &RequestFinished) {
         let RequestFinished { request_id, agent, models, .. } = facts;
-        let now = self.clock.now();
         let unpriced: Vec<_> = {
             let mut state = self.state();
-            let today = state.today(&self.zone, now);
+            let (now, today) = state.now(&self.clock, &self.zone);
             let Some(account) = state.accounts.get_mut(agent) else { return };
             account.ended(request_id.clone(), now, Spent::of(models));
             account.newly_unpriced(models, &today)
@@ -181,7 +188,7 @@ impl Meter {
     /// What each configured agent has spent today.
     pub(super) fn spending(&self, agent: &AgentId) -> Spending {
         let mut state = self.state();
-        let today = state.today(&self.zone, self.clock.now());
+        let (_, today) = state.now(&self.clock, &self.zone);
         let account = state.accounts.get(agent);
         let usd = account.map_or(0.0, |account| account.spent(&today).usd());
         Spending { usd, budget: account.and_then(|account| account.limits.usd_per_day).map(Money::usd) }
@@ -194,7 +201,8 @@ impl Meter {
 
     /// What was used, as far as the journal holds it.
     pub(super) fn report(&self, query: &UsageQuery) -> UsageReport {
-        self.usage().report(query, self.clock.now(), &self.time_zone)
+        let now = self.state().timeline.now_of(&self.clock);
+        self.usage().report(query, now, &self.time_zone)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -207,11 +215,13 @@ impl Meter {
 }
 
 impl State {
-    fn today(&mut self, zone: &Zone, now: Timestamp) -> Day {
+    /// Now, and the day that holds it.
+    fn now(&mut self, clock: &Clock, zone: &Zone) -> (Timestamp, Day) {
+        let now = self.timeline.now_of(clock);
         if !self.today.holds(now) {
             self.today = zone.day_of(now);
         }
-        self.today
+        (now, self.today)
     }
 }
 
@@ -247,6 +257,7 @@ impl Fold for Meter {
         let accepted = Timestamp::from_millis(accepted as u64);
         {
             let mut state = self.state();
+            state.timeline.saw(at, self.clock.elapsed());
             let life = state.life;
             let seen = Seen { request: &ended.request_id, at, accepted, spent };
             state.accounts.entry(ended.agent.clone()).or_default().fold(&seen, life);
@@ -255,20 +266,21 @@ impl Fold for Meter {
     }
 
     fn snapshot(&self) -> Value {
-        let now = self.clock.now();
-        let accounts = {
+        let (last, accounts) = {
             let state = self.state();
+            let now = state.timeline.now_of(&self.clock);
             let kept = state.accounts.iter().filter(|(_, account)| !account.is_stale(now));
             let kept: BTreeMap<_, _> = kept.map(|(id, account)| (id, account.folded())).collect();
-            serde_json::to_value(kept).expect("numbers are JSON")
+            (state.timeline.last(), serde_json::to_value(kept).expect("numbers are JSON"))
         };
         let usage = self.usage().store();
-        serde_json::to_value(Storing { accounts, usage }).expect("names and numbers are JSON")
+        serde_json::to_value(Storing { last, accounts, usage }).expect("names and numbers are JSON")
     }
 
     fn restore(&self, snapshot: &Value) -> Result<(), String> {
-        let Stored { accounts, usage } = Stored::deserialize(snapshot).map_err(|e| e.to_string())?;
+        let Stored { last, accounts, usage } = Stored::deserialize(snapshot).map_err(|e| e.to_string())?;
         let mut state = self.state();
+        state.timeline.saw(last, self.clock.elapsed());
         for (id, folded) in accounts {
             state.accounts.entry(id).or_default().restore(folded);
         }
@@ -283,3 +295,6 @@ impl Fold for Meter {
         );
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,8 +12,11 @@ use crate::limits::{METER_QUARTERS_MAX, RATE_WINDOW_SECS};
 /// configured.
 const QUARTER_MS: u64 = 15 * 60 * 1_000;
 
-/// A sliding minute in seconds: what happened in the running second and in the 59 before it. A clock that is set back by
-/// less than a minute forgets nothing; one that is set back further forgets the minute.
+/// How many seconds a minute keeps: those that count, and some that may lie ahead.
+const SECONDS_MAX: usize = 2 * RATE_WINDOW_SECS as usize;
+
+/// A sliding minute in seconds: what happened in the running second and in the 59 before it. What lies ahead, of a clock
+/// that was set back, counts too.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(super) struct Minute(BTreeMap<u64, u64>);
@@ -26,9 +29,15 @@ impl Minute {
         let now = second(at);
         let sum = self.0.entry(now).or_default();
         *sum = sum.saturating_add(amount);
-        let seen = now.saturating_sub(RATE_WINDOW_SECS - 1)..=now + RATE_WINDOW_SECS;
-        if self.0.len() as u64 > RATE_WINDOW_SECS {
-            self.0.retain(|second, _| seen.contains(second));
+        if self.0.len() > SECONDS_MAX {
+            self.0 = self.0.split_off(&now.saturating_sub(RATE_WINDOW_SECS - 1));
+        }
+        // Only a clock that jumps all the time gets here: the furthest stand for those beyond them.
+        while self.0.len() > SECONDS_MAX
+            && let Some((_, beyond)) = self.0.pop_last()
+            && let Some(mut furthest) = self.0.last_entry()
+        {
+            *furthest.get_mut() = furthest.get().saturating_add(beyond);
         }
     }
 
@@ -45,8 +54,7 @@ impl Minute {
 
     fn seen(&self, now: Timestamp) -> impl Iterator<Item = (u64, u64)> {
         let now = second(now);
-        let range = now.saturating_sub(RATE_WINDOW_SECS - 1)..=now.saturating_add(RATE_WINDOW_SECS);
-        self.0.range(range).map(|(second, amount)| (*second, *amount))
+        self.0.range(now.saturating_sub(RATE_WINDOW_SECS - 1)..).map(|(second, amount)| (*second, *amount))
     }
 }
 
@@ -95,9 +103,11 @@ impl Quarters {
         self.0.last_key_value().is_none_or(|(quarter, _)| *quarter < oldest)
     }
 
-    pub(super) fn sum(&self, day: &Day) -> Money {
-        let range = day.start.as_millis() / QUARTER_MS..day.end.as_millis() / QUARTER_MS;
-        self.0.range(range).fold(Money::default(), |sum, (_, money)| sum.plus(*money))
+    /// What was spent in the running day; what lies ahead, of a clock that was set back, counts too.
+    pub(super) fn sum(&self, today: &Day) -> Money {
+        self.0
+            .range(today.start.as_millis() / QUARTER_MS..)
+            .fold(Money::default(), |sum, (_, money)| sum.plus(*money))
     }
 }
 
@@ -159,19 +169,23 @@ mod tests {
     fn a_minute_holds_two_at_most_whatever_comes_in() {
         let mut minute = Minute::default();
         (0..10_000).for_each(|secs| minute.add(at(secs), 1));
-        assert!(minute.0.len() as u64 <= 2 * RATE_WINDOW_SECS + 1);
+        assert!(minute.0.len() <= SECONDS_MAX);
         assert_eq!(minute.sum(at(9_999)), RATE_WINDOW_SECS);
+        let mut minute = Minute::default();
+        (0..10_000).rev().for_each(|secs| minute.add(at(secs), 1));
+        assert!(minute.0.len() <= SECONDS_MAX);
+        assert_eq!(minute.sum(at(0)), 10_000, "what lies ahead is summed up");
     }
 
     #[test]
-    fn a_clock_that_is_set_back_a_little_forgets_nothing() {
+    fn a_clock_that_is_set_back_forgets_nothing() {
         let mut minute = Minute::default();
         minute.add(at(1_000), 5);
-        assert_eq!((minute.sum(at(950)), minute.sum(at(900))), (5, 0));
+        assert_eq!((minute.sum(at(950)), minute.sum(at(0))), (5, 5));
     }
 
     #[test]
-    fn quarters_are_bounded_and_belong_to_one_day() {
+    fn quarters_are_bounded_and_count_from_their_day_on() {
         let mut quarters = Quarters::default();
         (0..METER_QUARTERS_MAX as u64 + 10).for_each(|n| quarters.add(at(n * 900), Money::of_usd(1.0)));
         assert_eq!(quarters.0.len(), METER_QUARTERS_MAX);
@@ -180,7 +194,7 @@ mod tests {
         two.add(Timestamp::from_millis(86_400_000), Money::of_usd(0.5));
         let first = Day { start: at(0), end: at(86_400) };
         let second = Day { start: at(86_400), end: at(172_800) };
-        assert_eq!((two.sum(&first).usd(), two.sum(&second).usd()), (0.25, 0.5));
+        assert_eq!((two.sum(&first).usd(), two.sum(&second).usd()), (0.75, 0.5));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::super::day::Zone;
 use super::*;
+use crate::gateway::timeline::Timeline;
 
 fn at(secs: u64) -> Timestamp {
     Timestamp::from_millis(1_800_000_000_000 + secs * 1_000)
@@ -147,6 +148,8 @@ enum Step {
     IsLost,
     /// So many seconds pass.
     Passes(u64),
+    /// The clock on the wall is set by so many seconds.
+    Jumps(i64),
     /// The process is killed: what is under way is lost, and what the journal holds is read back from a snapshot and
     /// the records after it.
     Dies,
@@ -161,6 +164,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => Just(Step::Overtakes),
         1 => Just(Step::IsLost),
         2 => (0u64..40_000).prop_map(Step::Passes),
+        2 => (0u64..30).prop_map(Step::Passes),
+        1 => (-100_000i64..100_000).prop_map(Step::Jumps),
+        1 => (-100i64..100).prop_map(Step::Jumps),
         1 => Just(Step::Dies),
         1 => Just(Step::Snapshot),
     ];
@@ -170,71 +176,126 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 /// The world around an account: the truth that it must tell.
 struct World {
     account: Account,
-    now: u64,
+    timeline: Timeline,
+    wall: u64,
+    elapsed: Duration,
+    /// The journal's own line.
+    last: (Timestamp, Duration),
+    /// How often the wall clock was set forward.
+    leaps: u64,
     under_way: VecDeque<(RequestId, Spent)>,
-    /// What the journal holds: when, what.
-    journal: Vec<(RequestId, Timestamp, Spent)>,
-    /// What this life spent without a record, by when.
-    apart: Vec<(RequestId, Timestamp, Spent)>,
-    snapshot: (Folded, usize),
+    /// What the journal holds.
+    journal: Vec<Fact>,
+    /// What this life spent without a record.
+    apart: Vec<Fact>,
+    snapshot: (Folded, Timestamp, usize),
     next: u64,
+}
+
+/// What a request spent, and when that was last heard of.
+#[derive(Debug, Clone)]
+struct Fact {
+    request: RequestId,
+    spent: Spent,
+    at: Timestamp,
+    elapsed: Duration,
+    leaps: u64,
 }
 
 impl World {
     fn new() -> Self {
         Self {
             account: Account::default(),
-            now: 0,
+            timeline: Timeline::default(),
+            // What is taken from it stays above nothing.
+            wall: 20_000_000,
+            elapsed: Duration::ZERO,
+            last: (Timestamp::default(), Duration::ZERO),
+            leaps: 0,
             under_way: VecDeque::new(),
             journal: Vec::new(),
             apart: Vec::new(),
-            snapshot: (Folded::default(), 0),
+            snapshot: (Folded::default(), Timestamp::default(), 0),
             next: 0,
         }
     }
 
+    fn now(&self) -> Timestamp {
+        self.timeline.now(at(self.wall), self.elapsed)
+    }
+
+    fn fact(&self, request: RequestId, at: Timestamp, spent: Spent) -> Fact {
+        Fact { request, spent, at, elapsed: self.elapsed, leaps: self.leaps }
+    }
+
     fn land(&mut self, index: usize) {
         let Some((request, spent)) = self.under_way.remove(index) else { return };
-        let now = at(self.now);
-        seen(&mut self.account, &request, now, spent, Life::This);
-        self.apart.retain(|(other, ..)| *other != request);
-        self.journal.push((request, now, spent));
+        let time = at(self.wall).max(self.last.0.after(self.elapsed.saturating_sub(self.last.1)));
+        self.last = (time, self.elapsed);
+        self.timeline.saw(time, self.elapsed);
+        seen(&mut self.account, &request, time, spent, Life::This);
+        self.apart.retain(|fact| fact.request != request);
+        self.journal.push(self.fact(request, time, spent));
+    }
+
+    fn pass(&mut self, secs: u64) {
+        self.wall += secs;
+        self.elapsed += Duration::from_secs(secs);
     }
 
     fn step(&mut self, step: &Step) {
         match step {
             Step::Ends(amount) => {
-                // Names come again, as those of callers may.
                 let request = id(self.next);
                 self.next += 1;
                 let spent = Spent { money: Money::of_usd(*amount as f64 / 10_000.0), tokens: *amount };
-                self.account.ended(request.clone(), at(self.now), spent);
-                self.apart.push((request.clone(), at(self.now), spent));
+                self.account.ended(request.clone(), self.now(), spent);
+                self.apart.push(self.fact(request.clone(), self.now(), spent));
                 self.under_way.push_back((request, spent));
             }
             Step::Lands => self.land(0),
             Step::Overtakes => self.land(1),
             Step::IsLost => drop(self.under_way.pop_front()),
             // No further than the records' order holds, while one is under way.
-            Step::Passes(secs) if self.under_way.is_empty() => self.now += secs,
-            Step::Passes(secs) => self.now += secs % 3,
-            Step::Snapshot => self.snapshot = (self.account.folded().clone(), self.journal.len()),
+            Step::Passes(secs) if self.under_way.is_empty() => self.pass(*secs),
+            Step::Passes(secs) => self.pass(secs % 3),
+            Step::Jumps(secs) if self.under_way.is_empty() => {
+                self.wall = self.wall.saturating_add_signed(*secs);
+                self.leaps += u64::from(*secs > 0);
+            }
+            Step::Jumps(_) => {}
+            Step::Snapshot => {
+                self.snapshot = (self.account.folded().clone(), self.timeline.last(), self.journal.len());
+            }
             Step::Dies => {
                 self.under_way.clear();
                 self.apart.clear();
                 self.account = Account::default();
-                self.account.restore(self.snapshot.0.clone());
-                for (request, time, spent) in &self.journal[self.snapshot.1..] {
-                    seen(&mut self.account, request, *time, *spent, Life::Earlier);
+                // A new journal goes on from the last record, not from what elapsed since.
+                self.last.1 = self.elapsed;
+                let (folded, last, len) = &self.snapshot;
+                self.account.restore(folded.clone());
+                self.timeline = Timeline::default();
+                self.timeline.saw(*last, self.elapsed);
+                for Fact { request, spent, at, .. } in &self.journal[*len..] {
+                    self.timeline.saw(*at, self.elapsed);
+                    seen(&mut self.account, request, *at, *spent, Life::Earlier);
                 }
             }
         }
     }
 
     /// What is in the journal and what is not, each once.
-    fn truth(&self, counts: impl Fn(Timestamp) -> bool, of: impl Fn(&Spent) -> u64) -> u64 {
+    fn truth(&self, counts: impl Fn(&Fact) -> bool, of: impl Fn(&Spent) -> u64) -> u64 {
         let all = self.journal.iter().chain(&self.apart);
-        all.filter(|(_, time, _)| counts(*time)).map(|(_, _, spent)| of(spent)).sum()
+        all.filter(|fact| counts(fact)).map(|fact| of(&fact.spent)).sum()
+    }
+
+    /// Whether it was spent less than a minute ago, whatever the clock on the wall says; but one that was set forward
+    /// may have made it old.
+    fn is_recent(&self, fact: &Fact) -> bool {
+        let minute = Duration::from_secs(RATE_WINDOW_SECS - 1);
+        fact.leaps == self.leaps && self.elapsed.saturating_sub(fact.elapsed) < minute
     }
 }
 
@@ -242,21 +303,23 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
     /// Whatever becomes of the records, and however often the process dies: the sum is what the journal holds and what
-    /// this life spent beside it, to the picodollar.
+    /// this life spent beside it, to the picodollar; and what was spent a moment ago counts, wherever clocks jump.
     #[test]
     fn the_sum_is_the_fold_and_what_is_not_in_it_yet(steps in steps()) {
         let mut world = World::new();
         for step in &steps {
             world.step(step);
-            let now = at(world.now);
+            let now = world.now();
             let today = day_of(now);
             let money = |spent: &Spent| (spent.money.usd() * 1e12).round() as u64;
-            let expected = world.truth(|time| today.holds(time), money);
+            let expected = world.truth(|fact| fact.at >= today.start, money);
             prop_assert_eq!(money(&Spent { money: world.account.spent(&today), tokens: 0 }), expected, "{:?}", step);
             let second = |time: Timestamp| time.as_millis() / 1_000;
-            let recent = |time: Timestamp| second(time) + RATE_WINDOW_SECS > second(now);
+            let counts = |fact: &Fact| second(fact.at) + RATE_WINDOW_SECS > second(now);
             let tokens = world.account.folded.tokens.sum(now) + world.account.apart.tokens.sum(now);
-            prop_assert_eq!(tokens, world.truth(recent, |spent| spent.tokens), "{:?}", step);
+            prop_assert_eq!(tokens, world.truth(counts, |spent| spent.tokens), "{:?}", step);
+            let recent = world.truth(|fact| world.is_recent(fact), |spent| spent.tokens);
+            prop_assert!(tokens >= recent, "{} of {} tokens count after {:?}", tokens, recent, step);
         }
     }
 

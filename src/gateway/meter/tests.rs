@@ -1,0 +1,141 @@
+//! Budgets over a journal: clocks that jump, restarts, records that are lost.
+
+use super::*;
+use crate::clock::ManualTime;
+use crate::gateway::record::{Outcome, REQUEST_FINISHED, REQUEST_FINISHED_VERSION, ToolCounts};
+use crate::gateway::{Channel, Timings, Usage as AnswerUsage};
+use crate::ids::{RequestId, SessionId};
+use crate::journal::{Actor, Append, Journal, MemoryJournal, NewRecord};
+use crate::provider::ModelUsed;
+
+fn agent() -> AgentId {
+    AgentId::parse("a").expect("valid")
+}
+
+fn facts(n: u64, usd: Option<f64>, tokens: u64) -> RequestFinished {
+    RequestFinished {
+        request_id: RequestId::parse(&format!("r{n}")).expect("valid"),
+        agent: agent(),
+        session: SessionId::parse("s").expect("valid"),
+        channel: Channel::Http,
+        outcome: Outcome::Ok,
+        code: None,
+        timings: Timings::default(),
+        tokens: AnswerUsage::default(),
+        cost_usd: usd,
+        model_calls: 1,
+        provider: "echo",
+        models: vec![ModelUsed {
+            provider: "p".to_owned(),
+            model: "m".to_owned(),
+            calls: 1,
+            input_tokens: tokens,
+            cost_usd: usd,
+            unpriced: u64::from(usd.is_none()),
+            ..ModelUsed::default()
+        }],
+        tools: ToolCounts::default(),
+        key_hash: None,
+    }
+}
+
+fn config(
+    usd_per_day: Option<f64>,
+    tokens_per_min: Option<u64>,
+    requests_per_min: Option<u32>,
+) -> AgentConfig {
+    AgentConfig { usd_per_day, tokens_per_min, requests_per_min, ..AgentConfig::of_provider("p") }
+}
+
+fn meter(clock: &Clock, config: &AgentConfig) -> Arc<Meter> {
+    Meter::new(clock.clone(), "UTC", std::iter::once((&agent(), config)))
+}
+
+fn journal_of(clock: &Clock, meter: &Arc<Meter>) -> MemoryJournal {
+    MemoryJournal::new(clock.clone(), vec![Arc::clone(meter) as _])
+}
+
+fn land(journal: &MemoryJournal, facts: &RequestFinished) {
+    let record = NewRecord {
+        kind: REQUEST_FINISHED,
+        version: REQUEST_FINISHED_VERSION,
+        actor: Actor::Local,
+        trace_id: None,
+        detail: serde_json::to_value(facts).expect("JSON"),
+    };
+    let append = Append { stream: StreamId::request(), expected_last_seq: None, records: vec![record] };
+    journal.offer(append).expect("taken");
+}
+
+/// A request from its arrival to its record.
+fn run(meter: &Arc<Meter>, journal: &MemoryJournal, facts: &RequestFinished) -> Result<(), Rejection> {
+    meter.arrive(&agent())?.keep();
+    meter.ended(facts);
+    land(journal, facts);
+    Ok(())
+}
+
+/// Ten minutes of one request a second: how many were let in.
+fn let_in(
+    meter: &Arc<Meter>,
+    journal: &MemoryJournal,
+    hand: &ManualTime,
+    facts: impl Fn(u64) -> RequestFinished,
+) -> usize {
+    let second = |n: &u64| {
+        hand.advance(Duration::from_secs(1));
+        run(meter, journal, &facts(*n)).is_ok()
+    };
+    (1..=600).filter(second).count()
+}
+
+fn start() -> Timestamp {
+    Timestamp::parse_rfc3339("2026-11-21T10:00:00Z").expect("valid")
+}
+
+#[test]
+fn rates_hold_after_the_clock_was_set_back() {
+    let (clock, hand) = Clock::manual(start().after(Duration::from_secs(120)));
+    let meter = meter(&clock, &config(None, Some(100), None));
+    let journal = journal_of(&clock, &meter);
+    run(&meter, &journal, &facts(0, None, 1)).expect("the first");
+    hand.set_wall(start());
+    let passed = let_in(&meter, &journal, &hand, |n| facts(n, None, 90));
+    assert!((10..=22).contains(&passed), "two a minute, but {passed}");
+}
+
+#[test]
+fn budgets_hold_after_the_clock_was_ahead_for_a_moment() {
+    let (clock, hand) = Clock::manual(start().after(Duration::from_secs(30 * 3_600)));
+    let meter = meter(&clock, &config(Some(1.0), None, None));
+    let journal = journal_of(&clock, &meter);
+    run(&meter, &journal, &facts(0, Some(0.0001), 1)).expect("the first");
+    hand.set_wall(start());
+    let passed = let_in(&meter, &journal, &hand, |n| facts(n, Some(0.5), 1));
+    assert_eq!(passed, 2);
+}
+
+#[test]
+fn budgets_hold_where_the_clock_was_ahead_before_a_restart() {
+    let (clock, hand) = Clock::manual(start().after(Duration::from_secs(30 * 3_600)));
+    let config = config(Some(1.0), None, None);
+    let before = meter(&clock, &config);
+    run(&before, &journal_of(&clock, &before), &facts(0, Some(1.0), 1)).expect("the first");
+    hand.set_wall(start());
+    let after = meter(&clock, &config);
+    after.restore(&before.snapshot()).expect("its own");
+    assert!(after.arrive(&agent()).is_err(), "its day is the one that was spent on");
+}
+
+#[test]
+fn who_is_refused_hears_a_time_of_the_clock_on_the_wall() {
+    let (clock, hand) = Clock::manual(start().after(Duration::from_secs(3_600)));
+    let meter = meter(&clock, &config(None, Some(1), None));
+    run(&meter, &journal_of(&clock, &meter), &facts(0, None, 1)).expect("the first");
+    hand.set_wall(start());
+    let Err(Rejection::Limited { advice, retry_after, .. }) = meter.arrive(&agent()) else {
+        panic!("let in")
+    };
+    assert_eq!(retry_after, Duration::from_secs(60));
+    assert!(advice.contains("2026-11-21T10:01:00"), "{advice}");
+}
