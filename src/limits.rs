@@ -23,6 +23,10 @@ pub const JOURNAL_OFFER_LINGER: Duration = Duration::from_millis(25);
 /// hangs must not hold up who reads.
 pub const JOURNAL_CATCH_UP_WAIT: Duration = Duration::from_secs(1);
 
+/// How long a message with an idempotency key, or a pause, waits for its record to be durable: a disk that needs longer
+/// than this hangs, and who asked shall hear of it.
+pub const JOURNAL_APPEND_WAIT: Duration = Duration::from_secs(5);
+
 /// Bytes of all details of one append as JSON, and of one committed group: 16 of the largest details, and few enough
 /// rows for sled to take as one batch.
 pub const JOURNAL_GROUP_BYTES_MAX: usize = 4 << 20;

@@ -8,15 +8,16 @@ use super::exit::Failure;
 use super::target::TargetArgs;
 use crate::ids::AgentId;
 
-/// Stops new work of an agent, or of all; survives a restart.
+/// Stops new work of an agent, or of all; at once, and over a restart.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   plimsoll pause reviewer
   plimsoll pause --cancel
 
-What runs may end, and what waits is refused when its turn comes; with --cancel both are cancelled.")]
+What runs may end, and what waits is refused when its turn comes; with --cancel both are cancelled.
+A pause of all holds for agents that are configured later too, until all are resumed.")]
 pub(crate) struct PauseArgs {
-    /// The agent; without one, all there are.
+    /// The agent; without one, all.
     #[arg(value_parser = AgentId::parse)]
     agent: Option<AgentId>,
     /// Cancels what runs and waits too.
@@ -50,6 +51,11 @@ pub(crate) fn pause(args: &PauseArgs) -> Result<(), Failure> {
     let cancelled = answer.get("cancelled").and_then(Value::as_u64).unwrap_or_default();
     if cancelled > 0 {
         writeln!(out, "cancelled {cancelled} {}", if cancelled == 1 { "request" } else { "requests" })?;
+    }
+    if answer.get("durable") == Some(&Value::Bool(false)) {
+        let note = "paused now, but the journal could not write that: a restart may end it; pause again when \
+                    `plimsoll doctor` finds the journal well";
+        writeln!(std::io::stderr(), "{note}")?;
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! What an operator does with agents, and the two moments at which a request asks whether it may go on.
 
 use super::meter::{Place, Spending};
-use super::pauses::Change;
+use super::pauses::Whom;
 use super::service::{Gateway, Inner};
 use super::{Rejection, UsageQuery, UsageReport};
 use crate::ids::AgentId;
@@ -14,6 +14,8 @@ pub struct Controlled {
     pub changed: Vec<AgentId>,
     /// Requests that were cancelled.
     pub cancelled: usize,
+    /// Whether it is known to outlive a restart.
+    pub durable: bool,
 }
 
 /// What becomes of the requests of an agent that is paused.
@@ -40,43 +42,47 @@ impl Inner {
 }
 
 impl Gateway {
-    /// Stops new work of one agent, or of all there are. Durable before it takes effect.
+    /// Stops new work of one agent, or of all, those included that come later. It holds from the call on, whatever the
+    /// journal does; [`Controlled::durable`] tells whether that took it.
     ///
     /// # Errors
-    /// [`Rejection::UnknownAgent`], or [`Rejection::JournalUnavailable`]: nothing has changed then.
+    /// [`Rejection::UnknownAgent`].
     pub async fn pause(
         &self,
         actor: Actor,
         agent: Option<AgentId>,
         under_way: UnderWay,
     ) -> Result<Controlled, Rejection> {
+        let all = agent.is_none();
         let agents = self.named(agent)?;
         let inner = &self.inner;
-        let journal = inner.recorder.journal();
-        let changed = inner.pauses.change(journal, &actor, Change::Pause, &agents).await?;
+        let held = inner.pauses.hold(&agents);
         let cancelled = match under_way {
             UnderWay::Finish => 0,
             UnderWay::Cancel => inner.floor.cancel_of(&agents, "its agent was paused"),
         };
-        if !changed.is_empty() || cancelled > 0 {
+        if !held.changed.is_empty() || cancelled > 0 {
             tracing::info!(source = "agent.pause", %actor, agents = %list(&agents), cancelled, "agents were paused");
         }
-        Ok(Controlled { changed, cancelled })
+        let whom = Whom { agents: &agents, all };
+        let durable = inner.pauses.write(inner.recorder.journal(), &actor, whom, &held).await;
+        Ok(Controlled { changed: held.changed, cancelled, durable })
     }
 
-    /// Takes new work again, for one agent or for all that are paused.
+    /// Takes new work again, for one agent or for all that are paused. Durable before it takes effect.
     ///
     /// # Errors
-    /// As [`Gateway::pause`].
+    /// [`Rejection::UnknownAgent`], or [`Rejection::JournalUnavailable`]: nothing has changed then.
     pub async fn resume(&self, actor: Actor, agent: Option<AgentId>) -> Result<Controlled, Rejection> {
+        let all = agent.is_none();
         let agents = self.named(agent)?;
         let inner = &self.inner;
-        let journal = inner.recorder.journal();
-        let changed = inner.pauses.change(journal, &actor, Change::Resume, &agents).await?;
+        let whom = Whom { agents: &agents, all };
+        let changed = inner.pauses.resume(inner.recorder.journal(), &actor, whom).await?;
         if !changed.is_empty() {
             tracing::info!(source = "agent.pause", %actor, agents = %list(&changed), "agents were resumed");
         }
-        Ok(Controlled { changed, cancelled: 0 })
+        Ok(Controlled { changed, cancelled: 0, durable: true })
     }
 
     /// What agents used, as far as the journal holds it: who wants the last of it waits for the journal first.

@@ -88,8 +88,13 @@ pub enum Rejection {
     #[error("the agent is paused: an operator resumes it with `plimsoll resume`")]
     Paused,
     /// What must be durable first could not be written.
-    #[error("the journal cannot write now, and this request must be in it before it runs: try again later")]
-    JournalUnavailable,
+    #[error(
+        "the journal cannot write now, and {subject} must be in it first: nothing was done, try again later"
+    )]
+    JournalUnavailable {
+        /// What it is.
+        subject: &'static str,
+    },
     /// There are as many idempotency keys as are remembered.
     #[error("there are too many idempotency keys of the last 24 hours: send without one, or later")]
     KeysFull {
@@ -147,7 +152,7 @@ impl Rejection {
             Self::ShuttingDown => -32009,
             Self::Limited { .. } => -32010,
             Self::Paused => -32011,
-            Self::JournalUnavailable => -32012,
+            Self::JournalUnavailable { .. } => -32012,
             Self::NotFound { .. } => -32013,
             Self::Conflict { .. } => -32014,
         }
@@ -169,7 +174,7 @@ impl Rejection {
             | Self::NotStarted { .. }
             | Self::Limited { .. }
             | Self::Paused
-            | Self::JournalUnavailable
+            | Self::JournalUnavailable { .. }
             | Self::Conflict { .. }
             | Self::ShuttingDown
             | Self::NotFound { .. }
@@ -197,7 +202,7 @@ impl Rejection {
             | Self::UnknownAgent { .. }
             | Self::NotStarted { .. }
             | Self::Paused
-            | Self::JournalUnavailable
+            | Self::JournalUnavailable { .. }
             | Self::Conflict { .. }
             | Self::Deadline { .. }
             | Self::Cancelled { .. }

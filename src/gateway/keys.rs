@@ -29,6 +29,10 @@ pub const REQUEST_ACCEPTED: &str = "request_accepted";
 /// The version of its detail.
 const REQUEST_ACCEPTED_VERSION: u16 = 1;
 
+/// Nothing runs that is not in the journal.
+pub(super) const NOT_ACCEPTED: Rejection =
+    Rejection::JournalUnavailable { subject: "a message with an idempotency key" };
+
 /// How long a key holds, from its request's acceptance.
 const KEY_HOLDS: Duration = Duration::from_secs(24 * 3_600);
 
@@ -386,7 +390,7 @@ impl Claim {
         journal.append(append).await.map(drop).map_err(|_| {
             // An append that failed is known not to have landed.
             self.stage = Stage::Taken;
-            Rejection::JournalUnavailable
+            NOT_ACCEPTED
         })
     }
 

@@ -1,6 +1,7 @@
-//! Agents that an operator paused. A pause is in the journal before it takes effect, and outlives a restart.
+//! Agents that an operator paused. A pause is a brake: it holds in memory at once, whatever the disk does, and over a
+//! restart from its record on. Only the end of a pause waits for the journal.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -8,7 +9,10 @@ use serde_json::{Value, json};
 
 use super::Rejection;
 use crate::ids::AgentId;
-use crate::journal::{Actor, Append, Fold, Journal, Log, NewRecord, Record, StreamId, StreamKind};
+use crate::journal::{
+    Actor, Append, AppendError, Fold, Journal, Log, NewRecord, Record, StreamId, StreamKind,
+};
+use crate::limits::JOURNAL_APPEND_WAIT;
 
 const PAUSED: &str = "agent_paused";
 const RESUMED: &str = "agent_resumed";
@@ -17,27 +21,80 @@ const RESUMED: &str = "agent_resumed";
 #[derive(Default)]
 pub(super) struct Pauses {
     /// A std mutex suffices: a hold is one look-up, or a copy of some names.
-    paused: Mutex<BTreeSet<AgentId>>,
-    /// Held over a change and its append, so that each looks at what the one before made.
-    changing: tokio::sync::Mutex<()>,
+    state: Mutex<State>,
 }
 
-/// What becomes of agents.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Change {
-    Pause,
-    Resume,
+#[derive(Default)]
+struct State {
+    /// As the journal has it.
+    written: Standing,
+    /// Pauses that the journal has not answered for, or could not take, each with its number.
+    held: BTreeMap<AgentId, u64>,
+    last: u64,
+}
+
+/// Who is paused: all, or nobody, but for these. So a pause of all holds for agents that come later too.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Standing {
+    all: bool,
+    except: BTreeSet<AgentId>,
+}
+
+/// Whom a change is for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Whom<'a> {
+    /// The agents there are, of those that are meant.
+    pub(super) agents: &'a [AgentId],
+    /// Whether those are meant too that come later.
+    pub(super) all: bool,
+}
+
+/// A pause that holds in memory.
+pub(super) struct Held {
+    /// The agents that were not paused before.
+    pub(super) changed: Vec<AgentId>,
+    number: u64,
 }
 
 /// The detail of both kinds.
 #[derive(Debug, Serialize, Deserialize)]
 struct Changed {
     agents: Vec<AgentId>,
+    /// Whether it was for all, those that come later included.
+    #[serde(default)]
+    all: bool,
+}
+
+impl Standing {
+    fn is_paused(&self, agent: &AgentId) -> bool {
+        self.all != self.except.contains(agent)
+    }
+
+    fn set(&mut self, change: Changed, paused: bool) {
+        let Changed { agents, all } = change;
+        if all {
+            *self = Self { all: paused, except: BTreeSet::new() };
+            return;
+        }
+        for agent in agents {
+            if paused == self.all {
+                self.except.remove(&agent);
+            } else {
+                self.except.insert(agent);
+            }
+        }
+    }
+}
+
+impl State {
+    fn is_paused(&self, agent: &AgentId) -> bool {
+        self.held.contains_key(agent) || self.written.is_paused(agent)
+    }
 }
 
 impl Pauses {
     pub(super) fn is_paused(&self, agent: &AgentId) -> bool {
-        self.paused().contains(agent)
+        self.state().is_paused(agent)
     }
 
     /// # Errors
@@ -46,40 +103,82 @@ impl Pauses {
         if self.is_paused(agent) { Err(Rejection::Paused) } else { Ok(()) }
     }
 
-    /// Pauses or resumes agents, durably; gives those for which that is a change.
-    ///
-    /// # Errors
-    /// [`Rejection::JournalUnavailable`]; nothing has changed then.
-    pub(super) async fn change(
+    /// Pauses agents now. Make it durable with [`Pauses::write`].
+    pub(super) fn hold(&self, agents: &[AgentId]) -> Held {
+        let mut state = self.state();
+        let changed = agents.iter().filter(|agent| !state.is_paused(agent)).cloned().collect();
+        state.last += 1;
+        let number = state.last;
+        state.held.extend(agents.iter().map(|agent| (agent.clone(), number)));
+        Held { changed, number }
+    }
+
+    /// Makes a pause durable, and says whether it is: a disk that hangs is waited for a little only. A pause that
+    /// changes nothing is written too, so that it comes after whatever is on its way to the journal.
+    pub(super) async fn write(
         &self,
         journal: &dyn Journal,
         actor: &Actor,
-        change: Change,
-        agents: &[AgentId],
-    ) -> Result<Vec<AgentId>, Rejection> {
-        let _one_at_a_time = self.changing.lock().await;
-        let is_news = |agent: &&AgentId| self.is_paused(agent) != (change == Change::Pause);
-        let agents: Vec<_> = agents.iter().filter(is_news).cloned().collect();
-        if agents.is_empty() {
-            return Ok(agents);
-        }
-        let kind = match change {
-            Change::Pause => PAUSED,
-            Change::Resume => RESUMED,
+        whom: Whom<'_>,
+        held: &Held,
+    ) -> bool {
+        let appended = append(journal, actor, PAUSED, whom);
+        let cause = match tokio::time::timeout(JOURNAL_APPEND_WAIT, appended).await {
+            Ok(Ok(())) => {
+                self.state().held.retain(|_, number| *number != held.number);
+                return true;
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "the journal did not answer in time".to_owned(),
         };
-        let detail = json!(Changed { agents: agents.clone() });
-        let record = NewRecord { kind, version: 1, actor: actor.clone(), trace_id: None, detail };
-        let append = Append { stream: StreamId::operator(), expected_last_seq: None, records: vec![record] };
-        journal.append(append).await.map_err(|error| {
-            tracing::error!(source = "agent.pause", cause = %error, "agents could not be paused or resumed");
-            Rejection::JournalUnavailable
-        })?;
-        Ok(agents)
+        tracing::error!(source = "agent.pause", cause, "a pause holds, but a restart may end it");
+        false
     }
 
-    fn paused(&self) -> MutexGuard<'_, BTreeSet<AgentId>> {
-        self.paused.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Resumes agents, durably; gives those for which that is a change.
+    ///
+    /// # Errors
+    /// [`Rejection::JournalUnavailable`]; nothing has changed then.
+    pub(super) async fn resume(
+        &self,
+        journal: &dyn Journal,
+        actor: &Actor,
+        whom: Whom<'_>,
+    ) -> Result<Vec<AgentId>, Rejection> {
+        let (changed, last) = {
+            let state = self.state();
+            let paused = whom.agents.iter().filter(|agent| state.is_paused(agent));
+            let changed: Vec<_> = paused.cloned().collect();
+            if changed.is_empty() && !(whom.all && state.written != Standing::default()) {
+                return Ok(changed);
+            }
+            (changed, state.last)
+        };
+        append(journal, actor, RESUMED, Whom { agents: &changed, ..whom }).await.map_err(|error| {
+            tracing::error!(source = "agent.pause", cause = %error, "agents could not be resumed");
+            Rejection::JournalUnavailable { subject: "the end of a pause" }
+        })?;
+        // What was paused meanwhile stays so.
+        self.state().held.retain(|agent, number| *number > last || !changed.contains(agent));
+        Ok(changed)
     }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn append(
+    journal: &dyn Journal,
+    actor: &Actor,
+    kind: &'static str,
+    whom: Whom<'_>,
+) -> Result<(), AppendError> {
+    let Whom { agents, all } = whom;
+    let detail = json!(Changed { agents: agents.to_vec(), all });
+    let record = NewRecord { kind, version: 1, actor: actor.clone(), trace_id: None, detail };
+    let append = Append { stream: StreamId::operator(), expected_last_seq: None, records: vec![record] };
+    journal.append(append).await.map(drop)
 }
 
 impl Fold for Pauses {
@@ -101,31 +200,18 @@ impl Fold for Pauses {
             RESUMED => false,
             _ => return,
         };
-        let Ok(Changed { agents }) = Changed::deserialize(&record.detail) else {
-            tracing::warn!(seq = record.seq.0, kind = record.kind, "a record cannot be read");
-            return;
-        };
-        let mut paused = self.paused();
-        for agent in agents {
-            if pauses {
-                paused.insert(agent);
-            } else {
-                paused.remove(&agent);
-            }
+        match Changed::deserialize(&record.detail) {
+            Ok(change) => self.state().written.set(change, pauses),
+            Err(_) => tracing::warn!(seq = record.seq.0, kind = record.kind, "a record cannot be read"),
         }
     }
 
     fn snapshot(&self) -> Value {
-        json!({ "paused": *self.paused() })
+        json!(self.state().written)
     }
 
     fn restore(&self, snapshot: &Value) -> Result<(), String> {
-        #[derive(Deserialize)]
-        struct Stored {
-            paused: BTreeSet<AgentId>,
-        }
-        let Stored { paused } = Stored::deserialize(snapshot).map_err(|e| e.to_string())?;
-        *self.paused() = paused;
+        self.state().written = Standing::deserialize(snapshot).map_err(|error| error.to_string())?;
         Ok(())
     }
 
@@ -150,52 +236,96 @@ mod tests {
         ids.iter().map(|id| AgentId::parse(id).expect("valid")).collect()
     }
 
-    fn open() -> (Arc<Pauses>, MemoryJournal) {
+    fn open() -> (Arc<Pauses>, Arc<MemoryJournal>) {
         let pauses = Arc::new(Pauses::default());
         let journal = MemoryJournal::new(Clock::system(), vec![Arc::clone(&pauses) as Arc<dyn Fold>]);
-        (pauses, journal)
+        (pauses, Arc::new(journal))
+    }
+
+    fn named(agents: &[AgentId]) -> Whom<'_> {
+        Whom { agents, all: false }
+    }
+
+    async fn pause(pauses: &Pauses, journal: &MemoryJournal, whom: Whom<'_>) -> (Vec<AgentId>, bool) {
+        let held = pauses.hold(whom.agents);
+        let durable = pauses.write(journal, &Actor::Local, whom, &held).await;
+        (held.changed, durable)
+    }
+
+    async fn resume(pauses: &Pauses, journal: &MemoryJournal, whom: Whom<'_>) -> Vec<AgentId> {
+        pauses.resume(journal, &Actor::Local, whom).await.expect("written")
+    }
+
+    /// As the next process finds it.
+    fn restarted(pauses: &Pauses) -> Pauses {
+        let next = Pauses::default();
+        next.restore(&pauses.snapshot()).expect("its own snapshot");
+        next
+    }
+
+    fn paused(pauses: &Pauses, agents: &[AgentId]) -> Vec<bool> {
+        agents.iter().map(|agent| pauses.is_paused(agent)).collect()
     }
 
     #[tokio::test]
-    async fn a_pause_holds_from_its_record_until_it_is_ended_and_is_written_once() {
+    async fn a_pause_holds_until_it_is_ended_also_over_a_restart() {
         let (pauses, journal) = open();
         let both = agents(&["a", "b"]);
-        let change = async |change, agents: &[AgentId]| {
-            pauses.change(&journal, &Actor::Local, change, agents).await.expect("written")
-        };
-        assert_eq!(change(Change::Pause, &both[..1]).await, both[..1]);
+        assert_eq!(pause(&pauses, &journal, named(&both[..1])).await, (both[..1].to_vec(), true));
         assert_eq!(pauses.check(&both[0]), Err(Rejection::Paused));
-        assert_eq!(change(Change::Pause, &both).await, both[1..], "one of them was paused");
-        assert_eq!(change(Change::Pause, &both).await, []);
-        assert_eq!(change(Change::Resume, &both[..1]).await, both[..1]);
+        assert_eq!(pause(&pauses, &journal, named(&both)).await, (both[1..].to_vec(), true));
+        assert_eq!(resume(&pauses, &journal, named(&both[..1])).await, both[..1]);
+        assert_eq!(resume(&pauses, &journal, named(&both[..1])).await, []);
         assert_eq!((pauses.check(&both[0]), pauses.check(&both[1])), (Ok(()), Err(Rejection::Paused)));
-        let query = crate::journal::Scan { limit: 10, ..Default::default() };
-        let page = journal.scan(&query).expect("reads");
-        let written: Vec<_> =
-            page.records.iter().map(|r| (r.kind.as_str(), r.detail["agents"].clone())).collect();
-        assert_eq!(
-            written,
-            [(PAUSED, json!(["a"])), (PAUSED, json!(["b"])), (RESUMED, json!(["a"]))],
-            "{written:?}"
-        );
+        assert_eq!(paused(&restarted(&pauses), &both), [false, true]);
+        assert!(pauses.restore(&json!([])).is_err());
     }
 
     #[tokio::test]
-    async fn what_cannot_be_written_does_not_take_effect() {
+    async fn a_pause_of_all_holds_for_who_comes_later_until_all_are_resumed() {
         let (pauses, journal) = open();
+        let (both, later) = (agents(&["a", "b"]), agents(&["later"]));
+        let all = Whom { agents: &both, all: true };
+        pause(&pauses, &journal, all).await;
+        assert_eq!(resume(&pauses, &journal, named(&both[..1])).await, both[..1]);
+        let next = restarted(&pauses);
+        assert_eq!((paused(&next, &both), paused(&next, &later)), (vec![false, true], vec![true]));
+        assert_eq!(resume(&pauses, &journal, all).await, both[1..]);
+        let next = restarted(&pauses);
+        assert_eq!((paused(&next, &both), paused(&next, &later)), (vec![false, false], vec![false]));
+    }
+
+    #[tokio::test]
+    async fn a_pause_that_cannot_be_written_holds_and_says_that_a_restart_ends_it() {
+        let (pauses, journal) = open();
+        let one = agents(&["a"]);
         journal.close();
-        let refused = pauses.change(&journal, &Actor::Local, Change::Pause, &agents(&["a"])).await;
-        assert_eq!(refused, Err(Rejection::JournalUnavailable));
-        assert!(!pauses.is_paused(&agents(&["a"])[0]));
+        assert_eq!(pause(&pauses, &journal, named(&one)).await, (one.clone(), false));
+        assert!(pauses.is_paused(&one[0]) && !restarted(&pauses).is_paused(&one[0]));
+        let refused = pauses.resume(&*journal, &Actor::Local, named(&one)).await;
+        assert!(matches!(refused, Err(Rejection::JournalUnavailable { .. })), "{refused:?}");
+        assert!(pauses.is_paused(&one[0]), "only what is in the journal ends a pause");
     }
 
-    #[tokio::test]
-    async fn a_snapshot_restores_who_is_paused() {
+    #[tokio::test(start_paused = true)]
+    async fn a_disk_that_hangs_holds_up_no_pause_and_what_came_last_counts() {
         let (pauses, journal) = open();
-        pauses.change(&journal, &Actor::Local, Change::Pause, &agents(&["a"])).await.expect("written");
-        let other = Pauses::default();
-        other.restore(&pauses.snapshot()).expect("its own snapshot");
-        assert!(other.is_paused(&agents(&["a"])[0]));
-        assert!(other.restore(&json!([])).is_err());
+        let one = agents(&["a"]);
+        journal.hang();
+        let held = pauses.hold(&one);
+        assert!(pauses.is_paused(&one[0]), "before anything is written");
+        assert!(!pauses.write(&*journal, &Actor::Local, named(&one), &held).await);
+        let resuming = {
+            let (pauses, journal, one) = (Arc::clone(&pauses), Arc::clone(&journal), one.clone());
+            tokio::spawn(async move { resume(&pauses, &journal, named(&one)).await })
+        };
+        tokio::task::yield_now().await;
+        assert_eq!(pause(&pauses, &journal, named(&one)).await, (vec![], false));
+        journal.go_on();
+        assert_eq!(resuming.await.expect("no panic"), one);
+        assert!(pauses.is_paused(&one[0]), "it was paused again after the resume was asked for");
+        assert!(restarted(&pauses).is_paused(&one[0]), "and the journal has them in this order");
+        assert_eq!(resume(&pauses, &journal, named(&one)).await, one);
+        assert!(!pauses.is_paused(&one[0]));
     }
 }

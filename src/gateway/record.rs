@@ -103,7 +103,7 @@ impl Outcome {
                 | Rejection::ShuttingDown
                 | Rejection::NotFound { .. }
                 | Rejection::NotStarted { .. }
-                | Rejection::JournalUnavailable
+                | Rejection::JournalUnavailable { .. }
                 | Rejection::Conflict { .. }
                 | Rejection::DuplicateRequest { .. },
             ) => Self::Failed,
@@ -220,7 +220,7 @@ impl Recorder {
             | Rejection::NotFound { .. }
             | Rejection::NotStarted { .. }
             | Rejection::Paused
-            | Rejection::JournalUnavailable
+            | Rejection::JournalUnavailable { .. }
             | Rejection::Conflict { .. }
             | Rejection::DuplicateRequest { .. } => {}
         }

@@ -14,7 +14,7 @@ use tracing::Span;
 use super::active::{Active, RequestState, RunningTool};
 use super::agent_sessions::{Change, How, TurnEnd};
 use super::floor::Slot;
-use super::keys::{Claim, Closed};
+use super::keys::{Claim, Closed, NOT_ACCEPTED};
 use super::lane::LaneKey;
 use super::record::{AGENT_SESSIONS, Finished, Outcome, RequestFinished, SESSIONS_BYTES, UsedTool};
 use super::service::{Agent, Inner};
@@ -460,7 +460,7 @@ impl Stop {
             },
             Self::Refused(rejection) => rejection,
             Self::Panic => Rejection::Bug { partial },
-            Self::Journal => Rejection::JournalUnavailable,
+            Self::Journal => NOT_ACCEPTED,
             Self::Deadline => {
                 let deadline_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
                 Rejection::Deadline { deadline_ms, partial }

@@ -263,16 +263,19 @@ impl Gateway {
     ///
     /// # Errors
     /// [`Rejection::UnknownAgent`], [`Rejection::NotFound`] for a session that is not kept (any more), or
-    /// [`Rejection::JournalUnavailable`]; nothing was forgotten then.
+    /// [`Rejection::JournalUnavailable`]: nothing was forgotten then, but a turn under way is not remembered.
     pub async fn reset(&self, actor: &Actor, agent: &AgentId, session: &SessionId) -> Result<(), Rejection> {
         let key = self.session_key(agent, session)?;
         let Inner { agent_sessions, recorder, floor, .. } = &*self.inner;
+        // Neither a turn that ends while the journal writes brings the name back, nor one that begins then.
+        floor.forget_sessions(&key);
         let named = agent_sessions.knows(&key);
         if named {
             let forgotten = agent_sessions.forget(&key, recorder.journal(), actor).await;
-            forgotten.map_err(|_| Rejection::JournalUnavailable)?;
+            let subject = "that an agent's own conversation is forgotten";
+            forgotten.map_err(|_| Rejection::JournalUnavailable { subject })?;
+            floor.forget_sessions(&key);
         }
-        floor.forget_sessions(&key);
         let known = self.inner.sessions().reset(&key);
         if known || named { Ok(()) } else { Err(Rejection::NotFound { what: "session" }) }
     }

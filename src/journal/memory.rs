@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::future::BoxFuture;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, oneshot};
 
 use super::encoding::{self, HEADER_BYTES};
 use super::queue::Pending;
@@ -23,11 +23,15 @@ pub struct MemoryJournal {
     tail: broadcast::Sender<Arc<Record>>,
 }
 
+type Answer = Result<Appended, AppendError>;
+
 struct State {
     time: Timeline,
     records: Vec<Record>,
     heads: [Head; 2],
     closed: bool,
+    /// What waits for the disk while it hangs.
+    hanging: Option<Vec<(Append, oneshot::Sender<Answer>)>>,
 }
 
 impl State {
@@ -51,7 +55,7 @@ impl MemoryJournal {
         let (tail, _) = broadcast::channel(JOURNAL_TAIL_RECORDS_MAX);
         let heads = Log::ALL.map(|log| Head { log, seq: Seq(0), hash: RecordHash::default() });
         let time = Timeline::new(clock, Timestamp::default());
-        let state = State { time, records: Vec::new(), heads, closed: false };
+        let state = State { time, records: Vec::new(), heads, closed: false, hanging: None };
         Self { state: Mutex::new(state), folds, tail }
     }
 
@@ -59,7 +63,30 @@ impl MemoryJournal {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn append_now(&self, append: Append) -> Result<Appended, AppendError> {
+    /// Lets appends wait from now on, as a disk does that hangs.
+    pub fn hang(&self) {
+        self.state().hanging.get_or_insert_default();
+    }
+
+    /// Ends that: what waits is written, in order, also what nobody waits for any more.
+    pub fn go_on(&self) {
+        let waiting = self.state().hanging.take();
+        for (append, answer) in waiting.into_iter().flatten() {
+            let _ = answer.send(self.append_now(append));
+        }
+    }
+
+    /// Keeps it for later where the disk hangs.
+    fn append_when_it_goes(&self, append: Append) -> Result<Answer, oneshot::Receiver<Answer>> {
+        if let Some(hanging) = &mut self.state().hanging {
+            let (answer, waits) = oneshot::channel();
+            hanging.push((append, answer));
+            return Err(waits);
+        }
+        Ok(self.append_now(append))
+    }
+
+    fn append_now(&self, append: Append) -> Answer {
         let Pending { stream, expected_last_seq, records: new, bodies, answer: _ } =
             Pending::new(append, None)?;
         let mut state = self.state();
@@ -96,11 +123,14 @@ impl MemoryJournal {
 
 impl Journal for MemoryJournal {
     fn append(&self, append: Append) -> BoxFuture<'_, Result<Appended, AppendError>> {
-        Box::pin(std::future::ready(self.append_now(append)))
+        match self.append_when_it_goes(append) {
+            Ok(done) => Box::pin(std::future::ready(done)),
+            Err(waits) => Box::pin(async { waits.await.unwrap_or(Err(AppendError::Closed)) }),
+        }
     }
 
     fn offer(&self, append: Append) -> Result<(), AppendError> {
-        self.append_now(append).map(drop)
+        self.append_when_it_goes(append).map_or(Ok(()), |done| done.map(drop))
     }
 
     fn catch_up(&self) -> BoxFuture<'_, ()> {

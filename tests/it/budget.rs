@@ -246,7 +246,7 @@ async fn a_paused_agent_refuses_also_after_a_kill_until_it_is_resumed() {
     let server = Server::start(config.clone()).await;
     assert_eq!(
         rpc(&server, "agent.pause", json!({"agent": "a"})).await["result"],
-        json!({"paused": ["a"], "cancelled": 0})
+        json!({"paused": ["a"], "cancelled": 0, "durable": true})
     );
     assert_eq!(code(&send(&server, "a", 0).await), Some(-32011));
     assert!(send(&server, "b", 0).await["result"].is_object());
@@ -280,7 +280,7 @@ async fn a_paused_agent_refuses_also_after_a_kill_until_it_is_resumed() {
         told,
         [
             (json!("agent_paused"), local.clone(), json!(["a"])),
-            (json!("agent_paused"), local.clone(), json!(["b"])),
+            (json!("agent_paused"), local.clone(), json!(["a", "b"])),
             (json!("agent_resumed"), local, json!(["a", "b"])),
         ]
     );
@@ -310,7 +310,7 @@ async fn a_pause_refuses_who_waits_in_its_turn_and_with_cancel_ends_all() {
     rpc(&server, "agent.resume", json!({})).await;
     let (answers, paused) = both(json!({"agent": "a", "cancel": true})).await;
     assert_eq!(answers.iter().map(code).collect::<Vec<_>>(), [Some(-32005), Some(-32005)]);
-    assert_eq!(paused["result"], json!({"paused": ["a"], "cancelled": 2}));
+    assert_eq!(paused["result"], json!({"paused": ["a"], "cancelled": 2, "durable": true}));
 }
 
 /// Runs a command against a server on this machine.

@@ -76,6 +76,28 @@ fn fill(data_dir: &Path) -> PathBuf {
     path
 }
 
+async fn nothing_runs_that_must_be_recorded_first(client: &Client) {
+    let calls =
+        async || client.call("system.metrics", json!({})).await.expect("answered")["modelCalls"].clone();
+    let before = calls().await;
+    let keyed = json!({"agent": "a", "message": "m", "idempotencyKey": "k"});
+    for _ in 0..2 {
+        let refused = client.call("agent.send", keyed.clone()).await;
+        assert_eq!(refused.as_ref().err().and_then(code), Some(-32012), "{refused:?}");
+    }
+    assert_eq!(calls().await, before, "the provider was not called");
+}
+
+/// A pause holds without the disk, says that it is not durable, and ends with the process.
+async fn the_brake_works(client: &Client) {
+    let paused = client.call("agent.pause", json!({"cancel": true})).await.expect("paused");
+    assert_eq!(paused, json!({"paused": ["a"], "cancelled": 0, "durable": false}));
+    let refused = client.call("agent.send", json!({"agent": "a", "message": "m"})).await;
+    assert_eq!(refused.as_ref().err().and_then(code), Some(-32011), "{refused:?}");
+    let refused = client.call("agent.resume", json!({})).await;
+    assert_eq!(refused.as_ref().err().and_then(code), Some(-32012), "{refused:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_on_a_full_disk_serves_what_is_recorded_and_records_again_when_there_is_space() {
     let dir = tempfile::tempdir().expect("a temporary directory");
@@ -103,7 +125,9 @@ async fn a_start_on_a_full_disk_serves_what_is_recorded_and_records_again_when_t
         assert_eq!((&checked["ok"], &checked["logs"][1]["verified"]["records"]), (&json!(true), &json!(5)));
         let refused = client.call("token.create", json!({"name": "late", "role": "viewer"})).await;
         assert_eq!(refused.as_ref().err().and_then(code), Some(-32012), "{refused:?}");
+        nothing_runs_that_must_be_recorded_first(&client).await;
         send(&client).await;
+        the_brake_works(&client).await;
         dir = server.kill();
     }
     let mut server = Server::spawn(dir, echo());

@@ -223,7 +223,9 @@ impl From<&Rejection> for Fault {
             Rejection::Provider { .. } => fail(StatusCode::BAD_GATEWAY, "provider_failed").never_again(),
             Rejection::NotStarted { .. } => fail(StatusCode::BAD_GATEWAY, "agent_not_started").never_again(),
             Rejection::Paused => fail(StatusCode::SERVICE_UNAVAILABLE, "paused").never_again(),
-            Rejection::JournalUnavailable => fail(StatusCode::SERVICE_UNAVAILABLE, "journal_unavailable"),
+            Rejection::JournalUnavailable { .. } => {
+                fail(StatusCode::SERVICE_UNAVAILABLE, "journal_unavailable")
+            }
             Rejection::ShuttingDown => {
                 fail(StatusCode::SERVICE_UNAVAILABLE, "shutting_down").retry_after(AFTER_DRAIN)
             }
@@ -288,7 +290,7 @@ mod tests {
             (provider, 502, "provider_failed", never),
             (Rejection::NotStarted { cause: String::new() }, 502, "agent_not_started", never),
             (Rejection::Paused, 503, "paused", never),
-            (Rejection::JournalUnavailable, 503, "journal_unavailable", usual),
+            (Rejection::JournalUnavailable { subject: "it" }, 503, "journal_unavailable", usual),
             (Rejection::ShuttingDown, 503, "shutting_down", usual),
             (Rejection::Bug { partial }, 500, "internal", never),
             (conflict, 409, "conflict", never),

@@ -13,7 +13,7 @@ use crate::ids::AgentId;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PauseParams {
-    /// The agent; without one, all there are.
+    /// The agent; without one, all, those included that are configured later.
     agent: Option<AgentId>,
     /// Whether what runs and waits is cancelled too. Otherwise what runs may end, and what waits is refused when its
     /// turn comes.
@@ -28,6 +28,8 @@ pub(crate) struct Paused {
     paused: Vec<AgentId>,
     /// How many requests were cancelled.
     cancelled: usize,
+    /// False where the journal could not take it: they are paused now, but a restart may end that.
+    durable: bool,
 }
 
 /// Stops new work.
@@ -40,7 +42,7 @@ pub(crate) fn pause(call: Call<'_>) -> BoxFuture<'static, CallResult> {
     let under_way = if cancel { UnderWay::Cancel } else { UnderWay::Finish };
     let work = async move {
         let done = state.gateway.pause(actor, agent, under_way).await?;
-        json(&Paused { paused: done.changed, cancelled: done.cancelled })
+        json(&Paused { paused: done.changed, cancelled: done.cancelled, durable: done.durable })
     };
     work.boxed()
 }

@@ -81,7 +81,7 @@ async fn what_the_journal_refused_is_free_again() {
     drop(take(&keys, "k", "one", at(0)).expect("new"));
     journal.close();
     let mut claim = take(&keys, "k", "two", at(0)).expect("free: it was not let in");
-    assert_eq!(accept(&mut claim, &journal).await, Err(Rejection::JournalUnavailable));
+    assert_eq!(accept(&mut claim, &journal).await, Err(NOT_ACCEPTED));
     assert!(!claim.asked());
     claim.end(Outcome::Failed);
     assert!(take(&keys, "k", "three", at(0)).is_ok());
