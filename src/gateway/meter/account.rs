@@ -202,9 +202,10 @@ impl Account {
         &self.folded
     }
 
-    /// Whether nothing of it counts any more, on any day that may come.
+    /// Whether nothing that records say counts any more: in this minute, or on any day that may come.
     pub(super) fn is_stale(&self, now: Timestamp) -> bool {
-        self.folded.spent.is_before(now) && self.apart.spent.is_before(now)
+        let Folded { spent, tokens, requests } = &self.folded;
+        spent.is_before(now) && tokens.sum(now) == 0 && requests.sum(now) == 0
     }
 
     /// Begins from what records said.

@@ -139,3 +139,19 @@ fn who_is_refused_hears_a_time_of_the_clock_on_the_wall() {
     assert_eq!(retry_after, Duration::from_secs(60));
     assert!(advice.contains("2026-11-21T10:01:00"), "{advice}");
 }
+
+#[test]
+fn rates_hold_over_a_clean_restart_where_nothing_has_a_price() {
+    for limits in [config(None, Some(5), None), config(None, None, Some(2))] {
+        let (clock, hand) = Clock::manual(start());
+        let before = meter(&clock, &limits);
+        let journal = journal_of(&clock, &before);
+        (0..2).for_each(|n| run(&before, &journal, &facts(n, None, 4)).expect("let in"));
+        hand.advance(Duration::from_secs(1));
+        let after = meter(&clock, &limits);
+        after.restore(&before.snapshot()).expect("its own");
+        assert!(after.arrive(&agent()).is_err());
+        hand.advance(Duration::from_secs(60));
+        assert_eq!(after.snapshot()["accounts"], serde_json::json!({}), "a minute later nothing counts");
+    }
+}
