@@ -184,7 +184,7 @@ fn event_sink(live: Arc<Live>) -> telemetry::EventSink {
 }
 
 fn provider_deps(config: &Config, live: &Arc<Live>, clock: &Clock, processes: Processes) -> ProviderDeps {
-    let mask = Mask::new(secrets(config).into_iter().cloned());
+    let mask = Mask::new(secrets(config, &|name| std::env::var_os(name)));
     let prices = Arc::new(config.prices.clone());
     ProviderDeps { prices, live: Arc::clone(live), clock: clock.clone(), mask, processes }
 }

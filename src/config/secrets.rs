@@ -6,9 +6,9 @@ use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use super::Config;
 use super::problem::{ConfigProblem, KeyPath, Origin};
 use super::tree::Node;
+use super::{Config, Environment};
 use crate::api::{self, TlsError};
 use crate::limits::SECRET_FILE_BYTES_MAX;
 use crate::provider;
@@ -73,24 +73,46 @@ pub(crate) fn resolve(config: &mut Config, root: &Node, folder: &Path) -> Findin
     findings
 }
 
-/// Every secret value of the configuration, the longest first, so that none hides a part of another.
+/// Every secret value of the configuration, and those of this environment that programs are handed.
 #[must_use]
-pub fn secrets(config: &Config) -> Vec<&Secret> {
-    fn of_provider(provider: &provider::Config) -> Vec<&Secret> {
+pub fn secrets(config: &Config, environment: Environment<'_>) -> Vec<Secret> {
+    let of_provider = |provider: &provider::Config| -> Vec<Secret> {
         match provider {
-            provider::Config::OpenAi(provider) => provider.api_key.iter().collect(),
-            provider::Config::Anthropic(provider) => provider.api_key.iter().collect(),
-            // One written out in the file is a setting, not a secret: most of them are.
-            provider::Config::Exec(provider) => provider.env.values().filter(|v| !v.is_literal()).collect(),
+            provider::Config::OpenAi(provider) => provider.api_key.iter().cloned().collect(),
+            provider::Config::Anthropic(provider) => provider.api_key.iter().cloned().collect(),
+            provider::Config::Exec(provider) => {
+                // One written out in the file is a setting, not a secret: most of them are.
+                let set = provider.env.values().filter(|value| !value.is_literal()).cloned();
+                let handed = provider.env_pass.iter().filter(|name| !is_ordinary(name)).flat_map(|name| {
+                    let value = environment(name).unwrap_or_default().to_string_lossy().into_owned();
+                    // A program prints one line at a time.
+                    let lines =
+                        value.lines().map(|line| Secret::new(line.trim().to_owned(), format!("${{{name}}}")));
+                    lines.collect::<Vec<_>>()
+                });
+                set.chain(handed).collect()
+            }
             provider::Config::Echo(_) => Vec::new(),
         }
-    }
-    let headers = config.telemetry.otlp.headers.values();
-    let values = config.providers.values().flat_map(of_provider).chain(headers);
-    let mut values: Vec<_> = values.filter(|secret| !secret.expose().is_empty()).collect();
-    values.sort_by_key(|secret| (std::cmp::Reverse(secret.expose().len()), secret.expose()));
-    values.dedup_by_key(|secret| secret.expose());
+    };
+    let headers = config.telemetry.otlp.headers.values().cloned();
+    let mut values: Vec<_> = config.providers.values().flat_map(of_provider).chain(headers).collect();
+    values.retain(|secret| !secret.expose().is_empty());
+    values.sort_by(|one, other| {
+        let key = |secret: &Secret| std::cmp::Reverse(secret.expose().len());
+        key(one).cmp(&key(other)).then_with(|| one.expose().cmp(other.expose()))
+    });
+    values.dedup_by(|one, other| one.expose() == other.expose());
     values
+}
+
+/// Whether a variable is known to name a place or a habit: masked, no path could be read any more.
+fn is_ordinary(name: &str) -> bool {
+    const NAMES: &[&str] =
+        &["PATH", "HOME", "LANG", "TMPDIR", "USER", "LOGNAME", "SHELL", "TERM", "TZ", "PWD", "EDITOR"];
+    const ENDS: &[&str] = &["_HOME", "_DIR", "_PATH", "_FILE", "_SOCK"];
+    let begins = ["LC_", "XDG_"].iter().any(|begin| name.starts_with(begin));
+    begins || NAMES.contains(&name) || ENDS.iter().any(|end| name.ends_with(end))
 }
 
 fn secret_file(file: &Path, at: Option<Origin>, key: &KeyPath, findings: &mut Findings) -> Option<Secret> {

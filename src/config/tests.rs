@@ -415,7 +415,8 @@ fn secrets_come_from_variables_and_files_and_show_their_name_only() {
     let key = world.dir.path().join("key");
     fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).expect("the mode is set");
     let loaded = world.loaded();
-    let found: Vec<_> = secrets(&loaded.config).into_iter().map(crate::secret::Secret::expose).collect();
+    let found = secrets(&loaded.config, &|_| None);
+    let found: Vec<_> = found.iter().map(crate::secret::Secret::expose).collect();
     assert_eq!(found, ["from-environment", "sk-literal", "from-file"]);
     assert_eq!(loaded.warnings.len(), 1);
     assert!(loaded.warnings[0].message.contains("mode 644"), "{:?}", loaded.warnings);
@@ -432,6 +433,25 @@ fn secrets_come_from_variables_and_files_and_show_their_name_only() {
     }
     fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).expect("the mode is set");
     assert_eq!(world.loaded().warnings, []);
+}
+
+#[test]
+fn what_programs_are_handed_is_secret_unless_it_names_a_place() {
+    let world = World::of(&[(
+        "plimsoll.yaml",
+        "providers:\n  p: {kind: exec, program: sh, env_pass: [A_KEY, HOME, CODEX_HOME, NOT_THERE, EMPTY], env: {MODE: literal, OTHER: \"${OTHER_KEY}\"}}\n",
+    )])
+    .with("OTHER_KEY", "of-env");
+    let environment = |name: &str| match name {
+        "A_KEY" => Some("of-env-pass".into()),
+        "EMPTY" => Some("".into()),
+        "HOME" | "CODEX_HOME" => Some("/home/somebody".into()),
+        _ => None,
+    };
+    let found = secrets(&world.loaded().config, &environment);
+    let found: Vec<_> = found.iter().map(|secret| (secret.expose(), secret.to_string())).collect();
+    let named = |value, name: &str| (value, name.to_owned());
+    assert_eq!(found, [named("of-env-pass", "${A_KEY}"), named("of-env", "${OTHER_KEY}")]);
 }
 
 #[test]

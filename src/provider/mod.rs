@@ -32,7 +32,7 @@ pub use calls::{CallsUsed, ModelUsed, OTHER_MODELS, RequestCalls};
 pub use config::{AnthropicConfig, Config, EchoConfig, OpenAiConfig, Price};
 pub use error::ProviderError;
 pub use exec::{Dialect, ExecConfig, GUARD_COMMAND, MessageRoad, Processes, run_guard};
-pub use quote::Mask;
+pub use quote::{Edges, Mask};
 
 /// Makes answers.
 pub trait Provider: Send + Sync {

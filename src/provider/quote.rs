@@ -14,11 +14,21 @@ use crate::secret::Secret;
 /// How long the body of a refusal may take.
 const BODY_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Bytes of such a body that are read: room for the JSON around a message of [`QUOTED_BYTES_MAX`].
-const BODY_BYTES_MAX: usize = 16 << 10;
+/// Bytes of such a body that are read, and of any words that are kept for an error: room for the JSON around a message
+/// of [`QUOTED_BYTES_MAX`], and for whole secrets. Cutting comes after masking.
+pub(super) const WORDS_BYTES_MAX: usize = 16 * QUOTED_BYTES_MAX;
 
 /// A secret shorter than this would mask half of every sentence.
 const SECRET_BYTES_MIN: usize = 6;
+
+/// Whether the edges of a piece of text are those of the text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Edges {
+    /// It begins where the text begins.
+    pub begins: bool,
+    /// It ends where the text ends.
+    pub ends: bool,
+}
 
 /// Takes secrets out of text. Cheap to clone.
 #[derive(Clone, Default)]
@@ -48,15 +58,46 @@ impl Mask {
         self.secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret.expose(), "***"))
     }
 
+    /// The same for a piece of a text: what may be a part of a secret at an edge where it was cut is hidden too.
+    #[must_use]
+    pub fn hide_piece(&self, text: &str, edges: Edges) -> String {
+        // Half a character is no part of a secret.
+        let text = if edges.begins { text } else { text.trim_start_matches(char::REPLACEMENT_CHARACTER) };
+        let text = if edges.ends { text } else { text.trim_end_matches(char::REPLACEMENT_CHARACTER) };
+        let mut text = self.hide(text);
+        if !edges.ends {
+            let begun = |from: &usize| self.secrets.iter().any(|s| s.expose().starts_with(&text[*from..]));
+            let from = self.edge_of(&text).map(|bytes| text.len() - bytes);
+            let from = from.filter(|from| text.is_char_boundary(*from)).find(begun);
+            if let Some(from) = from {
+                text.replace_range(from.., "***");
+            }
+        }
+        if !edges.begins {
+            let ended = |to: &usize| self.secrets.iter().any(|s| s.expose().ends_with(&text[..*to]));
+            let to = self.edge_of(&text).filter(|to| text.is_char_boundary(*to)).find(ended);
+            if let Some(to) = to {
+                text.replace_range(..to, "***");
+            }
+        }
+        text
+    }
+
+    /// How many bytes at an edge of this text may be a part of a secret, the most first.
+    fn edge_of(&self, text: &str) -> impl Iterator<Item = usize> + use<> {
+        let longest = self.secrets.first().map_or(0, |secret| secret.expose().len());
+        (1..=longest.saturating_sub(1).min(text.len())).rev()
+    }
+
     /// The words of a refusal; empty if there are none.
     pub(super) async fn body(&self, response: reqwest::Response) -> String {
         let mut body = Vec::new();
         let mut chunks = response.bytes_stream();
         let reading = async {
             while let Some(Ok(chunk)) = chunks.next().await {
-                let room = BODY_BYTES_MAX - body.len();
+                let room = WORDS_BYTES_MAX - body.len();
                 body.extend_from_slice(&chunk[..chunk.len().min(room)]);
-                if body.len() >= BODY_BYTES_MAX {
+                if body.len() >= WORDS_BYTES_MAX {
                     break;
                 }
             }
@@ -71,7 +112,19 @@ impl Mask {
 
     /// A text of the server, on one line, cut and masked.
     pub(super) fn quote(&self, text: &str) -> String {
-        let mut text = text.split(|c: char| c.is_whitespace() || c.is_control()).fold(
+        // One as long as that was cut where it came in, up to three bytes before it: between characters.
+        let edges = Edges { begins: true, ends: text.len() + 3 < WORDS_BYTES_MAX };
+        let mut text = self.line(text, edges);
+        if text.len() > QUOTED_BYTES_MAX {
+            text.truncate(text.floor_char_boundary(QUOTED_BYTES_MAX));
+            text.push_str("...");
+        }
+        text
+    }
+
+    /// A text of the server, on one line and masked.
+    pub(super) fn line(&self, text: &str, edges: Edges) -> String {
+        let text = text.split(|c: char| c.is_whitespace() || c.is_control()).fold(
             String::new(),
             |mut line, word| {
                 if !line.is_empty() && !word.is_empty() {
@@ -81,13 +134,7 @@ impl Mask {
                 line
             },
         );
-        text = mask_credentials(&self.hide(&text));
-        if text.len() > QUOTED_BYTES_MAX {
-            let end = (0..=QUOTED_BYTES_MAX).rev().find(|i| text.is_char_boundary(*i)).unwrap_or_default();
-            text.truncate(end);
-            text.push_str("...");
-        }
-        text
+        mask_credentials(&self.hide_piece(&text, edges))
     }
 }
 
@@ -153,6 +200,31 @@ mod tests {
     fn a_quote_is_cut_between_characters() {
         let quoted = mask().quote(&"ä".repeat(QUOTED_BYTES_MAX));
         assert_eq!(quoted.len(), QUOTED_BYTES_MAX + "...".len());
+    }
+
+    #[test]
+    fn a_secret_is_hidden_wherever_the_text_was_cut() {
+        let text = "the key ü-sk-secret is bad";
+        let mask = Mask::new([Secret::new("ü-sk-secret".to_owned(), "${KEY}")]);
+        for at in 0..=text.len() {
+            let [before, after] =
+                [&text.as_bytes()[..at], &text.as_bytes()[at..]].map(|half| String::from_utf8_lossy(half));
+            let before = mask.hide_piece(&before, Edges { begins: true, ends: false });
+            let after = mask.hide_piece(&after, Edges { begins: false, ends: true });
+            let whole = format!("{before}|{after}");
+            assert!(!["sk", "ec", "ret"].iter().any(|part| whole.contains(part)), "{at}: {whole}");
+        }
+        let whole = Edges { begins: true, ends: true };
+        assert_eq!(mask.hide_piece("secret ü-s", whole), "secret ü-s", "no edge, no part");
+    }
+
+    #[test]
+    fn words_that_were_cut_before_they_were_masked_show_no_part_of_a_secret() {
+        let long = "k".repeat(1_000) + "-end";
+        let mask = Mask::new([Secret::new(long.clone(), "${KEY}")]);
+        let mut words = (long + " ").repeat(20);
+        words.truncate(WORDS_BYTES_MAX);
+        assert!(!mask.quote(&words).contains("kk"), "{}", mask.quote(&words));
     }
 
     #[test]

@@ -8,8 +8,6 @@ use std::path::{Path, PathBuf};
 use super::dialect::Invocation;
 use super::sweep::OWNER;
 use super::{ExecConfig, MessageRoad};
-use crate::provider::Mask;
-use crate::secret::Secret;
 use crate::telemetry::TraceContext;
 
 /// Variables of plimsoll's own environment that every program gets.
@@ -67,12 +65,6 @@ pub(super) fn variables(
     variables.extend(told.into_iter().map(|(name, value)| (name.into(), value.into())));
     variables.insert(OWNER.into(), mark.into());
     variables
-}
-
-/// Takes out what is handed on by name too: mostly keys, which a program may print.
-pub(super) fn masked(config: &ExecConfig, mask: &Mask) -> Mask {
-    let value = |name: &String| Some(Secret::new(std::env::var(name).ok()?, format!("${{{name}}}")));
-    config.env_pass.iter().fold(mask.clone(), |mask, name| mask.and(value(name).as_ref()))
 }
 
 /// What a look for a program found.

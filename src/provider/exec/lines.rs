@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio_util::sync::CancellationToken;
 
-use super::super::ProviderError;
+use super::super::{Edges, ProviderError};
 use crate::units::Bytes as Size;
 
 /// Bytes that are read at once.
@@ -46,6 +46,14 @@ pub(super) enum Overlong {
     Split,
 }
 
+/// A line without its newline, or a piece of one.
+#[derive(Debug)]
+pub(super) struct Piece {
+    pub(super) bytes: Bytes,
+    /// Where the line was cut.
+    pub(super) edges: Edges,
+}
+
 /// One output.
 pub(super) struct Lines<'a, R> {
     source: R,
@@ -55,25 +63,27 @@ pub(super) struct Lines<'a, R> {
     buffer: BytesMut,
     /// Bytes of the buffer that hold no newline.
     looked_at: usize,
+    /// Whether the buffer begins where a line does.
+    begins: bool,
 }
 
 impl<'a, R: AsyncRead + Unpin> Lines<'a, R> {
     pub(super) fn new(source: R, budget: &'a Budget, line_bytes_max: usize, overlong: Overlong) -> Self {
-        Self { source, budget, line_bytes_max, overlong, buffer: BytesMut::new(), looked_at: 0 }
+        Self { source, budget, line_bytes_max, overlong, buffer: BytesMut::new(), looked_at: 0, begins: true }
     }
 
-    /// The next line without its newline; the last one needs none. `None` at the end.
+    /// The next line; the last one needs no newline. `None` at the end.
     ///
     /// # Errors
     /// [`ProviderError`] when a line, or all of it, is longer than allowed, or cannot be read.
-    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, ProviderError> {
+    pub(super) async fn next(&mut self) -> Result<Option<Piece>, ProviderError> {
         loop {
             if let Some(at) = self.buffer[self.looked_at..].iter().position(|byte| *byte == b'\n') {
                 let mut line = self.buffer.split_to(self.looked_at + at + 1);
                 self.looked_at = 0;
                 line.truncate(line.len() - 1);
                 if line.len() <= self.line_bytes_max || self.overlong == Overlong::Split {
-                    return Ok(Some(line.freeze()));
+                    return Ok(Some(self.piece(line, true)));
                 }
                 return Err(self.too_long());
             }
@@ -83,14 +93,20 @@ impl<'a, R: AsyncRead + Unpin> Lines<'a, R> {
                     return Err(self.too_long());
                 }
                 self.looked_at = 0;
-                return Ok(Some(self.buffer.split().freeze()));
+                let piece = self.buffer.split();
+                return Ok(Some(self.piece(piece, false)));
             }
             if self.read().await? == 0 {
                 self.looked_at = 0;
-                let rest = self.buffer.split().freeze();
-                return Ok((!rest.is_empty()).then_some(rest));
+                let rest = self.buffer.split();
+                return Ok((!rest.is_empty()).then(|| self.piece(rest, true)));
             }
         }
+    }
+
+    fn piece(&mut self, bytes: BytesMut, ends: bool) -> Piece {
+        let begins = std::mem::replace(&mut self.begins, ends);
+        Piece { bytes: bytes.freeze(), edges: Edges { begins, ends } }
     }
 
     async fn read(&mut self) -> Result<usize, ProviderError> {
@@ -123,7 +139,7 @@ mod tests {
         let mut lines = Lines::new(text, &budget, max, overlong);
         let mut found = Vec::new();
         while let Some(line) = lines.next().await? {
-            found.push(String::from_utf8_lossy(&line).into_owned());
+            found.push(String::from_utf8_lossy(&line.bytes).into_owned());
         }
         Ok(found)
     }
@@ -144,6 +160,19 @@ mod tests {
         }
         let split = lines(&[b'x'; 25], 10, Overlong::Split).await.expect("in pieces");
         assert_eq!(split.concat().len(), 25);
+    }
+
+    #[tokio::test]
+    async fn a_piece_knows_where_its_line_was_cut() {
+        let text = [&[b'x'; 2 * CHUNK_BYTES + 5][..], b"\nnext\nlast"].concat();
+        let budget = Budget::new(Size(1 << 20));
+        let mut lines = Lines::new(&text[..], &budget, 10, Overlong::Split);
+        let mut found = Vec::new();
+        while let Some(Piece { bytes: _, edges }) = lines.next().await.expect("within the budget") {
+            found.push((edges.begins, edges.ends));
+        }
+        let whole = (true, true);
+        assert_eq!(found, [(true, false), (false, false), (false, true), whole, whole]);
     }
 
     #[tokio::test]

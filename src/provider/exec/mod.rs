@@ -56,8 +56,7 @@ impl Exec {
                 "this program passes over what stands after `--`: leave `message` at stdin".to_owned();
             return Err(BuildError::Invalid { name: name.to_owned(), problem });
         }
-        let deps = ProviderDeps { mask: command::masked(config, &deps.mask), ..deps.clone() };
-        Ok(Self(Arc::new(Shared { config: config.clone(), deps })))
+        Ok(Self(Arc::new(Shared { config: config.clone(), deps: deps.clone() })))
     }
 }
 

@@ -11,10 +11,10 @@ use tokio::process::{ChildStderr, ChildStdout};
 
 use super::super::call::{Call, Report};
 use super::super::emit::Emitter;
-use super::super::{ProviderError, ProviderEvent, Turn};
+use super::super::{Edges, ProviderError, ProviderEvent, Turn};
 use super::command::{self, Found};
 use super::dialect::{Exit, Finished, Heard, Invocation, Reader, Used};
-use super::lines::{Budget, Lines, Overlong};
+use super::lines::{Budget, Lines, Overlong, Piece};
 use super::tree::{Ended, Ends, GUARD_END, Outputs, Program, Tree};
 use super::words::LastWords;
 use super::{MessageRoad, Shared};
@@ -147,7 +147,7 @@ impl Hearing<'_> {
         let mut lines = Lines::new(stdout, budget, line_bytes_max, Overlong::Refused);
         while let Some(line) = lines.next().await? {
             show(self.shared, self.turn, OutputStream::Stdout, &line);
-            let heard = self.reader.as_mut().map(|reader| reader.line(&line));
+            let heard = self.reader.as_mut().map(|reader| reader.line(&line.bytes));
             for heard in heard.unwrap_or_default() {
                 self.take(heard).await;
             }
@@ -254,10 +254,11 @@ async fn complaints(
 }
 
 /// Keeps a line for the operator who looks over the agent's shoulder.
-fn show(shared: &Shared, turn: &Turn, stream: OutputStream, line: &[u8]) {
+fn show(shared: &Shared, turn: &Turn, stream: OutputStream, line: &Piece) {
     // Whole secrets are needed to find them; what is kept is cut after that.
-    let line = &line[..line.len().min(SHOWN_BYTES_MAX)];
-    let text = shared.deps.mask.hide(&String::from_utf8_lossy(line));
+    let shown = &line.bytes[..line.bytes.len().min(SHOWN_BYTES_MAX)];
+    let edges = Edges { ends: line.edges.ends && shown.len() == line.bytes.len(), ..line.edges };
+    let text = shared.deps.mask.hide_piece(&String::from_utf8_lossy(shown), edges);
     shared.deps.live.record_output(&turn.agent, &turn.request_id, stream, &text);
 }
 

@@ -112,20 +112,26 @@ async fn bad_ends_are_told_with_the_last_words_of_standard_error() {
     assert_eq!((code, &data["partial"]), (-32007, &json!("half")), "{data}");
 }
 
+/// The roads on which a program gets the variable `KEY`, and the one of plimsoll's own that holds its value.
+const KEYS: [(&str, &str); 2] =
+    [(r#"{"env": {"KEY": "${THE_KEY}"}}"#, "THE_KEY"), (r#"{"env_pass": ["KEY"]}"#, "KEY")];
+
 #[tokio::test(flavor = "multi_thread")]
 async fn words_of_a_program_are_masked_cut_and_in_no_log() {
     let work = Work::of(
         "cat > /dev/null; head -c 100000 /dev/zero | tr '\\0' x >&2; echo \"the key is $KEY, my plum\" >&2; exit 1",
     );
-    let config = work.config(json!({"env": {"KEY": "${THE_KEY}"}}));
-    let server = Server::start_with(config, &[("THE_KEY", "sk-very-secret")]).await;
-    let (_, text, data) = refused(&server, json!({})).await;
-    let said = format!("{text} {data}");
-    assert!(said.contains("the key is ***, my plum") && !said.contains("sk-very"), "{said}");
-    assert!(said.len() < 4_000, "{}", said.len());
-    assert!(!server.log().contains("plum"), "{}", server.log());
-    let events = server.call("system.events", json!({})).await.to_string();
-    assert!(!events.contains("plum"), "{events}");
+    for (exec, variable) in KEYS {
+        let exec = serde_json::from_str(exec).expect("JSON");
+        let server = Server::start_with(work.config(exec), &[(variable, "sk-very-secret")]).await;
+        let (_, text, data) = refused(&server, json!({})).await;
+        let said = format!("{text} {data}");
+        assert!(said.contains("the key is ***, my plum") && !said.contains("sk-very"), "{said}");
+        assert!(said.len() < 4_000, "{}", said.len());
+        assert!(!server.log().contains("plum"), "{}", server.log());
+        let events = server.call("system.events", json!({})).await.to_string();
+        assert!(!events.contains("plum"), "{events}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -134,17 +140,36 @@ async fn what_it_prints_can_be_looked_at_without_secrets() {
         r#"cat > /dev/null; echo "with $KEY" >&2; printf 'half a character \303' >&2
         echo '{"type":"delta","text":"done"}'"#,
     );
-    let config = work.config(json!({"env": {"KEY": "${THE_KEY}"}}));
-    let server = Server::start_with(config, &[("THE_KEY", "sk-very-secret")]).await;
-    assert_eq!(ask(&server, "m").await, "done");
-    let page = server.call("agent.logs", json!({"agent": "a"})).await;
-    let of = |stream: &str| -> Vec<String> {
-        let lines = page["lines"].as_array().expect("a list").iter();
-        let lines = lines.filter(|line| line["stream"] == stream);
-        lines.map(|line| line["text"].as_str().expect("text").to_owned()).collect()
-    };
-    assert_eq!(of("stdout"), [r#"{"type":"delta","text":"done"}"#]);
-    assert_eq!(of("stderr"), ["with ***", "half a character \u{fffd}"]);
+    for (exec, variable) in KEYS {
+        let exec = serde_json::from_str(exec).expect("JSON");
+        let server = Server::start_with(work.config(exec), &[(variable, "sk-very-secret")]).await;
+        assert_eq!(ask(&server, "m").await, "done");
+        let page = server.call("agent.logs", json!({"agent": "a"})).await;
+        let of = |stream: &str| -> Vec<String> {
+            let lines = page["lines"].as_array().expect("a list").iter();
+            let lines = lines.filter(|line| line["stream"] == stream);
+            lines.map(|line| line["text"].as_str().expect("text").to_owned()).collect()
+        };
+        assert_eq!(of("stdout"), [r#"{"type":"delta","text":"done"}"#]);
+        assert_eq!(of("stderr"), ["with ***", "half a character \u{fffd}"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_line_of_nothing_but_secrets_shows_no_part_of_one() {
+    let work = Work::of(
+        r#"cat > /dev/null; i=0; line=; while [ $i -lt 1000 ]; do i=$((i+1)); line="$line $KEY"; done
+        i=0; while [ $i -lt 20 ]; do i=$((i+1)); printf '%s' "$line" >&2; done; exit 1"#,
+    );
+    let exec = json!({"env_pass": ["KEY"]});
+    let server = Server::start_with(work.config(exec), &[("KEY", "sk-very-secret-9")]).await;
+    let (_, text, data) = refused(&server, json!({})).await;
+    let shown = server.call("agent.logs", json!({"agent": "a"})).await;
+    let said = format!("{text} {data} {shown}");
+    assert!(said.contains("*** ***"), "{said:.200}");
+    for part in ["sk", "very", "ecret", "t-9"] {
+        assert!(!said.contains(part), "{part} in {said:.2000}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -22,11 +22,9 @@ use std::time::Duration;
 
 use self::speech::Speech;
 use super::Dialect;
-use crate::limits::{AGENT_SESSION_BYTES_MAX, LABEL_BYTES_MAX, QUOTED_BYTES_MAX};
+use crate::limits::{AGENT_SESSION_BYTES_MAX, LABEL_BYTES_MAX};
 use crate::provider::ProviderError;
-
-/// Bytes of an agent's words that are kept for an error: cutting comes after masking, which needs whole secrets.
-const WORDS_BYTES_MAX: usize = 16 * QUOTED_BYTES_MAX;
+use crate::provider::quote::WORDS_BYTES_MAX;
 
 /// What is said of a tool that was not allowed to run.
 const DENIED: &str = "denied";

@@ -6,7 +6,7 @@ use std::path::Path;
 use proptest::prelude::*;
 
 use super::*;
-use crate::limits::AGENT_TOOLS_OPEN_MAX;
+use crate::limits::{AGENT_TOOLS_OPEN_MAX, QUOTED_BYTES_MAX};
 
 const ALL: &[Dialect] = &[Dialect::Plimsoll, Dialect::ClaudeCode, Dialect::Codex, Dialect::Gemini];
 
