@@ -5,6 +5,7 @@
 //! that [`gen_ai`] names.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use opentelemetry::{Array, StringValue, Value};
@@ -117,9 +118,8 @@ impl Call {
         let latency = self.elapsed_ms();
         let report = &self.report;
         let answered = report.model.as_deref().unwrap_or(&self.known.requested_model);
-        let prices = &self.deps.prices;
-        let price = prices.get(answered).or_else(|| prices.get(&self.known.requested_model));
-        let cost_usd = report.cost_usd.or_else(|| price.and_then(|price| cost(price, report)));
+        let price = || price_of(&self.deps.prices, answered);
+        let cost_usd = report.cost_usd.or_else(|| cost(price()?, report));
         let Report { input_tokens, output_tokens, .. } = *report;
         let used = CallUsed {
             provider: &self.known.provider,
@@ -223,6 +223,24 @@ fn per_second(tokens: u64, latency_ms: f64) -> Option<f64> {
     rate.is_finite().then_some(rate)
 }
 
+/// What this model costs: by its own name, or by the name of which it is a dated version. No other model's price counts:
+/// who asks for one may be answered by another, which costs ten times as much or as little.
+fn price_of<'a>(prices: &'a BTreeMap<String, Price>, model: &str) -> Option<&'a Price> {
+    let versions = || prices.iter().filter(|(name, _)| is_version(model, name));
+    prices.get(model).or_else(|| Some(versions().max_by_key(|(name, _)| name.len())?.1))
+}
+
+/// Whether a model is what another name stands for: `gpt-4o-2024-08-06` is `gpt-4o`, and `gpt-4o-mini` is not.
+fn is_version(model: &str, name: &str) -> bool {
+    let name = name.strip_suffix("-latest").unwrap_or(name);
+    let Some(rest) = model.strip_prefix(name) else { return false };
+    let Some(version) = rest.strip_prefix(['-', '@', ':']) else { return false };
+    let numbers = version.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
+    // One or two digits are another generation: `claude-opus-4-1` is not `claude-opus-4`.
+    let first = version.bytes().take_while(u8::is_ascii_digit).count();
+    version == "latest" || (numbers && first >= 3)
+}
+
 /// US dollars for a call; `None` if the tokens are not known.
 fn cost(price: &Price, report: &Report) -> Option<f64> {
     let (input, output) = (report.input_tokens?, report.output_tokens?);
@@ -243,6 +261,37 @@ fn cost(price: &Price, report: &Report) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_model_has_its_own_price_or_that_of_the_name_it_is_a_version_of() {
+        let price = |input| Price { input, output: 0.0, cache_read: None, cache_write: None };
+        let names = [
+            ("gpt-4o", 1.0),
+            ("claude-opus-4", 2.0),
+            ("claude-opus-4-1", 3.0),
+            ("gemini-2.5-pro", 4.0),
+            ("claude-3-5-haiku-latest", 5.0),
+            ("gpt-4o-2024-05-13", 6.0),
+        ];
+        let prices = names.map(|(name, input)| (name.to_owned(), price(input))).into();
+        for (model, expected) in [
+            ("gpt-4o", Some(1.0)),
+            ("gpt-4o-2024-08-06", Some(1.0)),
+            ("gpt-4o-2024-05-13", Some(6.0)),
+            ("gpt-4o:latest", Some(1.0)),
+            ("gpt-4o-mini", None),
+            ("gpt-4o-mini-2024-07-18", None),
+            ("claude-opus-4@20250514", Some(2.0)),
+            ("claude-opus-4-1-20250805", Some(3.0)),
+            ("claude-opus-4-5", None),
+            ("claude-3-5-haiku-20241022", Some(5.0)),
+            ("gemini-2.5-flash-lite", None),
+            ("", None),
+        ] {
+            let found = price_of(&prices, model).map(|price| price.input);
+            assert_eq!(found.map(f64::to_bits), expected.map(f64::to_bits), "{model}");
+        }
+    }
 
     #[test]
     fn cached_tokens_have_their_own_price_and_unknown_ones_none() {

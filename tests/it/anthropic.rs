@@ -98,7 +98,7 @@ async fn a_streamed_answer_is_measured_priced_traced_and_remembered() {
     assert_eq!((call.provider.as_str(), call.model.as_str(), call.error), ("anthropic", "m-2", None));
     assert!(call.time_to_first_token.is_some() && call.tokens_per_sec.is_some());
     // 12 at 1, 200 from the cache at 0.1, 100 to it at 1.25, 7 written at 10 US dollars a million.
-    assert!((call.cost_usd.expect("m-1 has a price") - 0.000_227).abs() < 1e-9, "{:?}", call.cost_usd);
+    assert!((call.cost_usd.expect("m-2 has a price") - 0.000_227).abs() < 1e-9, "{:?}", call.cost_usd);
     drop(collecting);
     let chat = spans.named("chat m-1");
     for (name, value) in [

@@ -73,7 +73,9 @@ pub(crate) fn house_of(config: &provider::Config) -> House {
     let registry = Registry::new(&plimsoll::catalogue::all()).expect("buckets are set");
     let live = Live::new(&live::Config::default(), &registry, clock.clone());
     let price = Price { input: 1.0, output: 10.0, cache_read: Some(0.1), cache_write: Some(1.25) };
-    let prices = Arc::new(BTreeMap::from([("m-1".to_owned(), price)]));
+    // `m-1` is asked for and `m-2` answers: what the one costs says nothing of the other.
+    let dear = Price { input: 1e6, ..price };
+    let prices = Arc::new(BTreeMap::from([("m-1".to_owned(), dear), ("m-2".to_owned(), price)]));
     let deps = ProviderDeps {
         prices,
         live: Arc::clone(&live),
@@ -155,7 +157,7 @@ async fn a_streamed_answer_is_measured_priced_and_remembered() {
     let call = last_call(&house);
     assert_eq!((call.provider.as_str(), call.model.as_str(), call.error), ("openai", "m-2", None));
     assert!(call.time_to_first_token.is_some() && call.tokens_per_sec.is_some());
-    assert!((call.cost_usd.expect("m-1 has a price") - 0.000_042).abs() < 1e-9);
+    assert!((call.cost_usd.expect("m-2 has a price") - 0.000_042).abs() < 1e-9);
     assert_eq!(call.trace_id.to_string(), "0af7651916cd43dd8448eb211c80319c");
 
     ask(&house, "again").await.1.expect("answered");

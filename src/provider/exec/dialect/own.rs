@@ -8,7 +8,7 @@
 //! | `{"type":"tool_end","id":"t1"}` | it went well |
 //! | `{"type":"tool_end","id":"t1","ok":false,"exit_code":2}` | it failed; `exit_code` if there was one |
 //! | `{"type":"retry","attempt":1,"after_ms":500,"status":529}` | the model is tried again; `status` if there was one |
-//! | `{"type":"usage","model":"m","input_tokens":12,"cached_tokens":4,"cache_write_tokens":0,"output_tokens":3,"cost_usd":0.01}` | what was used since the line of usage before; caches are included in the input; each field may be left out |
+//! | `{"type":"usage","model":"m","input_tokens":12,"cached_tokens":4,"cache_write_tokens":0,"output_tokens":3,"cost_usd":0.01}` | what was used since the line of usage before; caches are included in the input; each field may be left out, and one without a cost is priced by ours |
 //! | `{"type":"error","message":"…","status":429}` | the turn failed; `status` if a model's API said so |
 //! | `{"type":"end","finish_reason":"stop"}` | the answer is complete |
 //!

@@ -1,11 +1,12 @@
 //! Tokens and money, model by model, in bounded memory.
 
 use super::{Used, name};
+use crate::provider::OTHER_MODELS;
 
-/// Models of one turn that are counted one by one; what more there are is counted together, as of no name.
+/// Models of one turn that are counted one by one; what more there are is counted together, as [`OTHER_MODELS`].
 const MODELS_MAX: usize = 32;
 
-/// What was used so far.
+/// What was used so far. What the agent named a price of stays apart from what it did not: that has to be priced still.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Tally(Vec<Used>);
 
@@ -13,17 +14,25 @@ impl Tally {
     /// Adds what was used of one model.
     pub(super) fn add(&mut self, mut used: Used) {
         used.model = used.model.and_then(name);
-        if let Some(same) = self.0.iter_mut().find(|known| known.model == used.model) {
-            return same.add(used);
+        if self.join(&used) {
+            return;
         }
-        if self.0.len() < MODELS_MAX {
-            return self.0.push(used);
+        if self.0.len() >= MODELS_MAX {
+            used.model = Some(OTHER_MODELS.to_owned());
+            if self.join(&used) {
+                return;
+            }
         }
-        used.model = None;
-        match self.0.iter_mut().find(|known| known.model.is_none()) {
-            Some(rest) => rest.add(used),
-            None => self.0.push(used),
-        }
+        self.0.push(used);
+    }
+
+    /// Whether there was one of the same kind to add it to.
+    fn join(&mut self, used: &Used) -> bool {
+        let same = |known: &&mut Used| {
+            known.model == used.model && known.cost_usd.is_some() == used.cost_usd.is_some()
+        };
+        let known = self.0.iter_mut().find(same);
+        known.map(|known| known.add(used.clone())).is_some()
     }
 
     /// Adds what was used of several.
@@ -60,7 +69,7 @@ impl Used {
         self.cached_tokens = sum(self.cached_tokens, cached_tokens);
         self.cache_write_tokens = sum(self.cache_write_tokens, cache_write_tokens);
         self.output_tokens = sum(self.output_tokens, output_tokens);
-        self.cost_usd = self.cost_usd.map_or(cost_usd, |cost| Some(cost + cost_usd.unwrap_or(0.0)));
+        self.cost_usd = self.cost_usd.zip(cost_usd).map(|(one, other)| one + other);
         self.finish_reason = finish_reason.or(self.finish_reason.take());
     }
 }

@@ -226,6 +226,8 @@ fn our_own_schema_reads_as_documented() {
 {"type":"delta","text":"lo"}
 {"type":"usage","model":"m","input_tokens":12,"cached_tokens":4,"output_tokens":3,"cost_usd":0.01}
 {"type":"usage","model":"m","input_tokens":1,"output_tokens":1}
+{"type":"usage","model":"m","input_tokens":1,"output_tokens":1,"cost_usd":0.02}
+{"type":"usage","model":"m","input_tokens":10,"output_tokens":1}
 {"type":"end","finish_reason":"stop"}"#;
     let (heard, finished) = turn(Dialect::Plimsoll, None, lines, Exit::Code(0));
     let cause = "the provider answered HTTP 529".to_owned();
@@ -239,16 +241,24 @@ fn our_own_schema_reads_as_documented() {
         Heard::Delta("lo".to_owned()),
     ];
     assert_eq!(heard, expected);
-    let used = Used {
+    let told = Used {
         model: Some("m".to_owned()),
         input_tokens: Some(13),
         cached_tokens: Some(4),
         cache_write_tokens: None,
         output_tokens: Some(4),
-        cost_usd: Some(0.01),
-        finish_reason: Some("stop".to_owned()),
+        cost_usd: Some(0.03),
+        finish_reason: None,
     };
-    assert_eq!(finished, Finished { result: Ok(()), used: vec![used] });
+    // What it names no cost of is not free: it is told apart, to be priced.
+    let untold = Used {
+        model: Some("m".to_owned()),
+        input_tokens: Some(11),
+        output_tokens: Some(2),
+        finish_reason: Some("stop".to_owned()),
+        ..Used::default()
+    };
+    assert_eq!(finished, Finished { result: Ok(()), used: vec![told, untold] });
     let error = r#"{"type":"error","status":429,"message":"slow down"}"#;
     let result = turn(Dialect::Plimsoll, None, error, Exit::Code(0)).1.result;
     assert_eq!(result, Err(api_error(Some(429), "slow down".to_owned())));
@@ -330,7 +340,7 @@ fn tools_and_names_and_words_and_models_have_a_limit() {
     }
     let used = reader.used();
     assert_eq!(used.len(), 33);
-    assert_eq!((used[32].model.as_deref(), used[32].output_tokens), (None, Some(u64::MAX)));
+    assert_eq!((used[32].model.as_deref(), used[32].output_tokens), (Some("other"), Some(u64::MAX)));
     let long = serde_json::json!({"type": "error", "message": "x".repeat(1 << 20)}).to_string();
     reader.line(long.as_bytes());
     let error = reader.finish(Exit::Code(1)).result.expect_err("an error");
