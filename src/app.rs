@@ -133,6 +133,8 @@ impl App {
         let first_token = if gateway.has_processes() { tokens.shut(&*journal).await } else { None };
         Server::may_serve(listen, &tokens)?;
         let server = tokio::spawn(server);
+        let (books, ends) = (gateway.clone(), stop.clone());
+        tokio::spawn(async move { ends.run_until_cancelled(books.keep_books()).await });
         readiness.send_replace(Readiness::Serving);
         Ok(Self { first_token, address, grace, gateway, readiness, stop, server, journal, telemetry })
     }

@@ -35,6 +35,7 @@ pub use config::{AgentConfig, Config};
 pub use control::{Controlled, UnderWay};
 pub use error::Rejection;
 pub use keys::{Fingerprint, REQUEST_ACCEPTED};
+pub use meter::SPEND_LOST;
 pub use record::{Outcome, REQUEST_FINISHED, REQUEST_FINISHED_VERSION, RequestFinished, ToolCounts};
 pub use request::{
     Accepted, AgentEvent, Answer, Caller, Channel, OnDisconnect, SendRequest, Timings, ToolSummary, Usage,

@@ -283,8 +283,9 @@ impl Recorder {
         guarded(|| self.live.record_tool_call(&active.agent, &call));
     }
 
-    /// Records the end of a request: counts, durations, its event if it did not go well, its journal record.
-    pub(super) fn finished(&self, metrics: &AgentMetrics, finished: Finished<'_>) {
+    /// Records the end of a request: counts, durations, its event if it did not go well, its journal record. Whether the
+    /// journal took that.
+    pub(super) fn finished(&self, metrics: &AgentMetrics, finished: Finished<'_>) -> bool {
         let Finished { facts, actor, trace_id, span, rejection, total } = finished;
         match facts.outcome {
             Outcome::Ok => metrics.ok.increment(1),
@@ -301,11 +302,11 @@ impl Recorder {
             }
             guarded(|| tell(span, &facts, rejection));
         }
-        guarded(|| self.offer(&facts, actor, trace_id, span));
+        guarded(|| self.offer(&facts, actor, trace_id, span)).unwrap_or(false)
     }
 
     /// Hands the record to the journal, which makes it durable after the reply; the span says whether it was taken.
-    fn offer(&self, facts: &RequestFinished, actor: Actor, trace_id: TraceId, span: &Span) {
+    fn offer(&self, facts: &RequestFinished, actor: Actor, trace_id: TraceId, span: &Span) -> bool {
         let detail = serde_json::to_value(facts).expect("facts are plain JSON");
         let record = NewRecord {
             kind: REQUEST_FINISHED,
@@ -316,19 +317,21 @@ impl Recorder {
         };
         let append = Append { stream: StreamId::request(), expected_last_seq: None, records: vec![record] };
         let mut attributes = vec![KeyValue::new("stream", "request")];
-        if let Err(error) = self.journal.offer(append) {
-            let reason = drop_reason(&error);
+        let offered = self.journal.offer(append);
+        if let Err(error) = &offered {
+            let reason = drop_reason(error);
             self.shared.dropped(REQUEST_FINISHED, reason, 1);
             attributes.push(KeyValue::new("dropped", reason));
         }
         span.add_event(REQUEST_FINISHED, attributes);
+        offered.is_ok()
     }
 }
 
 /// Does one step of recording. A panic in it is told and counted by the panic hook, and keeps no other step from being
 /// done.
-fn guarded(step: impl FnOnce()) {
-    let _panic = catch_unwind(AssertUnwindSafe(step));
+fn guarded<T>(step: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(step)).ok()
 }
 
 /// The reasons why a record is not taken.

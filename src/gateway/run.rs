@@ -141,10 +141,11 @@ pub(super) async fn run(mut job: Job) {
     }
     let rejection = ended.as_ref().err();
     // Before the lane is free: whoever is next is asked by what this one spent.
-    inner.meter.ended(&facts);
-    inner
-        .recorder
-        .finished(&agent.metrics, Finished { facts, actor, trace_id, span: &span, rejection, total });
+    let spent = inner.meter.ended(&facts);
+    let finished = Finished { facts, actor, trace_id, span: &span, rejection, total };
+    if !inner.recorder.finished(&agent.metrics, finished) {
+        inner.meter.record_lost(&active.agent, &active.id, spent);
+    }
     let result = ended.map(|text| transcript.answer(&active, text, timings)).map_err(Arc::new);
     keep(&inner, &active, result.clone());
     let closed = claim.map(|claim| claim.end(ended_so));

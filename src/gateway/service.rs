@@ -23,7 +23,7 @@ use super::{AgentConfig, Config, Rejection};
 use crate::clock::Clock;
 use crate::ids::{AgentId, RequestId, SessionId};
 use crate::journal::{Actor, Fold, Journal};
-use crate::limits::{AGENT_SESSIONS_MAX, IDEMPOTENCY_KEYS_MAX};
+use crate::limits::{AGENT_SESSIONS_MAX, IDEMPOTENCY_KEYS_MAX, JOURNAL_CATCH_UP_WAIT};
 use crate::live::{Live, ModelCalls};
 use crate::provider::{Hosting, Message, Provider};
 use crate::telemetry::{Registry, Shared};
@@ -323,6 +323,11 @@ impl Gateway {
         self.inner.refresh_control_gauges();
     }
 
+    /// Writes to the journal what was spent while it could not be written to, once it can be; for ever.
+    pub async fn keep_books(&self) {
+        self.inner.meter.keep_books(self.inner.recorder.journal()).await;
+    }
+
     /// Refuses what is new, lets what is under way finish for `grace`, cancels the rest, and waits for that.
     pub async fn drain(&self, grace: Duration) {
         self.inner.floor.close();
@@ -331,6 +336,13 @@ impl Gateway {
             self.inner.floor.cancel_all("plimsoll is shutting down");
             self.inner.tasks.wait().await;
         }
+        let Inner { meter, recorder, .. } = &*self.inner;
+        let books = async {
+            recorder.journal().catch_up().await;
+            meter.write_lost(recorder.journal()).await
+        };
+        // A disk that hangs holds up nobody for long.
+        let _ = tokio::time::timeout(JOURNAL_CATCH_UP_WAIT, books).await;
         let closing = self.inner.agents.values().map(|agent| agent.provider.close());
         join_all(closing).await;
     }

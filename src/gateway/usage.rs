@@ -214,22 +214,20 @@ impl Usage {
         Self { zone, spans: BTreeMap::new(), sessions: BTreeMap::new(), today, hour }
     }
 
+    /// Adds requests whose records are lost: nothing is known of their models and sessions.
+    pub(super) fn add_lost(&mut self, at: Timestamp, agent: &AgentId, requests: u64, cost_usd: f64) {
+        let once = UsageAmounts { requests, ..UsageAmounts::default() };
+        let usage = self.of_agent(at, agent);
+        usage.requests.add(&once);
+        let lost = UsageAmounts { cost_usd, unreported: requests, ..once };
+        usage.of_model(OTHER_MODELS, OTHER_MODELS).add(&lost);
+    }
+
     /// Adds a request that ended at `at`.
     pub(super) fn add(&mut self, at: Timestamp, request: &Recorded) {
-        if !self.today.holds(at) {
-            self.today = self.zone.day_of(at);
-            self.thin_out(at);
-        }
-        // An hour that began yesterday begins anew with the day.
-        let hour = Timestamp::from_millis(at.as_millis() / HOUR_MS * HOUR_MS);
-        self.hour = hour.max(self.today.start);
         let Recorded { agent, session, outcome, models, .. } = request;
         let once = UsageAmounts::of_request(*outcome);
-        let span = self.spans.entry(self.hour).or_default();
-        if !span.contains_key(agent) {
-            span.insert(agent.clone(), AgentUsage::default());
-        }
-        let usage = span.get_mut(agent).expect("it was put there");
+        let usage = self.of_agent(at, agent);
         usage.requests.add(&once);
         for used in models {
             let amounts = usage.of_model(&used.provider, &used.model);
@@ -242,6 +240,22 @@ impl Usage {
         let amounts = day.entry(key).or_default();
         amounts.add(&once);
         models.iter().for_each(|used| amounts.add_calls(used));
+    }
+
+    /// What an agent used in the hour that holds a moment.
+    fn of_agent(&mut self, at: Timestamp, agent: &AgentId) -> &mut AgentUsage {
+        if !self.today.holds(at) {
+            self.today = self.zone.day_of(at);
+            self.thin_out(at);
+        }
+        // An hour that began yesterday begins anew with the day.
+        let hour = Timestamp::from_millis(at.as_millis() / HOUR_MS * HOUR_MS);
+        self.hour = hour.max(self.today.start);
+        let span = self.spans.entry(self.hour).or_default();
+        if !span.contains_key(agent) {
+            span.insert(agent.clone(), AgentUsage::default());
+        }
+        span.get_mut(agent).expect("it was put there")
     }
 
     /// Drops what is too old, and makes days of the hours that are over for long.

@@ -137,6 +137,9 @@ pub trait Fold: Send + Sync {
     /// Takes one record in. Total: what it cannot read it counts and passes over.
     fn apply(&self, record: &Record);
 
+    /// A record that was [offered](Journal::offer) and taken is lost: it will not be applied.
+    fn lost(&self, _kind: &str, _detail: &Value) {}
+
     /// Its whole state.
     fn snapshot(&self) -> Value;
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use serde_json::Value;
 use tracing::Span;
 
 use super::log_writer::{Landed, LogWriter, Trouble};
@@ -13,7 +14,7 @@ use super::queue::{Answer, Drained, Groups, Pending};
 use super::shared::{Health, Shared};
 use super::store::StoreError;
 use super::upkeep::Upkeep;
-use super::{AppendError, Appended, Config, Fold, Log, Record, disk, reserve};
+use super::{AppendError, Appended, Config, Fold, Log, Record, StreamId, disk, reserve};
 use crate::clock::{Clock, Timestamp};
 use crate::ids::Seq;
 use crate::limits::JOURNAL_OFFER_LINGER;
@@ -84,8 +85,8 @@ pub(super) struct Writer {
 struct Group {
     records: Vec<Record>,
     answers: Vec<(Option<Answer>, Appended)>,
-    /// The kinds of the records that nobody waits for: if they are lost, only a counter says so.
-    unawaited: Vec<&'static str>,
+    /// The records that nobody waits for, with their kinds: if they are lost, a counter and the folds hear of it.
+    unawaited: Vec<(usize, &'static str)>,
     refused: Vec<(Option<Answer>, AppendError)>,
 }
 
@@ -119,7 +120,8 @@ impl Writer {
             let cause = self.shared.health().cause().unwrap_or_default();
             for pending in group {
                 if pending.answer.is_none() {
-                    pending.records.iter().for_each(|(record, _)| self.shared.metrics.lost(record.kind));
+                    let each = pending.records.iter();
+                    each.for_each(|(new, _)| self.lost(&pending.stream, new.kind, &new.detail));
                 }
                 answer(pending.answer, Err(AppendError::Unavailable(cause.clone())));
             }
@@ -185,7 +187,7 @@ impl Writer {
         for (new, end) in records {
             let prev_hash = log.stage(&stream, *next, time, &bodies[start..end]);
             if answer.is_none() {
-                group.unawaited.push(new.kind);
+                group.unawaited.push((group.records.len(), new.kind));
             }
             group.records.push(Record {
                 seq: *next,
@@ -241,11 +243,20 @@ impl Writer {
         self.resume(&mut group);
         if self.broken.is_some() || !group.answers.is_empty() {
             self.logs.iter_mut().for_each(LogWriter::undo);
-            group.unawaited.into_iter().for_each(|kind| self.shared.metrics.lost(kind));
+            for (index, kind) in group.unawaited {
+                let Record { stream, detail, .. } = &group.records[index];
+                self.lost(stream, kind, detail);
+            }
             let unavailable = AppendError::Unavailable(error.to_string());
             group.answers.into_iter().for_each(|(to, _)| answer(to, Err(unavailable.clone())));
         }
         group.refused.into_iter().for_each(|(to, error)| answer(to, Err(error)));
+    }
+
+    /// A record that nobody waited for is lost.
+    fn lost(&self, stream: &StreamId, kind: &'static str, detail: &Value) {
+        self.shared.metrics.lost(kind);
+        self.folds.iter().filter(|fold| fold.wants(stream)).for_each(|fold| fold.lost(kind, detail));
     }
 
     /// Takes no appends until the store was opened again, which is tried at once.

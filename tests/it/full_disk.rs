@@ -237,3 +237,38 @@ async fn a_data_directory_that_cannot_be_written_is_refused_with_what_to_do() {
     assert_eq!(output.status.code(), Some(4), "{said}");
     assert!(said.contains("cannot be written to") && said.contains("mount it read-write"), "{said}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_spent_while_the_journal_cannot_write_still_counts_after_a_stop() {
+    let Some(shim) = shim() else { return };
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let (root, fault) = (dir.path().join("data"), dir.path().join("fault"));
+    let config = json!({
+        "providers": {"p": {"kind": "echo"}},
+        "agents": {"a": {"provider": "p", "tokens_per_min": 3}},
+    });
+    let mut server = Server::spawn_with(dir, config.clone(), |command| {
+        command.env("LD_PRELOAD", shim).env("SHIM_ROOT", &root).env("SHIM_FAULT", &fault);
+    });
+    server.ready().await;
+    let client = server.client();
+    fs::write(&fault, "28 wc").expect("written");
+    for _ in 0..2 {
+        send(&client).await;
+    }
+    until("both are lost", async || (lost(&client).await == 2).then_some(())).await;
+    fs::remove_file(fault).expect("removed");
+    until("what was lost is written", async || {
+        let page = client.get("/audit?kind=spend_lost").await.ok()?.json::<Value>().await.ok()?;
+        let tokens = |record: &Value| record["detail"]["tokens"].as_u64().unwrap_or_default();
+        (page["records"].as_array()?.iter().map(tokens).sum::<u64>() == 4).then_some(())
+    })
+    .await;
+    server.signal(rustix::process::Signal::TERM);
+    server.ended().await;
+    let mut server = Server::spawn(server.kill(), config);
+    server.ready().await;
+    let params = json!({"agent": "a", "message": "m"});
+    let refused = server.client().call("agent.send", params).await.expect_err("four tokens are used up");
+    assert!(refused.to_string().contains("tokens_per_min"), "{refused}");
+}

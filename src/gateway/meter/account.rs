@@ -2,23 +2,20 @@
 //!
 //! A request counts from the moment it ends. Its record becomes durable a little later, or never: until then what it
 //! spent stands apart, and moves to what the journal says once the record is seen. So the sum is always what the
-//! journal holds and what it does not hold yet, each once; what the journal lost stays counted while the process lives.
+//! journal holds and what it does not hold yet, each once. What the journal lost stays apart too, until a record of its
+//! own ([`Lost`]) says it.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::day::Day;
-use super::window::{Minute, Money, Quarters, frees_at};
+use super::window::{Minute, Money, Quarters, frees_at, quarter};
 use crate::clock::Timestamp;
 use crate::ids::RequestId;
-use crate::limits::{METER_PENDING_MAX, RATE_WINDOW_SECS, UNPRICED_MODELS_MAX};
+use crate::limits::{METER_PENDING_MAX, METER_QUARTERS_MAX, RATE_WINDOW_SECS, UNPRICED_MODELS_MAX};
 use crate::provider::ModelUsed;
-
-/// Records of one agent reach the journal in about the order in which its requests ended. Who ended so much before one
-/// whose record is seen has none.
-const OUT_OF_ORDER: Duration = Duration::from_secs(10);
 
 /// What an agent may do; without a limit where there is none.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -55,7 +52,7 @@ pub(super) enum Asking {
 
 /// What a request spent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Spent {
+pub(in crate::gateway) struct Spent {
     pub(super) money: Money,
     /// Read, cache included, and written.
     pub(super) tokens: u64,
@@ -63,10 +60,16 @@ pub(super) struct Spent {
 
 impl Spent {
     pub(super) fn of(models: &[ModelUsed]) -> Self {
-        models.iter().fold(Self::default(), |sum, used| Self {
-            money: sum.money.plus(Money::of_usd(used.cost_usd.unwrap_or(0.0))),
-            tokens: sum.tokens.saturating_add(used.input_tokens).saturating_add(used.output_tokens),
+        models.iter().fold(Self::default(), |sum, used| {
+            sum.plus(Self {
+                money: Money::of_usd(used.cost_usd.unwrap_or(0.0)),
+                tokens: used.input_tokens.saturating_add(used.output_tokens),
+            })
         })
+    }
+
+    fn plus(self, more: Self) -> Self {
+        Self { money: self.money.plus(more.money), tokens: self.tokens.saturating_add(more.tokens) }
     }
 }
 
@@ -96,15 +99,23 @@ pub(super) struct Account {
 struct Apart {
     spent: Quarters,
     tokens: Minute,
-    /// Whose records are to be seen yet, in about that order.
-    pending: VecDeque<Pending>,
+    /// Whose records are to be seen yet; names may come again, so each has a number beside it.
+    pending: BTreeMap<(RequestId, u64), (Timestamp, Spent)>,
+    next: u64,
+    /// Whose records are lost, by the quarter of an hour.
+    lost: BTreeMap<u64, Lost>,
+    /// What of it is being written.
+    writing: Vec<Lost>,
 }
 
-#[derive(Debug)]
-struct Pending {
-    request: RequestId,
-    at: Timestamp,
-    spent: Spent,
+/// What requests spent whose records are lost.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Lost {
+    pub(super) requests: u64,
+    /// When the last of them ended.
+    pub(super) at: Timestamp,
+    pub(super) spent: Spent,
+    tokens: Minute,
 }
 
 /// What was said of it, so that it is said once.
@@ -177,12 +188,49 @@ impl Account {
         if spent == Spent::default() {
             return;
         }
-        let Apart { spent: money, tokens, pending } = &mut self.apart;
+        let Apart { spent: money, tokens, pending, next, .. } = &mut self.apart;
         money.add(at, spent.money);
         tokens.add(at, spent.tokens);
-        pending.push_back(Pending { request, at, spent });
-        if pending.len() > METER_PENDING_MAX {
-            pending.pop_front();
+        if pending.len() < METER_PENDING_MAX {
+            pending.insert((request, *next), (at, spent));
+            *next += 1;
+        }
+    }
+
+    /// The record of a request that ended is lost. Whether there is something to write about it.
+    pub(super) fn record_lost(&mut self, request: &RequestId, spent: Spent) -> bool {
+        let Some((at, spent)) = self.apart.take(request, spent) else { return false };
+        let mut tokens = Minute::default();
+        tokens.add(at, spent.tokens);
+        self.apart.lose(Lost { requests: 1, at, spent, tokens });
+        true
+    }
+
+    /// What is to be written of lost records; asked again only once that is [folded](Account::fold_lost) or
+    /// [has failed](Account::writing_failed).
+    pub(super) fn take_lost(&mut self) -> &[Lost] {
+        let Apart { lost, writing, .. } = &mut self.apart;
+        writing.extend(std::mem::take(lost).into_values());
+        writing
+    }
+
+    /// It is not in the journal.
+    pub(super) fn writing_failed(&mut self) {
+        for lost in std::mem::take(&mut self.apart.writing) {
+            self.apart.lose(lost);
+        }
+    }
+
+    /// Takes in what a record says of lost records.
+    pub(super) fn fold_lost(&mut self, at: Timestamp, spent: Spent, life: Life) {
+        self.folded.spent.add(at, spent.money);
+        self.folded.tokens.add(at, spent.tokens);
+        let Apart { spent: money, tokens, writing, .. } = &mut self.apart;
+        let written = writing.iter().position(|lost| lost.at == at && lost.spent == spent);
+        if let (Life::This, Some(written)) = (life, written) {
+            let lost = writing.remove(written);
+            money.take_back(at, lost.spent.money);
+            tokens.take_back_all(&lost.tokens);
         }
     }
 
@@ -273,16 +321,27 @@ pub(super) enum Life {
 impl Apart {
     /// The record of a request is seen: what it spent stands in the journal.
     fn resolve(&mut self, request: &RequestId, spent: Spent) {
-        let found = |pending: &Pending| pending.request == *request && pending.spent == spent;
-        let Some(at) = self.pending.iter().position(found).and_then(|index| self.pending.remove(index))
-        else {
-            return;
-        };
-        self.spent.take_back(at.at, spent.money);
-        self.tokens.take_back(at.at, spent.tokens);
-        // Those long before it were lost: their sums stay, nothing more is expected of them.
-        while self.pending.front().is_some_and(|lost| lost.at.after(OUT_OF_ORDER) < at.at) {
-            self.pending.pop_front();
+        if let Some((at, spent)) = self.take(request, spent) {
+            self.spent.take_back(at, spent.money);
+            self.tokens.take_back(at, spent.tokens);
+        }
+    }
+
+    fn take(&mut self, request: &RequestId, spent: Spent) -> Option<(Timestamp, Spent)> {
+        let named = self.pending.range((request.clone(), 0)..=(request.clone(), u64::MAX));
+        let key = named.filter(|(_, pending)| pending.1 == spent).map(|(key, _)| key.clone()).next()?;
+        self.pending.remove(&key)
+    }
+
+    fn lose(&mut self, more: Lost) {
+        let Lost { requests, at, spent, tokens } = more;
+        let lost = self.lost.entry(quarter(at)).or_default();
+        lost.requests += requests;
+        lost.at = lost.at.max(at);
+        lost.spent = lost.spent.plus(spent);
+        lost.tokens.add_all(&tokens);
+        while self.lost.len() > METER_QUARTERS_MAX {
+            self.lost.pop_first();
         }
     }
 }

@@ -6,6 +6,7 @@
 
 mod account;
 mod day;
+mod lost;
 mod window;
 
 use std::collections::BTreeMap;
@@ -14,19 +15,23 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tokio::sync::Notify;
 
-use super::record::RequestFinished;
+use super::record::{REQUEST_FINISHED, RequestFinished};
 use super::recorded::Recorded;
 use super::timeline::Timeline;
 use super::usage::{self, Usage};
 use super::{AgentConfig, Rejection, UsageQuery, UsageReport};
 use crate::clock::{Clock, Timestamp};
-use crate::ids::AgentId;
+use crate::ids::{AgentId, RequestId};
 use crate::journal::{Fold, Log, Record, StreamId, StreamKind};
+use crate::provider::ModelUsed;
 use account::{Account, Asking, Folded, Life, Limit, Limits, Seen, Spent};
+use lost::SpendLost;
 use window::Money;
 
 pub(super) use day::{Day, Zone};
+pub use lost::SPEND_LOST;
 
 /// The configuration keys of the limits, as labels of the limits that were hit.
 pub(super) const LIMITS: [&str; 3] =
@@ -41,6 +46,10 @@ pub(super) struct Meter {
     state: Mutex<State>,
     /// Apart from `state`, because a report takes milliseconds; a std mutex suffices, no request waits for it.
     usage: Mutex<Usage>,
+    /// Set when the journal has lost a record.
+    lost: Notify,
+    /// Held by who writes what was lost.
+    writing: tokio::sync::Mutex<()>,
 }
 
 struct State {
@@ -117,7 +126,15 @@ impl Meter {
         let (accounts, timeline) = (agents.map(account).collect(), Timeline::default());
         let state = State { accounts, today, timeline, life: Life::Earlier };
         let usage = Mutex::new(Usage::new(zone.clone()));
-        Arc::new(Self { clock, time_zone: time_zone.to_owned(), zone, state: Mutex::new(state), usage })
+        Arc::new(Self {
+            clock,
+            time_zone: time_zone.to_owned(),
+            zone,
+            state: Mutex::new(state),
+            usage,
+            lost: Notify::new(),
+            writing: tokio::sync::Mutex::default(),
+        })
     }
 
     /// Asks for a request that arrives.
@@ -164,14 +181,16 @@ impl Meter {
         Err(Rejection::Limited { limit, advice, retry_after })
     }
 
-    /// Counts what a request spent, at the moment that it ended.
-    pub(super) fn ended(&self, facts: &RequestFinished) {
+    /// Counts what a request spent, at the moment that it ended. Its record is to be seen, or told to be
+    /// [lost](Meter::record_lost).
+    pub(super) fn ended(&self, facts: &RequestFinished) -> Spent {
         let RequestFinished { request_id, agent, models, .. } = facts;
+        let spent = Spent::of(models);
         let unpriced: Vec<_> = {
             let mut state = self.state();
             let (now, today) = state.now(&self.clock, &self.zone);
-            let Some(account) = state.accounts.get_mut(agent) else { return };
-            account.ended(request_id.clone(), now, Spent::of(models));
+            let Some(account) = state.accounts.get_mut(agent) else { return spent };
+            account.ended(request_id.clone(), now, spent);
             account.newly_unpriced(models, &today)
         };
         for used in unpriced {
@@ -183,6 +202,7 @@ impl Meter {
                 "a call's cost is not known and the budget cannot count it: see `prices:`"
             );
         }
+        spent
     }
 
     /// What each configured agent has spent today.
@@ -214,6 +234,23 @@ impl Meter {
     }
 }
 
+impl Meter {
+    fn fold_lost(&self, record: &Record) {
+        let Ok(lost) = SpendLost::deserialize(&record.detail) else {
+            tracing::warn!(seq = record.seq.0, "what was lost does not count in budgets and usage");
+            return;
+        };
+        {
+            let mut state = self.state();
+            state.timeline.saw(record.time, self.clock.elapsed());
+            let life = state.life;
+            let account = state.accounts.entry(lost.agent.clone()).or_default();
+            account.fold_lost(lost.at, lost.spent(), life);
+        }
+        self.usage().add_lost(lost.at, &lost.agent, lost.requests, lost.usd);
+    }
+}
+
 impl State {
     /// Now, and the day that holds it.
     fn now(&mut self, clock: &Clock, zone: &Zone) -> (Timestamp, Day) {
@@ -239,6 +276,9 @@ impl Fold for Meter {
     }
 
     fn apply(&self, record: &Record) {
+        if record.kind == SPEND_LOST {
+            return self.fold_lost(record);
+        }
         let ended = match Recorded::read(record) {
             None => return,
             Some(Ok(ended)) => ended,
@@ -263,6 +303,16 @@ impl Fold for Meter {
             state.accounts.entry(ended.agent.clone()).or_default().fold(&seen, life);
         }
         self.usage().add(at, &ended);
+    }
+
+    fn lost(&self, kind: &str, detail: &Value) {
+        if kind == REQUEST_FINISHED
+            && let Ok(agent) = AgentId::deserialize(&detail["agent"])
+            && let Ok(request) = RequestId::deserialize(&detail["requestId"])
+            && let Ok(models) = Vec::<ModelUsed>::deserialize(&detail["models"])
+        {
+            self.record_lost(&agent, &request, Spent::of(&models));
+        }
     }
 
     fn snapshot(&self) -> Value {

@@ -5,7 +5,7 @@ use crate::clock::ManualTime;
 use crate::gateway::record::{Outcome, REQUEST_FINISHED, REQUEST_FINISHED_VERSION, ToolCounts};
 use crate::gateway::{Channel, Timings, Usage as AnswerUsage};
 use crate::ids::{RequestId, SessionId};
-use crate::journal::{Actor, Append, Journal, MemoryJournal, NewRecord};
+use crate::journal::{Actor, Append, Journal, MemoryJournal, NewRecord, Scan};
 use crate::provider::ModelUsed;
 
 fn agent() -> AgentId {
@@ -154,4 +154,48 @@ fn rates_hold_over_a_clean_restart_where_nothing_has_a_price() {
         hand.advance(Duration::from_secs(60));
         assert_eq!(after.snapshot()["accounts"], serde_json::json!({}), "a minute later nothing counts");
     }
+}
+
+/// A record that is taken and not written, as on a full disk; and one that is not even taken, as where the queue is full.
+#[tokio::test]
+async fn what_is_spent_while_records_are_lost_is_written_once_and_outlives_a_stop() {
+    let (clock, _hand) = Clock::manual(start());
+    let limits = config(Some(1.0), Some(1_000), None);
+    let before = meter(&clock, &limits);
+    let journal = journal_of(&clock, &before);
+    run(&before, &journal, &facts(0, Some(0.25), 1)).expect("let in");
+    for (n, taken) in [(1, true), (2, false)] {
+        before.arrive(&agent()).expect("let in").keep();
+        let facts = facts(n, Some(0.5), 400);
+        let spent = before.ended(&facts);
+        if taken {
+            before.lost(REQUEST_FINISHED, &serde_json::to_value(&facts).expect("JSON"));
+        } else {
+            before.record_lost(&facts.agent, &facts.request_id, spent);
+        }
+    }
+    let spent = |meter: &Meter| meter.spending(&agent()).usd;
+    assert_eq!(spent(&before), 1.25, "it counts at once");
+    let broken = MemoryJournal::new(clock.clone(), Vec::new());
+    broken.close();
+    assert!(!before.write_lost(&broken).await, "a journal that is closed");
+    assert!(before.write_lost(&journal).await);
+    assert!(before.write_lost(&journal).await, "nothing is left");
+    assert_eq!(spent(&before), 1.25, "it counts once");
+    let report = before.report(&UsageQuery {
+        by: crate::gateway::UsageBy::Agent,
+        since: Timestamp::default(),
+        agent: None,
+    });
+    assert_eq!((report.total.requests, report.total.cost_usd), (3, 1.25));
+    let after = meter(&clock, &limits);
+    after.restore(&before.snapshot()).expect("its own");
+    assert_eq!(spent(&after), 1.25);
+    assert!(after.arrive(&agent()).is_err());
+    let page = journal.scan(&Scan { limit: 10, ..Scan::default() }).expect("read");
+    let lost = page.records.iter().filter(|record| record.kind == SPEND_LOST).collect::<Vec<_>>();
+    let expected = serde_json::json!({
+        "agent": "a", "at": start(), "requests": 2, "usd": 1.0, "tokens": 800,
+    });
+    assert_eq!(lost.iter().map(|record| &record.detail).collect::<Vec<_>>(), [&expected]);
 }

@@ -48,6 +48,16 @@ impl Minute {
         }
     }
 
+    pub(super) fn add_all(&mut self, more: &Self) {
+        more.0.iter().for_each(|(second, amount)| self.add(Timestamp::from_millis(second * 1_000), *amount));
+    }
+
+    pub(super) fn take_back_all(&mut self, less: &Self) {
+        for (second, amount) in &less.0 {
+            self.take_back(Timestamp::from_millis(second * 1_000), *amount);
+        }
+    }
+
     pub(super) fn sum(&self, now: Timestamp) -> u64 {
         self.seen(now).fold(0, |sum, (_, amount)| sum.saturating_add(amount))
     }
@@ -82,7 +92,7 @@ impl Quarters {
         if money == Money::default() {
             return;
         }
-        let sum = self.0.entry(at.as_millis() / QUARTER_MS).or_default();
+        let sum = self.0.entry(quarter(at)).or_default();
         *sum = sum.plus(money);
         // By number and not by age: a clock that jumps for a moment forgets nothing.
         while self.0.len() > METER_QUARTERS_MAX {
@@ -92,22 +102,20 @@ impl Quarters {
 
     /// Takes back what was added at `at`.
     pub(super) fn take_back(&mut self, at: Timestamp, money: Money) {
-        if let Some(sum) = self.0.get_mut(&(at.as_millis() / QUARTER_MS)) {
+        if let Some(sum) = self.0.get_mut(&quarter(at)) {
             *sum = Money(sum.0.saturating_sub(money.0));
         }
     }
 
     /// Whether all of it is older than what is kept.
     pub(super) fn is_before(&self, now: Timestamp) -> bool {
-        let oldest = (now.as_millis() / QUARTER_MS).saturating_sub(METER_QUARTERS_MAX as u64);
+        let oldest = quarter(now).saturating_sub(METER_QUARTERS_MAX as u64);
         self.0.last_key_value().is_none_or(|(quarter, _)| *quarter < oldest)
     }
 
     /// What was spent in the running day; what lies ahead, of a clock that was set back, counts too.
     pub(super) fn sum(&self, today: &Day) -> Money {
-        self.0
-            .range(today.start.as_millis() / QUARTER_MS..)
-            .fold(Money::default(), |sum, (_, money)| sum.plus(*money))
+        self.0.range(quarter(today.start)..).fold(Money::default(), |sum, (_, money)| sum.plus(*money))
     }
 }
 
@@ -138,6 +146,11 @@ impl Money {
     pub(super) fn plus(self, more: Self) -> Self {
         Self(self.0.saturating_add(more.0))
     }
+}
+
+/// The quarter of an hour that holds a moment.
+pub(super) fn quarter(at: Timestamp) -> u64 {
+    at.as_millis() / QUARTER_MS
 }
 
 fn second(at: Timestamp) -> u64 {

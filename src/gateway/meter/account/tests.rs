@@ -146,6 +146,8 @@ enum Step {
     Overtakes,
     /// The oldest one is lost.
     IsLost,
+    /// What is lost is written, well or not.
+    WritesLost(bool),
     /// So many seconds pass.
     Passes(u64),
     /// The clock on the wall is set by so many seconds.
@@ -162,7 +164,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         4 => (0u64..50).prop_map(Step::Ends),
         4 => Just(Step::Lands),
         1 => Just(Step::Overtakes),
-        1 => Just(Step::IsLost),
+        2 => Just(Step::IsLost),
+        1 => any::<bool>().prop_map(Step::WritesLost),
         2 => (0u64..40_000).prop_map(Step::Passes),
         2 => (0u64..30).prop_map(Step::Passes),
         1 => (-100_000i64..100_000).prop_map(Step::Jumps),
@@ -188,6 +191,8 @@ struct World {
     journal: Vec<Fact>,
     /// What this life spent without a record.
     apart: Vec<Fact>,
+    /// Requests among those whose records are lost.
+    lost: BTreeSet<RequestId>,
     snapshot: (Folded, Timestamp, usize),
     next: u64,
 }
@@ -200,6 +205,8 @@ struct Fact {
     at: Timestamp,
     elapsed: Duration,
     leaps: u64,
+    /// It is a record of lost ones.
+    lost: bool,
 }
 
 impl World {
@@ -215,6 +222,7 @@ impl World {
             under_way: VecDeque::new(),
             journal: Vec::new(),
             apart: Vec::new(),
+            lost: BTreeSet::new(),
             snapshot: (Folded::default(), Timestamp::default(), 0),
             next: 0,
         }
@@ -225,7 +233,7 @@ impl World {
     }
 
     fn fact(&self, request: RequestId, at: Timestamp, spent: Spent) -> Fact {
-        Fact { request, spent, at, elapsed: self.elapsed, leaps: self.leaps }
+        Fact { request, spent, at, elapsed: self.elapsed, leaps: self.leaps, lost: false }
     }
 
     fn land(&mut self, index: usize) {
@@ -236,6 +244,22 @@ impl World {
         seen(&mut self.account, &request, time, spent, Life::This);
         self.apart.retain(|fact| fact.request != request);
         self.journal.push(self.fact(request, time, spent));
+    }
+
+    fn write_lost(&mut self, well: bool) {
+        let lost = self.account.take_lost().to_vec();
+        if !well {
+            return self.account.writing_failed();
+        }
+        for Lost { at, spent, .. } in lost {
+            self.account.fold_lost(at, spent, Life::This);
+            // Its requests stand in the journal as one.
+            let of_it = |fact: &Fact| self.lost.contains(&fact.request) && quarter(fact.at) == quarter(at);
+            self.apart.retain(|fact| !of_it(fact));
+            let request = id(u64::MAX);
+            self.journal.push(Fact { at, lost: true, ..self.fact(request, at, spent) });
+        }
+        self.lost.clear();
     }
 
     fn pass(&mut self, secs: u64) {
@@ -255,21 +279,25 @@ impl World {
             }
             Step::Lands => self.land(0),
             Step::Overtakes => self.land(1),
-            Step::IsLost => drop(self.under_way.pop_front()),
-            // No further than the records' order holds, while one is under way.
-            Step::Passes(secs) if self.under_way.is_empty() => self.pass(*secs),
-            Step::Passes(secs) => self.pass(secs % 3),
-            Step::Jumps(secs) if self.under_way.is_empty() => {
+            Step::IsLost => {
+                if let Some((request, spent)) = self.under_way.pop_front() {
+                    self.account.record_lost(&request, spent);
+                    self.lost.insert(request);
+                }
+            }
+            Step::WritesLost(well) => self.write_lost(*well),
+            Step::Passes(secs) => self.pass(*secs),
+            Step::Jumps(secs) => {
                 self.wall = self.wall.saturating_add_signed(*secs);
                 self.leaps += u64::from(*secs > 0);
             }
-            Step::Jumps(_) => {}
             Step::Snapshot => {
                 self.snapshot = (self.account.folded().clone(), self.timeline.last(), self.journal.len());
             }
             Step::Dies => {
                 self.under_way.clear();
                 self.apart.clear();
+                self.lost.clear();
                 self.account = Account::default();
                 // A new journal goes on from the last record, not from what elapsed since.
                 self.last.1 = self.elapsed;
@@ -277,9 +305,13 @@ impl World {
                 self.account.restore(folded.clone());
                 self.timeline = Timeline::default();
                 self.timeline.saw(*last, self.elapsed);
-                for Fact { request, spent, at, .. } in &self.journal[*len..] {
-                    self.timeline.saw(*at, self.elapsed);
-                    seen(&mut self.account, request, *at, *spent, Life::Earlier);
+                for Fact { request, spent, at, lost, .. } in &self.journal[*len..] {
+                    if *lost {
+                        self.account.fold_lost(*at, *spent, Life::Earlier);
+                    } else {
+                        self.timeline.saw(*at, self.elapsed);
+                        seen(&mut self.account, request, *at, *spent, Life::Earlier);
+                    }
                 }
             }
         }
@@ -295,7 +327,7 @@ impl World {
     /// may have made it old.
     fn is_recent(&self, fact: &Fact) -> bool {
         let minute = Duration::from_secs(RATE_WINDOW_SECS - 1);
-        fact.leaps == self.leaps && self.elapsed.saturating_sub(fact.elapsed) < minute
+        !fact.lost && fact.leaps == self.leaps && self.elapsed.saturating_sub(fact.elapsed) < minute
     }
 }
 
