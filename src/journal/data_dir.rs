@@ -7,6 +7,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 
@@ -14,6 +15,12 @@ use super::disk;
 
 /// The version of the data directory's layout that this plimsoll writes, and the newest that it reads.
 pub const FORMAT: u32 = 1;
+
+/// How often a lock is tried that is held: about a second. A child that its last holder has just forked holds it until
+/// it runs its program.
+const LOCK_TRIES: u32 = 100;
+/// Between two tries.
+const LOCK_LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// Why a data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -201,7 +208,14 @@ fn take_lock(path: &Path) -> Result<File, OpenError> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => options.create(true).truncate(false).open(&name),
         file => file,
     };
-    let mut file = lock_file(path, file.map_err(|source| unlockable(path, source))?)?;
+    let file = file.map_err(|source| unlockable(path, source))?;
+    for _ in 0..LOCK_TRIES {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Err(rustix::io::Errno::WOULDBLOCK) => std::thread::park_timeout(LOCK_LOOK_AGAIN),
+            _ => break,
+        }
+    }
+    let mut file = lock_file(path, file)?;
     let mut tell = || {
         file.set_len(0)?;
         file.write_all(format!("{}\n", std::process::id()).as_bytes())
@@ -237,6 +251,25 @@ fn lock_file(path: &Path, mut file: File) -> Result<File, OpenError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lock_that_a_forked_child_holds_for_a_moment_is_waited_for() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let path = dir.path().join("data");
+        drop(DataDir::open(&path).expect("opened"));
+        // As a child between fork and exec does.
+        let held = File::open(path.join("lock")).expect("the lock file");
+        flock(&held, FlockOperation::LockExclusive).expect("free");
+        let (opens, opened) = std::sync::mpsc::channel::<()>();
+        let child = std::thread::spawn(move || {
+            // Long enough for the first try, and far less than all of them.
+            let _ = opened.recv_timeout(LOCK_LOOK_AGAIN * 5);
+            drop(held);
+        });
+        DataDir::open(&path).expect("free in time");
+        drop(opens);
+        child.join().expect("no panic");
+    }
 
     #[test]
     fn a_second_holder_is_refused_by_name() {
