@@ -2,7 +2,8 @@
 //!
 //! It runs the program and reports how it ended. When the program ends, when plimsoll says so or when plimsoll is gone,
 //! it ends every process that descends from the program, whatever they did to get away: it is their subreaper
-//! (prctl(2)), so whoever loses its parent becomes its child. It ends itself only when none is left.
+//! (prctl(2)), so whoever loses its parent becomes its child. It ends itself only when none is left, or one stays that
+//! cannot be killed.
 //!
 //! Its standard input is a socket to plimsoll. Over it comes the program's own standard input; its end says "end all",
 //! and is there too when plimsoll is killed, whichever thread of it started this. The report goes the other way. All
@@ -41,6 +42,9 @@ const OOM_SCORE_ADD: i32 = 500;
 
 /// Where a process reads and sets its own.
 const OOM_SCORE: &str = "/proc/self/oom_score_adj";
+
+/// The exit code of a guard that could not end all: somebody stayed although it was killed.
+pub(super) const LEFT_SOME: u8 = 3;
 
 /// How often the end of a group is looked for.
 const GROUP_LOOK_AGAIN: Duration = Duration::from_millis(20);
@@ -89,7 +93,8 @@ pub fn run(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     command.args(arguments).stdin(Stdio::from(message)).process_group(0);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     match runtime.and_then(|runtime| runtime.block_on(guard(command, Duration::from_millis(grace)))) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(LEFT_SOME),
         Err(_) => ExitCode::FAILURE,
     }
 }
@@ -115,7 +120,8 @@ fn receive() -> io::Result<OwnedFd> {
     Ok(handle)
 }
 
-async fn guard(mut command: Command, grace: Duration) -> io::Result<()> {
+/// Whether nobody is left.
+async fn guard(mut command: Command, grace: Duration) -> io::Result<bool> {
     let control = StdUnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     control.set_nonblocking(true)?;
     let heard = UnixStream::from_std(control.try_clone()?)?;
@@ -132,7 +138,10 @@ async fn guard(mut command: Command, grace: Duration) -> io::Result<()> {
     usual.iter().for_each(|score| set_oom_score(*score));
     let program = match started {
         Ok(program) => Pid::from_child(&program),
-        Err(error) => return report(&control, Report::Failed(error.raw_os_error().unwrap_or_default())),
+        Err(error) => {
+            report(&control, Report::Failed(error.raw_os_error().unwrap_or_default()))?;
+            return Ok(true);
+        }
     };
     // Its input and its output are its own from here on: they end when it ends them.
     drop(command);
@@ -146,11 +155,11 @@ async fn guard(mut command: Command, grace: Duration) -> io::Result<()> {
         }
     }
     if procfs::is_there() {
-        ending::end(|| wards.alive(), || !wards.left.get(), grace).await;
-    } else {
-        wards.end_group(grace).await;
+        let look = || std::future::ready(wards.alive());
+        return Ok(ending::end(look, || !wards.left.get(), grace).await.over);
     }
-    Ok(())
+    wards.end_group(grace).await;
+    Ok(true)
 }
 
 /// Those who are guarded.
@@ -184,14 +193,14 @@ impl Wards<'_> {
     }
 
     /// Those that run.
-    fn alive(&self) -> Vec<Process> {
+    fn alive(&self) -> io::Result<Vec<Process>> {
         self.reap();
         if !self.left.get() {
-            return Vec::new();
+            return Ok(Vec::new());
         }
-        let mut found = descendants(&Process::all(), [rustix::process::getpid()]);
+        let mut found = descendants(&Process::all()?, [rustix::process::getpid()]);
         found.retain(|process| process.life == Life::Alive);
-        found
+        Ok(found)
     }
 
     /// Where nobody tells who descends from whom: ends those that stayed in the program's group.

@@ -1,10 +1,12 @@
 //! Output of a program: read line by line, and never more of it than allowed.
 
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::time::{Sleep, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::super::{Edges, ProviderError};
@@ -16,6 +18,9 @@ const CHUNK_BYTES: usize = 32 << 10;
 /// How long more output may take to come once nobody is left who prints. Who handed its output to a stranger, such as a
 /// daemon that runs already, would otherwise keep the turn open.
 const LAST_WORDS_WAIT: Duration = Duration::from_millis(500);
+
+/// How long a look takes whether there is more once that time is over.
+const LAST_LOOK: Duration = Duration::from_millis(10);
 
 /// What one turn may print, over all its outputs, and whether anybody is left who prints.
 pub(super) struct Budget {
@@ -65,11 +70,22 @@ pub(super) struct Lines<'a, R> {
     looked_at: usize,
     /// Whether the buffer begins where a line does.
     begins: bool,
+    /// The end of the wait for more once nobody is left: one for all that comes.
+    last: Option<Pin<Box<Sleep>>>,
 }
 
 impl<'a, R: AsyncRead + Unpin> Lines<'a, R> {
     pub(super) fn new(source: R, budget: &'a Budget, line_bytes_max: usize, overlong: Overlong) -> Self {
-        Self { source, budget, line_bytes_max, overlong, buffer: BytesMut::new(), looked_at: 0, begins: true }
+        Self {
+            source,
+            budget,
+            line_bytes_max,
+            overlong,
+            buffer: BytesMut::new(),
+            looked_at: 0,
+            begins: true,
+            last: None,
+        }
     }
 
     /// The next line; the last one needs no newline. `None` at the end.
@@ -113,7 +129,9 @@ impl<'a, R: AsyncRead + Unpin> Lines<'a, R> {
         self.buffer.reserve(CHUNK_BYTES);
         let nobody = async {
             self.budget.gone.cancelled().await;
-            tokio::time::sleep(LAST_WORDS_WAIT).await;
+            self.last.get_or_insert_with(|| Box::pin(sleep(LAST_WORDS_WAIT))).await;
+            // What is there already is still taken, however slow its reader was.
+            sleep(LAST_LOOK).await;
         };
         let read = tokio::select! {
             biased;
@@ -142,6 +160,26 @@ mod tests {
             found.push(String::from_utf8_lossy(&line.bytes).into_owned());
         }
         Ok(found)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_goes_on_printing_when_nobody_is_left_is_not_heard_for_ever() {
+        let (mut held, source) = tokio::io::duplex(64);
+        let stranger = tokio::spawn(async move {
+            while tokio::io::AsyncWriteExt::write_all(&mut held, b"more\n").await.is_ok() {
+                sleep(LAST_WORDS_WAIT / 2).await;
+            }
+        });
+        let budget = Budget::new(Size(1_000));
+        budget.gone.cancel();
+        let mut lines = Lines::new(source, &budget, 10, Overlong::Refused);
+        let mut heard = 0;
+        while lines.next().await.expect("not too much").is_some() {
+            heard += 1;
+        }
+        assert!((1..=4).contains(&heard), "{heard}");
+        drop(lines);
+        stranger.await.expect("it is told that nobody reads");
     }
 
     #[tokio::test]

@@ -36,7 +36,7 @@ pub use processes::Processes;
 const MODEL_DEFAULT: &str = "default";
 
 /// How long the end of programs is waited for when plimsoll ends, beyond the grace of each.
-const LAST_END_WAIT: Duration = Duration::from_secs(5);
+const LAST_END_WAIT: Duration = ending::KILL_WAIT_MAX.saturating_add(Duration::from_secs(2));
 
 /// See the module.
 pub(super) struct Exec(Arc<Shared>);

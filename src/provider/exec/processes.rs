@@ -13,11 +13,11 @@ use std::time::Duration;
 use rustix::process::{Pid, WaitOptions};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
-use tokio::task::spawn_blocking;
 use tokio_util::task::TaskTracker;
 
-use super::procfs::{Life, Process, descendants};
-use super::{ending, sweep};
+use super::ending::{self, Ending};
+use super::procfs::{self, Life, Process, descendants};
+use super::sweep;
 use crate::ids::AgentId;
 
 /// What an earlier plimsoll left behind has so long to end by itself.
@@ -32,8 +32,10 @@ struct Shared {
     owner: String,
     /// The program that can be a guard: plimsoll.
     guard: PathBuf,
-    /// Whether those who lose their parent become children of this process.
+    /// Whether those who lose their parent become children of this process, and it can see who they are.
     reaper: bool,
+    /// Whether nobody else's do.
+    exclusive: bool,
     /// A std mutex suffices: a hold is one spawn or a look through a list.
     table: Mutex<Table>,
     /// Steps whenever an entry goes.
@@ -45,12 +47,25 @@ struct Table {
     entries: Vec<Arc<Entry>>,
     /// Children that this process had before it ran anything.
     strangers: HashSet<(Pid, u64)>,
+    /// Those that stayed in a directory although they were killed.
+    left: Vec<(PathBuf, Process)>,
+}
+
+/// Why a directory cannot be worked in.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Unsettled {
+    /// An earlier run in it ends still.
+    Ending,
+    /// These of an earlier run could not be ended; their ids.
+    Left(String),
 }
 
 /// One program that runs or ends.
 pub(super) struct Entry {
     /// `None` once it has ended and was reaped.
     guard: Mutex<Option<Pid>>,
+    /// The session that its guard leads, or led.
+    session: Option<Pid>,
     cwd: PathBuf,
     ending: AtomicBool,
 }
@@ -77,35 +92,59 @@ impl Processes {
     /// Those of the data directory with this id, guarded by this plimsoll.
     #[must_use]
     pub fn new(owner: &str, guard: PathBuf) -> Self {
-        Self::with(owner, guard, false, HashSet::new())
+        Self::with(owner, guard, false, None)
     }
 
-    fn with(owner: &str, guard: PathBuf, reaper: bool, strangers: HashSet<(Pid, u64)>) -> Self {
+    /// `strangers` are the children that it has already, if that could be seen.
+    fn with(owner: &str, guard: PathBuf, reaper: bool, strangers: Option<HashSet<(Pid, u64)>>) -> Self {
         let (changed, _) = watch::channel(());
         let (owner, tasks) = (owner.to_owned(), TaskTracker::new());
         // It takes tasks all the same, and can be waited for at any time.
         tasks.close();
-        let table = Mutex::new(Table { entries: Vec::new(), strangers });
-        Self(Arc::new(Shared { owner, guard, reaper, table, changed, tasks }))
+        let exclusive =
+            !rustix::process::getpid().is_init() && strangers.as_ref().is_some_and(HashSet::is_empty);
+        let strangers = strangers.unwrap_or_default();
+        let table = Mutex::new(Table { entries: Vec::new(), strangers, left: Vec::new() });
+        Self(Arc::new(Shared { owner, guard, reaper, exclusive, table, changed, tasks }))
     }
 
     /// Makes this process the one that runs the agents of a data directory, whose lock it holds: ends what an earlier
     /// one left behind, and becomes the parent of whoever outlives its guard.
     pub async fn take_over(owner: &str) -> Self {
         let ours = rustix::process::getpid();
-        let all = spawn_blocking(Process::all).await.unwrap_or_default();
-        let children = all.iter().filter(|process| process.parent == Some(ours));
-        let strangers = children.map(Process::identity).collect();
+        if !procfs::is_there() {
+            #[cfg(target_os = "linux")]
+            tracing::warn!(
+                source = "agent.process",
+                "/proc is missing, or that of another pid namespace: what leaves the process group of an agent's \
+                 program cannot be ended; mount one for this namespace"
+            );
+            return Self::new(owner, own_binary());
+        }
+        let all = procfs::off_runtime(Process::all).await;
+        let children = |all: Vec<Process>| {
+            let children = all.into_iter().filter(|process| process.parent == Some(ours));
+            children.map(|process| process.identity()).collect()
+        };
+        let strangers = all.ok().map(children);
         #[cfg(target_os = "linux")]
         let reaper = rustix::process::set_child_subreaper(Some(ours)).is_ok();
         #[cfg(not(target_os = "linux"))]
         let reaper = false;
-        let count = sweep::end_left_behind(owner.to_owned(), LEFT_BEHIND_GRACE).await;
-        if count > 0 {
+        let Ending { met, over, left, problem } = sweep::end_left_behind(owner, LEFT_BEHIND_GRACE).await;
+        if met > 0 {
             tracing::warn!(
                 source = "agent.process",
-                processes = count,
+                processes = met - left.len().min(met),
                 "processes that agents of an earlier run left behind were ended"
+            );
+        }
+        if !over {
+            tracing::warn!(
+                source = "agent.process",
+                pids = procfs::ids(&left),
+                problem = problem.map(tracing::field::display),
+                "what agents of an earlier run left behind could not all be looked for and ended"
             );
         }
         Self::with(owner, own_binary(), reaper, strangers)
@@ -116,14 +155,25 @@ impl Processes {
         tokio::time::timeout(wait, self.0.tasks.wait()).await.is_ok()
     }
 
-    /// Waits until nothing ends any more in this directory, but not for longer than `wait`; whether nothing does.
-    pub(super) async fn settled(&self, cwd: &Path, wait: Duration) -> bool {
+    /// Waits until nothing ends any more in this directory, but not for longer than `wait`.
+    ///
+    /// # Errors
+    /// [`Unsettled`] when something does all the same, or never did.
+    pub(super) async fn settled(&self, cwd: &Path, wait: Duration) -> Result<(), Unsettled> {
         let mut changes = self.0.changed.subscribe();
         let quiet = || {
             let table = self.table();
             !table.entries.iter().any(|entry| entry.cwd == cwd && entry.ending.load(Ordering::SeqCst))
         };
-        tokio::time::timeout(wait, changes.wait_for(|()| quiet())).await.is_ok()
+        if tokio::time::timeout(wait, changes.wait_for(|()| quiet())).await.is_err() {
+            return Err(Unsettled::Ending);
+        }
+        let here: Vec<Process> = {
+            let mut table = self.table();
+            table.left.retain(|(_, process)| process.runs());
+            table.left.iter().filter(|(place, _)| place == cwd).map(|(_, process)| *process).collect()
+        };
+        if here.is_empty() { Ok(()) } else { Err(Unsettled::Left(procfs::ids(&here))) }
     }
 
     /// What marks a process as one of this agent's.
@@ -141,7 +191,8 @@ impl Processes {
         let mut table = self.table();
         let child = command.spawn()?;
         let guard = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-        let entry = Arc::new(Entry { guard: Mutex::new(guard), cwd, ending: AtomicBool::new(false) });
+        let ending = AtomicBool::new(false);
+        let entry = Arc::new(Entry { guard: Mutex::new(guard), session: guard, cwd, ending });
         table.entries.push(Arc::clone(&entry));
         Ok((child, entry))
     }
@@ -157,39 +208,56 @@ impl Processes {
         *entry.guard() = None;
     }
 
-    /// Notes that nothing is left of a program.
+    /// Notes that nothing ends any more of a program.
     pub(super) fn gone(&self, entry: &Arc<Entry>) {
         self.table().entries.retain(|other| !Arc::ptr_eq(other, entry));
         self.0.changed.send_replace(());
     }
 
-    /// Ends every child of this process that is no guard, and what descends from it; gives how many there were.
-    pub(super) async fn end_orphans(&self, grace: Duration) -> usize {
+    /// Notes who stayed in the directory of a program although it was killed.
+    pub(super) fn stay(&self, entry: &Entry, left: &[Process]) {
+        self.table().left.extend(left.iter().map(|process| (entry.cwd.clone(), *process)));
+    }
+
+    /// Ends the children of this process that lost their guard, and what descends from them.
+    pub(super) async fn end_orphans(&self, grace: Duration) -> Ending {
         if !self.0.reaper {
-            return 0;
+            return Ending { met: 0, over: true, left: Vec::new(), problem: None };
         }
         ending::end(|| self.orphans(), || true, grace).await
     }
 
-    fn orphans(&self) -> Vec<Process> {
+    async fn orphans(&self) -> io::Result<Vec<Process>> {
+        let this = self.clone();
+        // The table is looked at before and after: who comes or goes meanwhile stands in one of them.
+        let mut known = self.known();
+        procfs::off_runtime(move || {
+            let all = Process::all()?;
+            known.add(this.known());
+            let is_marked = |process: &Process| sweep::is_marked(process, &this.0.owner);
+            let (ended, orphans) = known.orphans(&all, rustix::process::getpid(), is_marked);
+            for process in ended {
+                // Each by its id: a guard's end is for whoever waits for that guard.
+                let _ = rustix::process::waitpid(Some(process.pid), WaitOptions::NOHANG);
+            }
+            Ok(orphans)
+        })
+        .await
+    }
+
+    fn known(&self) -> Known {
         let table = self.table();
-        let ours = rustix::process::getpid();
-        let guards: HashSet<Pid> = table.entries.iter().filter_map(|entry| *entry.guard()).collect();
-        let all = Process::all();
-        let is_orphan = |process: &&Process| {
-            process.parent == Some(ours)
-                && !guards.contains(&process.pid)
-                && !table.strangers.contains(&process.identity())
-        };
-        let (ended, mut orphans): (Vec<Process>, Vec<Process>) =
-            all.iter().filter(is_orphan).partition(|process| process.life == Life::Zombie);
-        for process in ended {
-            // Each by its id: a guard's end is for whoever waits for that guard.
-            let _ = rustix::process::waitpid(Some(process.pid), WaitOptions::NOHANG);
+        Known {
+            exclusive: self.0.exclusive,
+            guards: table.entries.iter().filter_map(|entry| *entry.guard()).collect(),
+            sessions: table.entries.iter().filter_map(|entry| entry.session).collect(),
+            spared: table
+                .strangers
+                .iter()
+                .copied()
+                .chain(table.left.iter().map(|(_, p)| p.identity()))
+                .collect(),
         }
-        let below = descendants(&all, orphans.iter().map(|process| process.pid));
-        orphans.extend(below.into_iter().filter(|process| process.life == Life::Alive));
-        orphans
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -197,8 +265,106 @@ impl Processes {
     }
 }
 
+/// Whom this process knows among its children.
+struct Known {
+    /// Whether all its other children were a guard's.
+    exclusive: bool,
+    guards: HashSet<Pid>,
+    /// Those that its guards lead, or led.
+    sessions: HashSet<Pid>,
+    /// Strangers, and those that killing does not end.
+    spared: HashSet<(Pid, u64)>,
+}
+
+impl Known {
+    fn add(&mut self, other: Self) {
+        self.guards.extend(other.guards);
+        self.sessions.extend(other.sessions);
+        self.spared.extend(other.spared);
+    }
+
+    /// The children of `ours` that have ended and that nobody else waits for; and those that lost their guard, with
+    /// all that descends from them. As process 1, or where it had children before, it is the parent of strangers too:
+    /// there it takes only those that stand in a guard's session or are marked.
+    fn orphans(
+        &self,
+        all: &[Process],
+        ours: Pid,
+        is_marked: impl Fn(&Process) -> bool,
+    ) -> (Vec<Process>, Vec<Process>) {
+        let children = all.iter().filter(|process| {
+            process.parent == Some(ours)
+                && !self.guards.contains(&process.pid)
+                && !self.spared.contains(&process.identity())
+        });
+        let (ended, mut orphans): (Vec<Process>, Vec<Process>) =
+            children.partition(|process| process.life == Life::Zombie);
+        orphans.retain(|process| {
+            self.exclusive
+                || process.session.is_some_and(|own| self.sessions.contains(&own))
+                || is_marked(process)
+        });
+        let below = descendants(all, orphans.iter().map(|process| process.pid));
+        let is_left =
+            |process: &Process| process.life == Life::Alive && !self.spared.contains(&process.identity());
+        orphans.extend(below.into_iter().filter(is_left));
+        (ended, orphans)
+    }
+}
+
 /// This plimsoll, also after its file was replaced.
 fn own_binary() -> PathBuf {
     let link = PathBuf::from("/proc/self/exe");
     if link.exists() { link } else { std::env::current_exe().unwrap_or(link) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OURS: i32 = 1;
+
+    fn pid(raw: i32) -> Pid {
+        Pid::from_raw(raw).expect("not zero")
+    }
+
+    /// A child of process 1 in this session.
+    fn child(own: i32, session: i32) -> Process {
+        let (parent, session) = (Some(pid(OURS)), Some(pid(session)));
+        Process { pid: pid(own), started: 0, parent, session, life: Life::Alive }
+    }
+
+    /// Who is taken by one whose guard was 20, beside a guard 21 that lives and a stranger 5.
+    fn taken(exclusive: bool) -> Vec<i32> {
+        let below = |own, parent| Process { parent: Some(pid(parent)), ..child(own, 99) };
+        let all = [
+            child(5, 5),
+            child(21, 21),
+            child(30, 20),
+            below(31, 30),
+            child(32, 32),
+            child(40, 40),
+            below(41, 40),
+            Process { life: Life::Zombie, ..child(50, 20) },
+            child(60, 20),
+        ];
+        let known = Known {
+            exclusive,
+            guards: [pid(21)].into(),
+            sessions: [pid(20), pid(21)].into(),
+            spared: [(pid(5), 0), (pid(60), 0)].into(),
+        };
+        let (ended, orphans) = known.orphans(&all, pid(OURS), |process| process.pid == pid(32));
+        assert_eq!(ended.iter().map(|process| process.pid).collect::<Vec<_>>(), [pid(50)]);
+        let mut orphans: Vec<i32> =
+            orphans.iter().map(|process| process.pid.as_raw_nonzero().get()).collect();
+        orphans.sort_unstable();
+        orphans
+    }
+
+    #[test]
+    fn where_others_children_come_only_those_of_guards_are_taken() {
+        assert_eq!(taken(true), [30, 31, 32, 40, 41]);
+        assert_eq!(taken(false), [30, 31, 32]);
+    }
 }

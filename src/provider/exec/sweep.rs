@@ -6,33 +6,54 @@
 //! alive: that one serves a copy of the directory.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::process::{Pid, getpid, getuid};
 
-use super::ending;
+use super::ending::{self, Ending};
 use super::guard::GUARD_COMMAND;
-use super::procfs::{Life, Process, descendants};
+use super::procfs::{self, Life, Process, descendants};
 
 /// The variable that marks a process: `<id of the data directory>/<agent>`.
 pub(super) const OWNER: &str = "PLIMSOLL_OWNER";
 
-/// Ends what carries this owner's mark; gives how many there were.
-pub(super) async fn end_left_behind(owner: String, grace: Duration) -> usize {
-    ending::end(|| left_behind(&owner, &Process::all()), || true, grace).await
+/// Ends what carries this owner's mark.
+pub(super) async fn end_left_behind(owner: &str, grace: Duration) -> Ending {
+    let said = &AtomicBool::new(false);
+    let look = || {
+        let owner = owner.to_owned();
+        async move {
+            let found = procfs::off_runtime(move || Ok(left_behind(&owner, &Process::all()?))).await?;
+            // Before it is waited for: whoever looks at a start that takes long shall know why.
+            if !found.is_empty() && !said.swap(true, Ordering::Relaxed) {
+                tracing::info!(
+                    source = "agent.process",
+                    pids = procfs::ids(&found),
+                    "processes that agents of an earlier run left behind are being ended"
+                );
+            }
+            Ok(found)
+        }
+    };
+    ending::end(look, || true, grace).await
+}
+
+/// Whether it is this user's and was started for an agent of this owner.
+pub(super) fn is_marked(process: &Process, owner: &str) -> bool {
+    // The user first: reading what a process was started with takes its memory's lock.
+    process.user() == Some(getuid().as_raw())
+        && process.variable(OWNER).is_some_and(|mark| mark.split('/').next() == Some(owner))
 }
 
 fn left_behind(owner: &str, all: &[Process]) -> Vec<Process> {
     let user = getuid().as_raw();
     let spared = spared(all);
-    let is_marked = |process: &&Process| {
-        process.life == Life::Alive
-            && !spared.contains(&process.pid)
-            && process.user() == Some(user)
-            && process.variable(OWNER).is_some_and(|mark| mark.split('/').next() == Some(owner))
+    let is_ours = |process: &&Process| {
+        process.life == Life::Alive && !spared.contains(&process.pid) && is_marked(process, owner)
     };
     let mut found: HashMap<Pid, Process> =
-        all.iter().filter(is_marked).map(|process| (process.pid, *process)).collect();
+        all.iter().filter(is_ours).map(|process| (process.pid, *process)).collect();
     let alive: HashSet<Pid> = all.iter().map(|process| process.pid).collect();
     // A guard opens a session of its own: one whose leader is gone, or marked, holds nobody else.
     let sessions: HashSet<Pid> = found
@@ -68,6 +89,10 @@ fn spared(all: &[Process]) -> HashSet<Pid> {
 
 /// Whether it is a guard that is still a child of the plimsoll that started it.
 fn serves_another(process: &Process) -> bool {
+    // A guard leads a session, and nobody else's arguments need to be read.
+    if process.session != Some(process.pid) || process.user() != Some(getuid().as_raw()) {
+        return false;
+    }
     let arguments = process.arguments();
     let [_, command, plimsoll, ..] = arguments.as_slice() else { return false };
     let plimsoll = plimsoll.parse().ok().and_then(Pid::from_raw);

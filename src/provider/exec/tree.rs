@@ -15,7 +15,6 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use tokio::net::unix::pipe::Sender;
 use tokio::process::{Child, ChildStderr, ChildStdout, Command};
@@ -23,8 +22,10 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::dialect::Exit;
-use super::guard::{GUARD_COMMAND, Report};
+use super::ending::Ending;
+use super::guard::{GUARD_COMMAND, LEFT_SOME, Report};
 use super::processes::{Entry, Processes};
+use super::procfs;
 
 /// How long a guard may take beyond the grace of its program until it is killed itself: it may have been stopped.
 pub(super) const GUARD_END: Duration = Duration::from_secs(3);
@@ -60,15 +61,17 @@ pub(super) struct Ends<'a> {
     pub(super) ended: &'a mut oneshot::Receiver<Ended>,
 }
 
-/// How a program ended. Nothing of it is left then.
+/// How a program ended. Nothing of it is left then that could be ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ended {
-    /// It could not be started.
-    Failed(Errno),
+    /// It could not be started; the system's number says why.
+    Failed(i32),
     /// It ran.
     Exited(Exit),
     /// Its guard was killed, and so were all the others then.
     Unguarded,
+    /// Its guard failed by itself: the machine has no more memory or files.
+    GuardFailed,
 }
 
 impl Tree {
@@ -166,31 +169,54 @@ struct Run {
 
 impl Run {
     async fn see_to_its_end(mut self, stop: oneshot::Receiver<Outputs>) -> Ended {
-        tokio::select! {
-            _ = self.guard.wait() => {}
-            outputs = stop => self.stop(outputs.ok()).await,
-        }
+        let told = tokio::select! {
+            _ = self.guard.wait() => false,
+            outputs = stop => {
+                self.stop(outputs.ok()).await;
+                true
+            }
+        };
         // It wrote before it ended, and nobody else holds the other end.
         let mut text = [0; 32];
         let read = self.control.read(&mut text).unwrap_or_default();
         let report = std::str::from_utf8(&text[..read]).ok().and_then(Report::parse);
-        let ended = match report {
-            Some(Report::Failed(number)) => Ended::Failed(Errno::from_raw_os_error(number)),
-            Some(Report::Ended(exit)) => Ended::Exited(exit),
-            None => Ended::Unguarded,
-        };
-        let well = matches!(self.guard.try_wait(), Ok(Some(status)) if status.success());
+        let code = self.guard.try_wait().ok().flatten().and_then(|status| status.code());
         self.processes.guard_ended(&self.entry);
-        if !well {
-            let count = self.processes.end_orphans(self.grace).await;
+        if code != Some(0) {
+            self.end_rest(code, told).await;
+        }
+        match report {
+            Some(Report::Failed(number)) => Ended::Failed(number),
+            Some(Report::Ended(exit)) => Ended::Exited(exit),
+            None if code.is_some() => Ended::GuardFailed,
+            None => Ended::Unguarded,
+        }
+    }
+
+    /// Ends what a guard left that was killed, or ended with this code.
+    async fn end_rest(&self, code: Option<i32>, told: bool) {
+        let gave_up = code == Some(i32::from(LEFT_SOME));
+        // Nobody is given time twice.
+        let grace = if told || gave_up { Duration::ZERO } else { self.grace };
+        let Ending { met, over, left, problem } = self.processes.end_orphans(grace).await;
+        if !gave_up {
+            let how = if code.is_some() { "failed" } else { "was killed" };
             tracing::warn!(
                 source = "agent.process",
-                processes = count,
-                "the guard of an agent's program was killed; what it guarded was ended"
+                processes = met,
+                "the guard of an agent's program {how}; what it guarded was ended"
             );
         }
-        self.processes.gone(&self.entry);
-        ended
+        if !over {
+            self.processes.stay(&self.entry, &left);
+            tracing::warn!(
+                source = "agent.process",
+                pids = procfs::ids(&left),
+                problem = problem.map(tracing::field::display),
+                "processes of an agent's program cannot be ended, or not be seen; while they run no message is taken \
+                 in its directory"
+            );
+        }
     }
 
     /// Tells the guard to end all, and ends it itself if it does not.
@@ -207,6 +233,13 @@ impl Run {
             let _ = self.guard.start_kill();
             let _ = self.guard.wait().await;
         }
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        // Whatever became of it: nobody waits for it for ever.
+        self.processes.gone(&self.entry);
     }
 }
 

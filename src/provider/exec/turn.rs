@@ -14,7 +14,9 @@ use super::super::emit::Emitter;
 use super::super::{Edges, ProviderError, ProviderEvent, Turn};
 use super::command::{self, Found};
 use super::dialect::{Exit, Finished, Heard, Invocation, Reader, Used};
+use super::ending::KILL_WAIT_MAX;
 use super::lines::{Budget, Lines, Overlong, Piece};
+use super::processes::Unsettled;
 use super::tree::{Ended, Ends, GUARD_END, Outputs, Program, Tree};
 use super::words::LastWords;
 use super::{MessageRoad, Shared};
@@ -23,7 +25,7 @@ use crate::live::OutputStream;
 
 /// How long a turn waits for an earlier one that was stopped to be gone from its directory, beyond its grace and what a
 /// guard may take.
-const SETTLE_WAIT: Duration = Duration::from_secs(10);
+const SETTLE_WAIT: Duration = KILL_WAIT_MAX.saturating_add(Duration::from_secs(2));
 
 /// Bytes of a line that are looked at for the output that is kept.
 const SHOWN_BYTES_MAX: usize = OUTPUT_LINE_BYTES_MAX + SECRET_FILE_BYTES_MAX as usize;
@@ -36,9 +38,12 @@ pub(super) async fn take(shared: &Shared, turn: &Turn, out: &Emitter) -> Result<
     }
     let cwd = directory(turn).await?;
     let wait = config.kill_grace.0 + GUARD_END + SETTLE_WAIT;
-    if !deps.processes.settled(&cwd, wait).await {
-        return Err(not_started("an earlier run in its directory has not ended: try again later"));
-    }
+    deps.processes.settled(&cwd, wait).await.map_err(|unsettled| match unsettled {
+        Unsettled::Ending => not_started("an earlier run in its directory has not ended: try again later"),
+        Unsettled::Left(ids) => not_started(&format!(
+            "plimsoll could not end what an earlier run in its directory left (process {ids}): end it yourself"
+        )),
+    })?;
     let invocation = Invocation {
         model: turn.model.as_deref(),
         system: turn.system.as_deref(),
@@ -121,7 +126,7 @@ impl Hearing<'_> {
         };
         let talk = async {
             tokio::try_join!(
-                tell(stdin, message.as_bytes()),
+                tell(stdin, message.as_bytes(), &budget),
                 self.hear(stdout, &budget),
                 complaints(shared, turn, stderr, &budget, words),
                 ending
@@ -129,11 +134,13 @@ impl Hearing<'_> {
         };
         match talk.await {
             Ok(((), (), (), Ended::Exited(exit))) => Ok(exit),
-            Ok(((), (), (), Ended::Failed(number))) => Err(shared.unstarted(&number.into())),
-            Ok(((), (), (), Ended::Unguarded)) => {
-                let how = "when the process that guards it was killed".to_owned();
-                Err(ProviderError::Exited { how, quoted: String::new() })
+            Ok(((), (), (), Ended::Failed(number))) => {
+                Err(shared.unstarted(&io::Error::from_raw_os_error(number)))
             }
+            Ok(((), (), (), Ended::Unguarded)) => Err(exited("when the process that guards it was killed")),
+            Ok(((), (), (), Ended::GuardFailed)) => Err(exited(
+                "when the process that guards it failed: the machine may be short of memory or open files",
+            )),
             Err(error) => {
                 tree.stop().await;
                 Err(error)
@@ -232,8 +239,12 @@ fn report(used: Used) -> Report {
 }
 
 /// Hands the message over. A program that does not read it, or not all of it, may do so.
-async fn tell(mut stdin: Sender, message: &[u8]) -> Result<(), ProviderError> {
-    let _ = stdin.write_all(message).await;
+async fn tell(mut stdin: Sender, message: &[u8], budget: &Budget) -> Result<(), ProviderError> {
+    tokio::select! {
+        _ = stdin.write_all(message) => {}
+        // A stranger to whom it was handed may hold the other end.
+        () = budget.gone.cancelled() => {}
+    }
     Ok(())
 }
 
@@ -266,7 +277,7 @@ impl Shared {
     /// Why the program cannot be run, from what the system says.
     fn unstarted(&self, error: &io::Error) -> ProviderError {
         let shown = command::shown(&self.config);
-        match error.raw_os_error().map(Errno::from_raw_os_error) {
+        match Errno::from_io_error(error) {
             Some(Errno::NOENT) if command::look_for(&self.config) == Found::Executable => {
                 not_started(&format!(
                     "`{shown}` is there, but not the interpreter that its first line names: install it, or mend that line"
@@ -283,8 +294,10 @@ impl Shared {
             Some(Errno::AGAIN | Errno::NOMEM | Errno::MFILE | Errno::NFILE) => {
                 not_started(&format!("the machine has no room for another process ({})", error.kind()))
             }
-            Some(_) => not_started(&format!("the system refuses to run `{shown}`: {}", error.kind())),
-            None => not_started("an argument or a variable of it holds a NUL"),
+            None if error.kind() == io::ErrorKind::InvalidInput => {
+                not_started("an argument or a variable of it holds a NUL")
+            }
+            _ => not_started(&format!("the system refuses to run `{shown}`: {}", error.kind())),
         }
     }
 }
@@ -297,6 +310,27 @@ pub(super) fn not_executable(shown: &str) -> ProviderError {
     not_started(&format!("`{shown}` may not be executed by plimsoll's user: chmod +x it"))
 }
 
+fn exited(how: &str) -> ProviderError {
+    ProviderError::Exited { how: how.to_owned(), quoted: String::new() }
+}
+
 fn not_started(problem: &str) -> ProviderError {
     ProviderError::NotStarted { problem: problem.to_owned().into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::units::Bytes;
+
+    #[tokio::test]
+    async fn a_message_that_nobody_reads_ends_with_the_program() {
+        let (held, writer) = io::pipe().expect("a pipe");
+        let stdin = Sender::from_owned_fd(writer.into()).expect("the end of a pipe");
+        let budget = Budget::new(Bytes(1));
+        budget.gone.cancel();
+        // More than a pipe holds.
+        tell(stdin, &[0; 1 << 21], &budget).await.expect("it does not matter");
+        drop(held);
+    }
 }

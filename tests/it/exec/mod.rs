@@ -8,6 +8,7 @@ mod left_behind;
 mod message;
 mod output;
 mod start;
+mod strangers;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -99,10 +100,19 @@ fn works_in(pid: i32, directory: &Path) -> bool {
     fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd.starts_with(directory))
 }
 
-/// Whether a process runs; one that only waits to be reaped does not.
+/// Whether a process runs; one that only waits to be reaped does not. One whose main thread has ended while others run
+/// does.
 fn alive(pid: i32) -> bool {
+    let stat = stat(pid);
+    let state = stat.first().map_or("X", String::as_str);
+    !matches!(state, "Z" | "X") || (state == "Z" && stat.get(17).is_some_and(|threads| threads != "1"))
+}
+
+/// What `/proc/PID/stat` says after the name; nothing of one that is gone.
+fn stat(pid: i32) -> Vec<String> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
+    let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    rest.split_whitespace().map(str::to_owned).collect()
 }
 
 /// The guards of a plimsoll.

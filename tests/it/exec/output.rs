@@ -69,10 +69,10 @@ async fn a_line_without_end_is_stopped_early_and_memory_stays_flat() {
     // 10 GB would come.
     let work = Work::of(r#"cat > /dev/null; head -c 10000000000 /dev/zero"#);
     let server = work.serve(json!({"line_bytes_max": "4MiB"})).await;
-    let before = server.resident_kib();
+    let before = server.resident_kib_max();
     let (code, ..) = refused(&server, json!({})).await;
     assert_eq!(code, -32007);
-    let grown = server.resident_kib().saturating_sub(before);
+    let grown = server.resident_kib_max().saturating_sub(before);
     assert!(grown < 64 << 10, "{grown} KiB");
     work.left_alone().await;
 }
@@ -85,11 +85,11 @@ async fn ten_gigabytes_of_output_are_stopped_early_and_memory_stays_flat() {
             "cat > /dev/null; yes '{{\"type\":\"news\"}}' {stream} | head -c 10000000000 {stream}"
         ));
         let server = work.serve(json!({"output_bytes_max": "16MiB"})).await;
-        let before = server.resident_kib();
+        let before = server.resident_kib_max();
         let (code, text, _) = refused(&server, json!({})).await;
         assert_eq!(code, -32007, "{text}");
         assert!(text.contains("larger than 16777216 bytes"), "{text}");
-        let grown = server.resident_kib().saturating_sub(before);
+        let grown = server.resident_kib_max().saturating_sub(before);
         assert!(grown < 64 << 10, "{grown} KiB");
         work.left_alone().await;
     }

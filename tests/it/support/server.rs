@@ -155,8 +155,17 @@ impl Server {
 
     /// Its resident memory in KiB.
     pub(crate) fn resident_kib(&self) -> u64 {
+        self.status_kib("VmRSS:")
+    }
+
+    /// The most that was ever resident, in KiB.
+    pub(crate) fn resident_kib_max(&self) -> u64 {
+        self.status_kib("VmHWM:")
+    }
+
+    fn status_kib(&self, name: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("its memory");
+        let line = status.lines().find(|line| line.starts_with(name)).expect("its memory");
         line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number")
     }
 
@@ -195,6 +204,14 @@ impl Drop for Server {
 pub(crate) fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0");
     listener.and_then(|listener| listener.local_addr()).expect("a port is free").port()
+}
+
+/// Lets another program run plimsoll: `command` begins with these words then.
+pub(crate) fn run_by(command: &mut Command, words: &[&str]) {
+    let mut by = Command::new(words[0]);
+    by.args(&words[1..]).arg(command.get_program()).args(command.get_args()).env_clear();
+    by.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    *command = by;
 }
 
 /// The binary without anything of this process' environment that could change what it does.
