@@ -78,7 +78,8 @@ impl Gateway {
         };
         let refuse = |rejection: &Rejection| active.refuse(rejection, now);
         let place = inner.ask(&active.agent).inspect_err(refuse)?;
-        let admitted = inner.floor.admit(&active).inspect_err(refuse)?;
+        // One with a key takes no turn from others while the disk takes its time.
+        let admitted = inner.floor.admit(&active, claim.is_some()).inspect_err(refuse)?;
         place.keep();
         let presence = Presence::enter(inner, agent, history.is_none().then(|| active.lane()));
         let (events_tx, events) = mpsc::channel(REQUEST_EVENTS_MAX);

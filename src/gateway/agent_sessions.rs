@@ -29,7 +29,8 @@ const VERSION: u16 = 1;
 /// one may be bad luck, and without an end to it a session would be stuck for good.
 const UNCONFIRMED_MAX: u8 = 2;
 
-/// All names. Register it as a fold of the journal; a std mutex suffices, every hold is a few map operations.
+/// All names. Register it as a fold of the journal; a std mutex suffices, every hold is a few map operations,
+/// or a copy of the names for a snapshot.
 pub(super) struct AgentSessions {
     sessions_max: usize,
     state: Mutex<State>,
@@ -260,6 +261,7 @@ impl Fold for AgentSessions {
             Started { agent, session, provider: provider.clone(), agent_session: name.clone() }
         };
         let all: Vec<_> = state.order.values().map(show).collect();
+        drop(state);
         serde_json::to_value(all).expect("ids and names are JSON")
     }
 

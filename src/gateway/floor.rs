@@ -65,12 +65,12 @@ impl Floor {
         Arc::new(Self { state: Mutex::new(state), clock })
     }
 
-    /// Puts a request into its lane.
+    /// Puts a request into its lane. One that is `held` gets no turn until its slot is released.
     ///
     /// # Errors
     /// [`Rejection::ShuttingDown`], [`Rejection::DuplicateRequest`], [`Rejection::LaneFull`],
     /// [`Rejection::GatewayFull`]; nothing has changed then.
-    pub(super) fn admit(self: &Arc<Self>, active: &Arc<Active>) -> Result<Admitted, Rejection> {
+    pub(super) fn admit(self: &Arc<Self>, active: &Arc<Active>, held: bool) -> Result<Admitted, Rejection> {
         let now = self.clock.elapsed();
         let mut state = self.state();
         if !state.open {
@@ -90,6 +90,9 @@ impl Floor {
                 Rejection::GatewayFull { limit: QUEUED, queued, retry_after }
             }
         })?;
+        if held {
+            state.lanes.hold(queued.ticket);
+        }
         state.bytes = bytes;
         let (waker, turn) = oneshot::channel();
         state.wakers.insert(queued.ticket, waker);
@@ -183,6 +186,16 @@ pub(super) struct Slot {
     floor: Arc<Floor>,
     ticket: Ticket,
     request: RequestId,
+}
+
+impl Slot {
+    /// From now on its turn may come.
+    pub(super) fn release(&self) {
+        let now = self.floor.clock.elapsed();
+        let mut state = self.floor.state();
+        state.lanes.release(self.ticket);
+        state.give_turns(now);
+    }
 }
 
 impl Drop for Slot {

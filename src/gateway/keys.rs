@@ -2,10 +2,10 @@
 //!
 //! A key belongs to its caller and agent, and holds for 24 hours. Neither keys nor messages are kept, only hashes of
 //! them. What must survive a restart is a fold over `request_accepted`, which is durable before the message runs, and
-//! `request_finished`. A key whose request was under way when plimsoll died is never forgotten before its time: whether
+//! `request_finished`. What never ran leaves its key free. A key whose request was under way when plimsoll died is never forgotten before its time: whether
 //! to run the message again is the caller's choice, with another key. Start at [`Keys::claim`].
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -16,11 +16,12 @@ use sha2::{Digest, Sha256};
 use super::active::Active;
 use super::record::{Outcome, REQUEST_FINISHED};
 use super::{Channel, Rejection, SendRequest};
-use crate::clock::Timestamp;
+use crate::clock::{Clock, Timestamp};
 use crate::ids::{AgentId, IdempotencyKey, RequestId, SessionId, TraceId};
 use crate::journal::{
     Actor, Append, Fold, Journal, Log, NewRecord, Record, RecordHash, StreamId, StreamKind,
 };
+use crate::limits::{JOURNAL_APPEND_WAIT, JOURNAL_QUEUE_APPENDS_MAX};
 use crate::provider::Speaker;
 
 /// The kind of the record that is durable before a message with a key runs.
@@ -84,20 +85,26 @@ impl Wanted {
     }
 }
 
-/// All keys that hold. Register it as a fold of the journal; a std mutex suffices, every hold is a few map operations.
+/// All keys that hold. Register it as a fold of the journal; a std mutex suffices, every hold is a few map operations,
+/// or a copy of some pointers for a snapshot.
 pub(super) struct Keys {
     keys_max: usize,
     state: Mutex<State>,
+    clock: Clock,
 }
 
 #[derive(Default)]
 struct State {
     all: HashMap<Fingerprint, Entry>,
-    by_age: BTreeSet<(Timestamp, [u8; 32])>,
+    by_age: BTreeSet<(Duration, [u8; 32])>,
+    /// Requests that ended before the journal answered for their acceptance, the oldest first: it may have them yet.
+    given_up: VecDeque<RequestId>,
 }
 
 struct Entry {
-    known: Known,
+    known: Arc<Known>,
+    /// How long it holds, on the monotonic clock: a wall clock that is set makes no key shorter.
+    until: Duration,
     /// Whether the journal has it.
     written: bool,
     /// The request, while this process has it under way.
@@ -150,8 +157,8 @@ pub(super) enum Found {
 }
 
 impl Keys {
-    pub(super) fn new(keys_max: usize) -> Self {
-        Self { keys_max, state: Mutex::default() }
+    pub(super) fn new(keys_max: usize, clock: Clock) -> Self {
+        Self { keys_max, state: Mutex::default(), clock }
     }
 
     /// Takes a key for a request that is about to be admitted.
@@ -164,10 +171,10 @@ impl Keys {
         wanted: Wanted,
         active: &Arc<Active>,
     ) -> Result<Claimed, Rejection> {
-        let now = active.accepted_at;
+        let now = active.accepted;
         let mut state = self.state();
         state.expire(now);
-        if let Some(Entry { known, live, written: _ }) = state.all.get(&wanted.key) {
+        if let Some(Entry { known, live, .. }) = state.all.get(&wanted.key) {
             let conflict = |cause, problem: String| {
                 Err(Rejection::Conflict { cause, problem, request_id: known.request_id.clone() })
             };
@@ -187,8 +194,8 @@ impl Keys {
             };
         }
         if state.all.len() >= self.keys_max {
-            let oldest = state.by_age.first().map_or(now, |(accepted, _)| *accepted);
-            return Err(Rejection::KeysFull { retry_after: oldest.after(KEY_HOLDS).since(now) });
+            let oldest = state.by_age.first().map_or(now, |(until, _)| *until);
+            return Err(Rejection::KeysFull { retry_after: oldest.saturating_sub(now) });
         }
         let known = Known {
             key_hash: wanted.key,
@@ -196,10 +203,11 @@ impl Keys {
             request_id: active.id.clone(),
             agent: active.agent.clone(),
             session: active.session.clone(),
-            accepted_at: now,
+            accepted_at: active.accepted_at,
             outcome: None,
         };
-        state.insert(Entry { known, written: false, live: Some(Arc::clone(active)) });
+        let (known, until) = (Arc::new(known), now + KEY_HOLDS);
+        state.insert(Entry { known, until, written: false, live: Some(Arc::clone(active)) });
         Ok(Claimed::New(Claim {
             keys: Arc::clone(self),
             wanted,
@@ -208,15 +216,22 @@ impl Keys {
         }))
     }
 
-    /// What is known of a key.
-    pub(super) fn find(&self, key: Fingerprint, now: Timestamp) -> Option<Found> {
+    /// What is known of a key. `now` is monotonic.
+    pub(super) fn find(&self, key: Fingerprint, now: Duration) -> Option<Found> {
         let mut state = self.state();
         state.expire(now);
         let entry = state.all.get(&key)?;
         Some(match &entry.live {
             Some(active) => Found::UnderWay(Arc::clone(active)),
-            None => Found::Before(entry.known.clone()),
+            None => Found::Before(Known::clone(&entry.known)),
         })
+    }
+
+    /// Until when an acceptance of an earlier process holds, if it still does. Where the wall clock was set back since,
+    /// that is longer than a day, never shorter.
+    fn holds_until(&self, accepted_at: Timestamp) -> Option<Duration> {
+        let left = KEY_HOLDS.saturating_sub(self.clock.now().since(accepted_at));
+        (!left.is_zero()).then(|| self.clock.elapsed() + left)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -226,48 +241,66 @@ impl Keys {
 
 impl State {
     fn insert(&mut self, entry: Entry) {
-        self.by_age.insert((entry.known.accepted_at, entry.known.key_hash.0.0));
+        self.by_age.insert((entry.until, entry.known.key_hash.0.0));
         self.all.insert(entry.known.key_hash, entry);
     }
 
     fn remove(&mut self, key: Fingerprint) {
         if let Some(entry) = self.all.remove(&key) {
-            self.by_age.remove(&(entry.known.accepted_at, key.0.0));
+            self.by_age.remove(&(entry.until, key.0.0));
         }
     }
 
     /// Forgets what is older than a key holds, but nothing that is under way.
-    fn expire(&mut self, now: Timestamp) {
-        let old = self.by_age.iter().take_while(|(accepted, _)| now.since(*accepted) >= KEY_HOLDS);
+    fn expire(&mut self, now: Duration) {
+        let old = self.by_age.iter().take_while(|(until, _)| *until <= now);
         let old = old.map(|(_, hash)| Fingerprint(RecordHash(*hash)));
         let old: Vec<_> = old.filter(|key| self.all[key].live.is_none()).collect();
         old.into_iter().for_each(|key| self.remove(key));
     }
 
     /// Takes a record in: of this process, or of an earlier one.
-    fn accepted(&mut self, detail: RequestAccepted, at: Timestamp) {
-        self.expire(at);
+    fn accepted(&mut self, detail: RequestAccepted, at: Timestamp, until: Option<Duration>) {
         let RequestAccepted { request_id, agent, session, channel: _, key_hash, message_hash } = detail;
-        let known =
-            Known { key_hash, message_hash, request_id, agent, session, accepted_at: at, outcome: None };
-        // One of this process was there before its record.
-        let own = self.all.get_mut(&key_hash).filter(|entry| entry.known.request_id == known.request_id);
-        if let Some(own) = own {
-            own.written = true;
+        if let Some(entry) = self.all.get_mut(&key_hash) {
+            if entry.known.request_id == request_id {
+                // One of this process was there before its record.
+                Arc::make_mut(&mut entry.known).accepted_at = at;
+                entry.written = true;
+                return;
+            }
+            if entry.live.is_some() {
+                return;
+            }
+        }
+        if let Some(index) = self.given_up.iter().position(|id| *id == request_id) {
+            self.given_up.remove(index);
             return;
         }
         self.remove(key_hash);
-        self.insert(Entry { known, written: true, live: None });
+        let Some(until) = until else { return };
+        let known =
+            Known { key_hash, message_hash, request_id, agent, session, accepted_at: at, outcome: None };
+        self.insert(Entry { known: Arc::new(known), until, written: true, live: None });
     }
 
-    fn finished(&mut self, key: Fingerprint, request: &RequestId, outcome: Outcome) {
+    fn finished(&mut self, key: Fingerprint, request: &RequestId, outcome: Outcome, ran: bool) {
         let entry = self.all.get_mut(&key).filter(|entry| entry.known.request_id == *request);
         let Some(entry) = entry else { return };
-        entry.known.outcome = Some(outcome);
-        // Nothing ran: whoever sends it again is asked again.
-        if outcome == Outcome::Refused {
+        if ran && outcome != Outcome::Refused {
+            Arc::make_mut(&mut entry.known).outcome = Some(outcome);
+        } else if entry.live.is_none() {
+            // Nothing ran: whoever sends it again is asked again.
             self.remove(key);
         }
+    }
+
+    /// The journal may have its acceptance yet. There are no more of these than appends wait for its writer.
+    fn give_up(&mut self, request: RequestId) {
+        if self.given_up.len() >= JOURNAL_QUEUE_APPENDS_MAX {
+            self.given_up.pop_front();
+        }
+        self.given_up.push_back(request);
     }
 }
 
@@ -288,7 +321,10 @@ impl Fold for Keys {
         let detail = &record.detail;
         match record.kind.as_str() {
             REQUEST_ACCEPTED => match RequestAccepted::deserialize(detail) {
-                Ok(accepted) => self.state().accepted(accepted, record.time),
+                Ok(accepted) => {
+                    let until = self.holds_until(record.time);
+                    self.state().accepted(accepted, record.time, until);
+                }
                 Err(_) => unreadable(record),
             },
             REQUEST_FINISHED => {
@@ -300,7 +336,10 @@ impl Fold for Keys {
                     Outcome::deserialize(&detail["outcome"]),
                 );
                 match read {
-                    (Ok(key), Ok(request), Ok(outcome)) => self.state().finished(key, &request, outcome),
+                    (Ok(key), Ok(request), Ok(outcome)) => {
+                        let ran = detail.get("ran") != Some(&Value::Bool(false));
+                        self.state().finished(key, &request, outcome, ran);
+                    }
                     _ => unreadable(record),
                 }
             }
@@ -309,10 +348,12 @@ impl Fold for Keys {
     }
 
     fn snapshot(&self) -> Value {
-        let state = self.state();
-        let written = state.all.values().filter(|entry| entry.written).map(|entry| &entry.known);
-        let mut written: Vec<_> = written.collect();
+        let written = |entry: &&Entry| entry.written;
+        let mut written: Vec<_> =
+            self.state().all.values().filter(written).map(|entry| Arc::clone(&entry.known)).collect();
+        // Nobody waits for this: the lock is free again.
         written.sort_by_key(|known| (known.accepted_at, known.key_hash.0.0));
+        let written: Vec<&Known> = written.iter().map(Arc::as_ref).collect();
         serde_json::to_value(written).expect("ids, hashes and times are JSON")
     }
 
@@ -321,7 +362,8 @@ impl Fold for Keys {
         let mut state = self.state();
         *state = State::default();
         for known in written {
-            state.insert(Entry { known, written: true, live: None });
+            let Some(until) = self.holds_until(known.accepted_at) else { continue };
+            state.insert(Entry { known: Arc::new(known), until, written: true, live: None });
         }
         Ok(())
     }
@@ -352,8 +394,10 @@ pub(super) struct Claim {
 enum Stage {
     /// It was not asked, or has refused: nothing ran.
     Taken,
-    /// It was asked, so that it may have the record.
+    /// It was asked and has not answered, so that it may have the record.
     Asked,
+    /// It has the record.
+    Accepted,
     /// The request ended.
     Ended,
 }
@@ -362,7 +406,8 @@ impl Claim {
     /// Makes the acceptance durable. The message may run only after this returns `Ok`.
     ///
     /// # Errors
-    /// [`Rejection::JournalUnavailable`]: the key is free again once this claim is dropped.
+    /// [`Rejection::JournalUnavailable`], also where the journal does not answer for [`JOURNAL_APPEND_WAIT`]: nothing
+    /// may run, and the key is free once this claim ends.
     pub(super) async fn accept(
         &mut self,
         journal: &dyn Journal,
@@ -387,11 +432,11 @@ impl Claim {
         };
         let append = Append { stream: StreamId::request(), expected_last_seq: None, records: vec![record] };
         self.stage = Stage::Asked;
-        journal.append(append).await.map(drop).map_err(|_| {
-            // An append that failed is known not to have landed.
-            self.stage = Stage::Taken;
-            NOT_ACCEPTED
-        })
+        let appended = tokio::time::timeout(JOURNAL_APPEND_WAIT, journal.append(append)).await;
+        let Ok(answered) = appended else { return Err(NOT_ACCEPTED) };
+        // An append that failed is known not to have landed.
+        self.stage = if answered.is_ok() { Stage::Accepted } else { Stage::Taken };
+        answered.map(drop).map_err(|_| NOT_ACCEPTED)
     }
 
     /// Whether the journal may know of it, so that it must hear of the end too.
@@ -399,16 +444,19 @@ impl Claim {
         self.stage != Stage::Taken
     }
 
-    /// Closes the key: its request ended so. One that never was in the journal is free again.
-    pub(super) fn end(mut self, outcome: Outcome) -> Closed {
+    /// Closes the key: its request ended so. One of which nothing ran is free again.
+    pub(super) fn end(mut self, outcome: Outcome, ran: bool) -> Closed {
         if self.stage == Stage::Taken {
             return Closed;
         }
-        self.stage = Stage::Ended;
+        let asked = std::mem::replace(&mut self.stage, Stage::Ended) == Stage::Asked;
         let mut state = self.keys.state();
-        state.finished(self.wanted.key, &self.active.id, outcome);
         if let Some(entry) = state.all.get_mut(&self.wanted.key) {
             entry.live = None;
+        }
+        state.finished(self.wanted.key, &self.active.id, outcome, ran);
+        if asked {
+            state.give_up(self.active.id.clone());
         }
         drop(state);
         Closed
@@ -424,7 +472,7 @@ impl Drop for Claim {
         match self.stage {
             Stage::Taken => state.remove(self.wanted.key),
             // Its task was dropped in the middle: whoever sends it again hears that it was interrupted.
-            Stage::Asked => {
+            Stage::Asked | Stage::Accepted => {
                 if let Some(entry) = state.all.get_mut(&self.wanted.key) {
                     entry.live = None;
                 }

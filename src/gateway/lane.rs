@@ -104,7 +104,7 @@ struct AgentLanes {
     concurrent_max: usize,
     running: usize,
     lanes: HashMap<SessionId, Lane>,
-    /// Lanes that have somebody waiting and nobody running, by turn.
+    /// Lanes whose first may run and where nobody runs, by turn.
     ready: BTreeMap<u64, SessionId>,
     turn: Option<u64>,
 }
@@ -112,6 +112,8 @@ struct AgentLanes {
 #[derive(Debug, Default)]
 struct Lane {
     waiting: BTreeSet<Ticket>,
+    /// Those of them that may not run yet. Whoever stands behind one waits too: a lane keeps its order.
+    held: BTreeSet<Ticket>,
     running: Option<Ticket>,
     turn: Option<u64>,
 }
@@ -163,6 +165,28 @@ impl Lanes {
         Ok(Queued { ticket, ahead })
     }
 
+    /// Gives a waiting ticket no turn until it is released; it keeps its place.
+    pub(super) fn hold(&mut self, ticket: Ticket) {
+        self.set_held(ticket, true);
+    }
+
+    /// Ends that.
+    pub(super) fn release(&mut self, ticket: Ticket) {
+        self.set_held(ticket, false);
+    }
+
+    fn set_held(&mut self, ticket: Ticket, held: bool) {
+        let Some(Place { key, .. }) = self.waiting.get(&ticket) else { return };
+        let key = key.clone();
+        let lane = self.lane_mut(&key).expect("a place belongs to a lane");
+        if held {
+            lane.held.insert(ticket)
+        } else {
+            lane.held.remove(&ticket)
+        };
+        self.settle(&key.agent, Some(&key.session));
+    }
+
     /// Gives the next turn: the ticket that runs from now on, if any may. Call it until it gives none.
     pub(super) fn start_next(&mut self, now: Duration) -> Option<Ticket> {
         if self.running.len() >= self.limits.running_max {
@@ -190,6 +214,7 @@ impl Lanes {
         if let Some(place) = self.waiting.remove(&ticket) {
             let lane = self.lane_mut(&place.key).expect("a place belongs to a lane");
             assert!(lane.waiting.remove(&ticket), "a waiting ticket stands in its lane");
+            lane.held.remove(&ticket);
             self.settle(&place.key.agent, Some(&place.key.session));
             return Some(Left::Waiting);
         }
@@ -230,14 +255,15 @@ impl Lanes {
         self.waiting.first_key_value().map_or(Duration::ZERO, |(_, place)| now.saturating_sub(place.since))
     }
 
-    /// Brings turns in line with what is so: a lane is ready exactly if somebody waits and nobody runs in it; an agent
+    /// Brings turns in line with what is so: a lane is ready exactly if its first may run and nobody runs in it; an agent
     /// has a turn exactly if one of its lanes is ready and it is below its cap. Empty lanes go.
     fn settle(&mut self, agent_id: &AgentId, session: Option<&SessionId>) {
         let agent = self.agents.get_mut(agent_id).expect("only known agents are settled");
         if let Some(session) = session
             && let Some(lane) = agent.lanes.get_mut(session)
         {
-            let ready = !lane.waiting.is_empty() && lane.running.is_none();
+            let first = lane.waiting.first();
+            let ready = lane.running.is_none() && first.is_some_and(|first| !lane.held.contains(first));
             match (ready, lane.turn) {
                 (true, None) => {
                     self.last_turn += 1;

@@ -66,7 +66,7 @@ pub enum Outcome {
     Deadline,
     /// It was cancelled.
     Cancelled,
-    /// A limit or a pause of its agent kept it from running when its turn came.
+    /// Nothing of it ran: a limit or a pause of its agent, the journal or the end of plimsoll kept it from that.
     Refused,
 }
 
@@ -91,7 +91,12 @@ impl Outcome {
             Ok(()) => Self::Ok,
             Err(Rejection::Deadline { .. }) => Self::Deadline,
             Err(Rejection::Cancelled { .. }) => Self::Cancelled,
-            Err(Rejection::Limited { .. } | Rejection::Paused) => Self::Refused,
+            Err(
+                Rejection::Limited { .. }
+                | Rejection::Paused
+                | Rejection::JournalUnavailable { .. }
+                | Rejection::ShuttingDown,
+            ) => Self::Refused,
             Err(
                 Rejection::Invalid { .. }
                 | Rejection::LaneFull { .. }
@@ -100,10 +105,8 @@ impl Outcome {
                 | Rejection::UnknownAgent { .. }
                 | Rejection::Provider { .. }
                 | Rejection::Bug { .. }
-                | Rejection::ShuttingDown
                 | Rejection::NotFound { .. }
                 | Rejection::NotStarted { .. }
-                | Rejection::JournalUnavailable { .. }
                 | Rejection::Conflict { .. }
                 | Rejection::DuplicateRequest { .. },
             ) => Self::Failed,
@@ -142,6 +145,9 @@ pub struct RequestFinished {
     pub models: Vec<ModelUsed>,
     /// Its tool calls.
     pub tools: ToolCounts,
+    /// False where its agent was never asked: an idempotency key of it is free again. Absent where it was.
+    #[serde(skip_serializing_if = "Clone::clone")]
+    pub ran: bool,
     /// The hash of its idempotency key, of one that was accepted with `request_accepted`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key_hash: Option<Fingerprint>,

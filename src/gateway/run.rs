@@ -87,6 +87,9 @@ enum Stop {
     Cancelled(&'static str),
 }
 
+/// Why what is still under way is cancelled when the time to finish is over.
+pub(super) const SHUTTING_DOWN: &str = "plimsoll is shutting down";
+
 /// Takes a request to its end.
 pub(super) async fn run(mut job: Job) {
     let mut transcript = Transcript::default();
@@ -111,8 +114,10 @@ pub(super) async fn run(mut job: Job) {
     let change = remember(&inner, &agent, &active, &presence, transcript.turn_end(how(&stopped)));
     let text = std::mem::take(&mut transcript.text);
     let timings = transcript.timings(total);
+    let ran = transcript.called.is_some();
     let ended = match stopped {
         Ok(()) => Ok(text),
+        Err(Stop::Cancelled(SHUTTING_DOWN)) if !ran => Err(Rejection::ShuttingDown),
         Err(stop) => Err(stop.rejection(text, deadline)),
     };
     transcript.stop_tools(&inner, &active);
@@ -132,6 +137,7 @@ pub(super) async fn run(mut job: Job) {
         provider: agent.provider.kind(),
         models: transcript.calls.models(),
         tools: transcript.tool_counts,
+        ran,
         key_hash: claim.as_ref().filter(|claim| claim.asked()).and(active.key),
     };
     let ended_so = facts.outcome;
@@ -148,7 +154,7 @@ pub(super) async fn run(mut job: Job) {
     }
     let result = ended.map(|text| transcript.answer(&active, text, timings)).map_err(Arc::new);
     keep(&inner, &active, result.clone());
-    let closed = claim.map(|claim| claim.end(ended_so));
+    let closed = claim.map(|claim| claim.end(ended_so, ran));
     drop((presence, slot, span));
     settle(&inner, change, closed).await;
     answer(result, events, outcome).await;
@@ -244,11 +250,12 @@ async fn until_stopped(job: &mut Job, transcript: &mut Transcript) -> Result<(),
         events: &job.events,
         transcript,
     };
-    let claim = &mut job.claim;
+    let (claim, slot) = (&mut job.claim, &job.slot);
     let (journal, actor, trace_id) = (job.inner.recorder.journal(), &job.actor, job.trace_id);
     let served = async {
         if let Some(claim) = claim {
             claim.accept(journal, actor, trace_id).await.map_err(|_| Stop::Journal)?;
+            slot.release();
         }
         serving.serve(job.ahead, &mut job.turn).await
     };

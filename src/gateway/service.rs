@@ -18,6 +18,7 @@ use super::meter::Meter;
 use super::metrics::{AgentMetrics, Metrics};
 use super::pauses::Pauses;
 use super::record::Recorder;
+use super::run::SHUTTING_DOWN;
 use super::session::{SessionLimits, SessionSummary, Sessions};
 use super::{AgentConfig, Config, Rejection};
 use crate::clock::Clock;
@@ -186,7 +187,7 @@ impl Gateway {
             agents: made,
             floor: Floor::new(limits, bytes(config.active_bytes_max), &caps, clock.clone()),
             answers: Answers::new(&config),
-            keys: Arc::new(Keys::new(IDEMPOTENCY_KEYS_MAX)),
+            keys: Arc::new(Keys::new(IDEMPOTENCY_KEYS_MAX, clock.clone())),
             agent_sessions: Arc::new(AgentSessions::new(AGENT_SESSIONS_MAX)),
             sessions: Mutex::new(Sessions::new(session_limits(&config))),
             tasks: TaskTracker::new(),
@@ -333,7 +334,7 @@ impl Gateway {
         self.inner.floor.close();
         self.inner.tasks.close();
         if tokio::time::timeout(grace, self.inner.tasks.wait()).await.is_err() {
-            self.inner.floor.cancel_all("plimsoll is shutting down");
+            self.inner.floor.cancel_all(SHUTTING_DOWN);
             self.inner.tasks.wait().await;
         }
         let Inner { meter, recorder, .. } = &*self.inner;

@@ -32,7 +32,7 @@ pub enum RequestProgress {
     Deadline,
     /// It was cancelled.
     Cancelled,
-    /// A limit or a pause of its agent kept it from running when its turn came.
+    /// Nothing of it ran: a limit or a pause of its agent, the journal or the end of plimsoll kept it from that.
     Refused,
     /// plimsoll ended while it was under way; known of those with an idempotency key.
     Interrupted,
@@ -142,7 +142,7 @@ impl Gateway {
             Some(agent) => vec![agent],
             None => self.inner.agents.keys().collect(),
         };
-        let now = self.inner.clock.now();
+        let now = self.inner.clock.elapsed();
         let find = |agent: &AgentId| {
             let key = Fingerprint::of_key(actor, agent, key);
             self.inner.keys.find(key, now).map(|found| (key, found))

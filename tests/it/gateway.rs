@@ -23,6 +23,7 @@ use plimsoll::provider::{
 };
 use plimsoll::telemetry::{Registry, Shared};
 use plimsoll::units::Period;
+use serde_json::json;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 
@@ -487,6 +488,7 @@ fn the_record_of_a_finished_request_is_golden() {
             unreported: 1,
         }],
         tools: ToolCounts { done: 1, failed: 1 },
+        ran: true,
         key_hash: None,
     };
     assert_eq!((REQUEST_FINISHED, REQUEST_FINISHED_VERSION), ("request_finished", 2));
@@ -524,6 +526,53 @@ async fn without_a_journal_nothing_runs_that_must_be_in_it() {
     assert_eq!(house.gateway.snapshot().model_calls.total, 0);
     assert_eq!(house.gateway.snapshot().active_requests, 0);
     assert!(ask(&house, to("s", "hi")).await.is_ok(), "what has no key still runs");
+}
+
+fn keyed(session: &str, key: &str) -> SendRequest {
+    SendRequest { idempotency_key: IdempotencyKey::parse(key).ok(), ..to(session, "hi") }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_waits_for_the_disk_takes_no_turn_and_gives_up() {
+    let house = house(gateway::Config { running_max: 1, ..Default::default() }, EchoConfig::default());
+    house.journal.hang();
+    let waiting = house.gateway.send(caller(), keyed("s", "k")).expect("it stands in its lane");
+    assert!(ask(&house, to("other", "hi")).await.is_ok(), "the only turn is free");
+    house.journal.go_on();
+    assert!(finish(waiting).await.1.is_ok());
+    house.journal.hang();
+    let ended = ask(&house, keyed("s", "late")).await;
+    assert!(matches!(ended, Err(Rejection::JournalUnavailable { .. })), "{ended:?}");
+    let calls = house.gateway.snapshot().model_calls.total;
+    assert_eq!(calls, 2, "nothing of it ran");
+    house.journal.go_on();
+    assert!(ask(&house, keyed("s", "late")).await.is_ok(), "its key is free");
+}
+
+#[tokio::test]
+async fn who_still_waits_when_plimsoll_ends_is_told_that_nothing_ran() {
+    let slow = EchoConfig { latency: Period::from_secs(600), ..EchoConfig::default() };
+    let house = house(gateway::Config::default(), slow);
+    let running = house.gateway.send(caller(), keyed("s", "runs")).expect("it stands in its lane");
+    let waiting = house.gateway.send(caller(), keyed("s", "waits")).expect("it stands in its lane");
+    let runs = || house.gateway.active().iter().any(|one| json!(one.state) == "running");
+    tokio::time::timeout(Duration::from_secs(30), async {
+        while journaled(&house).len() < 2 || !runs() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("one runs and one waits");
+    house.gateway.drain(Duration::ZERO).await;
+    assert!(matches!(finish(running).await.1, Err(Rejection::Cancelled { .. })));
+    assert_eq!(finish(waiting).await.1, Err(Rejection::ShuttingDown));
+    let ends: Vec<_> = journaled(&house)[2..]
+        .iter()
+        .map(|end| (end["outcome"].clone(), end["code"].clone(), end["ran"].clone()))
+        .collect();
+    let expected =
+        [(json!("refused"), json!(-32009), json!(false)), (json!("cancelled"), json!(-32005), json!(null))];
+    assert!(expected.iter().all(|end| ends.contains(end)) && ends.len() == 2, "{ends:?}");
 }
 
 /// An agent that keeps its conversations itself: it names a new one `c1`, goes on with what it knows, and says so where

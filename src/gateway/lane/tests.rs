@@ -91,6 +91,27 @@ fn the_oldest_age_is_that_of_the_oldest_waiting_one() {
 }
 
 #[test]
+fn one_that_is_held_keeps_its_place_and_takes_no_turn() {
+    let mut lanes = Lanes::new(LIMITS);
+    lanes.cap_agent(&key(1, 0).agent, 1);
+    let place = |lanes: &mut Lanes, session| lanes.enqueue(key(1, session), at(0)).expect("room").ticket;
+    let (held, behind, beside) = (place(&mut lanes, 1), place(&mut lanes, 1), place(&mut lanes, 2));
+    lanes.hold(held);
+    assert_eq!(lanes.start_next(at(0)), Some(beside), "the agent's only turn is free for another lane");
+    lanes.leave(beside, at(0));
+    assert_eq!(lanes.start_next(at(0)), None, "who stands behind it waits too");
+    lanes.release(held);
+    assert_eq!(lanes.start_next(at(0)), Some(held));
+    lanes.leave(held, at(0));
+    assert_eq!(lanes.start_next(at(0)), Some(behind));
+    lanes.leave(behind, at(0));
+    let (held, behind) = (place(&mut lanes, 1), place(&mut lanes, 1));
+    lanes.hold(held);
+    lanes.leave(held, at(0));
+    assert_eq!(lanes.start_next(at(0)), Some(behind), "one that leaves holds nobody up");
+}
+
+#[test]
 fn five_hundred_flooded_lanes_cost_another_agent_one_turn() {
     let limits = LaneLimits { running_max: 2, queued_max: 100_000, lane_depth_max: 200 };
     let mut lanes = Lanes::new(limits);

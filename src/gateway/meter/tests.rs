@@ -35,6 +35,7 @@ fn facts(n: u64, usd: Option<f64>, tokens: u64) -> RequestFinished {
             ..ModelUsed::default()
         }],
         tools: ToolCounts::default(),
+        ran: true,
         key_hash: None,
     }
 }
