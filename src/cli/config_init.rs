@@ -109,6 +109,29 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 }
 
 fn write(args: &Args, text: &str) -> std::io::Result<()> {
-    let mut file = if args.force { File::create(&args.output)? } else { File::create_new(&args.output)? };
-    file.write_all(text.as_bytes())
+    let write = |file: std::io::Result<File>| file?.write_all(text.as_bytes());
+    if !args.force {
+        return write(File::create_new(&args.output));
+    }
+    match args.output.canonicalize() {
+        Ok(old) if old.is_file() => replace(&old, text),
+        _ => write(File::create(&args.output)),
+    }
+}
+
+/// Puts a new file in the place of one, whole or not at all.
+fn replace(old: &Path, text: &str) -> std::io::Result<()> {
+    let name = old.file_name().unwrap_or_default().to_string_lossy();
+    let new = old.with_file_name(format!(".{name}.{}.new", std::process::id()));
+    let written = File::create_new(&new).and_then(|mut file| {
+        file.set_permissions(old.metadata()?.permissions())?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()
+    });
+    let replaced = written.and_then(|()| std::fs::rename(&new, old));
+    if replaced.is_err() {
+        // What cannot be taken away either is told by its name.
+        let _ = std::fs::remove_file(&new);
+    }
+    replaced
 }
