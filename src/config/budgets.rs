@@ -12,8 +12,16 @@ pub(super) fn unpriced(config: &Config, root: &Node) -> Vec<ConfigProblem> {
 
 fn of_agent(config: &Config, root: &Node, id: &AgentId, agent: &AgentConfig) -> Option<ConfigProblem> {
     agent.usd_per_day?;
+    let path = KeyPath::of(&["agents", id.as_str(), "usd_per_day"]);
+    let warning = |message: &str| Some(ConfigProblem::new(root.origin(&path), path.clone(), message));
     let model = match config.providers.get(&agent.provider)? {
-        // These may tell what they cost, and their word counts.
+        // These may tell what they cost, and their word counts. Claude Code does at the end of a turn, if it comes to it.
+        provider::Config::Exec(exec) if exec.dialect == Dialect::ClaudeCode && config.prices.is_empty() => {
+            return warning(
+                "does not count turns that are cancelled or run out of time: Claude Code says what a turn cost at \
+                 its end only; give its models' `prices:` for the others",
+            );
+        }
         provider::Config::Exec(exec) if matches!(exec.dialect, Dialect::ClaudeCode | Dialect::Plimsoll) => {
             return None;
         }
@@ -25,7 +33,5 @@ fn of_agent(config: &Config, root: &Node, id: &AgentId, agent: &AgentConfig) -> 
     if model.is_some_and(|model| config.prices.contains_key(model)) {
         return None;
     }
-    let path = KeyPath::of(&["agents", id.as_str(), "usd_per_day"]);
-    let message = "cannot be counted: the agent's model has no entry under `prices:`";
-    Some(ConfigProblem::new(root.origin(&path), path, message))
+    warning("cannot be counted: the agent's model has no entry under `prices:`")
 }

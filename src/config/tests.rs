@@ -471,6 +471,22 @@ fn a_secret_file_that_cannot_be_used_says_why() {
 }
 
 #[test]
+fn what_gemini_does_not_take_is_told_by_line_before_anything_runs() {
+    let refused = |provider: &str, agent: &str| {
+        let config = format!(
+            "providers:\n  p:\n    kind: exec\n    program: gemini\n    dialect: gemini\n    message: {provider}\n\
+             agents:\n  a:\n    provider: p\n    cwd: /\n    system: {agent}\n"
+        );
+        let problems = World::of(&[("plimsoll.yaml", &config)]).load(None).map(|_| ()).expect_err("refused");
+        problems.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let told = refused("argument", "be brief");
+    assert!(told.len() == 2, "{told:?}");
+    assert!(told[0].contains("plimsoll.yaml:6") && told[0].contains("providers.p.message: "), "{told:?}");
+    assert!(told[1].contains("plimsoll.yaml:11") && told[1].contains("agents.a.system: "), "{told:?}");
+}
+
+#[test]
 fn a_budget_in_dollars_without_a_price_is_warned_of() {
     let warnings = |agent: &str, dialect: &str| {
         let config = format!(
@@ -491,5 +507,14 @@ fn a_budget_in_dollars_without_a_price_is_warned_of() {
         ("{provider: run, cwd: /, usd_per_day: 1.0}", "claude-code", 0),
     ] {
         assert_eq!(warnings(agent, dialect).len(), expected, "{agent} {dialect}");
+    }
+    for (dialect, expected) in [("claude-code", 1), ("plimsoll", 0)] {
+        let config = format!(
+            "providers: {{run: {{kind: exec, program: x, dialect: {dialect}}}}}\n\
+             agents: {{a: {{provider: run, cwd: /, usd_per_day: 1.0}}}}\n"
+        );
+        let warned = World::of(&[("plimsoll.yaml", &config)]).loaded().warnings;
+        assert_eq!(warned.len(), expected, "{dialect}: {warned:?}");
+        assert!(warned.iter().all(|warned| warned.message.contains("cancelled")), "{warned:?}");
     }
 }

@@ -319,6 +319,9 @@ impl Checks<'_> {
             line_bytes_max,
             kill_grace,
         } = config;
+        if let Some(problem) = config.wrong_road() {
+            self.wrong(&path.key("message"), problem);
+        }
         if program.is_empty() || program.contains('\0') {
             self.wrong(&path.key("program"), "expected the name or the path of a program");
         }
@@ -422,9 +425,11 @@ impl Checks<'_> {
                 &path.key("cwd"),
                 "the key is missing: an agent of `kind: exec` works in a directory of its own",
             ),
-            Some(
-                provider::Config::OpenAi(_) | provider::Config::Anthropic(_) | provider::Config::Exec(_),
-            ) => {}
+            Some(provider::Config::Exec(exec)) => {
+                let problem = agent.system.as_deref().and_then(|system| exec.refuses_system(system));
+                problem.into_iter().for_each(|problem| self.wrong(&path.key("system"), problem));
+            }
+            Some(provider::Config::OpenAi(_) | provider::Config::Anthropic(_)) => {}
             Some(provider::Config::Echo(_)) | None => {}
         }
     }

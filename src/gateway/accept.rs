@@ -16,7 +16,7 @@ use super::{Accepted, Caller, Channel, Config, Gateway, OnDisconnect, Rejection,
 use crate::ids::{AgentId, RequestId, SessionId, TraceId};
 use crate::journal::Actor;
 use crate::limits::{DEADLINE_MAX, REQUEST_EVENTS_MAX};
-use crate::provider::{Hosting, Message};
+use crate::provider::{Hosting, Message, Refusal};
 use crate::telemetry::{TraceContext, span};
 
 /// What a message with a key comes to, and one without.
@@ -177,8 +177,8 @@ impl Gateway {
             self.inner.recorder.limit_hit(MESSAGE_BYTES);
             return invalid("message", format!("is longer than {bytes_max}"));
         }
-        if let Some(problem) = agent.provider.refuses(&request.message) {
-            return invalid("message", problem.to_owned());
+        if let Some(Refusal { field, problem }) = agent.refuses(request) {
+            return invalid(field, problem.to_owned());
         }
         if request.deadline.is_some_and(|deadline| deadline.is_zero() || deadline > DEADLINE_MAX) {
             let hours = DEADLINE_MAX.as_secs() / 3_600;
@@ -196,6 +196,21 @@ impl Gateway {
         }
         Ok(())
     }
+}
+
+impl Agent {
+    /// Why it cannot take a request. What is the operator's own was looked at with the configuration; both are sent as one.
+    fn refuses(&self, request: &SendRequest) -> Option<Refusal> {
+        let both =
+            request.system.as_deref().map(|system| instructions(self.config.system.as_deref(), Some(system)));
+        self.provider.refuses(&request.message, both.flatten().as_deref())
+    }
+}
+
+/// What an agent is told before a conversation: by its operator, then by its caller.
+pub(super) fn instructions(own: Option<&str>, given: Option<&str>) -> Option<String> {
+    let all: Vec<&str> = [own, given].into_iter().flatten().collect();
+    (!all.is_empty()).then(|| all.join("\n\n"))
 }
 
 impl Presence {

@@ -73,6 +73,8 @@ pub enum Rejection {
     NotStarted {
         /// What is wrong and what to do, without paths of this machine.
         cause: String,
+        /// When to try again, if only time is needed.
+        retry_after: Option<Duration>,
     },
     /// A budget or a rate of the agent is used up.
     #[error("the agent's limit `{limit}` is reached: {advice}")]
@@ -197,10 +199,9 @@ impl Rejection {
             | Self::GatewayFull { retry_after, .. }
             | Self::KeysFull { retry_after }
             | Self::Limited { retry_after, .. } => Some(*retry_after),
-            Self::Provider { retry_after, .. } => *retry_after,
+            Self::Provider { retry_after, .. } | Self::NotStarted { retry_after, .. } => *retry_after,
             Self::Invalid { .. }
             | Self::UnknownAgent { .. }
-            | Self::NotStarted { .. }
             | Self::Paused
             | Self::JournalUnavailable { .. }
             | Self::Conflict { .. }

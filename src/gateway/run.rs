@@ -11,6 +11,7 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::sync::{mpsc, oneshot};
 use tracing::Span;
 
+use super::accept::instructions;
 use super::active::{Active, RequestState, RunningTool};
 use super::agent_sessions::{Change, How, TurnEnd};
 use super::floor::Slot;
@@ -344,11 +345,11 @@ impl Serving<'_> {
     fn turn(&mut self, invoke: &Span) -> Turn {
         let key = self.active.lane();
         let Given { system, history } = std::mem::take(self.given);
+        let system = instructions(self.agent.config.system.as_deref(), system.as_deref());
         self.active.progress().session_reset = false;
         let own = || self.inner.agent_sessions.resume(&key, &self.agent.config.provider);
         let agent_session = if history.is_none() { own() } else { None };
         self.transcript.resumed = agent_session.is_some();
-        let system = [self.agent.config.system.clone(), system].into_iter().flatten().collect::<Vec<_>>();
         Turn {
             agent: self.active.agent.clone(),
             session: self.active.session.clone(),
@@ -356,7 +357,7 @@ impl Serving<'_> {
             trace_id: self.trace_id,
             span: invoke.clone(),
             model: self.agent.config.model.clone(),
-            system: (!system.is_empty()).then(|| system.join("\n\n")),
+            system,
             history: history.or_else(|| self.inner.sessions().history(&key)).unwrap_or_default(),
             agent_session,
             cwd: self.agent.config.cwd.clone(),
@@ -458,7 +459,7 @@ impl Stop {
     fn rejection(self, partial: String, deadline: Duration) -> Rejection {
         match self {
             Self::Provider(error @ ProviderError::NotStarted { .. }) => {
-                Rejection::NotStarted { cause: error.to_string() }
+                Rejection::NotStarted { cause: error.to_string(), retry_after: error.retry_after() }
             }
             Self::Provider(error) => Rejection::Provider {
                 cause: cause(&error),

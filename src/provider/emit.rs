@@ -17,6 +17,11 @@ impl Emitter {
         // The receiver lives in the same stream as the work: if it is gone, so is whoever calls this.
         let _ = self.0.send(event).await;
     }
+
+    /// Waits until all that was told has been taken.
+    pub(super) async fn taken(&self) {
+        let _ = self.0.reserve().await;
+    }
 }
 
 /// The events that `work` tells. Dropping the stream drops the work.

@@ -62,6 +62,8 @@ pub enum ProviderError {
     NotStarted {
         /// What is wrong and what to do, without paths of this machine.
         problem: Cow<'static, str>,
+        /// When another try may go better, if only time is needed.
+        retry_after: Option<Duration>,
     },
     /// Its program ended badly, or well without an answer.
     #[error("the agent ended {how}")]
@@ -162,7 +164,7 @@ impl ProviderError {
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Status { retry_after, .. } => *retry_after,
+            Self::Status { retry_after, .. } | Self::NotStarted { retry_after, .. } => *retry_after,
             Self::Connection { .. }
             | Self::Timeout { .. }
             | Self::Reported { .. }
@@ -170,7 +172,6 @@ impl ProviderError {
             | Self::Unreadable { .. }
             | Self::TooLarge { .. }
             | Self::Empty
-            | Self::NotStarted { .. }
             | Self::Exited { .. }
             | Self::Stopped { .. }
             | Self::Simulated => None,

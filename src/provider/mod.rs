@@ -47,9 +47,10 @@ pub trait Provider: Send + Sync {
     /// Who is asked by an agent that names this model, or none.
     fn asks<'a>(&'a self, model: Option<&'a str>) -> Asked<'a>;
 
-    /// Why it cannot take this message at all, for whoever sent it; `None` if it can.
-    fn refuses(&self, message: &str) -> Option<&'static str> {
-        let _ = message;
+    /// Why it cannot take this message at all, or these instructions that came with it, for whoever sent them; `None`
+    /// if it can.
+    fn refuses(&self, message: &str, system: Option<&str>) -> Option<Refusal> {
+        let _ = (message, system);
         None
     }
 
@@ -67,6 +68,15 @@ pub trait Provider: Send + Sync {
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(std::future::ready(()))
     }
+}
+
+/// What cannot be taken, and what is wrong with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refusal {
+    /// `message` or `system`.
+    pub field: &'static str,
+    /// What would be right.
+    pub problem: &'static str,
 }
 
 /// Where an agent works. From it follow how long it may take and how much it may do at once where nobody says.
@@ -230,6 +240,6 @@ pub fn build(name: &str, config: &Config, deps: &ProviderDeps) -> Result<Arc<dyn
         Config::Echo(echo) => Ok(Arc::new(echo::Echo::new(echo.clone(), deps.clone()))),
         Config::OpenAi(config) => Ok(Arc::new(openai::build(name, config, deps)?)),
         Config::Anthropic(config) => Ok(Arc::new(anthropic::build(name, config, deps)?)),
-        Config::Exec(config) => Ok(Arc::new(exec::Exec::new(name, config, deps)?)),
+        Config::Exec(config) => Ok(Arc::new(exec::Exec::new(config, deps))),
     }
 }

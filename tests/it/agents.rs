@@ -106,6 +106,20 @@ fn config_init_overwrites_a_file_only_if_told_to() {
     assert_eq!(fs::read_to_string(dir.path().join("plimsoll.yaml")).expect("it is there"), example("codex"));
 }
 
+#[test]
+fn config_init_leaves_a_file_that_it_cannot_replace_as_it_was() {
+    let dir = home();
+    write(dir.path(), "plimsoll.yaml", "mine: 1\n");
+    // As on a full disk: no file may grow.
+    let mut command = Command::new("sh");
+    command.args(["-c", "trap '' XFSZ; ulimit -f 0; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_plimsoll")]);
+    command.args(["config", "init", "--agent", "codex", "--force"]).current_dir(dir.path());
+    let output = command.output().expect("it runs");
+    assert!(!output.status.success(), "{}", said(&output));
+    assert_eq!(fs::read_to_string(dir.path().join("plimsoll.yaml")).expect("it is there"), "mine: 1\n");
+    assert_eq!(fs::read_dir(dir.path()).expect("listed").count(), 1, "nothing is left beside it");
+}
+
 /// The directory of an example with a program that stands in for its agent.
 struct World {
     dir: TempDir,
@@ -292,6 +306,35 @@ async fn gemini_answers_and_its_tools_and_tokens_are_told() {
         cost: None,
     };
     check_turn("gemini", good).await;
+}
+
+/// Claude Code says on standard output that it does not know a conversation, the two others on standard error alone.
+#[tokio::test]
+async fn a_conversation_that_an_agent_does_not_know_any_more_is_forgotten() {
+    for (agent, recording, gone, code) in [
+        ("codex", "codex.tool.jsonl", "codex.session-gone.stderr", 1),
+        ("gemini", "gemini.plain.jsonl", "gemini.session-gone.stderr", 42),
+    ] {
+        let fixtures = repository().join("tests/fixtures/agents");
+        let text = fs::read_to_string(fixtures.join(recording)).expect("it is there");
+        let first: Value = serde_json::from_str(text.lines().next().expect("a line")).expect("JSON");
+        let id =
+            ["thread_id", "session_id"].into_iter().find_map(|name| first[name].as_str()).expect("an id");
+        let world = World::of(agent);
+        world.next(recording, 0);
+        let running = world.serve().await;
+        running.ask("one", json!({})).await.expect("an answer");
+        let of_another = fs::read_to_string(fixtures.join(gone)).expect("it is there");
+        let words = of_another.replace("11111111-2222-4333-8444-555555555555", id);
+        write(&running.world(), "words", &words);
+        running.next_does(&format!("cat \"$HOME/words\" >&2; exit {code}\n"));
+        let failed = running.ask("two", json!({})).await.expect_err("it does not know it");
+        assert!(failed.to_string().contains("send the message again"), "{agent}: {failed}");
+        running.next(recording, 0);
+        running.ask("two", json!({})).await.expect("an answer");
+        let resumed = running.arguments(2).iter().any(|argument| argument.contains(id));
+        assert!(!resumed, "{agent}: {:?}", running.arguments(2));
+    }
 }
 
 /// The second message of a session goes on with the agent's own conversation, also after plimsoll was killed.

@@ -56,6 +56,22 @@ fn slowly() -> Value {
     json!({"model": "slow", "messages": [user("hi")]})
 }
 
+#[tokio::test]
+async fn instructions_that_an_agent_cannot_take_are_the_callers_mistake() {
+    let server = Server::start(json!({
+        "providers": {"p": {"kind": "exec", "program": "true", "dialect": "gemini"}},
+        "agents": {"a": {"provider": "p", "cwd": std::env::temp_dir()}},
+    }))
+    .await;
+    let messages = json!([{"role": "system", "content": "in French"}, user("hi")]);
+    let made = server.call("token.create", json!({"name": "op", "role": "operator"})).await;
+    let answer = ask(&to_a(&messages)).token(made["token"].as_str()).send(server.address()).await;
+    assert_eq!(answer.status, 400, "{}", answer.text());
+    let error = &answer.json()["error"];
+    assert_eq!(error["param"], "messages");
+    assert!(error["message"].as_str().is_some_and(|text| text.contains("system")), "{error}");
+}
+
 /// The events of a stream: JSON, or the text of what is none.
 fn events(answer: &Answer) -> Vec<Value> {
     let text = answer.text();

@@ -221,7 +221,10 @@ impl From<&Rejection> for Fault {
             }
             Rejection::Cancelled { .. } => fail(client_closed_request(), "cancelled").never_again(),
             Rejection::Provider { .. } => fail(StatusCode::BAD_GATEWAY, "provider_failed").never_again(),
-            Rejection::NotStarted { .. } => fail(StatusCode::BAD_GATEWAY, "agent_not_started").never_again(),
+            Rejection::NotStarted { .. } => {
+                let fault = fail(StatusCode::BAD_GATEWAY, "agent_not_started");
+                if wait.is_some() { fault } else { fault.never_again() }
+            }
             Rejection::Paused => fail(StatusCode::SERVICE_UNAVAILABLE, "paused").never_again(),
             Rejection::JournalUnavailable { .. } => {
                 fail(StatusCode::SERVICE_UNAVAILABLE, "journal_unavailable")
@@ -241,7 +244,7 @@ impl From<&Rejection> for Fault {
 /// What a field of `agent.send` is called here.
 fn parameter(field: &'static str) -> &'static str {
     match field {
-        "message" | "history" => "messages",
+        "message" | "history" | "system" => "messages",
         "deadlineMs" => super::DEADLINE,
         "onDisconnect" => super::ON_DISCONNECT,
         "session" => super::SESSION,
@@ -288,7 +291,18 @@ mod tests {
             ),
             (Rejection::Cancelled { reason: "x", partial: partial.clone() }, 499, "cancelled", never),
             (provider, 502, "provider_failed", never),
-            (Rejection::NotStarted { cause: String::new() }, 502, "agent_not_started", never),
+            (
+                Rejection::NotStarted { cause: String::new(), retry_after: None },
+                502,
+                "agent_not_started",
+                never,
+            ),
+            (
+                Rejection::NotStarted { cause: String::new(), retry_after: Some(wait) },
+                502,
+                "agent_not_started",
+                usual,
+            ),
             (Rejection::Paused, 503, "paused", never),
             (Rejection::JournalUnavailable { subject: "it" }, 503, "journal_unavailable", usual),
             (Rejection::ShuttingDown, 503, "shutting_down", usual),

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::dialect::Invocation;
 use super::sweep::OWNER;
-use super::{ExecConfig, MessageRoad};
+use super::{Dialect, ExecConfig, MessageRoad};
 use crate::telemetry::TraceContext;
 
 /// Variables of plimsoll's own environment that every program gets.
@@ -31,6 +31,24 @@ pub(super) fn refusal(road: MessageRoad, message: &str) -> Option<&'static str> 
         }
         MessageRoad::Argument => None,
     }
+}
+
+/// Why instructions cannot be handed over; `None` if they can.
+pub(super) fn refusal_of_system(dialect: Dialect, system: &str) -> Option<&'static str> {
+    if !dialect.takes_system() {
+        return Some("this agent takes no instructions (`system`): leave them out");
+    }
+    if system.contains('\0') {
+        return Some("these instructions (`system`) hold a NUL, which this agent cannot take: leave it out");
+    }
+    let invocation = Invocation { model: None, system: Some(system), resume: None, args: &[] };
+    let arguments = dialect.arguments(&invocation).into_iter().map(|argument| argument.len());
+    let variables = dialect.variables(&invocation).into_iter();
+    let variables = variables.map(|(name, value)| name.len() + "=".len() + value.len());
+    let longest = arguments.chain(variables).max().unwrap_or_default();
+    (longest > ARGUMENT_BYTES_MAX).then_some(
+        "these instructions (`system`) are longer than the 128 KiB that this agent takes: make them shorter",
+    )
 }
 
 /// Everything after the program's name.
@@ -117,5 +135,24 @@ mod tests {
             assert_eq!(refusal(MessageRoad::Stdin, message), None);
         }
         assert!(refusal(MessageRoad::Argument, &(longest + "m")).is_some());
+    }
+
+    #[test]
+    fn instructions_that_no_argument_holds_are_refused() {
+        let long = "s".repeat(ARGUMENT_BYTES_MAX);
+        // In TOML a quote takes two characters.
+        let quotes = "\"".repeat(ARGUMENT_BYTES_MAX / 2);
+        for (dialect, system, refused) in [
+            (Dialect::Gemini, "be brief", true),
+            (Dialect::ClaudeCode, "be brief", false),
+            (Dialect::ClaudeCode, "a\0b", true),
+            (Dialect::ClaudeCode, long.as_str(), false),
+            (Dialect::Plimsoll, long.as_str(), true),
+            (Dialect::Plimsoll, "--help", false),
+            (Dialect::Codex, quotes.as_str(), true),
+            (Dialect::ClaudeCode, quotes.as_str(), false),
+        ] {
+            assert_eq!(refusal_of_system(dialect, system).is_some(), refused, "{dialect:?} {system:.10}");
+        }
     }
 }

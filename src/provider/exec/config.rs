@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::command::refusal_of_system;
 use crate::secret::Secret;
 use crate::units::{Bytes, Period};
 
@@ -37,6 +38,21 @@ pub struct ExecConfig {
     /// How long it may take to end by itself after it was asked to (SIGTERM), before it is killed; 0 s to 60 s.
     #[serde(default = "default_kill_grace")]
     pub kill_grace: Period,
+}
+
+impl ExecConfig {
+    /// Why its program takes no message the way it is configured.
+    #[must_use]
+    pub fn wrong_road(&self) -> Option<&'static str> {
+        let wrong = self.message == MessageRoad::Argument && !self.dialect.takes_argument();
+        wrong.then_some("this program passes over what stands after `--`: leave `message` at stdin")
+    }
+
+    /// Why its program cannot be given these instructions.
+    #[must_use]
+    pub fn refuses_system(&self, system: &str) -> Option<&'static str> {
+        refusal_of_system(self.dialect, system)
+    }
 }
 
 /// What a program prints, one JSON object a line.

@@ -26,7 +26,7 @@ use futures_util::stream::BoxStream;
 
 use self::command::Found;
 use super::emit;
-use super::{Asked, BuildError, Hosting, Provider, ProviderDeps, ProviderError, ProviderEvent, Turn};
+use super::{Asked, Hosting, Provider, ProviderDeps, ProviderError, ProviderEvent, Refusal, Turn};
 
 pub use config::{Dialect, ExecConfig, MessageRoad};
 pub use guard::{GUARD_COMMAND, run as run_guard};
@@ -48,15 +48,8 @@ struct Shared {
 }
 
 impl Exec {
-    /// # Errors
-    /// [`BuildError`] when its program takes no message the way it is configured.
-    pub(super) fn new(name: &str, config: &ExecConfig, deps: &ProviderDeps) -> Result<Self, BuildError> {
-        if config.message == MessageRoad::Argument && !config.dialect.takes_argument() {
-            let problem =
-                "this program passes over what stands after `--`: leave `message` at stdin".to_owned();
-            return Err(BuildError::Invalid { name: name.to_owned(), problem });
-        }
-        Ok(Self(Arc::new(Shared { config: config.clone(), deps: deps.clone() })))
+    pub(super) fn new(config: &ExecConfig, deps: &ProviderDeps) -> Self {
+        Self(Arc::new(Shared { config: config.clone(), deps: deps.clone() }))
     }
 }
 
@@ -73,8 +66,12 @@ impl Provider for Exec {
         self.0.asks(model)
     }
 
-    fn refuses(&self, message: &str) -> Option<&'static str> {
-        command::refusal(self.0.config.message, message)
+    fn refuses(&self, message: &str, system: Option<&str>) -> Option<Refusal> {
+        let ExecConfig { message: road, dialect, .. } = &self.0.config;
+        let of_message =
+            command::refusal(*road, message).map(|problem| Refusal { field: "message", problem });
+        let of_system = || command::refusal_of_system(*dialect, system?);
+        of_message.or_else(|| of_system().map(|problem| Refusal { field: "system", problem }))
     }
 
     fn send(&self, turn: Turn) -> BoxStream<'static, ProviderEvent> {

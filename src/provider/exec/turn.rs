@@ -33,13 +33,13 @@ const SHOWN_BYTES_MAX: usize = OUTPUT_LINE_BYTES_MAX + SECRET_FILE_BYTES_MAX as 
 /// Takes one turn to its end; nothing of the program is left then. Dropped, it is stopped.
 pub(super) async fn take(shared: &Shared, turn: &Turn, out: &Emitter) -> Result<(), ProviderError> {
     let Shared { config, deps } = shared;
-    if turn.system.is_some() && !config.dialect.takes_system() {
-        return Err(not_started("its program takes no instructions: leave `system` out of the agent"));
-    }
     let cwd = directory(turn).await?;
     let wait = config.kill_grace.0 + GUARD_END + SETTLE_WAIT;
     deps.processes.settled(&cwd, wait).await.map_err(|unsettled| match unsettled {
-        Unsettled::Ending => not_started("an earlier run in its directory has not ended: try again later"),
+        Unsettled::Ending => ProviderError::NotStarted {
+            problem: "an earlier run in its directory has not ended: try again later".into(),
+            retry_after: Some(SETTLE_WAIT),
+        },
         Unsettled::Left(ids) => not_started(&format!(
             "plimsoll could not end what an earlier run in its directory left (process {ids}): end it yourself"
         )),
@@ -72,13 +72,7 @@ pub(super) async fn take(shared: &Shared, turn: &Turn, out: &Emitter) -> Result<
         Ok((tree, stdin)) => hearing.listen(tree, stdin, &mut words).await,
         Err(error) => Err(shared.unstarted(&error)),
     };
-    hearing.end(heard).map_err(|error| match error {
-        // One that did not say why may have told its standard error.
-        ProviderError::Exited { how, quoted } if quoted.is_empty() => {
-            ProviderError::Exited { how, quoted: words.quote(&deps.mask) }
-        }
-        other => other.masked(&deps.mask),
-    })
+    hearing.end(heard, &words)
 }
 
 /// The directory that the agent works in, absolute and there.
@@ -155,9 +149,15 @@ impl Hearing<'_> {
         while let Some(line) = lines.next().await? {
             show(self.shared, self.turn, OutputStream::Stdout, &line);
             let heard = self.reader.as_mut().map(|reader| reader.line(&line.bytes));
-            for heard in heard.unwrap_or_default() {
+            let heard = heard.unwrap_or_default();
+            let names = heard.iter().any(|heard| matches!(heard, Heard::Session(_)));
+            for heard in heard {
                 self.take(heard).await;
             }
+            if names {
+                self.out.taken().await;
+            }
+            self.reader.iter_mut().for_each(Reader::told);
         }
         Ok(())
     }
@@ -181,7 +181,7 @@ impl Hearing<'_> {
     }
 
     /// Says how the turn ended, and records what it used.
-    fn end(mut self, heard: Result<Exit, ProviderError>) -> Result<(), ProviderError> {
+    fn end(mut self, heard: Result<Exit, ProviderError>, words: &LastWords) -> Result<(), ProviderError> {
         let reader = self.reader.take().expect("a turn ends once");
         let Finished { result, used } = match heard {
             Ok(exit) => reader.finish(exit),
@@ -190,8 +190,25 @@ impl Hearing<'_> {
         if self.unknown > 0 {
             tracing::debug!(agent = %self.turn.agent, lines = self.unknown, "a program printed lines of no known shape");
         }
+        let result = result.map_err(|error| self.explained(error, words));
         self.record(used, Some(&result));
         result
+    }
+
+    /// The error with what is known of it. One that did not say why may have told its standard error.
+    fn explained(&self, error: ProviderError, words: &LastWords) -> ProviderError {
+        let Shared { config, deps } = self.shared;
+        match error {
+            ProviderError::Exited { how, quoted } if quoted.is_empty() => {
+                let gone = |resume: &str| config.dialect.says_session_gone(&words.text(), resume);
+                let quoted = words.quote(&deps.mask);
+                if self.turn.agent_session.as_deref().is_some_and(gone) {
+                    return ProviderError::Stopped { reason: "session_not_found", quoted };
+                }
+                ProviderError::Exited { how, quoted }
+            }
+            other => other.masked(&deps.mask),
+        }
     }
 
     /// One call a model. Without a result, each is recorded as what stopped the turn.
@@ -315,7 +332,7 @@ fn exited(how: &str) -> ProviderError {
 }
 
 fn not_started(problem: &str) -> ProviderError {
-    ProviderError::NotStarted { problem: problem.to_owned().into() }
+    ProviderError::NotStarted { problem: problem.to_owned().into(), retry_after: None }
 }
 
 #[cfg(test)]

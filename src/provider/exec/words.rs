@@ -1,5 +1,7 @@
 //! The last words of a program: the end of its standard error.
 
+use std::borrow::Cow;
+
 use super::lines::Piece;
 use crate::limits::{QUOTED_BYTES_MAX, SECRET_FILE_BYTES_MAX};
 use crate::provider::{Edges, Mask};
@@ -27,10 +29,15 @@ impl LastWords {
         }
     }
 
+    /// What is left of it, as it was printed: for no eyes.
+    pub(super) fn text(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(&self.kept)
+    }
+
     /// What is left of it: masked, on one line, the end where it is too long.
     pub(super) fn quote(&self, mask: &Mask) -> String {
         let edges = Edges { begins: !self.cut, ends: true };
-        let mut text = mask.line(&String::from_utf8_lossy(&self.kept), edges);
+        let mut text = mask.line(&self.text(), edges);
         let from = text.ceil_char_boundary(text.len().saturating_sub(QUOTED_BYTES_MAX));
         text.drain(..from);
         text

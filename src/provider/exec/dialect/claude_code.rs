@@ -15,7 +15,8 @@ use super::messages::{Messages, Tokens};
 use super::speech::Speech;
 use super::tally::{Tally, dollars};
 use super::{
-    Exit, Heard, Invocation, Line, Read, Used, Verdict, api_error, name, retry_cause, tool_error, words,
+    DENIED, Exit, Heard, Invocation, Line, Read, Used, Verdict, api_error, name, retry_cause, tool_error,
+    words,
 };
 use crate::provider::ProviderError;
 
@@ -315,8 +316,9 @@ fn blocks(content: Loose<List<Loose<Block>>>) -> impl Iterator<Item = Block> {
 fn tool_end(block: Block, speech: &mut Speech) {
     if block.kind.0.as_deref().is_some_and(|kind| kind.ends_with("tool_result")) {
         let failed = block.is_error.0 == Some(true);
-        let exit_code = || exit_code(block.content.0.as_deref()?);
-        speech.tool_end(block.tool_use_id.0, failed.then(|| tool_error(exit_code())));
+        let content = block.content.0.as_deref().unwrap_or_default();
+        let error = || if is_denial(content) { DENIED.to_owned() } else { tool_error(exit_code(content)) };
+        speech.tool_end(block.tool_use_id.0, failed.then(error));
     }
 }
 
@@ -324,6 +326,13 @@ fn tool_end(block: Block, speech: &mut Speech) {
 fn exit_code(content: &str) -> Option<i64> {
     let rest = content.strip_prefix("Exit code ")?;
     rest.lines().next()?.trim().parse().ok()
+}
+
+/// Whether a tool was not allowed to run, in Claude Code's own words: `Permission to use Bash has been denied because ..`.
+fn is_denial(content: &str) -> bool {
+    let tool =
+        content.strip_prefix("Permission to use ").and_then(|rest| rest.split_once(" has been denied"));
+    tool.is_some_and(|(tool, _)| !tool.contains(char::is_whitespace))
 }
 
 /// The model's own name, without Claude Code's mark for a long context (`[1m]`).

@@ -22,6 +22,8 @@ pub(super) struct Reader {
     resumed: Option<(String, Sums)>,
     thread: Option<String>,
     used: Option<Used>,
+    /// What was used, while the sums that say so are on their way to who remembers them.
+    untold: Option<Used>,
     done: bool,
     error: Option<ProviderError>,
     tries: u32,
@@ -85,9 +87,14 @@ pub(super) fn arguments(invocation: &Invocation<'_>) -> Vec<String> {
         all.extend(["--config".to_owned(), format!("developer_instructions={}", toml(system))]);
     }
     if let Some(resume) = resume {
-        all.extend(["resume".to_owned(), Sums::split(resume).0.to_owned()]);
+        all.extend(["resume".to_owned(), thread(resume).to_owned()]);
     }
     all
+}
+
+/// The thread of a name that was remembered.
+pub(super) fn thread(name: &str) -> &str {
+    Sums::split(name).0
 }
 
 /// A text as TOML writes it (<https://toml.io/en/v1.0.0#string>): as JSON, but for one character.
@@ -146,7 +153,7 @@ impl Reader {
         ];
         let now = Sums(told.map(Option::unwrap_or_default));
         let [input_tokens, cached_tokens, cache_write_tokens, output_tokens] = now.since(self.before(), told);
-        self.used =
+        self.untold =
             Some(Used { input_tokens, cached_tokens, cache_write_tokens, output_tokens, ..Used::default() });
         speech.session(self.thread.as_ref().map(|thread| now.join(thread)));
     }
@@ -187,6 +194,10 @@ impl Read for Reader {
             _ => return Line::Unknown,
         }
         Line::Known
+    }
+
+    fn told(&mut self) {
+        self.used = self.untold.take().or(self.used.take());
     }
 
     fn used(&self) -> Vec<Used> {

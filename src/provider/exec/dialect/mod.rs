@@ -130,6 +130,9 @@ trait Read: Send {
     /// Takes one line that is a JSON object; adds to what was heard.
     fn line(&mut self, line: &str, speech: &mut Speech) -> Line;
 
+    /// All that was heard so far has been passed on.
+    fn told(&mut self) {}
+
     /// What was used so far; may be empty.
     fn used(&self) -> Vec<Used>;
 
@@ -206,6 +209,17 @@ impl Dialect {
         }
     }
 
+    /// Whether these last words of a program say that it does not know the conversation which it was told to resume.
+    pub(super) fn says_session_gone(self, words: &str, resume: &str) -> bool {
+        let (begin, says, name) = match self {
+            // They say so on standard output.
+            Self::Plimsoll | Self::ClaudeCode => return false,
+            Self::Codex => ("Error: thread/resume", "no rollout found for thread id", codex::thread(resume)),
+            Self::Gemini => ("Error resuming session", "", resume),
+        };
+        words.lines().any(|line| line.starts_with(begin) && line.contains(says) && line.contains(name))
+    }
+
     /// A reader of one turn that was asked so.
     pub(super) fn reader(self, invocation: &Invocation<'_>) -> Reader {
         let dialect: Box<dyn Read> = match self {
@@ -234,6 +248,12 @@ impl Reader {
         heard
     }
 
+    /// To be called when all that was heard so far has been passed on. A turn that is stopped before is charged with
+    /// nothing that the next one will be charged with.
+    pub(super) fn told(&mut self) {
+        self.dialect.told();
+    }
+
     /// What the turn has used so far, one entry a model; never empty.
     pub(super) fn used(&self) -> Vec<Used> {
         let used = self.dialect.used();
@@ -242,6 +262,7 @@ impl Reader {
 
     /// How the turn ended, once the program has.
     pub(super) fn finish(mut self, exit: Exit) -> Finished {
+        self.told();
         let used = self.used();
         let result = match self.dialect.verdict(exit) {
             Verdict::Failed(error) => Err(error),

@@ -201,6 +201,31 @@ fn a_threads_tokens_are_charged_to_the_turn_that_used_them() {
 }
 
 #[test]
+fn a_thread_whose_new_sums_were_not_passed_on_is_charged_next_time() {
+    let start = fixture("codex.tool.jsonl");
+    let mut reader = Dialect::Codex.reader(&invocation(None));
+    read(&mut reader, start.as_bytes());
+    assert_eq!(reader.used(), [Used::default()], "the next turn begins with the old sums");
+    reader.told();
+    assert_eq!(reader.used()[0].input_tokens, Some(642));
+}
+
+#[test]
+fn who_does_not_know_the_conversation_is_understood() {
+    let thread = "11111111-2222-4333-8444-555555555555";
+    for (dialect, recording, resume) in [
+        (Dialect::Codex, "codex.session-gone.stderr", format!("{thread}@642,400,0,24")),
+        (Dialect::Gemini, "gemini.session-gone.stderr", thread.to_owned()),
+    ] {
+        let words = fixture(recording);
+        assert!(dialect.says_session_gone(&words, &resume), "{words}");
+        assert!(!dialect.says_session_gone(&words, "another"), "{words}");
+        assert!(!dialect.says_session_gone("no rollout found", &resume));
+        assert!(!Dialect::Plimsoll.says_session_gone(&words, &resume));
+    }
+}
+
+#[test]
 fn an_agent_that_says_nothing_has_not_answered() {
     for dialect in ALL {
         for (exit, says) in [
