@@ -225,9 +225,9 @@ async fn a_connection_is_used_again_also_where_the_end_of_the_body_comes_late() 
     for _ in 0..8 {
         assert_eq!(ask(&house, "hi").await.1.expect("answered").text, "ok");
     }
-    // A machine that is busy elsewhere may lose one to the time limit.
+    // A busy machine may lose some to the time limit; one that cannot use them again loses all.
     let (requests, connections) = (upstream.requests().len(), upstream.connections());
-    assert!(requests == 8 && connections <= 3, "{connections} connections for {requests} requests");
+    assert!(requests == 8 && connections < requests, "{connections} connections for {requests} requests");
 }
 
 #[tokio::test]
