@@ -89,6 +89,7 @@ impl From<First> for Recorded {
             cost_usd,
             unpriced: unless(cost_usd.is_some()),
             unreported: unless(input_tokens.is_some() && output_tokens.is_some()),
+            ..ModelUsed::default()
         };
         let models = if model_calls == 0 { Vec::new() } else { vec![used] };
         Self { request_id, agent, session, outcome, timings, models }

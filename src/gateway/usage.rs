@@ -69,17 +69,28 @@ impl UsageAmounts {
     }
 
     fn add(&mut self, more: &Self) {
-        let Self { requests, failed, calls, input_tokens, output_tokens, .. } = *more;
+        let Self {
+            requests,
+            failed,
+            calls,
+            input_tokens,
+            output_tokens,
+            cache_read_tokens,
+            cache_write_tokens,
+            cost_usd,
+            unpriced,
+            unreported,
+        } = *more;
         self.requests += requests;
         self.failed += failed;
         self.calls += calls;
         self.input_tokens = self.input_tokens.saturating_add(input_tokens);
         self.output_tokens = self.output_tokens.saturating_add(output_tokens);
-        self.cache_read_tokens = self.cache_read_tokens.saturating_add(more.cache_read_tokens);
-        self.cache_write_tokens = self.cache_write_tokens.saturating_add(more.cache_write_tokens);
-        self.cost_usd += more.cost_usd;
-        self.unpriced += more.unpriced;
-        self.unreported += more.unreported;
+        self.cache_read_tokens = self.cache_read_tokens.saturating_add(cache_read_tokens);
+        self.cache_write_tokens = self.cache_write_tokens.saturating_add(cache_write_tokens);
+        self.cost_usd += cost_usd;
+        self.unpriced += unpriced;
+        self.unreported += unreported;
     }
 }
 

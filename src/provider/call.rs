@@ -49,6 +49,9 @@ pub(super) struct Call {
     span: Span,
     started: Duration,
     ended: bool,
+    /// Bytes of text that were sent, and that came back.
+    sent: usize,
+    heard: usize,
 }
 
 impl Call {
@@ -80,12 +83,19 @@ impl Call {
             span,
             started: deps.clock.elapsed(),
             ended: false,
+            sent: text_bytes(turn),
+            heard: 0,
         }
     }
 
     /// What the request on the wire says about its trace.
     pub(super) fn traceparent(&self) -> Option<TraceContext> {
         span::traceparent_of(&self.span)
+    }
+
+    /// Notes text of the answer that came.
+    pub(super) fn text_came(&mut self, text: &str) {
+        self.heard = self.heard.saturating_add(text.len());
     }
 
     /// Notes that a piece of the answer arrived; only the first one counts.
@@ -105,15 +115,19 @@ impl Call {
             span: chat_span(turn, asked),
             started: self.started,
             ended: false,
+            sent: 0,
+            heard: 0,
         }
     }
 
     /// Ends it, well or not.
     pub(super) fn end(mut self, result: &Result<(), ProviderError>) {
-        self.record(result.as_ref().err().map(ProviderError::error_type));
+        // Nobody pays for what failed before there was an answer.
+        let paid = result.is_ok() || self.heard > 0;
+        self.record(result.as_ref().err().map(ProviderError::error_type), paid);
     }
 
-    fn record(&mut self, error: Option<Cow<'static, str>>) {
+    fn record(&mut self, error: Option<Cow<'static, str>>, paid: bool) {
         self.ended = true;
         let latency = self.elapsed_ms();
         let report = &self.report;
@@ -129,6 +143,10 @@ impl Call {
             cache_read_tokens: report.cached_tokens,
             cache_write_tokens: report.cache_write_tokens,
             cost_usd,
+            estimated: price().filter(|_| paid && cost_usd.is_none()).and_then(|price| {
+                let (missing, whole) = estimated(report, self.sent, self.heard);
+                Some((missing, cost(price, &whole)?))
+            }),
         };
         self.calls.add(&used, report.finish_reason.clone());
         trace_end(&self.span, report, error.as_deref());
@@ -154,7 +172,7 @@ impl Call {
 impl Drop for Call {
     fn drop(&mut self) {
         if !self.ended {
-            self.record(Some(self.calls.stopped_by()));
+            self.record(Some(self.calls.stopped_by()), true);
         }
     }
 }
@@ -241,6 +259,25 @@ fn is_version(model: &str, name: &str) -> bool {
     version == "latest" || (numbers && first >= 3)
 }
 
+/// Bytes of a token, about.
+const TOKEN_BYTES: usize = 4;
+
+/// Tokens that a report does not say, by the bytes of text, and the report with them.
+fn estimated(report: &Report, sent: usize, heard: usize) -> (u64, Report) {
+    let about = |bytes: usize| bytes.div_ceil(TOKEN_BYTES) as u64;
+    let missing = |known: Option<u64>, bytes| if known.is_some() { 0 } else { about(bytes) };
+    let (input, output) = (missing(report.input_tokens, sent), missing(report.output_tokens, heard));
+    let input_tokens = report.input_tokens.or(Some(input));
+    let output_tokens = report.output_tokens.or(Some(output));
+    (input + output, Report { input_tokens, output_tokens, ..report.clone() })
+}
+
+/// Bytes of text that a turn sends.
+fn text_bytes(turn: &Turn) -> usize {
+    let said: usize = turn.history.iter().map(|message| message.text.len()).sum();
+    said + turn.system.as_ref().map_or(0, String::len) + turn.message.len()
+}
+
 /// US dollars for a call; `None` if the tokens are not known.
 fn cost(price: &Price, report: &Report) -> Option<f64> {
     let (input, output) = (report.input_tokens?, report.output_tokens?);
@@ -261,6 +298,16 @@ fn cost(price: &Price, report: &Report) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_not_said_is_estimated_beside_what_was() {
+        let nothing = Report::default();
+        let (missing, whole) = estimated(&nothing, 41, 8);
+        assert_eq!((missing, whole.input_tokens, whole.output_tokens), (13, Some(11), Some(2)));
+        let input = Report { input_tokens: Some(500), ..nothing };
+        let (missing, whole) = estimated(&input, 41, 8);
+        assert_eq!((missing, whole.input_tokens, whole.output_tokens), (2, Some(500), Some(2)));
+    }
 
     #[test]
     fn a_model_has_its_own_price_or_that_of_the_name_it_is_a_version_of() {

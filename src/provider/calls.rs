@@ -55,6 +55,20 @@ pub struct ModelUsed {
     pub unpriced: u64,
     /// Calls that did not say how many tokens they read, or how many they wrote.
     pub unreported: u64,
+    /// Calls of a known price that did not say all their tokens: what they used at least is estimated.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub estimated: u64,
+    /// Tokens of these that were not said, at a quarter of the bytes of text.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub estimated_tokens: u64,
+    /// US dollars of these, not among `cost_usd`; `null` where there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub estimated_usd: Option<f64>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// What one call used, as far as it is known.
@@ -67,6 +81,8 @@ pub(super) struct CallUsed<'a> {
     pub(super) cache_read_tokens: Option<u64>,
     pub(super) cache_write_tokens: Option<u64>,
     pub(super) cost_usd: Option<f64>,
+    /// Tokens that it did not say, and what it cost with them.
+    pub(super) estimated: Option<(u64, f64)>,
 }
 
 #[derive(Debug, Default)]
@@ -180,6 +196,11 @@ impl ModelUsed {
             None => self.unpriced += 1,
         }
         self.unreported += u64::from(input_tokens.is_none() || output_tokens.is_none());
+        if let Some((tokens, usd)) = call.estimated {
+            self.estimated += 1;
+            more(&mut self.estimated_tokens, Some(tokens));
+            self.estimated_usd = Some(self.estimated_usd.unwrap_or(0.0) + usd);
+        }
     }
 }
 
@@ -196,6 +217,7 @@ mod tests {
             cache_read_tokens: Some(2),
             cache_write_tokens: None,
             cost_usd: Some(0.5),
+            estimated: None,
         }
     }
 
@@ -227,6 +249,7 @@ mod tests {
             cost_usd: Some(0.5),
             unpriced: 1,
             unreported: 1,
+            ..ModelUsed::default()
         };
         assert_eq!(calls.models(), [known]);
     }

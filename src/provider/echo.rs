@@ -133,6 +133,7 @@ impl Playing {
             }
             Cue::Word(word) => {
                 self.call.iter_mut().for_each(Call::token_arrived);
+                self.call.iter_mut().for_each(|call| call.text_came(word));
                 ProviderEvent::Delta(std::mem::take(word))
             }
             Cue::End { ok } => {

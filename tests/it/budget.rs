@@ -230,6 +230,22 @@ async fn a_model_without_a_price_is_named_and_never_counted_as_free() {
     assert!(printed.contains("unpriced: 3 calls of new (echo)"), "{printed}");
 }
 
+/// Who hangs up in the middle of an answer pays for the part that came.
+#[tokio::test]
+async fn a_call_that_is_stopped_counts_by_what_was_sent_and_said() {
+    let echo = json!({"latency": "60s"});
+    let server = Server::start(priced(json!({"usd_per_day": 0.002, "deadline": "1s"}), echo)).await;
+    assert_eq!(code(&send(&server, "a", 0).await), Some(-32004));
+    limited_by(&send(&server, "a", 1).await, "usd_per_day");
+    assert_eq!(budget_events(&server).await.len(), 1, "its model has a price: only the limit is told");
+    recorded(&server, 1).await;
+    assert_eq!(usage(&server, "agent").await["total"]["costUsd"], json!(0.0), "an estimate is no cost");
+    let page = server.client().get("/audit?kind=request_finished").await.expect("answered");
+    let page: Value = page.json().await.expect("JSON");
+    let used = &page["records"][0]["detail"]["models"][0];
+    assert_eq!((&used["estimatedTokens"], &used["estimatedUsd"]), (&json!(2), &json!(0.004)), "{used}");
+}
+
 /// A try that failed without a word about tokens does not hide what the next one cost.
 #[tokio::test]
 async fn what_a_retry_cost_is_counted_beside_the_try_that_said_nothing() {

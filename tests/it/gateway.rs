@@ -486,6 +486,7 @@ fn the_record_of_a_finished_request_is_golden() {
             cost_usd: Some(0.25),
             unpriced: 1,
             unreported: 1,
+            ..ModelUsed::default()
         }],
         tools: ToolCounts { done: 1, failed: 1 },
         ran: true,

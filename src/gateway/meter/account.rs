@@ -65,6 +65,10 @@ impl Spent {
                 money: Money::of_usd(used.cost_usd.unwrap_or(0.0)),
                 tokens: used.input_tokens.saturating_add(used.output_tokens),
             })
+            .plus(Self {
+                money: Money::of_usd(used.estimated_usd.unwrap_or(0.0)),
+                tokens: used.estimated_tokens,
+            })
         })
     }
 
@@ -286,7 +290,7 @@ impl Account {
         }
         let mut news = Vec::new();
         if self.limits.usd_per_day.is_some() {
-            for used in models.iter().filter(|used| used.unpriced > 0) {
+            for used in models.iter().filter(|used| used.unpriced > used.estimated) {
                 if known.len() < UNPRICED_MODELS_MAX
                     && known.insert((used.provider.clone(), used.model.clone()))
                 {

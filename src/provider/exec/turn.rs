@@ -167,6 +167,7 @@ impl Hearing<'_> {
             Heard::Session(name) => ProviderEvent::AgentSession(name),
             Heard::Delta(text) => {
                 self.call.iter_mut().for_each(Call::token_arrived);
+                self.call.iter_mut().for_each(|call| call.text_came(&text));
                 ProviderEvent::Delta(text)
             }
             Heard::ToolStart { id, name } => ProviderEvent::ToolStart { id, name },

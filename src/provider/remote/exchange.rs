@@ -154,6 +154,7 @@ impl<'a> Exchange<'a> {
                     if self.seen.text_bytes > ANSWER_BYTES_MAX {
                         return Err(ProviderError::TooLarge { bytes_max: ANSWER_BYTES_MAX });
                     }
+                    self.call.text_came(&text);
                     ProviderEvent::Delta(text)
                 }
                 Said::Tool(name) => ProviderEvent::ToolRequested { name },
