@@ -121,11 +121,21 @@ fn table(answer: &Value, names: &[(&str, &str)]) -> Table {
 
 fn numbers(row: &Value) -> Vec<String> {
     let show = |(_, key): &(&str, &str)| match (*key, row.get(*key)) {
-        ("costUsd", Some(cost)) => format!("{:.4}", cost.as_f64().unwrap_or_default()),
+        ("costUsd", Some(cost)) => dollars(cost.as_f64().unwrap_or_default()),
         (_, Some(number)) => number.to_string(),
         (_, None) => String::new(),
     };
     NUMBERS.iter().map(show).collect()
+}
+
+/// Four decimals, and below a cent as many as it takes: what cost something never looks free.
+fn dollars(cost: f64) -> String {
+    if cost == 0.0 || cost >= 0.01 {
+        return format!("{cost:.4}");
+    }
+    let digits = format!("{cost:.10}");
+    let shown = digits.trim_end_matches('0');
+    format!("{shown:0<6}")
 }
 
 /// One line for each model whose calls are not all in the dollars above.
@@ -144,6 +154,15 @@ fn unpriced(answer: &Value) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_cost_something_never_looks_free() {
+        for (cost, shown) in
+            [(0.0, "0.0000"), (0.000_04, "0.00004"), (0.001, "0.0010"), (0.01, "0.0100"), (1.5, "1.5000")]
+        {
+            assert_eq!(dollars(cost), shown);
+        }
+    }
 
     #[test]
     fn numbers_stand_flush_right_and_what_has_no_price_is_named() {

@@ -1,4 +1,4 @@
-//! Budgets that could not be kept: in dollars, for a model without a price.
+//! Budgets that could not be kept: in dollars, for a model without a price, and with nothing to bound the overshoot.
 
 use super::{Config, ConfigProblem, KeyPath, Node};
 use crate::gateway::AgentConfig;
@@ -8,6 +8,25 @@ use crate::provider::{self, Dialect};
 /// A warning for each agent whose dollars a day cannot be counted.
 pub(super) fn unpriced(config: &Config, root: &Node) -> Vec<ConfigProblem> {
     config.agents.iter().filter_map(|(id, agent)| of_agent(config, root, id, agent)).collect()
+}
+
+/// A warning for each agent that may have any number of calls in flight when its budget is used up.
+pub(super) fn unbounded(config: &Config, root: &Node) -> Vec<ConfigProblem> {
+    let of_agent = |(id, agent): (&AgentId, &AgentConfig)| {
+        let key =
+            agent.usd_per_day.map(|_| "usd_per_day").or(agent.tokens_per_min.map(|_| "tokens_per_min"))?;
+        let alone = matches!(config.providers.get(&agent.provider)?, provider::Config::Exec(_));
+        if alone || agent.max_concurrent.is_some() {
+            return None;
+        }
+        let path = KeyPath::of(&["agents", id.as_str(), key]);
+        let message = format!(
+            "can be overshot by all calls in flight, up to {} at once: give the agent `max_concurrent`",
+            config.gateway.running_max
+        );
+        Some(ConfigProblem::new(root.origin(&path), path, message))
+    };
+    config.agents.iter().filter_map(of_agent).collect()
 }
 
 fn of_agent(config: &Config, root: &Node, id: &AgentId, agent: &AgentConfig) -> Option<ConfigProblem> {

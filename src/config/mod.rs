@@ -197,6 +197,7 @@ fn interpret(mut tree: Node, environment: Environment<'_>, folder: &Path) -> Int
     problems.extend(found.problems);
     let mut warnings = found.warnings;
     warnings.extend(budgets::unpriced(&config, &tree));
+    warnings.extend(budgets::unbounded(&config, &tree));
     Interpreted { config, tree, problems, warnings }
 }
 

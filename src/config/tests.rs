@@ -496,12 +496,12 @@ fn a_budget_in_dollars_without_a_price_is_warned_of() {
         let loaded = World::of(&[("plimsoll.yaml", &config)]).loaded();
         loaded.warnings.iter().map(ToString::to_string).collect::<Vec<_>>()
     };
-    let warned = warnings("{provider: api, model: new, usd_per_day: 1.0}", "codex");
+    let warned = warnings("{provider: api, model: new, max_concurrent: 2, usd_per_day: 1.0}", "codex");
     assert!(warned.len() == 1 && warned[0].contains("plimsoll.yaml:6"), "{warned:?}");
     assert!(warned[0].contains("agents.a.usd_per_day: cannot be counted"), "{warned:?}");
     for (agent, dialect, expected) in [
-        ("{provider: api, model: known, usd_per_day: 1.0}", "codex", 0),
-        ("{provider: api, model: new, tokens_per_min: 1}", "codex", 0),
+        ("{provider: api, model: known, max_concurrent: 2, usd_per_day: 1.0}", "codex", 0),
+        ("{provider: api, model: new, max_concurrent: 2, tokens_per_min: 1}", "codex", 0),
         ("{provider: run, cwd: /, usd_per_day: 1.0}", "codex", 1),
         ("{provider: run, cwd: /, model: known, usd_per_day: 1.0}", "codex", 0),
         ("{provider: run, cwd: /, usd_per_day: 1.0}", "claude-code", 0),
@@ -517,4 +517,27 @@ fn a_budget_in_dollars_without_a_price_is_warned_of() {
         assert_eq!(warned.len(), expected, "{dialect}: {warned:?}");
         assert!(warned.iter().all(|warned| warned.message.contains("cancelled")), "{warned:?}");
     }
+}
+
+#[test]
+fn a_budget_with_nothing_to_bound_its_overshoot_is_warned_of() {
+    let warnings = |agent: &str| {
+        let config = format!(
+            "providers:\n  api: {{kind: openai, base_url: http://h}}\n  run: {{kind: exec, program: x}}\n\
+             prices: {{m: {{input: 1.0, output: 1.0}}}}\ngateway: {{running_max: 7}}\nagents:\n  a: {agent}\n"
+        );
+        let loaded = World::of(&[("plimsoll.yaml", &config)]).loaded();
+        loaded.warnings.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    for key in ["usd_per_day", "tokens_per_min"] {
+        let warned = warnings(&format!("{{provider: api, model: m, {key}: 1}}"));
+        assert!(
+            warned.len() == 1 && warned[0].contains(&format!("agents.a.{key}: can be over")),
+            "{warned:?}"
+        );
+        assert!(warned[0].contains("up to 7 at once"), "{warned:?}");
+        assert_eq!(warnings(&format!("{{provider: api, model: m, max_concurrent: 2, {key}: 1}}")), [""; 0]);
+        assert_eq!(warnings(&format!("{{provider: run, model: m, cwd: /, {key}: 1}}")), [""; 0]);
+    }
+    assert_eq!(warnings("{provider: api, model: m, requests_per_min: 1}"), [""; 0]);
 }

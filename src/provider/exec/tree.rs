@@ -1,7 +1,7 @@
 //! One run of a program: its guard, its pipes, and its end.
 //!
 //! [`Tree`] is a handle: dropped, the program and all that descends from it are ended. That takes a moment, and
-//! [`Processes`](super::processes::Processes) knows until when.
+//! [`Processes`] knows until when.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
