@@ -5,16 +5,22 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{Semaphore, watch};
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
 use super::auth::{Failures, Identity, Rate, Refusals, TokenBook};
+use super::body::{self, BodyLimits};
 use super::hosts::Hosts;
 use super::metrics::{AuthFailure, Metrics};
+use super::request::Request;
+use super::response::Problem;
 use super::rpc::Method;
 use super::stream::Sources;
 use super::{Config, Readiness};
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, Rejection, UsageQuery, UsageReport};
 use crate::ids::RequestId;
+use crate::limits::JOURNAL_CATCH_UP_WAIT;
 use crate::telemetry::Registry;
 
 /// What the server was built from, and what its connections share.
@@ -61,6 +67,31 @@ impl ApiState {
     /// A name for something that must not happen: the caller hears it, and it stands in the log.
     pub(crate) fn incident(&self) -> RequestId {
         RequestId::generate(self.sources.clock.now(), rand::random())
+    }
+
+    /// Reads a body of JSON within its limits.
+    pub(crate) async fn read_json(&self, request: &mut Request) -> Result<Vec<u8>, Problem> {
+        body::require_json(&request.headers)?;
+        let limits =
+            BodyLimits { bytes_max: self.config.body_bytes_max.0, timeout: self.config.body_timeout.0 };
+        let incoming = std::mem::replace(&mut request.body, Box::pin(futures_util::stream::empty()));
+        body::read(&request.headers, incoming, &limits).await.map_err(|error| {
+            error.limit.into_iter().for_each(|limit| self.limit_hit(limit));
+            error.problem
+        })
+    }
+
+    /// Waits a moment for what was offered to the journal: who sends a message and then asks shall find it.
+    pub(crate) async fn catch_up(&self) {
+        let _late = timeout(JOURNAL_CATCH_UP_WAIT, self.sources.journal.catch_up()).await;
+    }
+
+    /// What agents used. Summing up takes milliseconds: it runs off the runtime.
+    pub(crate) async fn usage(&self, query: UsageQuery) -> Result<UsageReport, Rejection> {
+        self.catch_up().await;
+        let gateway = self.gateway.clone();
+        let report = spawn_blocking(move || gateway.usage(&query)).await;
+        report.unwrap_or_else(|lost| std::panic::resume_unwind(lost.into_panic()))
     }
 
     pub(crate) fn limit_hit(&self, limit: &'static str) {

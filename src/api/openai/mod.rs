@@ -23,7 +23,6 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::Readiness;
-use super::body::{self, BodyLimits};
 use super::guard;
 use super::request::Request;
 use super::response::{Outcome, Problem, Reply, reply};
@@ -71,7 +70,7 @@ struct Wanted {
 
 async fn accept(state: &Arc<ApiState>, mut request: Request) -> Result<(Accepted, Wanted), Fault> {
     let identity = request.identity()?;
-    let text = read(state, &mut request).await?;
+    let text = state.read_json(&mut request).await?;
     guard::recheck(state, &request.head, &identity)?;
     if state.readiness() == Readiness::Draining {
         return Err((&Rejection::ShuttingDown).into());
@@ -96,17 +95,6 @@ async fn accept(state: &Arc<ApiState>, mut request: Request) -> Result<(Accepted
     let caller = Caller { actor: identity.actor, channel: Channel::OpenAi, trace: request.trace() };
     let accepted = state.gateway.send(caller, send).map_err(|rejection| Fault::from(&rejection))?;
     Ok((accepted, Wanted { model: agent, stream }))
-}
-
-async fn read(state: &ApiState, request: &mut Request) -> Result<Vec<u8>, Problem> {
-    body::require_json(&request.headers)?;
-    let limits =
-        BodyLimits { bytes_max: state.config.body_bytes_max.0, timeout: state.config.body_timeout.0 };
-    let incoming = std::mem::replace(&mut request.body, Box::pin(futures_util::stream::empty()));
-    body::read(&request.headers, incoming, &limits).await.map_err(|error| {
-        error.limit.into_iter().for_each(|limit| state.limit_hit(limit));
-        error.problem
-    })
 }
 
 /// The answer in one piece.

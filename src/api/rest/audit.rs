@@ -13,7 +13,7 @@ use super::super::state::ApiState;
 use crate::clock::Timestamp;
 use crate::ids::Seq;
 use crate::journal::{Journal, Page, ReadError, Record, Scan, StreamId};
-use crate::limits::{AUDIT_PAGE_RECORDS_MAX, JOURNAL_CATCH_UP_WAIT};
+use crate::limits::AUDIT_PAGE_RECORDS_MAX;
 
 const PAGE_DEFAULT: usize = 100;
 
@@ -118,8 +118,7 @@ pub(crate) async fn audit(state: Arc<ApiState>, request: Request) -> Outcome {
     let format = query.format.unwrap_or_else(|| Format::accepted(accept));
     let question = Question::read(query)?;
     let journal = Arc::clone(&state.sources.journal);
-    // Who sends a message and then asks shall find it.
-    let _late = tokio::time::timeout(JOURNAL_CATCH_UP_WAIT, journal.catch_up()).await;
+    state.catch_up().await;
     let page = tokio::task::spawn_blocking(move || question.ask(&*journal)).await;
     let page = page.map_err(|_panic| Problem::internal())?.map_err(|error| {
         tracing::warn!(%error, "the journal could not be queried");

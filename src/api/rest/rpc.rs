@@ -13,11 +13,10 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::super::Readiness;
-use super::super::body::{self, BodyLimits};
 use super::super::guard;
 use super::super::jsonrpc;
 use super::super::request::Request;
-use super::super::response::{Outcome, Problem, Reply, reply, seconds};
+use super::super::response::{Outcome, Reply, reply, seconds};
 use super::super::rpc::{self, Answered, Context, RpcError};
 use super::super::state::ApiState;
 use crate::gateway::Channel;
@@ -78,7 +77,7 @@ const AFTER_DRAIN: Duration = Duration::from_secs(1);
 pub(crate) async fn rpc(state: Arc<ApiState>, mut request: Request) -> Outcome {
     let identity = request.identity()?;
     // What is no message counts here, as no call of it will.
-    let text = match read(&state, &mut request).await {
+    let text = match state.read_json(&mut request).await {
         Ok(text) => text,
         Err(problem) => return Err(guard::count(&state, &identity).err().unwrap_or(problem)),
     };
@@ -94,17 +93,6 @@ pub(crate) async fn rpc(state: Arc<ApiState>, mut request: Request) -> Outcome {
         reply.headers_mut().insert(RETRY_AFTER, seconds(AFTER_DRAIN));
     }
     Ok(reply)
-}
-
-async fn read(state: &ApiState, request: &mut Request) -> Result<Vec<u8>, Problem> {
-    body::require_json(&request.headers)?;
-    let limits =
-        BodyLimits { bytes_max: state.config.body_bytes_max.0, timeout: state.config.body_timeout.0 };
-    let incoming = std::mem::replace(&mut request.body, Box::pin(futures_util::stream::empty()));
-    body::read(&request.headers, incoming, &limits).await.map_err(|error| {
-        error.limit.into_iter().for_each(|limit| state.limit_hit(limit));
-        error.problem
-    })
 }
 
 fn into_reply(answered: Answered) -> Reply {

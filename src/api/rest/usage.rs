@@ -11,7 +11,7 @@ use super::super::response::{Outcome, Problem, json_reply, reply};
 use super::super::state::ApiState;
 use crate::gateway::{UsageBy, UsageQuery, UsageReport, UsageRow, parse_since};
 use crate::ids::AgentId;
-use crate::limits::{JOURNAL_CATCH_UP_WAIT, USAGE_SINCE_DEFAULT};
+use crate::limits::USAGE_SINCE_DEFAULT;
 
 /// The query of `GET /usage`.
 #[derive(Deserialize, JsonSchema)]
@@ -40,12 +40,10 @@ pub(crate) async fn usage(state: Arc<ApiState>, request: Request) -> Outcome {
     let since = parse_since(since.as_deref().unwrap_or(USAGE_SINCE_DEFAULT), state.sources.clock.now());
     let since = since.map_err(|problem| Problem::bad_request(format!("since: {problem}")))?;
     let query = UsageQuery { by: by.unwrap_or(UsageBy::Agent), since, agent };
-    // Who sends a message and then asks shall find it.
-    let _late = tokio::time::timeout(JOURNAL_CATCH_UP_WAIT, state.sources.journal.catch_up()).await;
     let unknown = |error: crate::gateway::Rejection| {
         Problem::new(StatusCode::NOT_FOUND, "unknown_agent", error.to_string())
     };
-    let report = state.gateway.usage(&query).map_err(unknown)?;
+    let report = state.usage(query).await.map_err(unknown)?;
     match format.unwrap_or_default() {
         Format::Json => json_reply(&report),
         Format::Csv => {

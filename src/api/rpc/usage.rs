@@ -10,7 +10,7 @@ use super::method::{Call, CallResult, json, now};
 use crate::clock::Timestamp;
 use crate::gateway::{UsageBy, UsageQuery, parse_since};
 use crate::ids::AgentId;
-use crate::limits::{JOURNAL_CATCH_UP_WAIT, USAGE_SINCE_DEFAULT};
+use crate::limits::USAGE_SINCE_DEFAULT;
 
 /// Parameters of `usage.query`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -55,10 +55,5 @@ pub(crate) fn query(call: Call<'_>) -> BoxFuture<'static, CallResult> {
         Ok(query) => query,
         Err(error) => return now(Err::<(), _>(error)),
     };
-    let answer = async move {
-        // Who sends a message and then asks shall find it.
-        let _late = tokio::time::timeout(JOURNAL_CATCH_UP_WAIT, state.sources.journal.catch_up()).await;
-        json(&state.gateway.usage(&query)?)
-    };
-    answer.boxed()
+    async move { json(&state.usage(query).await?) }.boxed()
 }
