@@ -115,7 +115,8 @@ pub(super) async fn run(mut job: Job) {
     let change = remember(&inner, &agent, &active, &presence, transcript.turn_end(how(&stopped)));
     let text = std::mem::take(&mut transcript.text);
     let timings = transcript.timings(total);
-    let ran = transcript.called.is_some();
+    let not_started = matches!(stopped, Err(Stop::Provider(ProviderError::NotStarted { .. })));
+    let ran = transcript.called.is_some() && !not_started;
     let ended = match stopped {
         Ok(()) => Ok(text),
         Err(Stop::Cancelled(SHUTTING_DOWN)) if !ran => Err(Rejection::ShuttingDown),

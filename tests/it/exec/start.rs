@@ -2,10 +2,11 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 
+use plimsoll::client::ClientError;
 use serde_json::{Value, json};
 
 use super::{OBLIGING, Work, ask, refused};
-use crate::support::server::Server;
+use crate::support::server::{Server, until};
 
 async fn not_started(work: &Work, more: Value, expected: &str) {
     let server = work.serve(more).await;
@@ -51,6 +52,27 @@ async fn a_directory_that_is_gone_is_told_and_found_when_it_is_back() {
     std::fs::remove_file(&inner).expect("removed");
     std::fs::create_dir(&inner).expect("made");
     assert_eq!(ask(&server, "m").await, "done");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_whose_program_could_not_be_run_leaves_its_key_free() {
+    let work = Work::of(OBLIGING);
+    let program = work.path().join("late");
+    let server = work.serve(json!({"program": program, "args": []})).await;
+    let params = json!({"agent": "a", "message": "m", "idempotencyKey": "k"});
+    assert_eq!(refused(&server, params.clone()).await.0, -32006);
+    let unknown = server.client().call("request.get", json!({"idempotencyKey": "k"})).await;
+    assert!(matches!(unknown, Err(ClientError::Rpc { code: -32013, .. })), "{unknown:?}");
+    let record = until("its record", async || {
+        let page =
+            server.client().get("/audit?kind=request_finished").await.ok()?.json::<Value>().await.ok()?;
+        page["records"].get(0).map(|record| record["detail"].clone())
+    })
+    .await;
+    assert_eq!((&record["outcome"], &record["ran"]), (&json!("failed"), &json!(false)), "{record}");
+    work.write("late", "#!/bin/sh\n. ./agent.sh\n");
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).expect("a mode");
+    assert_eq!(server.call("agent.send", params).await["text"], "done");
 }
 
 #[test]
