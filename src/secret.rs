@@ -28,6 +28,12 @@ impl Secret {
         self.shown == LITERAL
     }
 
+    /// The names of the environment variables that its value was made of.
+    pub(crate) fn variables(&self) -> impl Iterator<Item = &str> {
+        let within = if self.shown.starts_with("file:") { "" } else { &self.shown };
+        within.split("${").skip(1).filter_map(|rest| Some(rest.split_once('}')?.0))
+    }
+
     /// The value itself: only for the wire, never for a message.
     #[must_use]
     pub fn expose(&self) -> &str {

@@ -49,7 +49,7 @@ fn of_agent(config: &Config, root: &Node, id: &AgentId, agent: &AgentConfig) -> 
             agent.model.as_deref()
         }
     };
-    if model.is_some_and(|model| config.prices.contains_key(model)) {
+    if model.is_some_and(|model| provider::price_of(&config.prices, model).is_some()) {
         return None;
     }
     warning("cannot be counted: the agent's model has no entry under `prices:`")

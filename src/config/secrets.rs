@@ -82,15 +82,14 @@ pub fn secrets(config: &Config, environment: Environment<'_>) -> Vec<Secret> {
             provider::Config::Anthropic(provider) => provider.api_key.iter().cloned().collect(),
             provider::Config::Exec(provider) => {
                 // One written out in the file is a setting, not a secret: most of them are.
-                let set = provider.env.values().filter(|value| !value.is_literal()).cloned();
-                let handed = provider.env_pass.iter().filter(|name| !is_ordinary(name)).flat_map(|name| {
-                    let value = environment(name).unwrap_or_default().to_string_lossy().into_owned();
-                    // A program prints one line at a time.
-                    let lines =
-                        value.lines().map(|line| Secret::new(line.trim().to_owned(), format!("${{{name}}}")));
-                    lines.collect::<Vec<_>>()
+                let set = provider.env.values().filter(|value| !value.is_literal());
+                let within = set.clone().flat_map(Secret::variables);
+                let handed = provider.env_pass.iter().map(String::as_str).chain(within);
+                let handed = handed.filter(|name| !is_ordinary(name)).map(|name| {
+                    let value = environment(name).unwrap_or_default();
+                    Secret::new(value.to_string_lossy().into_owned(), format!("${{{name}}}"))
                 });
-                set.chain(handed).collect()
+                set.cloned().chain(handed).flat_map(|secret| lines(&secret)).collect()
             }
             provider::Config::Echo(_) => Vec::new(),
         }
@@ -104,6 +103,11 @@ pub fn secrets(config: &Config, environment: Environment<'_>) -> Vec<Secret> {
     });
     values.dedup_by(|one, other| one.expose() == other.expose());
     values
+}
+
+/// A program prints one line at a time.
+fn lines(secret: &Secret) -> Vec<Secret> {
+    secret.expose().lines().map(|line| Secret::new(line.trim().to_owned(), secret.to_string())).collect()
 }
 
 /// Whether a variable is known to name a place or a habit: masked, no path could be read any more.

@@ -455,6 +455,28 @@ fn what_programs_are_handed_is_secret_unless_it_names_a_place() {
 }
 
 #[test]
+fn each_variable_within_a_value_is_secret_too_and_so_is_each_line() {
+    let world = World::of(&[(
+        "plimsoll.yaml",
+        "providers:\n  p: {kind: exec, program: sh, env: {AUTH: \"Bearer ${TOKEN}\", URL: \"db://u:${PW:-none}@${TMP_DIR}\", PEM: \"${PEM}\"}}\n",
+    )]);
+    let variables = [
+        ("TOKEN", "a-token"),
+        ("PW", "a-password"),
+        ("TMP_DIR", "/a/place"),
+        ("PEM", "line one\r\n\nline two\n"),
+    ];
+    let world = variables.into_iter().fold(world, |world, (name, value)| world.with(name, value));
+    let environment = |name: &str| Some(variables.iter().find(|(own, _)| *own == name)?.1.into());
+    let found = secrets(&world.loaded().config, &environment);
+    let mut found: Vec<_> = found.iter().map(crate::secret::Secret::expose).collect();
+    found.sort_unstable();
+    let expected =
+        ["Bearer a-token", "a-password", "a-token", "db://u:a-password@/a/place", "line one", "line two"];
+    assert_eq!(found, expected);
+}
+
+#[test]
 fn a_secret_file_that_cannot_be_used_says_why() {
     let config = "providers: {p: {kind: openai, base_url: http://h, api_key_file: key}}";
     for (content, part) in
@@ -501,6 +523,7 @@ fn a_budget_in_dollars_without_a_price_is_warned_of() {
     assert!(warned[0].contains("agents.a.usd_per_day: cannot be counted"), "{warned:?}");
     for (agent, dialect, expected) in [
         ("{provider: api, model: known, max_concurrent: 2, usd_per_day: 1.0}", "codex", 0),
+        ("{provider: api, model: known-2024-08-06, max_concurrent: 2, usd_per_day: 1.0}", "codex", 0),
         ("{provider: api, model: new, max_concurrent: 2, tokens_per_min: 1}", "codex", 0),
         ("{provider: run, cwd: /, usd_per_day: 1.0}", "codex", 1),
         ("{provider: run, cwd: /, model: known, usd_per_day: 1.0}", "codex", 0),

@@ -243,7 +243,7 @@ fn per_second(tokens: u64, latency_ms: f64) -> Option<f64> {
 
 /// What this model costs: by its own name, or by the name of which it is a dated version. No other model's price counts:
 /// who asks for one may be answered by another, which costs ten times as much or as little.
-fn price_of<'a>(prices: &'a BTreeMap<String, Price>, model: &str) -> Option<&'a Price> {
+pub(crate) fn price_of<'a>(prices: &'a BTreeMap<String, Price>, model: &str) -> Option<&'a Price> {
     let versions = || prices.iter().filter(|(name, _)| is_version(model, name));
     prices.get(model).or_else(|| Some(versions().max_by_key(|(name, _)| name.len())?.1))
 }

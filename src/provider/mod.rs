@@ -28,6 +28,7 @@ use crate::clock::Clock;
 use crate::ids::{AgentId, RequestId, SessionId, TraceId};
 use crate::live::Live;
 
+pub(crate) use call::price_of;
 pub use calls::{CallsUsed, ModelUsed, OTHER_MODELS, RequestCalls};
 pub use config::{AnthropicConfig, Config, EchoConfig, OpenAiConfig, Price};
 pub use error::ProviderError;
