@@ -25,10 +25,11 @@ use plimsoll::telemetry::{Registry, Shared};
 use plimsoll::units::Period;
 use serde_json::json;
 use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
+use tracing_subscriber::layer::{Context, Layer};
 
 use crate::provider::events::Heard;
 use crate::provider::spans::{Spans, attribute};
+use crate::support::subscriber::listen;
 
 /// A gateway and what it writes to.
 struct House {
@@ -357,7 +358,7 @@ impl<S: Subscriber> Layer<S> for Faulty {
 
 #[tokio::test]
 async fn a_panic_while_recording_loses_neither_the_record_nor_the_lane() {
-    let faulty = tracing::subscriber::set_default(tracing_subscriber::registry().with(Faulty));
+    let faulty = listen(Faulty);
     let fails = EchoConfig { failure_rate: 1.0, ..EchoConfig::default() };
     let house = house(gateway::Config::default(), fails);
     for _ in 0..2 {

@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex};
 use tracing::field::{Field, Visit};
 use tracing::subscriber::DefaultGuard;
 use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
+use tracing_subscriber::layer::{Context, Layer};
+
+use crate::support::subscriber::listen;
 
 /// What was heard: each event as `name=value` pairs.
 #[derive(Clone, Default)]
@@ -15,7 +17,7 @@ pub(crate) struct Heard(Arc<Mutex<Vec<(Level, String)>>>);
 impl Heard {
     /// Listens on this thread until the guard is dropped.
     pub(crate) fn listen(&self) -> DefaultGuard {
-        tracing::subscriber::set_default(tracing_subscriber::registry().with(Ear(self.clone())))
+        listen(Ear(self.clone()))
     }
 
     /// The error events so far.
@@ -47,4 +49,15 @@ impl Visit for Fields {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
         let _ = write!(self.0, "{field}={value:?} ");
     }
+}
+
+#[test]
+fn what_another_thread_met_first_is_heard() {
+    let say = || tracing::error!(source = "test", "something");
+    let heard = Heard::default();
+    let _listening = heard.listen();
+    std::thread::spawn(say).join().expect("no panic");
+    assert!(heard.errors().is_empty(), "it is another's");
+    say();
+    assert_eq!(heard.errors().len(), 1);
 }

@@ -7,7 +7,8 @@ use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{SdkTracerProvider, SpanData, SpanExporter};
 use tracing::subscriber::DefaultGuard;
-use tracing_subscriber::layer::SubscriberExt as _;
+
+use crate::support::subscriber::listen;
 
 /// The spans that ended.
 #[derive(Debug, Clone, Default)]
@@ -25,7 +26,7 @@ impl Spans {
     pub(crate) fn collect(&self) -> DefaultGuard {
         let provider = SdkTracerProvider::builder().with_simple_exporter(self.clone()).build();
         let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
-        tracing::subscriber::set_default(tracing_subscriber::registry().with(layer))
+        listen(layer)
     }
 
     /// Everything that would be exported, as text.

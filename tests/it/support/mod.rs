@@ -11,5 +11,6 @@ pub(crate) mod prometheus;
 pub(crate) mod receiver;
 pub(crate) mod rotel;
 pub(crate) mod server;
+pub(crate) mod subscriber;
 pub(crate) mod tools;
 pub(crate) mod upstream;

@@ -10,6 +10,7 @@ use rustls::pki_types::PrivateKeyDer;
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
@@ -20,8 +21,8 @@ pub(crate) enum Reply {
     Parts(Vec<Vec<u8>>),
     /// Sends these bytes, pauses, sends the others, and closes the connection.
     Pause(Vec<u8>, Duration, Vec<u8>),
-    /// Sends the first bytes, a moment later the others, and keeps the connection for the next request.
-    Stay(Vec<u8>, Vec<u8>),
+    /// Sends the first bytes, once it is told to the others, and keeps the connection for the next request.
+    Stay(Vec<u8>, Arc<Notify>, Vec<u8>),
     /// Sends the first bytes, and then the others again and again, without closing.
     Chatter(Vec<u8>, Vec<u8>),
     /// Sends these bytes and then nothing more, without closing.
@@ -146,11 +147,11 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
     while let Some(request) = read_request(&mut socket).await {
         let reply = choice(&request);
         seen.lock().expect("no panic under it").push(request);
-        let Reply::Stay(first, then) = reply else { return perform(socket, reply).await };
+        let Reply::Stay(first, told, then) = reply else { return perform(socket, reply).await };
         if socket.write_all(&first).await.is_err() {
             return;
         }
-        tokio::time::sleep(Duration::from_millis(2)).await;
+        told.notified().await;
         if socket.write_all(&then).await.is_err() {
             return;
         }
