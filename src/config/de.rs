@@ -3,8 +3,11 @@
 //! A fault names the place, the keys that lead there and what was expected, never the value: it may be a secret. Start
 //! at [`Reader`].
 
+use std::cell::RefCell;
+use std::collections::{BTreeMap, btree_map};
 use std::fmt;
 
+use serde::Deserialize;
 use serde::de::value::{StrDeserializer, StringDeserializer};
 use serde::de::{self, DeserializeSeed, Deserializer, Expected, IntoDeserializer, Unexpected, Visitor};
 use serde::forward_to_deserialize_any;
@@ -158,7 +161,7 @@ impl<'de> Deserializer<'de> for Reader<'de> {
         match &self.0.value {
             Value::Null | Value::Refused => visitor.visit_unit(),
             Value::List(list) => visitor.visit_seq(List { items: list, index: 0 }),
-            Value::Map(map) => visitor.visit_map(Map { entries: map.iter(), current: None }),
+            Value::Map(map) => visitor.visit_map(Map::of(map)),
             Value::Scalar(Scalar { text, plain, .. }) => {
                 if !plain {
                     return visitor.visit_str(text);
@@ -231,7 +234,7 @@ impl<'de> Deserializer<'de> for Reader<'de> {
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         match &self.0.value {
-            Value::Map(map) => visitor.visit_map(Map { entries: map.iter(), current: None }),
+            Value::Map(map) => visitor.visit_map(Map::of(map)),
             Value::Null | Value::Refused | Value::Scalar(_) | Value::List(_) => {
                 Err(de::Error::custom(format!("expected keys and values, found {}", self.found())))
             }
@@ -267,6 +270,59 @@ impl<'de> Deserializer<'de> for Reader<'de> {
     }
 }
 
+/// Reads two structs whose keys stand side by side in one map, and refuses those that neither knows. `serde(flatten)`
+/// would know neither where a wrong value stands nor which keys there are.
+pub(crate) fn side_by_side<'a, A, B>(node: &'a Node) -> Result<(A, B), Fault>
+where
+    A: Deserialize<'a>,
+    B: Deserialize<'a>,
+{
+    let Value::Map(map) = &node.value else { return Err(de::Error::custom("expected keys and values")) };
+    let known = RefCell::new(Vec::new());
+    let one = A::deserialize(Part { map, known: &known });
+    let other = B::deserialize(Part { map, known: &known });
+    let known = known.into_inner();
+    let mut live = map.iter().filter(|(_, entry)| entry.node.value != Value::Refused);
+    if let Some((key, _)) = live.find(|(key, _)| !known.contains(&key.as_str())) {
+        let what = What::UnknownKey(unknown_key(key, &known));
+        return Err(Fault { what, at: None, steps: vec![Step::Key(key.clone())] });
+    }
+    match (one, other) {
+        (Ok(one), Ok(other)) => Ok((one, other)),
+        // A key that is missing ends the reading: what else is wrong is told before.
+        (Err(Fault { what: What::MissingKey(_), .. }) | Ok(_), Err(fault)) | (Err(fault), _) => Err(fault),
+    }
+}
+
+/// One of several structs that share a map: it reads its own keys, and says which they are.
+struct Part<'a, 'b> {
+    map: &'a BTreeMap<String, Entry>,
+    known: &'b RefCell<Vec<&'static str>>,
+}
+
+impl<'de> Deserializer<'de> for Part<'de, '_> {
+    type Error = Fault;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        visitor.visit_map(Map::of(self.map))
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Fault> {
+        self.known.borrow_mut().extend(fields);
+        visitor.visit_map(Map { only: Some(fields), ..Map::of(self.map) })
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct
+        newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+    }
+}
+
 struct List<'a> {
     items: &'a [Node],
     index: usize,
@@ -289,15 +345,25 @@ impl<'de> de::SeqAccess<'de> for List<'de> {
 }
 
 struct Map<'a> {
-    entries: std::collections::btree_map::Iter<'a, String, Entry>,
+    entries: btree_map::Iter<'a, String, Entry>,
+    /// The keys that are read; all, if there is no such list.
+    only: Option<&'static [&'static str]>,
     current: Option<(&'a str, &'a Node)>,
+}
+
+impl<'a> Map<'a> {
+    fn of(map: &'a BTreeMap<String, Entry>) -> Self {
+        Self { entries: map.iter(), only: None, current: None }
+    }
 }
 
 impl<'de> de::MapAccess<'de> for Map<'de> {
     type Error = Fault;
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Fault> {
-        let live = self.entries.by_ref().find(|(_, entry)| entry.node.value != Value::Refused);
+        let only = self.only;
+        let read = |key: &str| only.is_none_or(|only| only.contains(&key));
+        let live = self.entries.by_ref().find(|(key, entry)| entry.node.value != Value::Refused && read(key));
         let Some((key, entry)) = live else { return Ok(None) };
         self.current = Some((key, &entry.node));
         let text: StringDeserializer<Fault> = key.clone().into_deserializer();

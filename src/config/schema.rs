@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde::de::{DeserializeOwned, Error as _};
 
 use super::Config;
-use super::de::{Fault, Reader, What, unknown_key};
+use super::de::{Fault, Reader, What, side_by_side, unknown_key};
 use super::problem::{ConfigProblem, KeyPath, Step};
 use super::tree::{Node, Value};
 use crate::gateway::AgentConfig;
@@ -35,10 +35,16 @@ type ReadProvider = fn(&Node) -> Result<provider::Config, Fault>;
 
 /// The kinds of providers: a new one is one line here.
 const PROVIDER_KINDS: [(&str, ReadProvider); 4] = [
-    ("anthropic", |node| AnthropicConfig::deserialize(Reader(node)).map(provider::Config::Anthropic)),
+    ("anthropic", |node| {
+        let (own, remote) = side_by_side(node)?;
+        Ok(provider::Config::Anthropic(AnthropicConfig { remote, ..own }))
+    }),
     ("echo", |node| EchoConfig::deserialize(Reader(node)).map(provider::Config::Echo)),
     ("exec", |node| ExecConfig::deserialize(Reader(node)).map(provider::Config::Exec)),
-    ("openai", |node| OpenAiConfig::deserialize(Reader(node)).map(provider::Config::OpenAi)),
+    ("openai", |node| {
+        let (own, remote) = side_by_side(node)?;
+        Ok(provider::Config::OpenAi(OpenAiConfig { remote, ..own }))
+    }),
 ];
 
 /// What is expected where the type itself says too little.

@@ -11,7 +11,7 @@ use super::tree::Node;
 use super::{Config, Environment};
 use crate::api::{self, TlsError};
 use crate::limits::SECRET_FILE_BYTES_MAX;
-use crate::provider;
+use crate::provider::{self, AnthropicConfig, OpenAiConfig};
 use crate::secret::Secret;
 
 /// What reading the files of secrets found.
@@ -40,9 +40,9 @@ pub(crate) fn resolve(config: &mut Config, root: &Node, folder: &Path) -> Findin
         absolute(path, &KeyPath::of(&["telemetry", "otlp", "ca_file"]));
     }
     for (name, provider) in &mut config.providers {
-        let (ca_file, api_key, api_key_file) = match provider {
-            provider::Config::OpenAi(c) => (&mut c.ca_file, &mut c.api_key, &mut c.api_key_file),
-            provider::Config::Anthropic(c) => (&mut c.ca_file, &mut c.api_key, &mut c.api_key_file),
+        let remote = match provider {
+            provider::Config::OpenAi(OpenAiConfig { remote, .. })
+            | provider::Config::Anthropic(AnthropicConfig { remote, .. }) => remote,
             provider::Config::Exec(c) => {
                 // A bare name is looked for in PATH.
                 if c.program.contains('/') {
@@ -55,14 +55,14 @@ pub(crate) fn resolve(config: &mut Config, root: &Node, folder: &Path) -> Findin
             provider::Config::Echo(_) => continue,
         };
         let path = KeyPath::of(&["providers", name]);
-        if let Some(file) = ca_file {
+        if let Some(file) = &mut remote.ca_file {
             absolute(file, &path.key("ca_file"));
         }
-        let Some(mut file) = api_key_file.take() else { continue };
+        let Some(mut file) = remote.api_key_file.take() else { continue };
         let key = path.key("api_key_file");
         absolute(&mut file, &key);
-        if api_key.is_none() {
-            *api_key = secret_file(&file, root.origin(&key), &key, &mut findings);
+        if remote.api_key.is_none() {
+            remote.api_key = secret_file(&file, root.origin(&key), &key, &mut findings);
         }
     }
     for (id, agent) in &mut config.agents {
@@ -78,8 +78,10 @@ pub(crate) fn resolve(config: &mut Config, root: &Node, folder: &Path) -> Findin
 pub fn secrets(config: &Config, environment: Environment<'_>) -> Vec<Secret> {
     let of_provider = |provider: &provider::Config| -> Vec<Secret> {
         match provider {
-            provider::Config::OpenAi(provider) => provider.api_key.iter().cloned().collect(),
-            provider::Config::Anthropic(provider) => provider.api_key.iter().cloned().collect(),
+            provider::Config::OpenAi(OpenAiConfig { remote, .. })
+            | provider::Config::Anthropic(AnthropicConfig { remote, .. }) => {
+                remote.api_key.iter().cloned().collect()
+            }
             provider::Config::Exec(provider) => {
                 // One written out in the file is a setting, not a secret: most of them are.
                 let set = provider.env.values().filter(|value| !value.is_literal());

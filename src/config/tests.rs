@@ -128,6 +128,34 @@ plimsoll.yaml:18:31: auth.tokens[1].sha256: expected 64 hexadecimal digits, as `
     );
 }
 
+/// The keys of every API and those of one kind are two structs; nobody who writes a file need know.
+#[test]
+fn the_keys_of_an_api_are_told_of_as_one_list() {
+    let text = "\
+providers:
+  a: {kind: anthropic, max_token: 1, retries: many, max_tokens: 0}
+  o: {kind: openai, max_tokens: 1, idle_timeout: 1, stream: [x]}
+  q: {kind: anthropic, wat: 1, connect_timeout: {a: 1}}
+  r: {kind: anthropic, api_key: [1], max_tokens: x}
+agents: {}
+";
+    assert_eq!(
+        problems(text),
+        "\
+plimsoll.yaml:2:24: providers.a.max_token: unknown key, did you mean `max_tokens`?
+plimsoll.yaml:2:47: providers.a.retries: expected a whole number
+plimsoll.yaml:2:53: providers.a.max_tokens: expected 1 to 1000000
+plimsoll.yaml:3:3: providers.o.base_url: the key is missing
+plimsoll.yaml:3:21: providers.o.max_tokens: unknown key: expected one of base_url, api_key, api_key_file, ca_file, stream, retries, connect_timeout, idle_timeout
+plimsoll.yaml:3:50: providers.o.idle_timeout: expected a length of time with its unit, such as 250ms, 30s, 5m, 1h or 30d
+plimsoll.yaml:3:61: providers.o.stream: expected true or false, found a list
+plimsoll.yaml:4:24: providers.q.wat: unknown key: expected one of base_url, max_tokens, api_key, api_key_file, ca_file, stream, retries, connect_timeout, idle_timeout
+plimsoll.yaml:4:49: providers.q.connect_timeout: expected text, found keys and values
+plimsoll.yaml:5:33: providers.r.api_key: expected text, found a list
+plimsoll.yaml:5:50: providers.r.max_tokens: expected a whole number"
+    );
+}
+
 #[test]
 fn no_problem_quotes_a_value() {
     let variables = [("KEY", "hunter2")];

@@ -266,42 +266,31 @@ impl Checks<'_> {
     }
 
     fn openai(&mut self, path: &KeyPath, config: &provider::OpenAiConfig) {
-        let provider::OpenAiConfig {
-            base_url,
-            api_key,
-            api_key_file,
-            ca_file: _,
-            stream: _,
-            retries,
-            connect_timeout,
-            idle_timeout,
-        } = config;
+        let provider::OpenAiConfig { base_url, remote } = config;
         self.url(&path.key("base_url"), base_url);
-        if api_key.is_some() && api_key_file.is_some() {
-            self.wrong(&path.key("api_key_file"), "give either `api_key` or `api_key_file`, not both");
-        }
-        self.range(&path.key("retries"), *retries, 0..=10);
-        self.period(&path.key("connect_timeout"), *connect_timeout, 10 * MS..=60 * SECOND);
-        self.period(&path.key("idle_timeout"), *idle_timeout, SECOND..=HOUR);
+        self.remote(path, remote);
     }
 
     fn anthropic(&mut self, path: &KeyPath, config: &provider::AnthropicConfig) {
-        let provider::AnthropicConfig {
-            base_url,
+        let provider::AnthropicConfig { base_url, max_tokens, remote } = config;
+        self.url(&path.key("base_url"), base_url);
+        self.range(&path.key("max_tokens"), *max_tokens, 1..=1_000_000);
+        self.remote(path, remote);
+    }
+
+    fn remote(&mut self, path: &KeyPath, config: &provider::RemoteConfig) {
+        let provider::RemoteConfig {
             api_key,
             api_key_file,
             ca_file: _,
-            max_tokens,
             stream: _,
             retries,
             connect_timeout,
             idle_timeout,
         } = config;
-        self.url(&path.key("base_url"), base_url);
         if api_key.is_some() && api_key_file.is_some() {
             self.wrong(&path.key("api_key_file"), "give either `api_key` or `api_key_file`, not both");
         }
-        self.range(&path.key("max_tokens"), *max_tokens, 1..=1_000_000);
         self.range(&path.key("retries"), *retries, 0..=10);
         self.period(&path.key("connect_timeout"), *connect_timeout, 10 * MS..=60 * SECOND);
         self.period(&path.key("idle_timeout"), *idle_timeout, SECOND..=HOUR);

@@ -1,5 +1,7 @@
 //! The configuration keys `providers:` and `prices:`.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use super::exec::ExecConfig;
@@ -7,8 +9,8 @@ use crate::secret::Secret;
 use crate::units::Period;
 
 /// One entry of `providers:`, keyed by a name that agents refer to.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Config {
     /// Answers by itself, for trying out and for tests.
     Echo(EchoConfig),
@@ -18,6 +20,18 @@ pub enum Config {
     Anthropic(AnthropicConfig),
     /// A program that is run once per message.
     Exec(ExecConfig),
+}
+
+impl Config {
+    /// What it says of a server, where it asks one.
+    pub(crate) fn remote(&self) -> Option<&RemoteConfig> {
+        match self {
+            Self::OpenAi(OpenAiConfig { remote, .. }) | Self::Anthropic(AnthropicConfig { remote, .. }) => {
+                Some(remote)
+            }
+            Self::Echo(_) | Self::Exec(_) => None,
+        }
+    }
 }
 
 /// `kind: echo`. Deterministic for the same `seed` and message.
@@ -54,27 +68,9 @@ impl Default for EchoConfig {
 pub struct OpenAiConfig {
     /// The address up to and including `/v1`, http or https, without credentials.
     pub base_url: String,
-    /// The API key, sent as `Authorization: Bearer`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub api_key: Option<Secret>,
-    /// A file that holds the key.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub api_key_file: Option<std::path::PathBuf>,
-    /// A file of PEM certificates to trust besides the system's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ca_file: Option<std::path::PathBuf>,
-    /// Whether answers are asked for as a stream.
-    #[serde(default = "yes")]
-    pub stream: bool,
-    /// Tries after a 429, a 5xx or a refused connection, 0 to 10.
-    #[serde(default = "default_retries")]
-    pub retries: u32,
-    /// How long a connection may take to be made; 10 ms to 60 s.
-    #[serde(default = "default_connect_timeout")]
-    pub connect_timeout: Period,
-    /// How long the server may be silent, before or in the middle of an answer; 1 s to 1 h.
-    #[serde(default = "default_idle_timeout")]
-    pub idle_timeout: Period,
+    /// Its other keys stand beside it, and are read apart.
+    #[serde(flatten, skip_deserializing)]
+    pub remote: RemoteConfig,
 }
 
 /// `kind: anthropic`.
@@ -84,30 +80,12 @@ pub struct AnthropicConfig {
     /// The address up to, and without, `/v1`; http or https, without credentials.
     #[serde(default = "default_anthropic_url")]
     pub base_url: String,
-    /// The API key, sent as `x-api-key`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub api_key: Option<Secret>,
-    /// A file that holds the key.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub api_key_file: Option<std::path::PathBuf>,
-    /// A file of PEM certificates to trust besides the system's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ca_file: Option<std::path::PathBuf>,
     /// Tokens that one answer may have, which the API wants to be told; 1 to 1,000,000.
     #[serde(default = "default_max_tokens")]
     pub max_tokens: u32,
-    /// Whether answers are asked for as a stream.
-    #[serde(default = "yes")]
-    pub stream: bool,
-    /// Tries after a 429, a 5xx or a refused connection, 0 to 10.
-    #[serde(default = "default_retries")]
-    pub retries: u32,
-    /// How long a connection may take to be made; 10 ms to 60 s.
-    #[serde(default = "default_connect_timeout")]
-    pub connect_timeout: Period,
-    /// How long the server may be silent, before or in the middle of an answer; 1 s to 1 h.
-    #[serde(default = "default_idle_timeout")]
-    pub idle_timeout: Period,
+    /// Its other keys stand beside these, and are read apart.
+    #[serde(flatten, skip_deserializing)]
+    pub remote: RemoteConfig,
 }
 
 fn default_anthropic_url() -> String {
@@ -118,20 +96,41 @@ fn default_max_tokens() -> u32 {
     8_192
 }
 
-fn yes() -> bool {
-    true
+/// The keys of every API over HTTP.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RemoteConfig {
+    /// The API key, sent as `Authorization: Bearer` or, of Anthropic, as `x-api-key`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub api_key: Option<Secret>,
+    /// A file that holds the key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub api_key_file: Option<PathBuf>,
+    /// A file of PEM certificates to trust besides the system's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
+    /// Whether answers are asked for as a stream.
+    pub stream: bool,
+    /// Tries after a 429, a 5xx or a refused connection, 0 to 10.
+    pub retries: u32,
+    /// How long a connection may take to be made; 10 ms to 60 s.
+    pub connect_timeout: Period,
+    /// How long the server may be silent, before or in the middle of an answer; 1 s to 1 h.
+    pub idle_timeout: Period,
 }
 
-fn default_retries() -> u32 {
-    2
-}
-
-fn default_connect_timeout() -> Period {
-    Period::from_secs(5)
-}
-
-fn default_idle_timeout() -> Period {
-    Period::from_secs(120)
+impl Default for RemoteConfig {
+    fn default() -> Self {
+        Self {
+            api_key: None,
+            api_key_file: None,
+            ca_file: None,
+            stream: true,
+            retries: 2,
+            connect_timeout: Period::from_secs(5),
+            idle_timeout: Period::from_secs(120),
+        }
+    }
 }
 
 /// One entry of `prices:`, keyed by model: US dollars per million tokens.

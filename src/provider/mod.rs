@@ -30,7 +30,7 @@ use crate::live::Live;
 
 pub(crate) use call::price_of;
 pub use calls::{CallsUsed, ModelUsed, OTHER_MODELS, RequestCalls};
-pub use config::{AnthropicConfig, Config, EchoConfig, OpenAiConfig, Price};
+pub use config::{AnthropicConfig, Config, EchoConfig, OpenAiConfig, Price, RemoteConfig};
 pub use error::ProviderError;
 pub use exec::{Dialect, ExecConfig, GUARD_COMMAND, MessageRoad, Processes, run_guard};
 pub use quote::{Edges, Mask};

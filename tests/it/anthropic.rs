@@ -8,28 +8,23 @@ use plimsoll::clock::Clock;
 use plimsoll::gateway::{Accepted, AgentEvent, SendRequest};
 use plimsoll::limits::ANSWER_BYTES_MAX;
 use plimsoll::live::{self, Live};
-use plimsoll::provider::{self, AnthropicConfig, Mask, Message, Processes, ProviderDeps, Speaker};
-use plimsoll::secret::Secret;
+use plimsoll::provider::{
+    self, AnthropicConfig, Mask, Message, Processes, ProviderDeps, RemoteConfig, Speaker,
+};
 use plimsoll::telemetry::Registry;
 use plimsoll::units::Period;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 use crate::provider::spans::{Spans, attribute};
-use crate::provider::{KEY, ask, fails_of, house_of, last_call, recorded, request};
+use crate::provider::{KEY, ask, fails_of, house_of, last_call, recorded, remote, request};
 use crate::support::upstream::{Reply, Upstream, refusal, stream_head, whole};
 
 fn config(upstream: &Upstream) -> AnthropicConfig {
     AnthropicConfig {
         base_url: upstream.base_url().trim_end_matches("/v1").to_owned(),
-        api_key: Some(Secret::new(KEY.to_owned(), "${KEY}")),
-        api_key_file: None,
-        ca_file: None,
         max_tokens: 1_000,
-        stream: true,
-        retries: 0,
-        connect_timeout: Period::from_secs(5),
-        idle_timeout: Period::from_secs(30),
+        remote: remote(),
     }
 }
 
@@ -149,7 +144,11 @@ async fn a_whole_answer_is_one_delta_and_has_no_first_token() {
     let content = json!([{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "All"}]);
     let body = json!({"id": "msg_1", "type": "message", "role": "assistant", "model": "m-2", "content": content, "stop_reason": "end_turn", "usage": usage});
     let upstream = Upstream::start(vec![whole(&body.to_string())]).await;
-    let config = AnthropicConfig { stream: false, base_url: upstream.base_url(), ..config(&upstream) };
+    let config = AnthropicConfig {
+        base_url: upstream.base_url(),
+        remote: RemoteConfig { stream: false, ..remote() },
+        ..config(&upstream)
+    };
     let house = house_of(&kind(config));
     let answer = ask(&house, "hi").await.1.expect("answered");
     assert_eq!(answer.text, "All");
@@ -256,7 +255,10 @@ async fn a_server_that_refuses_hangs_or_goes_away_is_told() {
     let hello = [stream_head(), bytes(&[start(), delta("Hel")])].concat();
     for (bytes, partial) in [(Vec::new(), ""), (hello.clone(), "Hel")] {
         let upstream = Upstream::start(vec![Reply::Hang(bytes)]).await;
-        let impatient = AnthropicConfig { idle_timeout: Period::from_millis(200), ..config(&upstream) };
+        let impatient = AnthropicConfig {
+            remote: RemoteConfig { idle_timeout: Period::from_millis(200), ..remote() },
+            ..config(&upstream)
+        };
         let house = fails_of(&kind(impatient), "timeout", "silent for 200 ms", partial).await;
         // What had been used by then is known from the first event.
         let used = &recorded(&house)["tokens"]["inputTokens"];
@@ -301,7 +303,10 @@ async fn an_error_inside_a_stream_has_the_status_of_its_kind() {
     // At the very beginning, another try says nothing twice.
     let upstream =
         Upstream::start(vec![stream(&[error("overloaded_error")]), stream(&answer(&["ok"]))]).await;
-    let house = house_of(&kind(AnthropicConfig { retries: 1, ..config(&upstream) }));
+    let house = house_of(&kind(AnthropicConfig {
+        remote: RemoteConfig { retries: 1, ..remote() },
+        ..config(&upstream)
+    }));
     assert_eq!(ask(&house, "hi").await.1.expect("answered").text, "ok");
     assert_eq!(house.live.model_calls().total, 2);
 }
@@ -326,7 +331,10 @@ async fn a_429_and_a_529_are_tried_again_when_they_say_so() {
     let busy = refusal("429 Too Many Requests", "retry-after: 1\r\n", r#"{"error":"slow down"}"#);
     let overloaded = refusal("529 Overloaded", "", "{}");
     let upstream = Upstream::start(vec![busy, overloaded, stream(&answer(&["ok"]))]).await;
-    let house = house_of(&kind(AnthropicConfig { retries: 2, ..config(&upstream) }));
+    let house = house_of(&kind(AnthropicConfig {
+        remote: RemoteConfig { retries: 2, ..remote() },
+        ..config(&upstream)
+    }));
     let (events, answer) = ask(&house, "hi").await;
     assert_eq!(answer.expect("answered").text, "ok");
     let retries: Vec<_> = events
@@ -371,7 +379,8 @@ async fn tls_is_trusted_through_the_ca_file_and_not_without_it() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let ca_file = dir.path().join("ca.pem");
     let upstream = Upstream::start_tls(vec![stream(&answer(&["safe"]))], &ca_file).await;
-    let trusting = AnthropicConfig { ca_file: Some(ca_file), ..config(&upstream) };
+    let trusting =
+        AnthropicConfig { remote: RemoteConfig { ca_file: Some(ca_file), ..remote() }, ..config(&upstream) };
     assert_eq!(ask(&house_of(&kind(trusting)), "hi").await.1.expect("answered").text, "safe");
     fails_of(&kind(config(&upstream)), "connection", "TLS: its certificate", "").await;
 }

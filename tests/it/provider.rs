@@ -4,6 +4,7 @@ pub(crate) mod events;
 pub(crate) mod spans;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +18,9 @@ use plimsoll::ids::{AgentId, SessionId};
 use plimsoll::journal::{Actor, Journal as _, MemoryJournal, Scan};
 use plimsoll::limits::ANSWER_BYTES_MAX;
 use plimsoll::live::{self, Live, ModelCall};
-use plimsoll::provider::{self, Mask, Message, OpenAiConfig, Price, Processes, ProviderDeps, Speaker};
+use plimsoll::provider::{
+    self, Mask, Message, OpenAiConfig, Price, Processes, ProviderDeps, RemoteConfig, Speaker,
+};
 use plimsoll::secret::Secret;
 use plimsoll::telemetry::{Registry, Shared, TraceContext};
 use plimsoll::units::Period;
@@ -52,15 +55,15 @@ impl House {
 }
 
 pub(crate) fn config(base_url: String) -> OpenAiConfig {
-    OpenAiConfig {
-        base_url,
+    OpenAiConfig { base_url, remote: remote() }
+}
+
+pub(crate) fn remote() -> RemoteConfig {
+    RemoteConfig {
         api_key: Some(Secret::new(KEY.to_owned(), "${KEY}")),
-        api_key_file: None,
-        ca_file: None,
-        stream: true,
         retries: 0,
-        connect_timeout: Period::from_secs(5),
         idle_timeout: Period::from_secs(30),
+        ..RemoteConfig::default()
     }
 }
 
@@ -208,7 +211,10 @@ async fn a_conversation_that_its_caller_keeps_is_sent_as_given_and_not_remembere
 async fn a_whole_answer_is_one_delta_and_has_no_first_token() {
     let body = r#"{"model":"m-2","choices":[{"message":{"role":"assistant","content":"All"},"finish_reason":"stop"}]}"#;
     let upstream = Upstream::start(vec![whole(body)]).await;
-    let house = house(OpenAiConfig { stream: false, ..config(upstream.base_url()) });
+    let house = house(OpenAiConfig {
+        base_url: upstream.base_url(),
+        remote: RemoteConfig { stream: false, ..remote() },
+    });
     let answer = ask(&house, "hi").await.1.expect("answered");
     assert_eq!(answer.text, "All");
     assert_eq!(answer.usage.input_tokens, None, "no usage is null, not 0");
@@ -344,7 +350,10 @@ async fn a_failed_call_marks_its_spans() {
     let collecting = spans.collect();
     let quoting = refusal("500 Internal Server Error", "", &format!("you said {PROMPT}"));
     let upstream = Upstream::start(vec![quoting]).await;
-    let house = house(OpenAiConfig { retries: 1, ..config(upstream.base_url()) });
+    let house = house(OpenAiConfig {
+        base_url: upstream.base_url(),
+        remote: RemoteConfig { retries: 1, ..remote() },
+    });
     let rejection = ask(&house, PROMPT).await.1.expect_err("failed");
     assert!(rejection.quoted().is_some_and(|quoted| quoted.contains(PROMPT)));
     drop(collecting);
@@ -409,8 +418,10 @@ async fn a_server_that_hangs_before_or_in_its_answer_times_out() {
     let hello = format!("data: {}\n\n", delta("Hel")).into_bytes();
     for (bytes, partial) in [(Vec::new(), ""), ([stream_head(), hello].concat(), "Hel")] {
         let upstream = Upstream::start(vec![Reply::Hang(bytes)]).await;
-        let impatient =
-            OpenAiConfig { idle_timeout: Period::from_millis(200), ..config(upstream.base_url()) };
+        let impatient = OpenAiConfig {
+            base_url: upstream.base_url(),
+            remote: RemoteConfig { idle_timeout: Period::from_millis(200), ..remote() },
+        };
         fails(impatient, "timeout", "silent for 200 ms", partial).await;
     }
 }
@@ -466,7 +477,10 @@ async fn a_connection_that_does_not_come_about_costs_no_more_than_its_limit() {
         assert!(waiting.len() < 100, "the queue has no end");
     }
     let limit = Period::from_millis(300);
-    let unreachable = OpenAiConfig { connect_timeout: limit, ..config(format!("http://{address}/v1")) };
+    let unreachable = OpenAiConfig {
+        base_url: format!("http://{address}/v1"),
+        remote: RemoteConfig { connect_timeout: limit, ..remote() },
+    };
     let house = fails(unreachable, "connection", "no connection to the provider: it took too long", "").await;
     let latency = last_call(&house).latency;
     assert!((300.0..30_000.0).contains(&latency), "{latency} ms, not until it had been silent for too long");
@@ -519,7 +533,10 @@ async fn a_redirect_to_another_host_is_not_followed() {
 async fn a_429_is_tried_again_when_it_says_so() {
     let busy = refusal("429 Too Many Requests", "retry-after: 1\r\n", r#"{"error":"slow down"}"#);
     let upstream = Upstream::start(vec![busy, stream(&[&delta("ok"), STOP, "[DONE]"])]).await;
-    let house = house(OpenAiConfig { retries: 2, ..config(upstream.base_url()) });
+    let house = house(OpenAiConfig {
+        base_url: upstream.base_url(),
+        remote: RemoteConfig { retries: 2, ..remote() },
+    });
     let (events, answer) = ask(&house, "hi").await;
     assert_eq!(answer.expect("answered").text, "ok");
     let retry = events.iter().find_map(|event| match event {
@@ -535,13 +552,20 @@ async fn a_429_is_tried_again_when_it_says_so() {
 #[tokio::test]
 async fn tries_end_at_their_number_and_never_pass_the_deadline() {
     let upstream = Upstream::start(vec![refusal("503 Service Unavailable", "", "")]).await;
-    fails(OpenAiConfig { retries: 2, ..config(upstream.base_url()) }, "503", "HTTP 503", "").await;
+    fails(
+        OpenAiConfig { base_url: upstream.base_url(), remote: RemoteConfig { retries: 2, ..remote() } },
+        "503",
+        "HTTP 503",
+        "",
+    )
+    .await;
     assert_eq!(upstream.requests().len(), 3);
 
     for later in ["3600", "18446744073709551615"] {
         let later = refusal("429 Too Many Requests", &format!("retry-after: {later}\r\n"), "");
         let upstream = Upstream::start(vec![later]).await;
-        let config = OpenAiConfig { retries: 5, ..config(upstream.base_url()) };
+        let config =
+            OpenAiConfig { base_url: upstream.base_url(), remote: RemoteConfig { retries: 5, ..remote() } };
         let house = fails(config, "429", "HTTP 429", "").await;
         assert_eq!(house.live.model_calls().total, 1);
     }
@@ -550,7 +574,13 @@ async fn tries_end_at_their_number_and_never_pass_the_deadline() {
 #[tokio::test]
 async fn an_answer_that_was_begun_is_never_asked_for_again() {
     let upstream = Upstream::start(vec![stream(&[&delta("Hel")])]).await;
-    fails(OpenAiConfig { retries: 5, ..config(upstream.base_url()) }, "stream_cut", "cut", "Hel").await;
+    fails(
+        OpenAiConfig { base_url: upstream.base_url(), remote: RemoteConfig { retries: 5, ..remote() } },
+        "stream_cut",
+        "cut",
+        "Hel",
+    )
+    .await;
     assert_eq!(upstream.requests().len(), 1);
 }
 
@@ -602,7 +632,10 @@ async fn tls_is_trusted_through_the_ca_file_and_not_without_it() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let ca_file = dir.path().join("ca.pem");
     let upstream = Upstream::start_tls(vec![stream(&[&one, end, "[DONE]"])], &ca_file).await;
-    let trusting = OpenAiConfig { ca_file: Some(ca_file), ..config(upstream.base_url()) };
+    let trusting = OpenAiConfig {
+        base_url: upstream.base_url(),
+        remote: RemoteConfig { ca_file: Some(ca_file), ..remote() },
+    };
     assert_eq!(ask(&house(trusting), "hi").await.1.expect("answered").text, "safe");
     fails(config(upstream.base_url()), "connection", "TLS: its certificate", "").await;
 }
@@ -639,20 +672,15 @@ fn bad_configurations_are_refused_by_name() {
         processes: Processes::default(),
     };
     let good = config("http://127.0.0.1:1/v1".to_owned());
+    let of = |remote| OpenAiConfig { base_url: "https://h/v1".to_owned(), remote };
+    let file = Some(PathBuf::from("/nowhere"));
     let broken = [
         (OpenAiConfig { base_url: "localhost".to_owned(), ..good.clone() }, "base_url"),
         (OpenAiConfig { base_url: "ftp://h/".to_owned(), ..good.clone() }, "http"),
         (OpenAiConfig { base_url: "http://u:p@h/".to_owned(), ..good.clone() }, "credentials"),
-        (OpenAiConfig { api_key_file: Some("/nowhere".into()), ..good.clone() }, "not both"),
-        (OpenAiConfig { api_key: None, api_key_file: Some("/nowhere".into()), ..good.clone() }, "/nowhere"),
-        (
-            OpenAiConfig {
-                base_url: "https://h/v1".to_owned(),
-                ca_file: Some("/nowhere".into()),
-                ..good.clone()
-            },
-            "ca_file /nowhere",
-        ),
+        (of(RemoteConfig { api_key_file: file.clone(), ..remote() }), "not both"),
+        (of(RemoteConfig { api_key: None, api_key_file: file.clone(), ..remote() }), "/nowhere"),
+        (of(RemoteConfig { ca_file: file, ..remote() }), "ca_file /nowhere"),
     ];
     for (config, says) in broken {
         let problem = provider::build("mine", &provider::Config::OpenAi(config), &deps).err();

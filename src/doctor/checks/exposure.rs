@@ -7,7 +7,6 @@ use super::super::scene::{Scene, Store};
 use super::super::{Status, Verdict};
 use super::NO_CONFIGURATION;
 use crate::config::Config;
-use crate::provider;
 
 pub(in crate::doctor) fn check(scene: &Scene) -> BoxFuture<'_, Verdict> {
     let verdict = match &scene.loaded {
@@ -66,14 +65,8 @@ fn look(config: &Config, scene: &Scene) -> Verdict {
 
 /// The keys of secrets that are written out.
 fn literal_secrets(config: &Config) -> Vec<String> {
-    let keys = config.providers.iter().filter_map(|(name, provider)| match provider {
-        provider::Config::OpenAi(provider) => {
-            Some((format!("providers.{name}.api_key"), provider.api_key.as_ref()?))
-        }
-        provider::Config::Anthropic(provider) => {
-            Some((format!("providers.{name}.api_key"), provider.api_key.as_ref()?))
-        }
-        provider::Config::Echo(_) | provider::Config::Exec(_) => None,
+    let keys = config.providers.iter().filter_map(|(name, provider)| {
+        Some((format!("providers.{name}.api_key"), provider.remote()?.api_key.as_ref()?))
     });
     let headers = &config.telemetry.otlp.headers;
     let headers = headers.iter().map(|(name, secret)| (format!("telemetry.otlp.headers.{name}"), secret));

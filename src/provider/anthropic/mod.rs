@@ -15,29 +15,10 @@ const VERSION: &[(&str, &str)] = &[("anthropic-version", "2023-06-01")];
 /// # Errors
 /// [`BuildError`] when the address is none, or a file cannot be read.
 pub(super) fn build(name: &str, config: &AnthropicConfig, deps: &ProviderDeps) -> Result<Remote, BuildError> {
-    let AnthropicConfig {
-        base_url,
-        api_key,
-        api_key_file,
-        ca_file,
-        max_tokens,
-        stream,
-        retries,
-        connect_timeout,
-        idle_timeout,
-    } = config;
+    let AnthropicConfig { base_url, max_tokens, remote } = config;
     let base_url = base_url.trim_end_matches('/');
-    let settings = Settings {
-        // Given as for `kind: openai`, it is meant so.
-        base_url: base_url.strip_suffix("/v1").unwrap_or(base_url),
-        api_key: api_key.as_ref(),
-        api_key_file: api_key_file.as_deref(),
-        ca_file: ca_file.as_deref(),
-        mode: if *stream { Mode::Stream } else { Mode::Whole },
-        retries: *retries,
-        connect_timeout: connect_timeout.0,
-        idle_timeout: idle_timeout.0,
-    };
+    // Given as for `kind: openai`, it is meant so.
+    let settings = Settings { base_url: base_url.strip_suffix("/v1").unwrap_or(base_url), remote };
     Remote::new(name, Messages { max_tokens: *max_tokens }, &settings, deps)
 }
 

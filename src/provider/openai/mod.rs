@@ -27,26 +27,8 @@ const KNOWN_HOSTS: &[(&str, &str)] = &[
 /// # Errors
 /// [`BuildError`] when the address is none, or a file cannot be read.
 pub(super) fn build(name: &str, config: &OpenAiConfig, deps: &ProviderDeps) -> Result<Remote, BuildError> {
-    let OpenAiConfig {
-        base_url,
-        api_key,
-        api_key_file,
-        ca_file,
-        stream,
-        retries,
-        connect_timeout,
-        idle_timeout,
-    } = config;
-    let settings = Settings {
-        base_url: base_url.trim_end_matches('/'),
-        api_key: api_key.as_ref(),
-        api_key_file: api_key_file.as_deref(),
-        ca_file: ca_file.as_deref(),
-        mode: if *stream { Mode::Stream } else { Mode::Whole },
-        retries: *retries,
-        connect_timeout: connect_timeout.0,
-        idle_timeout: idle_timeout.0,
-    };
+    let OpenAiConfig { base_url, remote } = config;
+    let settings = Settings { base_url: base_url.trim_end_matches('/'), remote };
     Remote::new(name, ChatCompletions, &settings, deps)
 }
 

@@ -11,8 +11,8 @@ use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 
-use super::super::ProviderError;
 use super::super::quote::{self, Mask};
+use super::super::{ProviderError, RemoteConfig};
 use super::{Api, Mode, Settings};
 use crate::secret::Secret;
 use crate::telemetry::TraceContext;
@@ -63,14 +63,14 @@ impl Endpoint {
             Url::parse(&format!("{}/{path}", base.as_str().trim_end_matches('/')))
                 .map_err(|error| format!("base_url is no address: {error}"))
         };
-        let key = api_key(settings)?;
+        let key = api_key(settings.remote)?;
         let headers = headers(api, key.as_ref())?;
         Ok(Self {
-            client: client(settings, base.scheme() == "https", headers)?,
+            client: client(settings.remote, base.scheme() == "https", headers)?,
             answers: join(api.answers_path())?,
             models: join(api.models_path())?,
             mask: mask.and(key.as_ref()),
-            idle_timeout: settings.idle_timeout,
+            idle_timeout: settings.remote.idle_timeout.0,
             provider: api.provider(&host),
             port: base.port_or_known_default().unwrap_or_default(),
             host,
@@ -158,8 +158,8 @@ fn connect_problem(error: &reqwest::Error) -> &'static str {
     "its host is unknown or cannot be reached"
 }
 
-fn api_key(settings: &Settings<'_>) -> Result<Option<Secret>, String> {
-    match (settings.api_key, settings.api_key_file) {
+fn api_key(config: &RemoteConfig) -> Result<Option<Secret>, String> {
+    match (&config.api_key, &config.api_key_file) {
         (Some(_), Some(_)) => Err("give api_key or api_key_file, not both".to_owned()),
         (Some(key), None) => Ok(Some(key.clone())),
         (None, Some(file)) => {
@@ -186,8 +186,8 @@ fn headers(api: &dyn Api, key: Option<&Secret>) -> Result<HeaderMap, String> {
     Ok(headers)
 }
 
-fn client(settings: &Settings<'_>, tls: bool, headers: HeaderMap) -> Result<Client, String> {
-    let roots = if tls { roots(settings.ca_file)? } else { RootCertStore::empty() };
+fn client(config: &RemoteConfig, tls: bool, headers: HeaderMap) -> Result<Client, String> {
+    let roots = if tls { roots(config.ca_file.as_deref())? } else { RootCertStore::empty() };
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let tls = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -198,7 +198,7 @@ fn client(settings: &Settings<'_>, tls: bool, headers: HeaderMap) -> Result<Clie
         .tls_backend_preconfigured(tls)
         .user_agent(USER_AGENT)
         .default_headers(headers)
-        .connect_timeout(settings.connect_timeout)
+        .connect_timeout(config.connect_timeout.0)
         .pool_idle_timeout(POOL_IDLE)
         .redirect(Policy::custom(same_host_only))
         .tcp_nodelay(true)

@@ -10,7 +10,6 @@ mod endpoint;
 mod exchange;
 mod sse;
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,9 +24,8 @@ use self::endpoint::Endpoint;
 use self::exchange::Exchange;
 use super::call::Report;
 use super::emit::{self, Emitter};
-use super::{Asked, BuildError, Provider, ProviderDeps, ProviderError, ProviderEvent, Turn};
+use super::{Asked, BuildError, Provider, ProviderDeps, ProviderError, ProviderEvent, RemoteConfig, Turn};
 use crate::limits::LABEL_BYTES_MAX;
-use crate::secret::Secret;
 
 /// The model asked for where the agent names none: a server with one model takes any name.
 pub(super) const MODEL_DEFAULT: &str = "default";
@@ -38,21 +36,12 @@ const RETRY_DELAY_MIN: Duration = Duration::from_millis(200);
 /// The longest wait before another try, unless the server asks for a longer one.
 const RETRY_DELAY_MAX: Duration = Duration::from_secs(20);
 
-/// What the configurations of all of them say.
+/// Which server is asked, and how.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Settings<'a> {
     /// What the paths of an API stand under.
     pub(super) base_url: &'a str,
-    pub(super) api_key: Option<&'a Secret>,
-    pub(super) api_key_file: Option<&'a Path>,
-    pub(super) ca_file: Option<&'a Path>,
-    /// How answers are asked for.
-    pub(super) mode: Mode,
-    /// Further tries.
-    pub(super) retries: u32,
-    pub(super) connect_timeout: Duration,
-    /// How long the server may be silent.
-    pub(super) idle_timeout: Duration,
+    pub(super) remote: &'a RemoteConfig,
 }
 
 /// One API of models.
@@ -173,13 +162,13 @@ impl Remote {
     ) -> Result<Self, BuildError> {
         let endpoint = Endpoint::new(&api, settings, &deps.mask)
             .map_err(|problem| BuildError::Invalid { name: name.to_owned(), problem })?;
-        let Settings { mode, retries, idle_timeout, .. } = *settings;
+        let RemoteConfig { stream, retries, idle_timeout, .. } = settings.remote;
         Ok(Self(Arc::new(Shared {
             api: Box::new(api),
             endpoint,
-            mode,
-            retries,
-            idle_timeout,
+            mode: if *stream { Mode::Stream } else { Mode::Whole },
+            retries: *retries,
+            idle_timeout: idle_timeout.0,
             deps: deps.clone(),
         })))
     }
