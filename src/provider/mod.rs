@@ -35,6 +35,10 @@ pub use error::ProviderError;
 pub use exec::{Dialect, ExecConfig, GUARD_COMMAND, MessageRoad, Processes, run_guard};
 pub use quote::{Edges, Mask};
 
+/// The model that is asked for where an agent names none: a server with one model takes any name, and a program has one
+/// of its own.
+const MODEL_DEFAULT: &str = "default";
+
 /// Makes answers.
 pub trait Provider: Send + Sync {
     /// Its kind, as in the configuration.

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::super::call::Report;
-use super::super::remote::{self, MODEL_DEFAULT, Mode, Piece, ReadAnswer, Said, Unusable, name};
-use super::super::{Speaker, Turn};
+use super::super::remote::{self, Mode, Piece, ReadAnswer, Said, Unusable, name};
+use super::super::{MODEL_DEFAULT, Speaker, Turn};
 
 /// Errors that come inside a stream, and the status that they have outside of one
 /// (<https://docs.anthropic.com/en/api/errors>).

@@ -26,14 +26,13 @@ use futures_util::stream::BoxStream;
 
 use self::command::Found;
 use super::emit;
-use super::{Asked, Hosting, Provider, ProviderDeps, ProviderError, ProviderEvent, Refusal, Turn};
+use super::{
+    Asked, Hosting, MODEL_DEFAULT, Provider, ProviderDeps, ProviderError, ProviderEvent, Refusal, Turn,
+};
 
 pub use config::{Dialect, ExecConfig, MessageRoad};
 pub use guard::{GUARD_COMMAND, run as run_guard};
 pub use processes::Processes;
-
-/// What it is said to ask where the agent names no model: the program has one of its own.
-const MODEL_DEFAULT: &str = "default";
 
 /// How long the end of programs is waited for when plimsoll ends, beyond the grace of each.
 const LAST_END_WAIT: Duration = ending::KILL_WAIT_MAX.saturating_add(Duration::from_secs(2));

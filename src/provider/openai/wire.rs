@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::super::call::Report;
-use super::super::remote::{self, MODEL_DEFAULT, Mode, Piece, ReadAnswer, Said as Part, Unusable, name};
-use super::super::{Message, Speaker, Turn};
+use super::super::remote::{self, Mode, Piece, ReadAnswer, Said as Part, Unusable, name};
+use super::super::{MODEL_DEFAULT, Message, Speaker, Turn};
 
 #[derive(Serialize)]
 struct Request<'a> {

@@ -24,11 +24,11 @@ use self::endpoint::Endpoint;
 use self::exchange::Exchange;
 use super::call::Report;
 use super::emit::{self, Emitter};
-use super::{Asked, BuildError, Provider, ProviderDeps, ProviderError, ProviderEvent, RemoteConfig, Turn};
+use super::{
+    Asked, BuildError, MODEL_DEFAULT, Provider, ProviderDeps, ProviderError, ProviderEvent, RemoteConfig,
+    Turn,
+};
 use crate::limits::LABEL_BYTES_MAX;
-
-/// The model asked for where the agent names none: a server with one model takes any name.
-pub(super) const MODEL_DEFAULT: &str = "default";
 
 /// The first wait before another try; each later one is up to twice as long, with jitter.
 const RETRY_DELAY_MIN: Duration = Duration::from_millis(200);
