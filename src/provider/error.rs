@@ -86,25 +86,51 @@ pub enum ProviderError {
     Simulated,
 }
 
+/// What there is to know of one kind of error beside its message.
+struct Traits<'a> {
+    error_type: Cow<'static, str>,
+    quoted: &'a str,
+    retry_after: Option<Duration>,
+    may_pass: bool,
+}
+
+impl Traits<'_> {
+    const fn of(error_type: &'static str) -> Self {
+        Self { error_type: Cow::Borrowed(error_type), quoted: "", retry_after: None, may_pass: false }
+    }
+}
+
 impl ProviderError {
+    /// The one list of them all.
+    fn traits(&self) -> Traits<'_> {
+        match self {
+            Self::Connection { reason: _ } => Traits { may_pass: true, ..Traits::of("connection") },
+            Self::Timeout { silence: _ } => Traits::of("timeout"),
+            Self::Status { status, quoted, retry_after } => Traits {
+                error_type: status.to_string().into(),
+                quoted,
+                retry_after: *retry_after,
+                may_pass: *status == 429 || *status >= 500,
+            },
+            Self::Reported { quoted } => Traits { quoted, ..Traits::of("provider_error") },
+            Self::Cut => Traits::of("stream_cut"),
+            Self::Unreadable { problem: _ } => Traits::of("unreadable_answer"),
+            Self::TooLarge { bytes_max: _ } => Traits::of("answer_too_large"),
+            Self::Empty => Traits::of("empty_answer"),
+            Self::NotStarted { problem: _, retry_after } => {
+                Traits { retry_after: *retry_after, ..Traits::of("not_started") }
+            }
+            Self::Exited { how: _, quoted } => Traits { quoted, ..Traits::of("agent_exited") },
+            Self::Stopped { reason, quoted } => Traits { quoted, ..Traits::of(reason) },
+            Self::Simulated => Traits::of("simulated"),
+        }
+    }
+
     /// The value of `error.type`: the HTTP status where there is one
     /// (<https://opentelemetry.io/docs/specs/semconv/http/http-spans/>), else a fixed word.
     #[must_use]
     pub fn error_type(&self) -> Cow<'static, str> {
-        match self {
-            Self::Connection { .. } => "connection".into(),
-            Self::Timeout { .. } => "timeout".into(),
-            Self::Status { status, .. } => status.to_string().into(),
-            Self::Reported { .. } => "provider_error".into(),
-            Self::Cut => "stream_cut".into(),
-            Self::Unreadable { .. } => "unreadable_answer".into(),
-            Self::TooLarge { .. } => "answer_too_large".into(),
-            Self::Empty => "empty_answer".into(),
-            Self::NotStarted { .. } => "not_started".into(),
-            Self::Exited { .. } => "agent_exited".into(),
-            Self::Stopped { reason, .. } => (*reason).into(),
-            Self::Simulated => "simulated".into(),
-        }
+        self.traits().error_type
     }
 
     /// Whether the agent said that it does not know the conversation it should go on with.
@@ -116,20 +142,7 @@ impl ProviderError {
     /// What the provider said, for the caller alone: it may quote what it was asked. Empty if it said nothing.
     #[must_use]
     pub fn quoted(&self) -> &str {
-        match self {
-            Self::Status { quoted, .. }
-            | Self::Reported { quoted }
-            | Self::Exited { quoted, .. }
-            | Self::Stopped { quoted, .. } => quoted,
-            Self::Connection { .. }
-            | Self::Timeout { .. }
-            | Self::Cut
-            | Self::Unreadable { .. }
-            | Self::TooLarge { .. }
-            | Self::Empty
-            | Self::NotStarted { .. }
-            | Self::Simulated => "",
-        }
+        self.traits().quoted
     }
 
     /// The same error, its words masked and cut.
@@ -163,37 +176,12 @@ impl ProviderError {
     /// When the provider wants to be asked again, if it said.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
-        match self {
-            Self::Status { retry_after, .. } | Self::NotStarted { retry_after, .. } => *retry_after,
-            Self::Connection { .. }
-            | Self::Timeout { .. }
-            | Self::Reported { .. }
-            | Self::Cut
-            | Self::Unreadable { .. }
-            | Self::TooLarge { .. }
-            | Self::Empty
-            | Self::Exited { .. }
-            | Self::Stopped { .. }
-            | Self::Simulated => None,
-        }
+        self.traits().retry_after
     }
 
     /// Whether another try may go better, provided that nothing of the answer was passed on.
     #[must_use]
     pub fn may_pass(&self) -> bool {
-        match self {
-            Self::Connection { .. } => true,
-            Self::Status { status, .. } => *status == 429 || *status >= 500,
-            Self::Timeout { .. }
-            | Self::Reported { .. }
-            | Self::Cut
-            | Self::Unreadable { .. }
-            | Self::TooLarge { .. }
-            | Self::Empty
-            | Self::NotStarted { .. }
-            | Self::Exited { .. }
-            | Self::Stopped { .. }
-            | Self::Simulated => false,
-        }
+        self.traits().may_pass
     }
 }
