@@ -61,6 +61,8 @@ pub enum Rejection {
     Provider {
         /// What the provider did, without its words.
         cause: String,
+        /// The HTTP status with which its server refused, if that is what it did.
+        status: Option<u16>,
         /// Its words, for the caller alone: they may quote what it was asked. Empty if it had none.
         quoted: String,
         /// What had been answered by then.

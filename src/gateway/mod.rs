@@ -24,6 +24,7 @@ mod run;
 mod service;
 mod session;
 mod status;
+mod stop;
 mod timeline;
 mod transcript;
 mod usage;

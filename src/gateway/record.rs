@@ -145,8 +145,8 @@ pub struct RequestFinished {
     pub models: Vec<ModelUsed>,
     /// Its tool calls.
     pub tools: ToolCounts,
-    /// False where its agent was never asked, or its program could not be run: an idempotency key of it is free again.
-    /// Absent where it ran.
+    /// False where its agent was never asked, could not be run, or refused it until later: an idempotency key of it is
+    /// free again. Absent where it ran.
     #[serde(skip_serializing_if = "Clone::clone")]
     pub ran: bool,
     /// The hash of its idempotency key, of one that was accepted with `request_accepted`.

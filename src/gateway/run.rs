@@ -13,12 +13,13 @@ use tracing::Span;
 
 use super::accept::instructions;
 use super::active::{Active, RequestState, RunningTool};
-use super::agent_sessions::{Change, How, TurnEnd};
+use super::agent_sessions::{Change, TurnEnd};
 use super::floor::Slot;
-use super::keys::{Claim, Closed, NOT_ACCEPTED};
+use super::keys::{Claim, Closed};
 use super::lane::LaneKey;
 use super::record::{AGENT_SESSIONS, Finished, Outcome, RequestFinished, SESSIONS_BYTES, UsedTool};
 use super::service::{Agent, Inner};
+use super::stop::{SHUTTING_DOWN, Stop, how};
 use super::transcript::{ToolAtWork, Transcript};
 use super::{AgentEvent, Ended, OnDisconnect, Rejection, ToolSummary, Usage};
 use crate::ids::TraceId;
@@ -77,20 +78,6 @@ impl Drop for Presence {
     }
 }
 
-/// Why a request stopped before its time.
-enum Stop {
-    Provider(ProviderError),
-    Refused(Rejection),
-    Panic,
-    /// What must be durable first is not.
-    Journal,
-    Deadline,
-    Cancelled(&'static str),
-}
-
-/// Why what is still under way is cancelled when the time to finish is over.
-pub(super) const SHUTTING_DOWN: &str = "plimsoll is shutting down";
-
 /// Takes a request to its end.
 pub(super) async fn run(mut job: Job) {
     let mut transcript = Transcript::default();
@@ -115,8 +102,7 @@ pub(super) async fn run(mut job: Job) {
     let change = remember(&inner, &agent, &active, &presence, transcript.turn_end(how(&stopped)));
     let text = std::mem::take(&mut transcript.text);
     let timings = transcript.timings(total);
-    let not_started = matches!(stopped, Err(Stop::Provider(ProviderError::NotStarted { .. })));
-    let ran = transcript.called.is_some() && !not_started;
+    let ran = transcript.called.is_some() && stopped.as_ref().err().is_none_or(Stop::after_work);
     let ended = match stopped {
         Ok(()) => Ok(text),
         Err(Stop::Cancelled(SHUTTING_DOWN)) if !ran => Err(Rejection::ShuttingDown),
@@ -176,19 +162,6 @@ async fn settle(inner: &Inner, change: Option<Change>, closed: Option<Closed>) {
     };
     // A disk that hangs holds up nobody for long.
     let _ = tokio::time::timeout(JOURNAL_CATCH_UP_WAIT, written).await;
-}
-
-/// How the turn ended, for the agent's own session.
-fn how(stopped: &Result<(), Stop>) -> How {
-    match stopped {
-        Ok(()) => How::Answered,
-        Err(Stop::Provider(error)) if error.is_unknown_session() => How::Unknown,
-        Err(Stop::Provider(ProviderError::NotStarted { .. })) => How::Stopped,
-        Err(Stop::Provider(_)) => How::Failed,
-        Err(Stop::Refused(_) | Stop::Panic | Stop::Journal | Stop::Deadline | Stop::Cancelled(_)) => {
-            How::Stopped
-        }
-    }
 }
 
 /// Remembers the name that the agent gave the conversation, or forgets one that it does not know.
@@ -454,38 +427,4 @@ impl Serving<'_> {
     fn since_accepted(&self) -> Duration {
         self.inner.clock.elapsed().saturating_sub(self.active.accepted)
     }
-}
-
-impl Stop {
-    fn rejection(self, partial: String, deadline: Duration) -> Rejection {
-        match self {
-            Self::Provider(error @ ProviderError::NotStarted { .. }) => {
-                Rejection::NotStarted { cause: error.to_string(), retry_after: error.retry_after() }
-            }
-            Self::Provider(error) => Rejection::Provider {
-                cause: cause(&error),
-                quoted: error.quoted().to_owned(),
-                partial,
-                retry_after: error.retry_after(),
-            },
-            Self::Refused(rejection) => rejection,
-            Self::Panic => Rejection::Bug { partial },
-            Self::Journal => NOT_ACCEPTED,
-            Self::Deadline => {
-                let deadline_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
-                Rejection::Deadline { deadline_ms, partial }
-            }
-            Self::Cancelled(reason) => Rejection::Cancelled { reason, partial },
-        }
-    }
-}
-
-/// What went wrong, and what to do where that is known.
-fn cause(error: &ProviderError) -> String {
-    if error.is_unknown_session() {
-        return "the agent does not know this conversation any more, so it is forgotten here too: send the message \
-                again to begin anew"
-            .to_owned();
-    }
-    error.to_string()
 }

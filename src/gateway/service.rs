@@ -18,8 +18,9 @@ use super::meter::Meter;
 use super::metrics::{AgentMetrics, Metrics};
 use super::pauses::Pauses;
 use super::record::Recorder;
-use super::run::SHUTTING_DOWN;
+
 use super::session::{SessionLimits, SessionSummary, Sessions};
+use super::stop::SHUTTING_DOWN;
 use super::{AgentConfig, Config, Rejection};
 use crate::clock::Clock;
 use crate::ids::{AgentId, RequestId, SessionId};

@@ -133,6 +133,13 @@ impl ProviderError {
         self.traits().error_type
     }
 
+    /// The HTTP status with which its server refused, if that is what it did.
+    #[must_use]
+    pub fn status(&self) -> Option<u16> {
+        let Self::Status { status, .. } = self else { return None };
+        Some(*status)
+    }
+
     /// Whether the agent said that it does not know the conversation it should go on with.
     #[must_use]
     pub fn is_unknown_session(&self) -> bool {

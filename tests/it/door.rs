@@ -326,6 +326,42 @@ async fn what_may_have_asked_a_model_is_not_tried_again() {
 }
 
 #[tokio::test]
+async fn limits_of_the_provider_are_told_from_those_of_plimsoll() {
+    let words = r#"{"error":{"message":"slow down, plum"}}"#;
+    let (busy, later) = ("429 Too Many Requests", "retry-after: 7\r\n");
+    let cases = [
+        (busy, later, 429, "provider_rate_limited", "rate_limit_error"),
+        (busy, "", 429, "provider_rate_limited", "rate_limit_error"),
+        (busy, "retry-after: 3600\r\n", 429, "provider_rate_limited", "rate_limit_error"),
+        ("529 Overloaded", "", 503, "provider_overloaded", "server_error"),
+        ("503 Service Unavailable", later, 503, "provider_overloaded", "server_error"),
+        ("500 Internal Server Error", "", 502, "provider_failed", "server_error"),
+    ];
+    let twice = cases
+        .iter()
+        .flat_map(|(status, head, ..)| [refusal(status, head, words), refusal(status, head, words)]);
+    let upstream = Upstream::start(twice.collect()).await;
+    let server = before(&upstream).await;
+    let hi = to_a(&json!([user("hi")]));
+    for (_, head, status, code, kind) in cases {
+        for body in [hi.clone(), streamed(hi.clone())] {
+            let answer = ask(&body).send(server.address()).await;
+            let error = expect_fault(&answer, status, code);
+            assert_eq!(error["type"], kind);
+            assert!(
+                error["message"].as_str().is_some_and(|text| text.ends_with("slow down, plum")),
+                "{error}"
+            );
+            let wait = head.trim().strip_prefix("retry-after: ");
+            assert_eq!(answer.header("retry-after"), wait);
+            assert_eq!(fault(&answer).2, (wait != Some("7")).then_some("false"), "{head} {code}");
+        }
+    }
+    assert_eq!(counted(&server, "provider_rate_limited").await, 6);
+    assert!(!server.log().contains("plum"), "{}", server.log());
+}
+
+#[tokio::test]
 async fn a_deadline_and_an_operator_end_a_request() {
     let server = slow(&json!({})).await;
     for body in [slowly(), streamed(slowly())] {

@@ -6,7 +6,7 @@ use tokio::net::TcpListener;
 
 use crate::support::http::{Ask, Ws, soon};
 use crate::support::server::{Server, clean_command, until};
-use crate::support::upstream::{Reply, Request, STOP, Upstream, delta, stream};
+use crate::support::upstream::{Reply, Request, STOP, Upstream, delta, refusal, stream};
 
 /// An agent that answers at once, and one that takes its time.
 fn two_agents() -> Value {
@@ -258,6 +258,23 @@ async fn what_was_under_way_at_a_kill_is_interrupted_and_the_caller_decides() {
     let anew = json!({"agent": "a", "message": "wait", "session": "s", "idempotencyKey": "new"});
     assert_eq!(rpc(&server, "agent.send", anew).await["result"]["text"], "re: wait");
     assert_eq!(upstream.requests().len(), 2);
+}
+
+#[tokio::test]
+async fn a_key_is_free_again_where_the_provider_said_when_to_come_again() {
+    let busy = |head| refusal("429 Too Many Requests", head, "{}");
+    let answers = vec![busy("retry-after: 1\r\n"), stream(&[&delta("ok"), STOP, "[DONE]"]), busy("")];
+    let upstream = Upstream::start(answers).await;
+    let mut config = behind(&upstream);
+    config["providers"]["p"]["retries"] = json!(0);
+    let server = Server::start(config).await;
+    let told = send(&server, "hi", "k").await["error"].clone();
+    assert_eq!((&told["code"], &told["data"]["retryAfterMs"]), (&json!(-32007), &json!(1_000)), "{told}");
+    assert_eq!(send(&server, "hi", "k").await["result"]["text"], "ok");
+    // One that does not say so may have worked: the same key gives the same end.
+    let first = send(&server, "hi", "other").await["error"].clone();
+    assert_eq!(send(&server, "hi", "other").await["error"], first);
+    assert_eq!(upstream.requests().len(), 3);
 }
 
 #[tokio::test]

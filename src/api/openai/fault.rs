@@ -44,6 +44,8 @@ pub(crate) const CODES: &[&str] = &[
     "model_not_found",
     "paused",
     "provider_failed",
+    "provider_overloaded",
+    "provider_rate_limited",
     "rate_limit_exceeded",
     "shutting_down",
     "unknown_parameter",
@@ -164,6 +166,11 @@ impl Fault {
     fn never_again(self) -> Self {
         Self { again: Again::Never, ..self }
     }
+
+    /// Who says when to come again has done nothing.
+    fn never_again_unless(self, wait: Option<Duration>) -> Self {
+        if wait.is_some() { self } else { self.never_again() }
+    }
 }
 
 /// What a client sent, as far as it stands in an answer to it.
@@ -220,10 +227,12 @@ impl From<&Rejection> for Fault {
                 fail(StatusCode::GATEWAY_TIMEOUT, "deadline_exceeded").never_again()
             }
             Rejection::Cancelled { .. } => fail(client_closed_request(), "cancelled").never_again(),
-            Rejection::Provider { .. } => fail(StatusCode::BAD_GATEWAY, "provider_failed").never_again(),
+            Rejection::Provider { status, .. } => {
+                let (status, code) = of_provider(*status);
+                fail(status, code).never_again_unless(wait)
+            }
             Rejection::NotStarted { .. } => {
-                let fault = fail(StatusCode::BAD_GATEWAY, "agent_not_started");
-                if wait.is_some() { fault } else { fault.never_again() }
+                fail(StatusCode::BAD_GATEWAY, "agent_not_started").never_again_unless(wait)
             }
             Rejection::Paused => fail(StatusCode::SERVICE_UNAVAILABLE, "paused").never_again(),
             Rejection::JournalUnavailable { .. } => {
@@ -238,6 +247,16 @@ impl From<&Rejection> for Fault {
             }
             Rejection::NotFound { .. } => fail(StatusCode::NOT_FOUND, "not_found"),
         }
+    }
+}
+
+/// What the status of a provider is here. Its own limits have other codes than plimsoll's.
+fn of_provider(status: Option<u16>) -> (StatusCode, &'static str) {
+    match status {
+        Some(429) => (StatusCode::TOO_MANY_REQUESTS, "provider_rate_limited"),
+        // 529 is Anthropic's word for it.
+        Some(503 | 529) => (StatusCode::SERVICE_UNAVAILABLE, "provider_overloaded"),
+        _ => (StatusCode::BAD_GATEWAY, "provider_failed"),
     }
 }
 
@@ -261,11 +280,12 @@ mod tests {
         let (wait, partial) = (Duration::from_millis(1_500), String::new());
         let id = || RequestId::parse("r").expect("valid");
         let limited = |limit, retry_after| Rejection::Limited { limit, advice: String::new(), retry_after };
-        let provider = Rejection::Provider {
+        let provider = |status, retry_after| Rejection::Provider {
             cause: String::new(),
+            status,
             quoted: String::new(),
-            partial: partial.clone(),
-            retry_after: None,
+            partial: String::new(),
+            retry_after,
         };
         let conflict = Rejection::Conflict { cause: "interrupted", problem: String::new(), request_id: id() };
         let (usual, never) = (Again::AsUsual, Again::Never);
@@ -290,7 +310,13 @@ mod tests {
                 never,
             ),
             (Rejection::Cancelled { reason: "x", partial: partial.clone() }, 499, "cancelled", never),
-            (provider, 502, "provider_failed", never),
+            (provider(None, None), 502, "provider_failed", never),
+            (provider(Some(401), None), 502, "provider_failed", never),
+            (provider(Some(429), None), 429, "provider_rate_limited", never),
+            (provider(Some(429), Some(wait)), 429, "provider_rate_limited", usual),
+            (provider(Some(429), Some(WAIT_MAX + wait)), 429, "provider_rate_limited", never),
+            (provider(Some(503), Some(wait)), 503, "provider_overloaded", usual),
+            (provider(Some(529), None), 503, "provider_overloaded", never),
             (
                 Rejection::NotStarted { cause: String::new(), retry_after: None },
                 502,
