@@ -15,7 +15,8 @@ use crate::units::Period;
 
 /// Sends a message to an agent and prints the answer as it comes. Ctrl-C cancels the request.
 ///
-/// With an idempotency key the message runs once, however often it is sent, and the connection may break.
+/// With an idempotency key the message runs once, however often it is sent, and the connection may break. Ctrl-C cancels it
+/// all the same, and its key then stands for what was cancelled.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   plimsoll send echo 'hello'

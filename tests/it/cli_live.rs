@@ -66,6 +66,33 @@ async fn ctrl_c_during_send_cancels_the_request_on_the_server_and_ends_with_130(
     assert_eq!(server.call("system.activeRequests", json!({})).await, json!([]));
 }
 
+#[tokio::test]
+async fn ctrl_c_cancels_a_message_with_a_key_too_and_the_key_stays_its_own() {
+    let hello = [stream_head(), format!("data: {}\n\n", delta("Hel")).into_bytes()].concat();
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let upstream = Upstream::choosing(listener, move |_| Reply::Hang(hello.clone()));
+    let server = Server::start(json!({
+        "providers": {"p": {"kind": "openai", "base_url": upstream.base_url()}},
+        "agents": {"a": {"provider": "p", "model": "m"}},
+    }))
+    .await;
+    let data_dir = server.data_dir().display().to_string();
+    let with_key =
+        |command: &'static [&str]| [command, &["--idempotency-key", "k", "--data-dir", &data_dir]].concat();
+    let mut child = start(&with_key(&["send", "a", "tell me more"]));
+    let stdout = child.stdout.as_mut().expect("piped");
+    soon("the first words", stdout.read_exact(&mut [0; 3])).await.expect("it is shown as it comes");
+    interrupt(&child);
+    let ended = soon("the end of the command", child.wait_with_output()).await.expect("it ends");
+    assert_eq!((ended.status.code(), stderr(&ended).trim_end()), (Some(130), "error: stopped"));
+    let found = run(&with_key(&["get", "--wait", "--json"])).await;
+    let status: Value = serde_json::from_slice(&found.stdout).expect("JSON");
+    assert_eq!((&status["state"], &status["error"]["data"]["partial"]), (&json!("cancelled"), &json!("Hel")));
+    let again = run(&with_key(&["send", "a", "tell me more"])).await;
+    assert!(!again.status.success() && stderr(&again).contains("cancelled"), "{}", stderr(&again));
+    assert_eq!(upstream.requests().len(), 1, "it runs once");
+}
+
 /// A `plimsoll events` that runs.
 struct Follower {
     child: Child,

@@ -18,8 +18,8 @@ use plimsoll::ids::{AgentId, IdempotencyKey, RequestId, SessionId};
 use plimsoll::journal::{Actor, Journal as _, MemoryJournal, Scan};
 use plimsoll::live::{self, Live};
 use plimsoll::provider::{
-    self, Asked, EchoConfig, Mask, Message, ModelUsed, Processes, Provider, ProviderDeps, ProviderError,
-    ProviderEvent, Speaker, Turn,
+    self, Asked, EchoConfig, Hosting, Mask, Message, ModelUsed, Processes, Provider, ProviderDeps,
+    ProviderError, ProviderEvent, Speaker, Turn,
 };
 use plimsoll::telemetry::{Registry, Shared};
 use plimsoll::units::Period;
@@ -575,6 +575,47 @@ async fn who_still_waits_when_plimsoll_ends_is_told_that_nothing_ran() {
     let expected =
         [(json!("refused"), json!(-32009), json!(false)), (json!("cancelled"), json!(-32005), json!(null))];
     assert!(expected.iter().all(|end| ends.contains(end)) && ends.len() == 2, "{ends:?}");
+}
+
+/// An agent that never answers.
+struct Silent(Hosting);
+
+impl Provider for Silent {
+    fn kind(&self) -> &'static str {
+        "silent"
+    }
+
+    fn hosting(&self) -> Hosting {
+        self.0
+    }
+
+    fn asks<'a>(&'a self, _model: Option<&'a str>) -> Asked<'a> {
+        Asked { provider: "silent", model: "", server: None }
+    }
+
+    fn send(&self, _turn: Turn) -> BoxStream<'static, ProviderEvent> {
+        stream::pending().boxed()
+    }
+
+    fn check(&self) -> BoxFuture<'_, Result<String, ProviderError>> {
+        Box::pin(std::future::ready(Ok(String::new())))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_program_has_an_hour_where_a_model_has_five_minutes() {
+    for (hosting, minutes) in [(Hosting::Remote, 5), (Hosting::Process, 60)] {
+        let house = house_of(gateway::Config::default(), |_| Arc::new(Silent(hosting)));
+        let sent = house.gateway.send(caller(), to("s", "hi")).expect("accepted");
+        let mut ended = std::pin::pin!(finish(sent));
+        let all_but_a_second = Duration::from_secs(minutes * 60 - 1);
+        assert!(tokio::time::timeout(all_but_a_second, &mut ended).await.is_err(), "too early");
+        let (_, ended) = tokio::time::timeout(Duration::from_secs(2), ended).await.expect("in time");
+        let deadline_ms = minutes * 60_000;
+        assert_eq!(ended, Err(Rejection::Deadline { deadline_ms, partial: String::new() }));
+        let own = SendRequest { deadline: Some(Duration::from_secs(7)), ..to("s", "hi") };
+        assert!(matches!(ask(&house, own).await, Err(Rejection::Deadline { deadline_ms: 7_000, .. })));
+    }
 }
 
 /// An agent that keeps its conversations itself: it names a new one `c1`, goes on with what it knows, and says so where

@@ -154,6 +154,23 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_look_that_hangs_and_processes_without_end_hold_nobody_up() {
+        let grace = Duration::from_secs(3);
+        let late = grace + KILL_WAIT_MAX + Duration::from_millis(10);
+        let hangs = end(std::future::pending, || true, grace);
+        let ending = timeout(late, hangs).await.expect("it gives up");
+        assert!(!ending.over && ending.met == 0, "{ending:?}");
+        let ours = Process::of(rustix::process::getpid()).expect("it runs");
+        let next = std::cell::Cell::new(ours.started);
+        let look = || {
+            next.set(next.get() + 1);
+            std::future::ready(Ok(vec![Process { started: next.get(), ..ours }]))
+        };
+        let ending = timeout(late, end(look, || true, grace)).await.expect("it gives up");
+        assert!(!ending.over && ending.met > 100 && ending.left.len() == 1, "{ending:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn who_cannot_look_is_not_sure() {
         let look = || std::future::ready(Err(io::ErrorKind::Other.into()));
         let ending = end(look, || true, Duration::ZERO).await;
