@@ -25,6 +25,8 @@ use crate::telemetry::{self, EventLevel, Registry, Shared, Telemetry, TracedEven
 
 /// How long open connections may take to end once the last request has: a little more than the server's own cap.
 const SERVER_END: Duration = Duration::from_secs(15);
+/// How long a record of what was spent may take that is being written.
+const BOOKS_END: Duration = Duration::from_secs(1);
 /// How long the journal may take to commit what was queued.
 const JOURNAL_END: Duration = Duration::from_secs(10);
 /// How long the last spans may take to leave, then the last lines to be written, then all that is counted and told.
@@ -66,6 +68,8 @@ pub struct App {
     readiness: watch::Sender<Readiness>,
     stop: CancellationToken,
     server: JoinHandle<()>,
+    /// Keeps the books until its token is cancelled.
+    books: (CancellationToken, JoinHandle<()>),
     journal: Arc<dyn Journal>,
     telemetry: Telemetry,
 }
@@ -133,10 +137,11 @@ impl App {
         let first_token = if gateway.has_processes() { tokens.shut(&*journal).await } else { None };
         Server::may_serve(listen, &tokens)?;
         let server = tokio::spawn(server);
-        let (books, ends) = (gateway.clone(), stop.clone());
-        tokio::spawn(async move { ends.run_until_cancelled(books.keep_books()).await });
+        let (keeper, books_end) = (gateway.clone(), stop.child_token());
+        let ends = books_end.clone();
+        let books = (books_end, tokio::spawn(async move { keeper.keep_books(ends).await }));
         readiness.send_replace(Readiness::Serving);
-        Ok(Self { first_token, address, grace, gateway, readiness, stop, server, journal, telemetry })
+        Ok(Self { first_token, address, grace, gateway, readiness, stop, server, books, journal, telemetry })
     }
 
     /// The address it listens on.
@@ -148,9 +153,11 @@ impl App {
     /// Refuses what is new, lets what runs finish within the grace period, cancels the rest, then stops every part in
     /// the reverse order of its start, each within its deadline.
     pub async fn stop(self) {
-        let Self { first_token: _, address: _, grace, gateway, readiness, stop, server, journal, telemetry } =
-            self;
+        let Self { grace, gateway, readiness, stop, server, books, journal, telemetry, .. } = self;
         readiness.send_replace(Readiness::Draining);
+        // What is lost from here on is written once nothing runs any more.
+        books.0.cancel();
+        late("books", timeout(BOOKS_END, books.1).await);
         gateway.drain(grace).await;
         stop.cancel();
         late("server", timeout(SERVER_END, server).await);

@@ -121,6 +121,7 @@ fn call() -> Result<ModelCall, String> {
         output_tokens: Some(150),
         tokens_per_sec: Some(125.0),
         cost_usd: Some(0.01),
+        unpriced: false,
         error: None,
     })
 }

@@ -12,10 +12,16 @@ use crate::limits::USAGE_SINCE_DEFAULT;
 
 /// Shows what agents used: requests, tokens, cost. Calls without a price are named, never counted as free.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:
+#[command(
+    after_help = "USD is what calls are known to cost. ESTIMATED is in dollars too and stands beside it: about what
+was used by calls that were stopped, or did not say it. Budgets count both. UNPRICED calls are in
+neither: their model has no price.
+
+Examples:
   plimsoll usage
   plimsoll usage --by model --since 30d
-  plimsoll usage --by day --agent reviewer --json | jq .total.costUsd")]
+  plimsoll usage --by day --agent reviewer --json | jq .total.costUsd"
+)]
 pub(crate) struct Args {
     /// What the rows are.
     #[arg(long, value_enum, default_value_t = By::Agent)]
@@ -54,13 +60,14 @@ impl By {
 }
 
 /// The columns of numbers: their heads and keys.
-const NUMBERS: [(&str, &str); 7] = [
+const NUMBERS: [(&str, &str); 8] = [
     ("REQUESTS", "requests"),
     ("FAILED", "failed"),
     ("CALLS", "calls"),
     ("INPUT", "inputTokens"),
     ("OUTPUT", "outputTokens"),
     ("USD", "costUsd"),
+    ("ESTIMATED", "estimatedUsd"),
     ("UNPRICED", "unpriced"),
 ];
 
@@ -121,7 +128,7 @@ fn table(answer: &Value, names: &[(&str, &str)]) -> Table {
 
 fn numbers(row: &Value) -> Vec<String> {
     let show = |(_, key): &(&str, &str)| match (*key, row.get(*key)) {
-        ("costUsd", Some(cost)) => dollars(cost.as_f64().unwrap_or_default()),
+        ("costUsd" | "estimatedUsd", Some(cost)) => dollars(cost.as_f64().unwrap_or_default()),
         (_, Some(number)) => number.to_string(),
         (_, None) => String::new(),
     };
@@ -168,7 +175,7 @@ mod tests {
     fn numbers_stand_flush_right_and_what_has_no_price_is_named() {
         let amounts = |n: u64| {
             json!({"requests": n, "failed": 0, "calls": n, "inputTokens": 10 * n, "outputTokens": n,
-                "costUsd": 0.5, "unpriced": 1})
+                "costUsd": 0.5, "estimatedUsd": 0.004, "unpriced": 1})
         };
         let mut row = amounts(7);
         row["agent"] = json!("a");
@@ -180,10 +187,10 @@ mod tests {
         table.write(&mut out, Paint::Plain).expect("a vector takes all");
         assert_eq!(
             String::from_utf8_lossy(&out),
-            "AGENT     REQUESTS  FAILED  CALLS  INPUT  OUTPUT     USD  UNPRICED\n\
-             a                7       0      7     70       7  0.5000         1\n\
-             (others)      1000       0   1000  10000    1000  0.5000         1\n\
-             total         1007       0   1007  10070    1007  0.5000         1\n"
+            "AGENT     REQUESTS  FAILED  CALLS  INPUT  OUTPUT     USD  ESTIMATED  UNPRICED\n\
+             a                7       0      7     70       7  0.5000     0.0040         1\n\
+             (others)      1000       0   1000  10000    1000  0.5000     0.0040         1\n\
+             total         1007       0   1007  10070    1007  0.5000     0.0040         1\n"
         );
         assert_eq!(unpriced(&answer), ["unpriced: 1 call of m\\u{1b} (p), not in the dollars above"]);
     }

@@ -64,7 +64,7 @@ pub static SESSIONS: Gauge<0> = Gauge::new("plimsoll_sessions", &[], "Sessions k
 pub static AGENT_SPEND: Gauge<1> = Gauge::new(
     "plimsoll_agent_spend_today_usd",
     &["agent"],
-    "US dollars that an agent has spent since its day began in the configured zone, calls without a price left out.",
+    "US dollars that an agent has spent since its day began in the configured zone, estimates included and calls without a price left out.",
 );
 
 /// What agents may spend in a day.

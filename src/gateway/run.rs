@@ -322,7 +322,8 @@ impl Serving<'_> {
         let system = instructions(self.agent.config.system.as_deref(), system.as_deref());
         self.active.progress().session_reset = false;
         let own = || self.inner.agent_sessions.resume(&key, &self.agent.config.provider);
-        let agent_session = if history.is_none() { own() } else { None };
+        let remembered = history.is_none();
+        let agent_session = if remembered { own() } else { None };
         self.transcript.resumed = agent_session.is_some();
         Turn {
             agent: self.active.agent.clone(),
@@ -334,6 +335,7 @@ impl Serving<'_> {
             system,
             history: history.or_else(|| self.inner.sessions().history(&key)).unwrap_or_default(),
             agent_session,
+            remembered,
             cwd: self.agent.config.cwd.clone(),
             message: Arc::clone(self.message),
             remaining: self.deadline.saturating_sub(self.since_accepted()),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use serde::Serialize;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::active::ActiveRequest;
@@ -325,9 +326,9 @@ impl Gateway {
         self.inner.refresh_control_gauges();
     }
 
-    /// Writes to the journal what was spent while it could not be written to, once it can be; for ever.
-    pub async fn keep_books(&self) {
-        self.inner.meter.keep_books(self.inner.recorder.journal()).await;
+    /// Writes to the journal what was spent while it could not be written to, once it can be; until it is told to stop.
+    pub async fn keep_books(&self, stop: CancellationToken) {
+        self.inner.meter.keep_books(self.inner.recorder.journal(), &stop).await;
     }
 
     /// Refuses what is new, lets what is under way finish for `grace`, cancels the rest, and waits for that.

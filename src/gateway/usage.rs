@@ -5,6 +5,7 @@
 //! under no name. Pure: time comes with the records. Start at [`Usage::add`] and [`Usage::report`].
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -42,9 +43,13 @@ pub struct UsageAmounts {
     pub cache_write_tokens: u64,
     /// US dollars of the calls whose cost is known.
     pub cost_usd: f64,
-    /// Calls whose cost is not known: they are not free, and not in `costUsd`.
+    /// Tokens that calls were stopped before they said, or did not say, by the bytes of text.
+    pub estimated_tokens: u64,
+    /// US dollars of such calls, beside `costUsd`. Budgets count both.
+    pub estimated_usd: f64,
+    /// Calls that may be billed and whose model has no price: they are not free, and in no dollars.
     pub unpriced: u64,
-    /// Calls that did not say their tokens.
+    /// Calls that may be billed and did not say their tokens.
     pub unreported: u64,
 }
 
@@ -64,6 +69,8 @@ impl UsageAmounts {
         self.cache_read_tokens = self.cache_read_tokens.saturating_add(used.cache_read_tokens);
         self.cache_write_tokens = self.cache_write_tokens.saturating_add(used.cache_write_tokens);
         self.cost_usd += used.cost_usd.unwrap_or(0.0);
+        self.estimated_tokens = self.estimated_tokens.saturating_add(used.estimated_tokens);
+        self.estimated_usd += used.estimated_usd.unwrap_or(0.0);
         self.unpriced += used.unpriced;
         self.unreported += used.unreported;
     }
@@ -78,6 +85,8 @@ impl UsageAmounts {
             cache_read_tokens,
             cache_write_tokens,
             cost_usd,
+            estimated_tokens,
+            estimated_usd,
             unpriced,
             unreported,
         } = *more;
@@ -89,8 +98,15 @@ impl UsageAmounts {
         self.cache_read_tokens = self.cache_read_tokens.saturating_add(cache_read_tokens);
         self.cache_write_tokens = self.cache_write_tokens.saturating_add(cache_write_tokens);
         self.cost_usd += cost_usd;
+        self.estimated_tokens = self.estimated_tokens.saturating_add(estimated_tokens);
+        self.estimated_usd += estimated_usd;
         self.unpriced += unpriced;
         self.unreported += unreported;
+    }
+
+    /// US dollars, known and estimated.
+    fn all_usd(&self) -> f64 {
+        self.cost_usd + self.estimated_usd
     }
 }
 
@@ -131,11 +147,11 @@ pub struct UsageReport {
     pub until: Timestamp,
     /// The zone of the days.
     pub time_zone: String,
-    /// The rows: days in order, all else by cost, the most expensive first.
+    /// The rows: days in order, all else by cost with what is estimated, the most expensive first.
     pub rows: Vec<UsageRow>,
     /// All of it.
     pub total: UsageAmounts,
-    /// Models with calls whose cost is not known.
+    /// Models without a price that were called.
     pub unpriced_models: Vec<UnpricedModel>,
 }
 
@@ -163,14 +179,14 @@ pub struct UsageRow {
     pub amounts: UsageAmounts,
 }
 
-/// A model whose calls cannot all be counted in money.
+/// A model without a price.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct UnpricedModel {
     /// Whose model it is.
     pub provider: String,
     /// The model.
     pub model: String,
-    /// How many of its calls.
+    /// How many calls of it may be billed and are in no dollars.
     pub calls: u64,
 }
 
@@ -199,13 +215,16 @@ struct SessionUsage {
 
 type SessionDay = BTreeMap<(AgentId, Option<SessionId>), UsageAmounts>;
 
-/// See the module.
-#[derive(Debug)]
+/// By agent, in one hour or day.
+type Span = BTreeMap<AgentId, AgentUsage>;
+
+/// See the module. Cheap to clone: what is summed up goes on with a clone, and copies what a record changes meanwhile.
+#[derive(Debug, Clone)]
 pub(super) struct Usage {
     zone: Zone,
     /// By when each hour or day begins.
-    spans: BTreeMap<Timestamp, BTreeMap<AgentId, AgentUsage>>,
-    sessions: BTreeMap<Timestamp, SessionDay>,
+    spans: BTreeMap<Timestamp, Arc<Span>>,
+    sessions: BTreeMap<Timestamp, Arc<SessionDay>>,
     /// The day and the hour that run.
     today: Day,
     hour: Timestamp,
@@ -214,7 +233,7 @@ pub(super) struct Usage {
 /// The form of a snapshot.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Stored {
-    spans: Vec<(Timestamp, BTreeMap<AgentId, AgentUsage>)>,
+    spans: Vec<(Timestamp, Span)>,
     sessions: Vec<(Timestamp, Vec<SessionUsage>)>,
 }
 
@@ -226,12 +245,10 @@ impl Usage {
     }
 
     /// Adds requests whose records are lost: nothing is known of their models and sessions.
-    pub(super) fn add_lost(&mut self, at: Timestamp, agent: &AgentId, requests: u64, cost_usd: f64) {
-        let once = UsageAmounts { requests, ..UsageAmounts::default() };
+    pub(super) fn add_lost(&mut self, at: Timestamp, agent: &AgentId, lost: &UsageAmounts) {
         let usage = self.of_agent(at, agent);
-        usage.requests.add(&once);
-        let lost = UsageAmounts { cost_usd, unreported: requests, ..once };
-        usage.of_model(OTHER_MODELS, OTHER_MODELS).add(&lost);
+        usage.requests.add(&UsageAmounts { requests: lost.requests, ..UsageAmounts::default() });
+        usage.of_model(OTHER_MODELS, OTHER_MODELS).add(lost);
     }
 
     /// Adds a request that ended at `at`.
@@ -245,7 +262,7 @@ impl Usage {
             amounts.add(&once);
             amounts.add_calls(used);
         }
-        let day = self.sessions.entry(self.today.start).or_default();
+        let day = Arc::make_mut(self.sessions.entry(self.today.start).or_default());
         let key = (agent.clone(), Some(session.clone()));
         let key = if day.len() < USAGE_SESSIONS_MAX || day.contains_key(&key) { key } else { (key.0, None) };
         let amounts = day.entry(key).or_default();
@@ -262,7 +279,7 @@ impl Usage {
         // An hour that began yesterday begins anew with the day.
         let hour = Timestamp::from_millis(at.as_millis() / HOUR_MS * HOUR_MS);
         self.hour = hour.max(self.today.start);
-        let span = self.spans.entry(self.hour).or_default();
+        let span = Arc::make_mut(self.spans.entry(self.hour).or_default());
         if !span.contains_key(agent) {
             span.insert(agent.clone(), AgentUsage::default());
         }
@@ -276,8 +293,8 @@ impl Usage {
         self.sessions = self.sessions.split_off(&before(USAGE_SESSION_DAYS_KEPT * 24));
         let recent = self.spans.split_off(&self.zone.day_of(before(USAGE_HOURS_KEPT)).start);
         for (start, hour) in std::mem::replace(&mut self.spans, recent) {
-            let day = self.spans.entry(self.zone.day_of(start).start).or_default();
-            for (agent, usage) in hour {
+            let day = Arc::make_mut(self.spans.entry(self.zone.day_of(start).start).or_default());
+            for (agent, usage) in Arc::unwrap_or_clone(hour) {
                 day.entry(agent).or_default().add(usage);
             }
         }
@@ -298,7 +315,7 @@ impl Usage {
         let mut since = first;
         if *by == UsageBy::Session {
             since = self.zone.day_of(first).start;
-            let all = self.sessions.range(since..).flat_map(|(_, day)| day);
+            let all = self.sessions.range(since..).flat_map(|(_, day)| &**day);
             all.filter(|((id, _), _)| asked(id)).for_each(|(key, amounts)| sums.add_session(key, amounts));
             since = self.sessions.first_key_value().map_or(since, |(oldest, _)| since.max(*oldest));
         }
@@ -325,7 +342,7 @@ impl Usage {
             day.iter().map(one).collect()
         };
         Stored {
-            spans: self.spans.iter().map(|(start, agents)| (*start, agents.clone())).collect(),
+            spans: self.spans.iter().map(|(start, agents)| (*start, Span::clone(agents))).collect(),
             sessions: self.sessions.iter().map(|(start, day)| (*start, of_day(day))).collect(),
         }
     }
@@ -333,11 +350,11 @@ impl Usage {
     pub(super) fn restore(&mut self, stored: Stored) {
         let Stored { spans, sessions } = stored;
         let of_day = |day: Vec<SessionUsage>| {
-            day.into_iter()
-                .map(|SessionUsage { agent, session, amounts }| ((agent, session), amounts))
-                .collect()
+            let day =
+                day.into_iter().map(|SessionUsage { agent, session, amounts }| ((agent, session), amounts));
+            Arc::new(day.collect::<SessionDay>())
         };
-        self.spans = spans.into_iter().collect();
+        self.spans = spans.into_iter().map(|(start, agents)| (start, Arc::new(agents))).collect();
         self.sessions = sessions.into_iter().map(|(start, day)| (start, of_day(day))).collect();
         self.today = self.zone.day_of(Timestamp::default());
     }
@@ -442,7 +459,7 @@ impl<'a> Sums<'a> {
             .collect();
         if by != UsageBy::Day {
             // A stable order: names decide where costs do not.
-            rows.sort_by(|a, b| b.amounts.cost_usd.total_cmp(&a.amounts.cost_usd));
+            rows.sort_by(|a, b| b.amounts.all_usd().total_cmp(&a.amounts.all_usd()));
         }
         if rows.len() > USAGE_ROWS_MAX {
             let mut rest = UsageRow::default();

@@ -74,6 +74,9 @@ pub struct ModelCall {
     /// What it cost in US dollars; absent where the model has no price.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cost_usd: Option<f64>,
+    /// Whether it may be billed, and its model has no price.
+    #[serde(skip)]
+    pub unpriced: bool,
     /// Why it failed (`error.type` of the conventions), if it did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,

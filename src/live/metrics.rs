@@ -54,7 +54,7 @@ pub static TOKEN_USAGE: Histogram<4> = Histogram::new(
 pub static CALL_COST: Histogram<3> = Histogram::new(
     "plimsoll_model_call_cost_usd",
     &["agent", "provider", "model"],
-    "Cost of model calls in US dollars, where the model has a price or the agent says it; the sum is the spend since start.",
+    "Cost of model calls in US dollars, where the model has a price or the agent says it; the sum is the spend since start, estimates left out.",
     (
         &[0.0001, 0.001, 0.01, 0.05, 0.1, 0.5, 2.5, 10.5, 100.0],
         "from a short answer of a small model to an agent that reads a whole repository",
@@ -65,7 +65,7 @@ pub static CALL_COST: Histogram<3> = Histogram::new(
 pub static UNPRICED_CALLS: Counter<3> = Counter::new(
     "plimsoll_model_unpriced_calls_total",
     &["agent", "provider", "model"],
-    "Model calls whose cost is not known: no price and no word of the agent, or the provider did not say the tokens.",
+    "Model calls that may be billed and whose cost is not known: their model has no price, and the agent does not say.",
 );
 
 /// Tool calls of agents.
@@ -161,9 +161,11 @@ impl Metrics {
             }
         }
         let labels = [call.agent.as_str(), provider, requested];
-        match call.cost_usd {
-            Some(cost) => self.call_cost.with(labels).record(cost),
-            None => self.unpriced_calls.with(labels).increment(1),
+        if let Some(cost) = call.cost_usd {
+            self.call_cost.with(labels).record(cost);
+        }
+        if call.unpriced {
+            self.unpriced_calls.with(labels).increment(1);
         }
     }
 

@@ -44,6 +44,7 @@ fn model_call(latency: f64, error: Option<&str>) -> ModelCall {
         output_tokens: None,
         tokens_per_sec: None,
         cost_usd: None,
+        unpriced: true,
         error: error.map(str::to_owned),
     }
 }

@@ -12,7 +12,7 @@ use opentelemetry::{Array, StringValue, Value};
 use tracing::{Span, field};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
-use super::calls::CallUsed;
+use super::calls::{CallUsed, Estimate};
 use super::{Asked, Price, ProviderDeps, ProviderError, RequestCalls, Turn};
 use crate::live::{ModelCall, gen_ai};
 use crate::telemetry::{TraceContext, span};
@@ -28,7 +28,7 @@ pub(super) struct Report {
     pub(super) cached_tokens: Option<u64>,
     /// How many of them were written to a cache.
     pub(super) cache_write_tokens: Option<u64>,
-    /// Tokens written.
+    /// Tokens written: so far, in a call that was stopped.
     pub(super) output_tokens: Option<u64>,
     /// US dollars, where the provider says so itself: then no price of ours counts.
     pub(super) cost_usd: Option<f64>,
@@ -36,6 +36,8 @@ pub(super) struct Report {
     pub(super) finish_reason: Option<String>,
     /// The provider's id of the answer.
     pub(super) response_id: Option<String>,
+    /// A later call will be charged with what this one used.
+    pub(super) charged_later: bool,
 }
 
 /// A call under way.
@@ -49,9 +51,10 @@ pub(super) struct Call {
     span: Span,
     started: Duration,
     ended: bool,
-    /// Bytes of text that were sent, and that came back.
+    /// Bytes of text that were sent.
     sent: usize,
-    heard: usize,
+    /// Bytes that the model wrote since its output was last counted.
+    uncounted: usize,
 }
 
 impl Call {
@@ -72,6 +75,7 @@ impl Call {
             output_tokens: None,
             tokens_per_sec: None,
             cost_usd: None,
+            unpriced: false,
             error: None,
         };
         let span = chat_span(turn, asked);
@@ -84,7 +88,7 @@ impl Call {
             started: deps.clock.elapsed(),
             ended: false,
             sent: text_bytes(turn),
-            heard: 0,
+            uncounted: 0,
         }
     }
 
@@ -93,9 +97,14 @@ impl Call {
         span::traceparent_of(&self.span)
     }
 
-    /// Notes text of the answer that came.
-    pub(super) fn text_came(&mut self, text: &str) {
-        self.heard = self.heard.saturating_add(text.len());
+    /// Notes so many bytes that the model wrote: text, thoughts, arguments of tools.
+    pub(super) fn wrote(&mut self, bytes: usize) {
+        self.uncounted = self.uncounted.saturating_add(bytes);
+    }
+
+    /// The report holds all that was written so far.
+    pub(super) fn counted(&mut self) {
+        self.uncounted = 0;
     }
 
     /// Notes that a piece of the answer arrived; only the first one counts.
@@ -116,24 +125,25 @@ impl Call {
             started: self.started,
             ended: false,
             sent: 0,
-            heard: 0,
+            uncounted: 0,
         }
     }
 
     /// Ends it, well or not.
     pub(super) fn end(mut self, result: &Result<(), ProviderError>) {
-        // Nobody pays for what failed before there was an answer.
-        let paid = result.is_ok() || self.heard > 0;
-        self.record(result.as_ref().err().map(ProviderError::error_type), paid);
+        let answered = self.uncounted > 0 || self.report.says_tokens();
+        let free = result.as_ref().is_err_and(|error| error.is_free(answered));
+        self.record(result.as_ref().err().map(ProviderError::error_type), !free);
     }
 
     fn record(&mut self, error: Option<Cow<'static, str>>, paid: bool) {
         self.ended = true;
+        let paid = paid && !self.report.charged_later;
         let latency = self.elapsed_ms();
         let report = &self.report;
         let answered = report.model.as_deref().unwrap_or(&self.known.requested_model);
-        let price = || price_of(&self.deps.prices, answered);
-        let cost_usd = report.cost_usd.or_else(|| cost(price()?, report));
+        let price = price_of(&self.deps.prices, answered);
+        let cost_usd = report.cost_usd.or_else(|| cost(price?, report));
         let Report { input_tokens, output_tokens, .. } = *report;
         let used = CallUsed {
             provider: &self.known.provider,
@@ -143,11 +153,10 @@ impl Call {
             cache_read_tokens: report.cached_tokens,
             cache_write_tokens: report.cache_write_tokens,
             cost_usd,
-            estimated: price().filter(|_| paid && cost_usd.is_none()).and_then(|price| {
-                let (missing, whole) = estimated(report, self.sent, self.heard);
-                Some((missing, cost(price, &whole)?))
-            }),
+            paid,
+            estimated: if paid { self.unsaid(error.is_none()).estimate(report, price) } else { None },
         };
+        let unpriced = used.is_unpriced();
         self.calls.add(&used, report.finish_reason.clone());
         trace_end(&self.span, report, error.as_deref());
         let record = ModelCall {
@@ -158,10 +167,19 @@ impl Call {
             output_tokens,
             tokens_per_sec: output_tokens.and_then(|tokens| per_second(tokens, latency)),
             cost_usd,
+            unpriced,
             error: error.map(Cow::into_owned),
             ..self.known.clone()
         };
         self.deps.live.record_model_call(record);
+    }
+
+    /// Tokens that the report lacks. In a call that ended well it lacks none of a number that it says.
+    fn unsaid(&self, well: bool) -> Unsaid {
+        let Report { input_tokens, output_tokens, .. } = self.report;
+        let input = if input_tokens.is_some() { 0 } else { about(self.sent) };
+        let output = if well && output_tokens.is_some() { 0 } else { about(self.uncounted) };
+        Unsaid { input, output }
     }
 
     fn elapsed_ms(&self) -> f64 {
@@ -214,6 +232,7 @@ fn trace_end(span: &Span, report: &Report, error: Option<&str>) {
         output_tokens,
         // The conventions know no money.
         cost_usd: _,
+        charged_later: _,
         finish_reason,
         response_id,
     } = report;
@@ -262,14 +281,44 @@ fn is_version(model: &str, name: &str) -> bool {
 /// Bytes of a token, about.
 const TOKEN_BYTES: usize = 4;
 
-/// Tokens that a report does not say, by the bytes of text, and the report with them.
-fn estimated(report: &Report, sent: usize, heard: usize) -> (u64, Report) {
-    let about = |bytes: usize| bytes.div_ceil(TOKEN_BYTES) as u64;
-    let missing = |known: Option<u64>, bytes| if known.is_some() { 0 } else { about(bytes) };
-    let (input, output) = (missing(report.input_tokens, sent), missing(report.output_tokens, heard));
-    let input_tokens = report.input_tokens.or(Some(input));
-    let output_tokens = report.output_tokens.or(Some(output));
-    (input + output, Report { input_tokens, output_tokens, ..report.clone() })
+fn about(bytes: usize) -> u64 {
+    bytes.div_ceil(TOKEN_BYTES) as u64
+}
+
+/// Tokens that a report lacks, about.
+#[derive(Debug, Clone, Copy)]
+struct Unsaid {
+    input: u64,
+    output: u64,
+}
+
+impl Unsaid {
+    /// What they are, and what they cost beside what the report says of money; `None` where it says all.
+    fn estimate(self, report: &Report, price: Option<&Price>) -> Option<Estimate> {
+        let tokens = self.input.saturating_add(self.output);
+        let said = report.input_tokens.zip(report.output_tokens);
+        if tokens == 0 && (said.is_some() || report.cost_usd.is_some()) {
+            return None;
+        }
+        let sum = |said: Option<u64>, more: u64| Some(said.unwrap_or(0).saturating_add(more));
+        let beside = if said.is_some() || report.cost_usd.is_some() {
+            // Who names the cost of a call, but not its tokens, names all of it.
+            let output = if report.output_tokens.is_some() { self.output } else { 0 };
+            Report { input_tokens: Some(0), output_tokens: Some(output), ..Report::default() }
+        } else {
+            let input_tokens = sum(report.input_tokens, self.input);
+            let output_tokens = sum(report.output_tokens, self.output);
+            Report { input_tokens, output_tokens, ..report.clone() }
+        };
+        Some(Estimate { tokens, usd: price.and_then(|price| cost(price, &beside)) })
+    }
+}
+
+impl Report {
+    fn says_tokens(&self) -> bool {
+        let said = self.input_tokens.unwrap_or(0).saturating_add(self.output_tokens.unwrap_or(0));
+        said > 0
+    }
 }
 
 /// Bytes of text that a turn sends.
@@ -299,14 +348,30 @@ fn cost(price: &Price, report: &Report) -> Option<f64> {
 mod tests {
     use super::*;
 
+    /// What a report lacks at these prices: tokens, and millionths of a dollar.
+    fn lacks(report: &Report, input: u64, output: u64) -> Option<(u64, Option<u64>)> {
+        let price = Price { input: 2.0, output: 10.0, cache_read: Some(1.0), cache_write: None };
+        let priced = Unsaid { input, output }.estimate(report, Some(&price));
+        let unpriced = Unsaid { input, output }.estimate(report, None);
+        assert_eq!(unpriced.map(|all| all.tokens), priced.map(|all| all.tokens), "tokens need no price");
+        assert_eq!(unpriced.and_then(|all| all.usd), None);
+        priced.map(|all| (all.tokens, all.usd.map(|usd| (usd * 1e6).round() as u64)))
+    }
+
     #[test]
     fn what_was_not_said_is_estimated_beside_what_was() {
         let nothing = Report::default();
-        let (missing, whole) = estimated(&nothing, 41, 8);
-        assert_eq!((missing, whole.input_tokens, whole.output_tokens), (13, Some(11), Some(2)));
-        let input = Report { input_tokens: Some(500), ..nothing };
-        let (missing, whole) = estimated(&input, 41, 8);
-        assert_eq!((missing, whole.input_tokens, whole.output_tokens), (2, Some(500), Some(2)));
+        assert_eq!(lacks(&nothing, 11, 2), Some((13, Some(42))));
+        let input = Report { input_tokens: Some(500), cached_tokens: Some(100), ..nothing };
+        assert_eq!(lacks(&input, 0, 2), Some((2, Some(920))), "with the input, which is in no cost");
+        assert_eq!(lacks(&input, 0, 0), Some((0, Some(900))), "stopped before the first word");
+        let both = Report { output_tokens: Some(1), ..input };
+        assert_eq!(lacks(&both, 0, 0), None);
+        assert_eq!(lacks(&both, 0, 7), Some((7, Some(70))), "beside the cost of what was said");
+        let named = Report { cost_usd: Some(0.5), ..Report::default() };
+        assert_eq!(lacks(&named, 3, 4), Some((7, Some(0))), "all of the cost was named");
+        let counted = Report { output_tokens: Some(1), ..named };
+        assert_eq!(lacks(&counted, 0, 4), Some((4, Some(40))), "what came after that is not in it");
     }
 
     #[test]

@@ -51,24 +51,14 @@ pub struct ModelUsed {
     pub cache_write_tokens: u64,
     /// US dollars, of the calls whose cost is known; `null` where that is none.
     pub cost_usd: Option<f64>,
-    /// Calls whose cost is not known.
+    /// Calls that may be billed and whose model has no price: they are not free, and in no dollars.
     pub unpriced: u64,
-    /// Calls that did not say how many tokens they read, or how many they wrote.
+    /// Calls that may be billed and did not say how many tokens they read, or how many they wrote.
     pub unreported: u64,
-    /// Calls of a known price that did not say all their tokens: what they used at least is estimated.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub estimated: u64,
-    /// Tokens of these that were not said, at a quarter of the bytes of text.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    /// Tokens that calls did not say, by the bytes of text.
     pub estimated_tokens: u64,
-    /// US dollars of these, not among `cost_usd`; `null` where there are none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// US dollars of calls that did not say all tokens, beside `cost_usd`; `null` where there are none.
     pub estimated_usd: Option<f64>,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
-const fn is_zero(number: &u64) -> bool {
-    *number == 0
 }
 
 /// What one call used, as far as it is known.
@@ -81,8 +71,18 @@ pub(super) struct CallUsed<'a> {
     pub(super) cache_read_tokens: Option<u64>,
     pub(super) cache_write_tokens: Option<u64>,
     pub(super) cost_usd: Option<f64>,
-    /// Tokens that it did not say, and what it cost with them.
-    pub(super) estimated: Option<(u64, f64)>,
+    /// Whether it may be billed, and no later call will say what it used.
+    pub(super) paid: bool,
+    /// What it used beside what it said.
+    pub(super) estimated: Option<Estimate>,
+}
+
+/// What a call used that was paid and not said.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Estimate {
+    pub(super) tokens: u64,
+    /// US dollars that are in no cost; `None` without a price.
+    pub(super) usd: Option<f64>,
 }
 
 #[derive(Debug, Default)]
@@ -167,9 +167,20 @@ fn cut(name: &str) -> &str {
     &name[..end]
 }
 
+impl CallUsed<'_> {
+    /// Whether it was paid for, and nobody knows what.
+    pub(super) fn is_unpriced(&self) -> bool {
+        self.paid && self.cost_usd.is_none() && self.estimated.is_none_or(|estimate| estimate.usd.is_none())
+    }
+}
+
 impl CallsUsed {
     fn with(self, call: &CallUsed<'_>) -> Self {
-        let CallUsed { input_tokens, output_tokens, cost_usd, .. } = *call;
+        let CallUsed { input_tokens, mut output_tokens, mut cost_usd, .. } = *call;
+        if call.estimated.is_some() {
+            // What was said of a call that was stopped is a part of it.
+            (output_tokens, cost_usd) = (None, None);
+        }
         if self.calls == 0 {
             return Self { calls: 1, input_tokens, output_tokens, cost_usd };
         }
@@ -191,16 +202,14 @@ impl ModelUsed {
         more(&mut self.output_tokens, output_tokens);
         more(&mut self.cache_read_tokens, call.cache_read_tokens);
         more(&mut self.cache_write_tokens, call.cache_write_tokens);
-        match call.cost_usd {
-            Some(cost) => self.cost_usd = Some(self.cost_usd.unwrap_or(0.0) + cost),
-            None => self.unpriced += 1,
-        }
-        self.unreported += u64::from(input_tokens.is_none() || output_tokens.is_none());
-        if let Some((tokens, usd)) = call.estimated {
-            self.estimated += 1;
-            more(&mut self.estimated_tokens, Some(tokens));
-            self.estimated_usd = Some(self.estimated_usd.unwrap_or(0.0) + usd);
-        }
+        let more_usd = |sum: &mut Option<f64>, usd: Option<f64>| {
+            *sum = usd.map_or(*sum, |usd| Some(sum.unwrap_or(0.0) + usd));
+        };
+        more_usd(&mut self.cost_usd, call.cost_usd);
+        self.unpriced += u64::from(call.is_unpriced());
+        self.unreported += u64::from(call.paid && (input_tokens.is_none() || output_tokens.is_none()));
+        more(&mut self.estimated_tokens, call.estimated.map(|estimate| estimate.tokens));
+        more_usd(&mut self.estimated_usd, call.estimated.and_then(|estimate| estimate.usd));
     }
 }
 
@@ -217,6 +226,7 @@ mod tests {
             cache_read_tokens: Some(2),
             cache_write_tokens: None,
             cost_usd: Some(0.5),
+            paid: true,
             estimated: None,
         }
     }
@@ -235,7 +245,7 @@ mod tests {
     #[test]
     fn what_was_paid_stays_known_beside_a_call_of_which_nothing_is() {
         let calls = RequestCalls::default();
-        calls.add(&CallUsed { provider: "p", model: "m", ..CallUsed::default() }, None);
+        calls.add(&CallUsed { provider: "p", model: "m", paid: true, ..CallUsed::default() }, None);
         calls.add(&call("m"), None);
         assert_eq!(calls.used().cost_usd, None);
         let known = ModelUsed {

@@ -133,13 +133,14 @@ impl Playing {
             }
             Cue::Word(word) => {
                 self.call.iter_mut().for_each(Call::token_arrived);
-                self.call.iter_mut().for_each(|call| call.text_came(word));
+                self.call.iter_mut().for_each(|call| call.wrote(word.len()));
                 ProviderEvent::Delta(std::mem::take(word))
             }
             Cue::End { ok } => {
                 let result = if *ok { Ok(()) } else { Err(ProviderError::Simulated) };
                 let mut call = self.call.take().expect("a script ends its call once");
                 call.report = std::mem::take(&mut self.script.report);
+                call.counted();
                 call.end(&result);
                 ProviderEvent::End(result)
             }

@@ -92,11 +92,21 @@ struct Traits<'a> {
     quoted: &'a str,
     retry_after: Option<Duration>,
     may_pass: bool,
+    billed: Billed,
+}
+
+/// Whether a call that ended so may be billed.
+#[derive(Debug, Clone, Copy)]
+enum Billed {
+    Never,
+    IfAnswered,
+    Maybe,
 }
 
 impl Traits<'_> {
     const fn of(error_type: &'static str) -> Self {
-        Self { error_type: Cow::Borrowed(error_type), quoted: "", retry_after: None, may_pass: false }
+        let error_type = Cow::Borrowed(error_type);
+        Self { error_type, quoted: "", retry_after: None, may_pass: false, billed: Billed::Maybe }
     }
 }
 
@@ -104,13 +114,16 @@ impl ProviderError {
     /// The one list of them all.
     fn traits(&self) -> Traits<'_> {
         match self {
-            Self::Connection { reason: _ } => Traits { may_pass: true, ..Traits::of("connection") },
+            Self::Connection { reason: _ } => {
+                Traits { may_pass: true, billed: Billed::Never, ..Traits::of("connection") }
+            }
             Self::Timeout { silence: _ } => Traits::of("timeout"),
             Self::Status { status, quoted, retry_after } => Traits {
                 error_type: status.to_string().into(),
                 quoted,
                 retry_after: *retry_after,
                 may_pass: *status == 429 || *status >= 500,
+                billed: Billed::IfAnswered,
             },
             Self::Reported { quoted } => Traits { quoted, ..Traits::of("provider_error") },
             Self::Cut => Traits::of("stream_cut"),
@@ -118,11 +131,14 @@ impl ProviderError {
             Self::TooLarge { bytes_max: _ } => Traits::of("answer_too_large"),
             Self::Empty => Traits::of("empty_answer"),
             Self::NotStarted { problem: _, retry_after } => {
-                Traits { retry_after: *retry_after, ..Traits::of("not_started") }
+                Traits { retry_after: *retry_after, billed: Billed::Never, ..Traits::of("not_started") }
             }
             Self::Exited { how: _, quoted } => Traits { quoted, ..Traits::of("agent_exited") },
-            Self::Stopped { reason, quoted } => Traits { quoted, ..Traits::of(reason) },
-            Self::Simulated => Traits::of("simulated"),
+            Self::Stopped { reason, quoted } => {
+                let billed = if self.is_unknown_session() { Billed::IfAnswered } else { Billed::Maybe };
+                Traits { quoted, billed, ..Traits::of(reason) }
+            }
+            Self::Simulated => Traits { billed: Billed::Never, ..Traits::of("simulated") },
         }
     }
 
@@ -144,6 +160,15 @@ impl ProviderError {
     #[must_use]
     pub fn is_unknown_session(&self) -> bool {
         matches!(self, Self::Stopped { reason: "session_not_found", .. })
+    }
+
+    /// Whether nobody is billed for what ended so. What answered in part may be, whatever its last word.
+    pub(super) fn is_free(&self, answered: bool) -> bool {
+        match self.traits().billed {
+            Billed::Never => true,
+            Billed::IfAnswered => !answered,
+            Billed::Maybe => false,
+        }
     }
 
     /// What the provider said, for the caller alone: it may quote what it was asked. Empty if it said nothing.

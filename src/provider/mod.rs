@@ -126,6 +126,8 @@ pub struct Turn {
     pub history: Vec<Message>,
     /// The agent's own name for this conversation, as it told it before ([`ProviderEvent::AgentSession`]).
     pub agent_session: Option<String>,
+    /// Whether a next turn may go on with the conversation.
+    pub remembered: bool,
     /// The directory that the agent works in, for one that runs on this machine.
     pub cwd: Option<PathBuf>,
     /// What is said now.

@@ -174,7 +174,9 @@ async fn usage_agrees(server: &Server, metrics: &Value) {
         let dollars = |value: &Value| value["costUsd"].as_f64().expect("dollars");
         close(dollars(total), scrape.sum("plimsoll_model_call_cost_usd_sum", &[]), "cost");
         close(dollars(total), recorded("costUsd"), "cost in the records");
-        close(dollars(total), scrape.sum("plimsoll_agent_spend_today_usd", &[]), "spent today");
+        let estimated = total["estimatedUsd"].as_f64().expect("dollars");
+        close(estimated, recorded("estimatedUsd"), "estimates in the records");
+        close(dollars(total) + estimated, scrape.sum("plimsoll_agent_spend_today_usd", &[]), "spent today");
         close(whole("inputTokens") as f64, tokens("input"), "input tokens");
         close(whole("outputTokens") as f64, tokens("output"), "output tokens");
         close(whole("outputTokens") as f64, recorded("outputTokens"), "output tokens in the records");

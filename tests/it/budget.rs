@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use crate::support::http::Ask;
 use crate::support::server::{Server, clean_command, until};
-use crate::support::upstream::{STOP, USAGE, Upstream, delta, refusal, stream};
+use crate::support::upstream::{Reply, STOP, USAGE, Upstream, delta, refusal, stream, stream_head};
 
 /// An echo agent whose every word, read and written, costs USD 0.002, so that `one two` costs 0.008.
 fn priced(agent: Value, echo: Value) -> Value {
@@ -239,11 +239,114 @@ async fn a_call_that_is_stopped_counts_by_what_was_sent_and_said() {
     limited_by(&send(&server, "a", 1).await, "usd_per_day");
     assert_eq!(budget_events(&server).await.len(), 1, "its model has a price: only the limit is told");
     recorded(&server, 1).await;
-    assert_eq!(usage(&server, "agent").await["total"]["costUsd"], json!(0.0), "an estimate is no cost");
+    let report = usage(&server, "agent").await;
+    let told = |of: &Value| ["costUsd", "estimatedUsd", "estimatedTokens"].map(|key| of[key].clone());
+    let expected = [json!(0.0), json!(0.004), json!(2)];
+    assert_eq!((told(&report["total"]), told(&report["rows"][0])), (expected.clone(), expected));
+    assert_eq!((&report["total"]["unpriced"], &report["unpricedModels"]), (&json!(0), &json!([])));
+    let printed = run(&server, &["usage"]);
+    assert!(printed.contains("ESTIMATED") && printed.contains("0.0040"), "{printed}");
+    let csv = server.client().get("/usage?format=csv").await.expect("answered").text().await.expect("text");
+    assert!(csv.contains(",estimated_usd,") && csv.contains(",0.004,"), "{csv}");
+    let used = used(&server).await;
+    assert_eq!((&used["estimatedTokens"], &used["estimatedUsd"]), (&json!(2), &json!(0.004)), "{used}");
+}
+
+/// What the only request that ended used of its only model.
+async fn used(server: &Server) -> Value {
+    recorded(server, 1).await;
     let page = server.client().get("/audit?kind=request_finished").await.expect("answered");
     let page: Value = page.json().await.expect("JSON");
-    let used = &page["records"][0]["detail"]["models"][0];
-    assert_eq!((&used["estimatedTokens"], &used["estimatedUsd"]), (&json!(2), &json!(0.004)), "{used}");
+    page["records"][0]["detail"]["models"][0].clone()
+}
+
+/// An agent at this server, with these limits; a token of `m-2` costs a tenth of a cent.
+async fn asking(upstream: &Upstream, kind: &str, limits: Value) -> Server {
+    let mut agent = json!({"provider": "p", "model": "m-2"});
+    agent.as_object_mut().expect("an object").extend(limits.as_object().expect("an object").clone());
+    let provider = json!({"kind": kind, "base_url": upstream.base_url(), "retries": 0, "idle_timeout": "1s"});
+    Server::start(json!({
+        "providers": {"p": provider},
+        "prices": {"m-2": {"input": 1_000.0, "output": 1_000.0}},
+        "agents": {"a": agent, "unpriced": {"provider": "p", "model": "new", "tokens_per_min": 1}},
+        "gateway": {"time_zone": zone_at_noon()},
+    }))
+    .await
+}
+
+fn event(event: &Value) -> Vec<u8> {
+    format!("data: {event}\n\n").into_bytes()
+}
+
+/// What the Messages API says at the start of the output is one token, whatever comes.
+#[tokio::test]
+async fn who_hangs_up_on_a_stream_pays_for_all_that_came_and_not_for_one_token() {
+    let usage_so_far = json!({"input_tokens": 3, "output_tokens": 1});
+    let message = json!({"id": "m", "model": "m-2", "usage": usage_so_far});
+    let start = event(&json!({"type": "message_start", "message": message}));
+    let piece = |delta: Value| event(&json!({"type": "content_block_delta", "delta": delta}));
+    let thought = piece(json!({"type": "thinking_delta", "thinking": "12345678"}));
+    let text = piece(json!({"type": "text_delta", "text": "word"})).repeat(1_000);
+    let upstream = Upstream::start(vec![Reply::Hang([stream_head(), start, thought, text].concat())]).await;
+    let server = asking(&upstream, "anthropic", json!({"usd_per_day": 1.0})).await;
+    assert_eq!(code(&send(&server, "a", 0).await), Some(-32007));
+    limited_by(&send(&server, "a", 1).await, "usd_per_day");
+    let used = used(&server).await;
+    assert_eq!(
+        (&used["costUsd"], &used["outputTokens"]),
+        (&json!(0.004), &json!(1)),
+        "as it was said: {used}"
+    );
+    assert_eq!((&used["estimatedUsd"], &used["estimatedTokens"]), (&json!(1.002), &json!(1_002)), "{used}");
+}
+
+/// A server that is too slow to say a word has done its work all the same; and a limit of tokens asks for no price.
+#[tokio::test]
+async fn calls_that_say_neither_tokens_nor_text_count_in_both_limits() {
+    let upstream = Upstream::start(vec![Reply::Hang(Vec::new())]).await;
+    let server = asking(&upstream, "openai", json!({"usd_per_day": 0.002})).await;
+    assert_eq!(code(&send(&server, "a", 0).await), Some(-32007));
+    limited_by(&send(&server, "a", 1).await, "usd_per_day");
+    let used = used(&server).await;
+    assert_eq!((&used["costUsd"], &used["estimatedUsd"]), (&Value::Null, &json!(0.002)), "{used}");
+    assert_eq!(code(&send(&server, "unpriced", 0).await), Some(-32007));
+    limited_by(&send(&server, "unpriced", 1).await, "tokens_per_min");
+    recorded(&server, 2).await;
+    let report = usage(&server, "model").await;
+    assert_eq!(report["unpricedModels"], json!([{"provider": "openai", "model": "new", "calls": 1}]));
+}
+
+#[tokio::test]
+async fn arguments_of_tools_and_thoughts_are_paid_like_text() {
+    let thought = json!({"choices": [{"index": 0, "delta": {"reasoning_content": "12345678"}}]});
+    let function = json!({"name": "f", "arguments": "{\"a\":1}."});
+    let tool =
+        json!({"choices": [{"index": 0, "delta": {"tool_calls": [{"index": 0, "function": function}]}}]});
+    let parts = vec![stream_head(), event(&thought), event(&tool)];
+    let upstream = Upstream::start(vec![Reply::Parts(parts)]).await;
+    let server = asking(&upstream, "openai", json!({"usd_per_day": 5.0})).await;
+    assert_eq!(code(&send(&server, "a", 0).await), Some(-32007), "it was cut");
+    let used = used(&server).await;
+    assert_eq!((&used["estimatedTokens"], &used["estimatedUsd"]), (&json!(6), &json!(0.006)), "{used}");
+}
+
+#[tokio::test]
+async fn who_is_refused_by_a_provider_or_cannot_reach_it_pays_nothing() {
+    let busy = refusal("429 Too Many Requests", "", "{}");
+    let upstream = Upstream::start(vec![busy]).await;
+    let limits = json!({"usd_per_day": 0.000_001, "tokens_per_min": 1});
+    let server = asking(&upstream, "openai", limits.clone()).await;
+    drop(upstream);
+    for n in 0..3 {
+        assert_eq!(code(&send(&server, "a", n).await), Some(-32007));
+    }
+    recorded(&server, 3).await;
+    let report = usage(&server, "model").await;
+    let told = ["calls", "estimatedTokens", "unpriced", "unreported"].map(|key| report["total"][key].clone());
+    assert_eq!(told, [json!(3), json!(0), json!(0), json!(0)], "{report}");
+    assert_eq!(report["unpricedModels"], json!([]));
+    assert_eq!(budget_events(&server).await, Vec::<Value>::new());
+    assert_eq!(server.scrape().await.count("plimsoll_model_unpriced_calls_total", &[]), 0);
 }
 
 /// A try that failed without a word about tokens does not hide what the next one cost.
@@ -261,11 +364,13 @@ async fn what_a_retry_cost_is_counted_beside_the_try_that_said_nothing() {
     assert_eq!(send(&server, "a", 0).await["result"]["text"], "hello");
     limited_by(&send(&server, "a", 1).await, "usd_per_day");
     recorded(&server, 1).await;
-    let total = usage(&server, "agent").await["total"].clone();
-    assert_eq!(
-        (&total["calls"], &total["unpriced"], &total["unreported"]),
-        (&json!(2), &json!(1), &json!(1))
-    );
+    let events = budget_events(&server).await;
+    assert_eq!(events.len(), 1, "its model has a price, and the try that failed costs nothing: {events:?}");
+    assert_eq!(events[0]["context"]["limit"], "usd_per_day");
+    let report = usage(&server, "agent").await;
+    let total = &report["total"];
+    let told = ["calls", "unpriced", "unreported", "estimatedTokens"].map(|key| total[key].clone());
+    assert_eq!((told, &report["unpricedModels"]), ([json!(2), json!(0), json!(0), json!(0)], &json!([])));
     assert!((total["costUsd"].as_f64().expect("a number") - 0.015).abs() < 1e-12, "{total}");
     let page = server.client().get("/audit?kind=request_finished").await.expect("answered");
     let page: Value = page.json().await.expect("JSON");

@@ -260,7 +260,10 @@ async fn what_is_spent_while_the_journal_cannot_write_still_counts_after_a_stop(
     fs::remove_file(fault).expect("removed");
     until("what was lost is written", async || {
         let page = client.get("/audit?kind=spend_lost").await.ok()?.json::<Value>().await.ok()?;
-        let tokens = |record: &Value| record["detail"]["tokens"].as_u64().unwrap_or_default();
+        let tokens = |record: &Value| {
+            let said = ["inputTokens", "outputTokens"].map(|key| record["detail"][key].as_u64());
+            said.into_iter().flatten().sum::<u64>()
+        };
         (page["records"].as_array()?.iter().map(tokens).sum::<u64>() == 4).then_some(())
     })
     .await;

@@ -263,6 +263,7 @@ fn record(live: &Live, fact: &Fact) {
             output_tokens: tokens.map(|(_, output)| u64::from(output)),
             tokens_per_sec: None,
             cost_usd: cents.map(|cents| f64::from(cents) / 100.0),
+            unpriced: cents.is_none(),
             error: failed.then(|| "timeout".to_owned()),
         }),
     }

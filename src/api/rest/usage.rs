@@ -53,7 +53,7 @@ pub(crate) async fn usage(state: Arc<ApiState>, request: Request) -> Outcome {
     }
 }
 
-const AMOUNTS: [&str; 10] = [
+const AMOUNTS: [&str; 12] = [
     "requests",
     "failed",
     "calls",
@@ -62,6 +62,8 @@ const AMOUNTS: [&str; 10] = [
     "cache_read_tokens",
     "cache_write_tokens",
     "cost_usd",
+    "estimated_tokens",
+    "estimated_usd",
     "unpriced",
     "unreported",
 ];
@@ -96,6 +98,8 @@ fn write_csv(report: &UsageReport) -> Option<Vec<u8>> {
             amounts.cache_read_tokens.to_string(),
             amounts.cache_write_tokens.to_string(),
             amounts.cost_usd.to_string(),
+            amounts.estimated_tokens.to_string(),
+            amounts.estimated_usd.to_string(),
             amounts.unpriced.to_string(),
             amounts.unreported.to_string(),
         ];

@@ -50,30 +50,47 @@ pub(super) enum Asking {
     Turn,
 }
 
-/// What a request spent.
+/// What a request spent: what its model calls said, and beside it what they did not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(in crate::gateway) struct Spent {
-    pub(super) money: Money,
-    /// Read, cache included, and written.
-    pub(super) tokens: u64,
+    pub(super) usd: Money,
+    pub(super) estimated_usd: Money,
+    /// Cache included.
+    pub(super) input_tokens: u64,
+    pub(super) output_tokens: u64,
+    pub(super) estimated_tokens: u64,
 }
 
 impl Spent {
     pub(super) fn of(models: &[ModelUsed]) -> Self {
-        models.iter().fold(Self::default(), |sum, used| {
-            sum.plus(Self {
-                money: Money::of_usd(used.cost_usd.unwrap_or(0.0)),
-                tokens: used.input_tokens.saturating_add(used.output_tokens),
-            })
-            .plus(Self {
-                money: Money::of_usd(used.estimated_usd.unwrap_or(0.0)),
-                tokens: used.estimated_tokens,
-            })
-        })
+        let of_model = |used: &ModelUsed| Self {
+            usd: Money::of_usd(used.cost_usd.unwrap_or(0.0)),
+            estimated_usd: Money::of_usd(used.estimated_usd.unwrap_or(0.0)),
+            input_tokens: used.input_tokens,
+            output_tokens: used.output_tokens,
+            estimated_tokens: used.estimated_tokens,
+        };
+        models.iter().map(of_model).fold(Self::default(), Self::plus)
+    }
+
+    /// What counts in a budget.
+    fn money(&self) -> Money {
+        self.usd.plus(self.estimated_usd)
+    }
+
+    /// What counts in a rate.
+    fn tokens(&self) -> u64 {
+        self.input_tokens.saturating_add(self.output_tokens).saturating_add(self.estimated_tokens)
     }
 
     fn plus(self, more: Self) -> Self {
-        Self { money: self.money.plus(more.money), tokens: self.tokens.saturating_add(more.tokens) }
+        Self {
+            usd: self.usd.plus(more.usd),
+            estimated_usd: self.estimated_usd.plus(more.estimated_usd),
+            input_tokens: self.input_tokens.saturating_add(more.input_tokens),
+            output_tokens: self.output_tokens.saturating_add(more.output_tokens),
+            estimated_tokens: self.estimated_tokens.saturating_add(more.estimated_tokens),
+        }
     }
 }
 
@@ -104,12 +121,21 @@ struct Apart {
     spent: Quarters,
     tokens: Minute,
     /// Whose records are to be seen yet; names may come again, so each has a number beside it.
-    pending: BTreeMap<(RequestId, u64), (Timestamp, Spent)>,
+    pending: BTreeMap<(RequestId, u64), Ended>,
     next: u64,
     /// Whose records are lost, by the quarter of an hour.
     lost: BTreeMap<u64, Lost>,
     /// What of it is being written.
     writing: Vec<Lost>,
+}
+
+/// A request that ended.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ended {
+    pub(super) at: Timestamp,
+    /// When it was let in.
+    pub(super) accepted: Timestamp,
+    pub(super) spent: Spent,
 }
 
 /// What requests spent whose records are lost.
@@ -119,7 +145,9 @@ pub(super) struct Lost {
     /// When the last of them ended.
     pub(super) at: Timestamp,
     pub(super) spent: Spent,
-    tokens: Minute,
+    /// The same by the second, for the limits of a minute: their tokens, and when they were let in.
+    pub(super) tokens: Minute,
+    pub(super) arrivals: Minute,
 }
 
 /// What was said of it, so that it is said once.
@@ -188,61 +216,66 @@ impl Account {
     }
 
     /// A request ended: what it spent counts from now on.
-    pub(super) fn ended(&mut self, request: RequestId, at: Timestamp, spent: Spent) {
-        if spent == Spent::default() {
-            return;
-        }
+    pub(super) fn ended(&mut self, request: RequestId, ended: Ended) {
         let Apart { spent: money, tokens, pending, next, .. } = &mut self.apart;
-        money.add(at, spent.money);
-        tokens.add(at, spent.tokens);
+        money.add(ended.at, ended.spent.money());
+        tokens.add(ended.at, ended.spent.tokens());
         if pending.len() < METER_PENDING_MAX {
-            pending.insert((request, *next), (at, spent));
+            pending.insert((request, *next), ended);
             *next += 1;
         }
     }
 
     /// The record of a request that ended is lost. Whether there is something to write about it.
     pub(super) fn record_lost(&mut self, request: &RequestId, spent: Spent) -> bool {
-        let Some((at, spent)) = self.apart.take(request, spent) else { return false };
-        let mut tokens = Minute::default();
-        tokens.add(at, spent.tokens);
-        self.apart.lose(Lost { requests: 1, at, spent, tokens });
+        let Some(Ended { at, accepted, spent }) = self.apart.take(request, spent) else { return false };
+        let (mut tokens, mut arrivals) = (Minute::default(), Minute::default());
+        tokens.add(at, spent.tokens());
+        arrivals.add(accepted, 1);
+        self.apart.lose(Lost { requests: 1, at, spent, tokens, arrivals });
         true
     }
 
-    /// What is to be written of lost records; asked again only once that is [folded](Account::fold_lost) or
-    /// [has failed](Account::writing_failed).
-    pub(super) fn take_lost(&mut self) -> &[Lost] {
+    /// What is to be written of lost records. Handed out once: it comes back only if [that fails](Account::writing_failed).
+    pub(super) fn take_lost(&mut self) -> Vec<Lost> {
         let Apart { lost, writing, .. } = &mut self.apart;
-        writing.extend(std::mem::take(lost).into_values());
-        writing
+        let taken: Vec<_> = std::mem::take(lost).into_values().collect();
+        writing.extend(taken.iter().cloned());
+        taken
     }
 
-    /// It is not in the journal.
-    pub(super) fn writing_failed(&mut self) {
-        for lost in std::mem::take(&mut self.apart.writing) {
-            self.apart.lose(lost);
+    /// This is not in the journal.
+    pub(super) fn writing_failed(&mut self, taken: &[Lost]) {
+        for Lost { at, .. } in taken {
+            if let Some(lost) = self.apart.written(*at) {
+                self.apart.lose(lost);
+            }
         }
     }
 
     /// Takes in what a record says of lost records.
-    pub(super) fn fold_lost(&mut self, at: Timestamp, spent: Spent, life: Life) {
-        self.folded.spent.add(at, spent.money);
-        self.folded.tokens.add(at, spent.tokens);
-        let Apart { spent: money, tokens, writing, .. } = &mut self.apart;
-        let written = writing.iter().position(|lost| lost.at == at && lost.spent == spent);
-        if let (Life::This, Some(written)) = (life, written) {
-            let lost = writing.remove(written);
-            money.take_back(at, lost.spent.money);
-            tokens.take_back_all(&lost.tokens);
+    pub(super) fn fold_lost(&mut self, lost: &Lost, life: Life) {
+        let Lost { requests: _, at, spent, tokens, arrivals } = lost;
+        self.folded.spent.add(*at, spent.money());
+        self.folded.tokens.add_all(tokens);
+        self.folded.requests.add_all(arrivals);
+        match life {
+            Life::Earlier => self.before.add_all(arrivals),
+            Life::This => {
+                // By its time alone: what a record says of money is rounded.
+                if let Some(lost) = self.apart.written(*at) {
+                    self.apart.spent.take_back(*at, lost.spent.money());
+                    self.apart.tokens.take_back_all(&lost.tokens);
+                }
+            }
         }
     }
 
     /// Takes in what a record says of a request.
     pub(super) fn fold(&mut self, seen: &Seen<'_>, life: Life) {
-        let Seen { request, at, accepted, spent } = *seen;
-        self.folded.spent.add(at, spent.money);
-        self.folded.tokens.add(at, spent.tokens);
+        let Seen { request, ended: Ended { at, accepted, spent } } = *seen;
+        self.folded.spent.add(at, spent.money());
+        self.folded.tokens.add(at, spent.tokens());
         self.folded.requests.add(accepted, 1);
         match life {
             Life::Earlier => self.before.add(accepted, 1),
@@ -290,7 +323,7 @@ impl Account {
         }
         let mut news = Vec::new();
         if self.limits.usd_per_day.is_some() {
-            for used in models.iter().filter(|used| used.unpriced > used.estimated) {
+            for used in models.iter().filter(|used| used.unpriced > 0) {
                 if known.len() < UNPRICED_MODELS_MAX
                     && known.insert((used.provider.clone(), used.model.clone()))
                 {
@@ -306,11 +339,7 @@ impl Account {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Seen<'a> {
     pub(super) request: &'a RequestId,
-    /// When it was recorded.
-    pub(super) at: Timestamp,
-    /// When it was let in.
-    pub(super) accepted: Timestamp,
-    pub(super) spent: Spent,
+    pub(super) ended: Ended,
 }
 
 /// In whose life a record was made.
@@ -325,25 +354,32 @@ pub(super) enum Life {
 impl Apart {
     /// The record of a request is seen: what it spent stands in the journal.
     fn resolve(&mut self, request: &RequestId, spent: Spent) {
-        if let Some((at, spent)) = self.take(request, spent) {
-            self.spent.take_back(at, spent.money);
-            self.tokens.take_back(at, spent.tokens);
+        if let Some(Ended { at, spent, .. }) = self.take(request, spent) {
+            self.spent.take_back(at, spent.money());
+            self.tokens.take_back(at, spent.tokens());
         }
     }
 
-    fn take(&mut self, request: &RequestId, spent: Spent) -> Option<(Timestamp, Spent)> {
+    fn take(&mut self, request: &RequestId, spent: Spent) -> Option<Ended> {
         let named = self.pending.range((request.clone(), 0)..=(request.clone(), u64::MAX));
-        let key = named.filter(|(_, pending)| pending.1 == spent).map(|(key, _)| key.clone()).next()?;
+        let key = named.filter(|(_, pending)| pending.spent == spent).map(|(key, _)| key.clone()).next()?;
         self.pending.remove(&key)
     }
 
+    /// What was handed out to be written, by when the last of it ended.
+    fn written(&mut self, at: Timestamp) -> Option<Lost> {
+        let written = self.writing.iter().position(|lost| lost.at == at)?;
+        Some(self.writing.remove(written))
+    }
+
     fn lose(&mut self, more: Lost) {
-        let Lost { requests, at, spent, tokens } = more;
+        let Lost { requests, at, spent, tokens, arrivals } = more;
         let lost = self.lost.entry(quarter(at)).or_default();
         lost.requests += requests;
         lost.at = lost.at.max(at);
         lost.spent = lost.spent.plus(spent);
         lost.tokens.add_all(&tokens);
+        lost.arrivals.add_all(&arrivals);
         while self.lost.len() > METER_QUARTERS_MAX {
             self.lost.pop_first();
         }

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
 
+use super::Meter;
 use super::account::{Lost, Spent};
-use super::window::Money;
-use super::{Meter, State};
+use super::window::{Minute, Money};
 use crate::clock::Timestamp;
+use crate::gateway::UsageAmounts;
 use crate::ids::{AgentId, RequestId};
 use crate::journal::{Actor, Append, Journal, NewRecord, StreamId};
 
@@ -29,17 +31,61 @@ pub(super) struct SpendLost {
     pub(super) at: Timestamp,
     pub(super) requests: u64,
     pub(super) usd: f64,
-    pub(super) tokens: u64,
+    pub(super) estimated_usd: f64,
+    pub(super) input_tokens: u64,
+    pub(super) output_tokens: u64,
+    pub(super) estimated_tokens: u64,
+    /// Those of its tokens that count in the minute in which this is written, by the second.
+    tokens_by_second: Minute,
+    /// The same of the requests, by when they were let in.
+    requests_by_second: Minute,
 }
 
 impl SpendLost {
-    fn new(agent: &AgentId, lost: &Lost) -> Self {
-        let Spent { money, tokens } = lost.spent;
-        Self { agent: agent.clone(), at: lost.at, requests: lost.requests, usd: money.usd(), tokens }
+    /// As it is written at `now`.
+    fn new(agent: &AgentId, lost: &Lost, now: Timestamp) -> Self {
+        let Lost { requests, at, spent, ref tokens, ref arrivals } = *lost;
+        Self {
+            agent: agent.clone(),
+            at,
+            requests,
+            usd: spent.usd.usd(),
+            estimated_usd: spent.estimated_usd.usd(),
+            input_tokens: spent.input_tokens,
+            output_tokens: spent.output_tokens,
+            estimated_tokens: spent.estimated_tokens,
+            tokens_by_second: tokens.at(now),
+            requests_by_second: arrivals.at(now),
+        }
     }
 
-    pub(super) fn spent(&self) -> Spent {
-        Spent { money: Money::of_usd(self.usd), tokens: self.tokens }
+    /// As what it is in `usage`.
+    pub(super) fn used(&self) -> UsageAmounts {
+        UsageAmounts {
+            requests: self.requests,
+            input_tokens: self.input_tokens,
+            output_tokens: self.output_tokens,
+            cost_usd: self.usd,
+            estimated_tokens: self.estimated_tokens,
+            estimated_usd: self.estimated_usd,
+            ..UsageAmounts::default()
+        }
+    }
+
+    pub(super) fn lost(&self) -> Lost {
+        Lost {
+            requests: self.requests,
+            at: self.at,
+            spent: Spent {
+                usd: Money::of_usd(self.usd),
+                estimated_usd: Money::of_usd(self.estimated_usd),
+                input_tokens: self.input_tokens,
+                output_tokens: self.output_tokens,
+                estimated_tokens: self.estimated_tokens,
+            },
+            tokens: self.tokens_by_second.clone(),
+            arrivals: self.requests_by_second.clone(),
+        }
     }
 }
 
@@ -53,12 +99,13 @@ impl Meter {
         }
     }
 
-    /// Writes what is lost whenever there is something, for ever.
-    pub(in crate::gateway) async fn keep_books(&self, journal: &dyn Journal) {
-        loop {
-            self.lost.notified().await;
+    /// Writes what is lost whenever there is something, until it is told to stop. What it is writing then is waited for.
+    pub(in crate::gateway) async fn keep_books(&self, journal: &dyn Journal, stop: &CancellationToken) {
+        while stop.run_until_cancelled(self.lost.notified()).await.is_some() {
             while !self.write_lost(journal).await {
-                tokio::time::sleep(AGAIN).await;
+                if stop.run_until_cancelled(tokio::time::sleep(AGAIN)).await.is_none() {
+                    return;
+                }
             }
         }
     }
@@ -66,34 +113,30 @@ impl Meter {
     /// Writes what is lost; whether the journal took it.
     pub(in crate::gateway) async fn write_lost(&self, journal: &dyn Journal) -> bool {
         let _alone = self.writing.lock().await;
-        let taken = self.state().take_lost();
+        let agents: Vec<_> = self.state().accounts.keys().cloned().collect();
         let mut well = true;
-        for (agent, details) in taken {
-            let record = |detail: &SpendLost| NewRecord {
+        for agent in agents {
+            let lost = self.state().accounts.entry(agent.clone()).or_default().take_lost();
+            if lost.is_empty() {
+                continue;
+            }
+            let now = self.state().timeline.now_of(&self.clock);
+            let record = |lost| NewRecord {
                 kind: SPEND_LOST,
                 version: SPEND_LOST_VERSION,
                 actor: Actor::System,
                 trace_id: None,
-                detail: serde_json::to_value(detail).expect("names and numbers are JSON"),
+                detail: serde_json::to_value(SpendLost::new(&agent, lost, now))
+                    .expect("names and numbers are JSON"),
             };
-            let records = details.iter().map(record).collect();
+            let records = lost.iter().map(record).collect();
             let append = Append { stream: StreamId::request(), expected_last_seq: None, records };
             if journal.append(append).await.is_err() {
                 // An append that failed is known not to have landed.
-                self.state().accounts.entry(agent).or_default().writing_failed();
+                self.state().accounts.entry(agent).or_default().writing_failed(&lost);
                 well = false;
             }
         }
         well
-    }
-}
-
-impl State {
-    fn take_lost(&mut self) -> Vec<(AgentId, Vec<SpendLost>)> {
-        let of_agent = |(id, account): (&AgentId, &mut super::Account)| {
-            let lost: Vec<_> = account.take_lost().iter().map(|lost| SpendLost::new(id, lost)).collect();
-            (!lost.is_empty()).then(|| (id.clone(), lost))
-        };
-        self.accounts.iter_mut().filter_map(of_agent).collect()
     }
 }

@@ -26,7 +26,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::ids::{AgentId, RequestId};
 use crate::journal::{Fold, Log, Record, StreamId, StreamKind};
 use crate::provider::ModelUsed;
-use account::{Account, Asking, Folded, Life, Limit, Limits, Seen, Spent};
+use account::{Account, Asking, Ended, Folded, Life, Limit, Limits, Seen, Spent};
 use lost::SpendLost;
 use window::Money;
 
@@ -44,7 +44,7 @@ pub(super) struct Meter {
     zone: Zone,
     /// A std mutex suffices: a hold is a few map operations, and a snapshot of some thousand numbers.
     state: Mutex<State>,
-    /// Apart from `state`, because a report takes milliseconds; a std mutex suffices, no request waits for it.
+    /// A std mutex suffices: a hold is a few map operations. What takes longer works on a clone.
     usage: Mutex<Usage>,
     /// Set when the journal has lost a record.
     lost: Notify,
@@ -184,13 +184,14 @@ impl Meter {
     /// Counts what a request spent, at the moment that it ended. Its record is to be seen, or told to be
     /// [lost](Meter::record_lost).
     pub(super) fn ended(&self, facts: &RequestFinished) -> Spent {
-        let RequestFinished { request_id, agent, models, .. } = facts;
+        let RequestFinished { request_id, agent, models, timings, .. } = facts;
         let spent = Spent::of(models);
         let unpriced: Vec<_> = {
             let mut state = self.state();
             let (now, today) = state.now(&self.clock, &self.zone);
             let Some(account) = state.accounts.get_mut(agent) else { return spent };
-            account.ended(request_id.clone(), now, spent);
+            let accepted = before(now, timings.total_ms);
+            account.ended(request_id.clone(), Ended { at: now, accepted, spent });
             account.newly_unpriced(models, &today)
         };
         for used in unpriced {
@@ -222,7 +223,8 @@ impl Meter {
     /// What was used, as far as the journal holds it.
     pub(super) fn report(&self, query: &UsageQuery) -> UsageReport {
         let now = self.state().timeline.now_of(&self.clock);
-        self.usage().report(query, now, &self.time_zone)
+        let usage = self.usage().clone();
+        usage.report(query, now, &self.time_zone)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -245,9 +247,9 @@ impl Meter {
             state.timeline.saw(record.time, self.clock.elapsed());
             let life = state.life;
             let account = state.accounts.entry(lost.agent.clone()).or_default();
-            account.fold_lost(lost.at, lost.spent(), life);
+            account.fold_lost(&lost.lost(), life);
         }
-        self.usage().add_lost(lost.at, &lost.agent, lost.requests, lost.usd);
+        self.usage().add_lost(lost.at, &lost.agent, &lost.used());
     }
 }
 
@@ -288,18 +290,12 @@ impl Fold for Meter {
             }
         };
         let (at, spent) = (record.time, Spent::of(&ended.models));
-        let accepted = at.as_millis() as f64 - ended.timings.total_ms;
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "a cast of a float saturates, and milliseconds suffice"
-        )]
-        let accepted = Timestamp::from_millis(accepted as u64);
+        let accepted = before(at, ended.timings.total_ms);
         {
             let mut state = self.state();
             state.timeline.saw(at, self.clock.elapsed());
             let life = state.life;
-            let seen = Seen { request: &ended.request_id, at, accepted, spent };
+            let seen = Seen { request: &ended.request_id, ended: Ended { at, accepted, spent } };
             state.accounts.entry(ended.agent.clone()).or_default().fold(&seen, life);
         }
         self.usage().add(at, &ended);
@@ -323,7 +319,7 @@ impl Fold for Meter {
             let kept: BTreeMap<_, _> = kept.map(|(id, account)| (id, account.folded())).collect();
             (state.timeline.last(), serde_json::to_value(kept).expect("numbers are JSON"))
         };
-        let usage = self.usage().store();
+        let usage = self.usage().clone().store();
         serde_json::to_value(Storing { last, accounts, usage }).expect("names and numbers are JSON")
     }
 
@@ -344,6 +340,17 @@ impl Fold for Meter {
             "the journal may lack requests: budgets and usage know only of those that can be read"
         );
     }
+}
+
+/// So many milliseconds before a moment.
+fn before(at: Timestamp, millis: f64) -> Timestamp {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a cast of a float saturates, and milliseconds suffice"
+    )]
+    let before = (at.as_millis() as f64 - millis) as u64;
+    Timestamp::from_millis(before)
 }
 
 #[cfg(test)]

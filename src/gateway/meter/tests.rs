@@ -3,7 +3,7 @@
 use super::*;
 use crate::clock::ManualTime;
 use crate::gateway::record::{Outcome, REQUEST_FINISHED, REQUEST_FINISHED_VERSION, ToolCounts};
-use crate::gateway::{Channel, Timings, Usage as AnswerUsage};
+use crate::gateway::{Channel, Timings, Usage as AnswerUsage, UsageAmounts};
 use crate::ids::{RequestId, SessionId};
 use crate::journal::{Actor, Append, Journal, MemoryJournal, NewRecord, Scan};
 use crate::provider::ModelUsed;
@@ -94,6 +94,11 @@ fn start() -> Timestamp {
     Timestamp::parse_rfc3339("2026-11-21T10:00:00Z").expect("valid")
 }
 
+/// The second of the start, as a key.
+fn second() -> String {
+    (start().as_millis() / 1_000).to_string()
+}
+
 #[test]
 fn rates_hold_after_the_clock_was_set_back() {
     let (clock, hand) = Clock::manual(start().after(Duration::from_secs(120)));
@@ -167,7 +172,8 @@ async fn what_is_spent_while_records_are_lost_is_written_once_and_outlives_a_sto
     run(&before, &journal, &facts(0, Some(0.25), 1)).expect("let in");
     for (n, taken) in [(1, true), (2, false)] {
         before.arrive(&agent()).expect("let in").keep();
-        let facts = facts(n, Some(0.5), 400);
+        let mut facts = facts(n, Some(0.5), 400);
+        (facts.models[0].estimated_usd, facts.models[0].estimated_tokens) = (Some(0.125), 8);
         let spent = before.ended(&facts);
         if taken {
             before.lost(REQUEST_FINISHED, &serde_json::to_value(&facts).expect("JSON"));
@@ -176,27 +182,31 @@ async fn what_is_spent_while_records_are_lost_is_written_once_and_outlives_a_sto
         }
     }
     let spent = |meter: &Meter| meter.spending(&agent()).usd;
-    assert_eq!(spent(&before), 1.25, "it counts at once");
+    assert_eq!(spent(&before), 1.5, "it counts at once");
     let broken = MemoryJournal::new(clock.clone(), Vec::new());
     broken.close();
     assert!(!before.write_lost(&broken).await, "a journal that is closed");
     assert!(before.write_lost(&journal).await);
     assert!(before.write_lost(&journal).await, "nothing is left");
-    assert_eq!(spent(&before), 1.25, "it counts once");
+    assert_eq!(spent(&before), 1.5, "it counts once");
     let report = before.report(&UsageQuery {
         by: crate::gateway::UsageBy::Agent,
         since: Timestamp::default(),
         agent: None,
     });
-    assert_eq!((report.total.requests, report.total.cost_usd), (3, 1.25));
+    let UsageAmounts { requests, cost_usd, estimated_usd, input_tokens, estimated_tokens, .. } = report.total;
+    assert_eq!((requests, cost_usd, estimated_usd), (3, 1.25, 0.25), "known and estimated stay apart");
+    assert_eq!((input_tokens, estimated_tokens), (801, 16));
     let after = meter(&clock, &limits);
     after.restore(&before.snapshot()).expect("its own");
-    assert_eq!(spent(&after), 1.25);
+    assert_eq!(spent(&after), 1.5);
     assert!(after.arrive(&agent()).is_err());
     let page = journal.scan(&Scan { limit: 10, ..Scan::default() }).expect("read");
     let lost = page.records.iter().filter(|record| record.kind == SPEND_LOST).collect::<Vec<_>>();
     let expected = serde_json::json!({
-        "agent": "a", "at": start(), "requests": 2, "usd": 1.0, "tokens": 800,
+        "agent": "a", "at": start(), "requests": 2, "usd": 1.0, "estimatedUsd": 0.25,
+        "inputTokens": 800, "outputTokens": 0, "estimatedTokens": 16,
+        "tokensBySecond": {second(): 816}, "requestsBySecond": {second(): 2},
     });
     assert_eq!(lost.iter().map(|record| &record.detail).collect::<Vec<_>>(), [&expected]);
 }

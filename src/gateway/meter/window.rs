@@ -58,6 +58,11 @@ impl Minute {
         }
     }
 
+    /// What of it counts at this moment.
+    pub(super) fn at(&self, now: Timestamp) -> Self {
+        Self(self.seen(now).collect())
+    }
+
     pub(super) fn sum(&self, now: Timestamp) -> u64 {
         self.seen(now).fold(0, |sum, (_, amount)| sum.saturating_add(amount))
     }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::super::call::Report;
-use super::super::remote::{self, Mode, Piece, ReadAnswer, Said, Unusable, name};
+use super::super::remote::{self, Mode, Piece, ReadAnswer, Said, Unusable, bytes, name};
 use super::super::{MODEL_DEFAULT, Speaker, Turn};
 
 /// Errors that come inside a stream, and the status that they have outside of one
@@ -121,6 +121,8 @@ struct Block {
 #[derive(Deserialize)]
 struct Delta {
     text: Option<String>,
+    thinking: Option<Value>,
+    partial_json: Option<Value>,
     stop_reason: Option<String>,
 }
 
@@ -155,8 +157,10 @@ impl ReadAnswer for Answer {
             Some("content_block_start") => piece.said.extend(body.content_block.and_then(Block::said)),
             // A piece of text; thoughts and arguments of tools have no `text`.
             Some("content_block_delta") => {
-                let text = body.delta.and_then(|delta| delta.text).filter(|text| !text.is_empty());
-                piece.said.extend(text.map(Said::Text));
+                if let Some(delta) = body.delta {
+                    piece.besides = bytes(delta.thinking.as_ref()) + bytes(delta.partial_json.as_ref());
+                    piece.said.extend(delta.text.filter(|text| !text.is_empty()).map(Said::Text));
+                }
             }
             Some("message_delta") => {
                 self.count(body.usage, report);

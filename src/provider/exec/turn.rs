@@ -167,7 +167,6 @@ impl Hearing<'_> {
             Heard::Session(name) => ProviderEvent::AgentSession(name),
             Heard::Delta(text) => {
                 self.call.iter_mut().for_each(Call::token_arrived);
-                self.call.iter_mut().for_each(|call| call.text_came(&text));
                 ProviderEvent::Delta(text)
             }
             Heard::ToolStart { id, name } => ProviderEvent::ToolStart { id, name },
@@ -218,7 +217,8 @@ impl Hearing<'_> {
         let asked = self.shared.asks(self.turn.model.as_deref());
         let more: Vec<Call> = used.iter().skip(1).map(|_| first.beside(self.turn, &asked)).collect();
         for (mut call, used) in std::iter::once(first).chain(more).zip(used) {
-            call.report = report(used);
+            call.wrote(used.uncounted);
+            call.report = report(used, self.turn.remembered);
             if let Some(result) = result {
                 call.end(result);
             }
@@ -234,7 +234,7 @@ impl Drop for Hearing<'_> {
     }
 }
 
-fn report(used: Used) -> Report {
+fn report(used: Used, remembered: bool) -> Report {
     let Used {
         model,
         input_tokens,
@@ -243,6 +243,8 @@ fn report(used: Used) -> Report {
         output_tokens,
         cost_usd,
         finish_reason,
+        uncounted: _,
+        charged_later,
     } = used;
     Report {
         model,
@@ -252,6 +254,7 @@ fn report(used: Used) -> Report {
         output_tokens,
         cost_usd,
         finish_reason,
+        charged_later: charged_later && remembered,
         ..Report::default()
     }
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::super::call::Report;
-use super::super::remote::{self, Mode, Piece, ReadAnswer, Said as Part, Unusable, name};
+use super::super::remote::{self, Mode, Piece, ReadAnswer, Said as Part, Unusable, bytes, name};
 use super::super::{MODEL_DEFAULT, Message, Speaker, Turn};
 
 #[derive(Serialize)]
@@ -70,6 +70,9 @@ struct Choice {
 struct Delta {
     content: Option<String>,
     refusal: Option<String>,
+    /// Thoughts, as vLLM and DeepSeek name them, and as others do.
+    reasoning_content: Option<Value>,
+    reasoning: Option<Value>,
     tool_calls: Option<Vec<ToolCall>>,
 }
 
@@ -81,6 +84,7 @@ struct ToolCall {
 #[derive(Debug, Deserialize)]
 struct Function {
     name: Option<String>,
+    arguments: Option<Value>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -113,6 +117,7 @@ impl ReadAnswer for Answer {
         let Some(choice) = chunk.choices.unwrap_or_default().into_iter().next() else { return Ok(piece) };
         piece.begun = true;
         if let Some(mut delta) = choice.delta {
+            piece.besides = delta.besides();
             piece.said.extend(delta.text().map(Part::Text));
             piece.said.extend(delta.tools().map(Part::Tool));
         }
@@ -142,6 +147,13 @@ impl Delta {
     fn text(&mut self) -> Option<String> {
         let said = |text: &String| !text.is_empty();
         self.content.take().filter(said).or_else(|| self.refusal.take().filter(said))
+    }
+
+    /// Bytes of thoughts, which some servers send under both names, and of arguments of tools.
+    fn besides(&self) -> usize {
+        let thoughts = bytes(self.reasoning_content.as_ref()).max(bytes(self.reasoning.as_ref()));
+        let functions = self.tool_calls.iter().flatten().filter_map(|call| call.function.as_ref());
+        thoughts + functions.map(|function| bytes(function.arguments.as_ref())).sum::<usize>()
     }
 
     /// The names of the tools that are asked for. Only the first piece of a call names it.

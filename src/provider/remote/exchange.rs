@@ -144,9 +144,16 @@ impl<'a> Exchange<'a> {
     }
 
     async fn take(&mut self, data: &[u8], mode: Mode) -> Result<(), ProviderError> {
+        let known = self.call.report.output_tokens;
         let piece = self.reader.take(data, mode, &mut self.call.report);
         let piece = piece.map_err(|unusable| self.unusable(unusable))?;
         self.seen.begun |= piece.begun;
+        // Before any of it is passed on: who hangs up meanwhile has caused it all.
+        let texts = piece.said.iter().map(|said| if let Said::Text(text) = said { text.len() } else { 0 });
+        self.call.wrote(texts.sum::<usize>() + piece.besides);
+        if self.call.report.output_tokens != known {
+            self.call.counted();
+        }
         for said in piece.said {
             let event = match said {
                 Said::Text(text) => {
@@ -154,7 +161,6 @@ impl<'a> Exchange<'a> {
                     if self.seen.text_bytes > ANSWER_BYTES_MAX {
                         return Err(ProviderError::TooLarge { bytes_max: ANSWER_BYTES_MAX });
                     }
-                    self.call.text_came(&text);
                     ProviderEvent::Delta(text)
                 }
                 Said::Tool(name) => ProviderEvent::ToolRequested { name },

@@ -94,6 +94,8 @@ pub(super) trait ReadAnswer: Send + Sync {
 pub(super) struct Piece {
     /// In this order; no text and no name is empty.
     pub(super) said: Vec<Said>,
+    /// Bytes that the model wrote besides: thoughts and arguments of tools, which cost what text costs.
+    pub(super) besides: usize,
     /// There is an answer, be it an empty one.
     pub(super) begun: bool,
     /// Why it stopped is known: nothing more of the answer comes, at most its tokens.
@@ -130,6 +132,11 @@ pub(super) fn parse<T: DeserializeOwned>(data: &[u8], mode: Mode, hint: &str) ->
             (false, Mode::Whole) => format!("it is no JSON; is its `base_url` right? {hint}").into(),
         })
     })
+}
+
+/// Bytes of a text that nobody reads; what is none has none.
+pub(super) fn bytes(text: Option<&Value>) -> usize {
+    text.and_then(Value::as_str).map_or(0, str::len)
 }
 
 /// A name from outside: kept in rings and spans, so it is cut; an empty one is none.

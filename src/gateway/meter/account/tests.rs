@@ -21,11 +21,19 @@ fn id(n: u64) -> RequestId {
 }
 
 fn usd(usd: f64) -> Spent {
-    Spent { money: Money::of_usd(usd), tokens: 0 }
+    Spent { usd: Money::of_usd(usd), ..Spent::default() }
 }
 
 fn tokens(tokens: u64) -> Spent {
-    Spent { money: Money::default(), tokens }
+    Spent { input_tokens: tokens, ..Spent::default() }
+}
+
+fn both(usd: f64, input_tokens: u64) -> Spent {
+    Spent { usd: Money::of_usd(usd), input_tokens, ..Spent::default() }
+}
+
+fn ended(account: &mut Account, request: RequestId, at: Timestamp, spent: Spent) {
+    account.ended(request, Ended { at, accepted: at, spent });
 }
 
 fn limited(usd_per_day: Option<f64>, tokens_per_min: Option<u64>, requests_per_min: Option<u64>) -> Account {
@@ -37,15 +45,15 @@ fn arrives(account: &mut Account, now: Timestamp) -> Result<(), Reached> {
 }
 
 fn seen(account: &mut Account, request: &RequestId, now: Timestamp, spent: Spent, life: Life) {
-    account.fold(&Seen { request, at: now, accepted: now, spent }, life);
+    account.fold(&Seen { request, ended: Ended { at: now, accepted: now, spent } }, life);
 }
 
 #[test]
 fn a_budget_refuses_from_its_last_picodollar_until_the_day_ends() {
     let mut account = limited(Some(0.01), None, None);
-    account.ended(id(1), at(0), usd(0.009_999_999_999));
+    ended(&mut account, id(1), at(0), usd(0.009_999_999_999));
     assert_eq!(arrives(&mut account, at(1)), Ok(()));
-    account.ended(id(2), at(1), usd(0.000_000_000_001));
+    ended(&mut account, id(2), at(1), usd(0.000_000_000_001));
     let end = day_of(at(1)).end;
     assert_eq!(arrives(&mut account, at(2)), Err(Reached { limit: Limit::UsdPerDay, frees_at: end }));
     let last = Timestamp::from_millis(end.as_millis() - 1);
@@ -62,9 +70,9 @@ fn a_budget_of_nothing_lets_nobody_in() {
 #[test]
 fn tokens_of_a_minute_refuse_until_enough_of_them_are_a_minute_old() {
     let mut account = limited(None, Some(100), None);
-    account.ended(id(1), at(0), tokens(60));
+    ended(&mut account, id(1), at(0), tokens(60));
     assert_eq!(arrives(&mut account, at(10)), Ok(()));
-    account.ended(id(2), at(10), tokens(60));
+    ended(&mut account, id(2), at(10), tokens(60));
     let reached = Reached { limit: Limit::TokensPerMin, frees_at: at(60) };
     assert_eq!(arrives(&mut account, at(20)), Err(reached));
     assert!(arrives(&mut account, at(59)).is_err());
@@ -87,9 +95,9 @@ fn requests_of_a_minute_count_from_their_arrival_and_not_again_when_their_turn_c
 fn what_earlier_lives_let_in_counts_once_and_their_spend_too() {
     let mut before = limited(Some(1.0), Some(100), Some(3));
     for n in 0..3 {
-        let spent = Spent { money: Money::of_usd(0.25), tokens: 10 };
+        let spent = both(0.25, 10);
         assert_eq!(arrives(&mut before, at(n)), Ok(()));
-        before.ended(id(n), at(n), spent);
+        ended(&mut before, id(n), at(n), spent);
         seen(&mut before, &id(n), at(n), spent, Life::This);
     }
     assert!(arrives(&mut before, at(3)).is_err());
@@ -126,13 +134,84 @@ fn a_model_without_a_price_is_told_once_a_day_where_there_is_a_budget() {
     assert_eq!(limited(None, None, None).newly_unpriced(&used, &today).len(), 0);
 }
 
+/// A quarter of an hour of tokens, of which no minute held more than the limit.
+#[test]
+fn tokens_that_were_lost_count_in_the_minute_they_were_spent_in() {
+    let mut account = limited(None, Some(10), None);
+    for n in 0..10 {
+        ended(&mut account, id(n), at(60 * n), tokens(9));
+        assert!(account.record_lost(&id(n), tokens(9)));
+    }
+    let [lost] = &account.take_lost()[..] else { panic!("of one quarter") };
+    let lost = Lost { tokens: lost.tokens.at(lost.at), ..lost.clone() };
+    for (life, mut account) in [(Life::Earlier, limited(None, Some(10), None)), (Life::This, account)] {
+        account.fold_lost(&lost, life);
+        assert_eq!(arrives(&mut account, at(541)), Ok(()));
+        assert_eq!(account.folded.tokens.sum(at(541)) + account.apart.tokens.sum(at(541)), 9);
+    }
+}
+
+/// Dollars are written as a float: from some thousands on it is not the same in picodollars.
+#[test]
+fn what_was_written_of_lost_money_is_known_again_whatever_the_amount() {
+    let mut account = limited(None, None, None);
+    let spent =
+        Spent { usd: Money::of_usd(2_251.8).plus(Money::of_usd(0.000_000_000_001)), ..Spent::default() };
+    for (n, more) in (0..200).map(|n| (n, Money::of_usd(n as f64 / 1e12))) {
+        let spent = Spent { usd: spent.usd.plus(more), ..spent };
+        ended(&mut account, id(n), at(n), spent);
+        assert!(account.record_lost(&id(n), spent));
+        let [lost] = &account.take_lost()[..] else { panic!("one") };
+        let read = Spent { usd: Money::of_usd(lost.spent.usd.usd()), ..lost.spent };
+        account.fold_lost(&Lost { spent: read, ..lost.clone() }, Life::This);
+        assert!(account.apart.writing.is_empty(), "{n}");
+        assert_eq!(account.apart.spent.sum(&day_of(at(0))), Money::default(), "{n}");
+    }
+}
+
+#[test]
+fn what_is_being_written_of_lost_records_is_handed_out_once() {
+    let mut account = limited(None, None, None);
+    let lose = |account: &mut Account, n| {
+        ended(account, id(n), at(n), usd(1.0));
+        assert!(account.record_lost(&id(n), usd(1.0)));
+    };
+    lose(&mut account, 1);
+    let first = account.take_lost();
+    assert_eq!((first.len(), account.take_lost().len()), (1, 0));
+    lose(&mut account, 2);
+    let second = account.take_lost();
+    account.writing_failed(&second);
+    account.fold_lost(&first[0], Life::This);
+    assert_eq!(account.take_lost().iter().map(|lost| lost.at).collect::<Vec<_>>(), [at(2)]);
+    assert_eq!(account.spent(&day_of(at(0))).usd(), 2.0);
+}
+
+#[test]
+fn requests_whose_records_were_lost_count_in_the_minute_after_a_restart() {
+    let mut before = limited(None, None, Some(1));
+    assert_eq!(arrives(&mut before, at(0)), Ok(()));
+    ended(&mut before, id(1), at(0), Spent::default());
+    assert!(before.record_lost(&id(1), Spent::default()), "it is written although it spent nothing");
+    let lost = before.take_lost();
+    before.fold_lost(&lost[0], Life::This);
+    let mut restored = limited(None, None, Some(1));
+    restored.restore(before.folded().clone());
+    let mut replayed = limited(None, None, Some(1));
+    replayed.fold_lost(&lost[0], Life::Earlier);
+    for mut account in [before, restored, replayed] {
+        assert!(arrives(&mut account, at(59)).is_err());
+        assert_eq!(arrives(&mut account, at(60)), Ok(()));
+    }
+}
+
 #[test]
 fn what_is_pending_is_bounded_and_stays_counted() {
     let mut account = limited(None, None, None);
-    let ended = METER_PENDING_MAX as u64 + 10;
-    (0..ended).for_each(|n| account.ended(id(n), at(0), usd(0.5)));
+    let requests = METER_PENDING_MAX as u64 + 10;
+    (0..requests).for_each(|n| ended(&mut account, id(n), at(0), usd(0.5)));
     assert_eq!(account.apart.pending.len(), METER_PENDING_MAX);
-    assert_eq!(account.spent(&day_of(at(0))).usd(), ended as f64 * 0.5);
+    assert_eq!(account.spent(&day_of(at(0))).usd(), requests as f64 * 0.5);
 }
 
 /// What can happen to an agent's requests and to their records.
@@ -188,7 +267,7 @@ struct World {
     leaps: u64,
     under_way: VecDeque<(RequestId, Spent)>,
     /// What the journal holds.
-    journal: Vec<Fact>,
+    journal: Vec<(Timestamp, Entry)>,
     /// What this life spent without a record.
     apart: Vec<Fact>,
     /// Requests among those whose records are lost.
@@ -205,8 +284,29 @@ struct Fact {
     at: Timestamp,
     elapsed: Duration,
     leaps: u64,
-    /// It is a record of lost ones.
-    lost: bool,
+    /// It counted in no minute when it was written down as lost.
+    aged: bool,
+}
+
+/// A record of the journal.
+#[derive(Debug, Clone)]
+enum Entry {
+    Finished(Fact),
+    /// What is written of lost ones, and what they were.
+    Lost(Lost, Vec<Fact>),
+}
+
+impl Entry {
+    fn facts(&self) -> &[Fact] {
+        match self {
+            Self::Finished(fact) => std::slice::from_ref(fact),
+            Self::Lost(_, facts) => facts,
+        }
+    }
+}
+
+fn in_minute(at: Timestamp, now: Timestamp) -> bool {
+    at.as_millis() / 1_000 + RATE_WINDOW_SECS > now.as_millis() / 1_000
 }
 
 impl World {
@@ -233,31 +333,43 @@ impl World {
     }
 
     fn fact(&self, request: RequestId, at: Timestamp, spent: Spent) -> Fact {
-        Fact { request, spent, at, elapsed: self.elapsed, leaps: self.leaps, lost: false }
+        Fact { request, spent, at, elapsed: self.elapsed, leaps: self.leaps, aged: false }
+    }
+
+    /// The time of a record that becomes durable now.
+    fn records(&mut self) -> Timestamp {
+        let time = at(self.wall).max(self.last.0.after(self.elapsed.saturating_sub(self.last.1)));
+        self.last = (time, self.elapsed);
+        self.timeline.saw(time, self.elapsed);
+        time
     }
 
     fn land(&mut self, index: usize) {
         let Some((request, spent)) = self.under_way.remove(index) else { return };
-        let time = at(self.wall).max(self.last.0.after(self.elapsed.saturating_sub(self.last.1)));
-        self.last = (time, self.elapsed);
-        self.timeline.saw(time, self.elapsed);
+        let time = self.records();
         seen(&mut self.account, &request, time, spent, Life::This);
         self.apart.retain(|fact| fact.request != request);
-        self.journal.push(self.fact(request, time, spent));
+        let fact = self.fact(request, time, spent);
+        self.journal.push((time, Entry::Finished(fact)));
     }
 
     fn write_lost(&mut self, well: bool) {
-        let lost = self.account.take_lost().to_vec();
+        let taken = self.account.take_lost();
         if !well {
-            return self.account.writing_failed();
+            return self.account.writing_failed(&taken);
         }
-        for Lost { at, spent, .. } in lost {
-            self.account.fold_lost(at, spent, Life::This);
-            // Its requests stand in the journal as one.
-            let of_it = |fact: &Fact| self.lost.contains(&fact.request) && quarter(fact.at) == quarter(at);
-            self.apart.retain(|fact| !of_it(fact));
-            let request = id(u64::MAX);
-            self.journal.push(Fact { at, lost: true, ..self.fact(request, at, spent) });
+        let now = self.now();
+        let time = if taken.is_empty() { now } else { self.records() };
+        for lost in taken {
+            let lost = Lost { tokens: lost.tokens.at(now), arrivals: lost.arrivals.at(now), ..lost };
+            self.account.fold_lost(&lost, Life::This);
+            let of_it =
+                |fact: &Fact| self.lost.contains(&fact.request) && quarter(fact.at) == quarter(lost.at);
+            let (mut facts, apart): (Vec<_>, Vec<_>) = self.apart.drain(..).partition(of_it);
+            self.apart = apart;
+            // What counted in no minute then counts in none.
+            facts.iter_mut().filter(|fact| !in_minute(fact.at, now)).for_each(|fact| fact.aged = true);
+            self.journal.push((time, Entry::Lost(lost, facts)));
         }
         self.lost.clear();
     }
@@ -272,8 +384,9 @@ impl World {
             Step::Ends(amount) => {
                 let request = id(self.next);
                 self.next += 1;
-                let spent = Spent { money: Money::of_usd(*amount as f64 / 10_000.0), tokens: *amount };
-                self.account.ended(request.clone(), self.now(), spent);
+                let spent = both(*amount as f64 / 10_000.0, *amount);
+                let now = self.now();
+                ended(&mut self.account, request.clone(), now, spent);
                 self.apart.push(self.fact(request.clone(), self.now(), spent));
                 self.under_way.push_back((request, spent));
             }
@@ -305,12 +418,13 @@ impl World {
                 self.account.restore(folded.clone());
                 self.timeline = Timeline::default();
                 self.timeline.saw(*last, self.elapsed);
-                for Fact { request, spent, at, lost, .. } in &self.journal[*len..] {
-                    if *lost {
-                        self.account.fold_lost(*at, *spent, Life::Earlier);
-                    } else {
-                        self.timeline.saw(*at, self.elapsed);
-                        seen(&mut self.account, request, *at, *spent, Life::Earlier);
+                for (time, entry) in &self.journal[*len..] {
+                    self.timeline.saw(*time, self.elapsed);
+                    match entry {
+                        Entry::Finished(Fact { request, spent, at, .. }) => {
+                            seen(&mut self.account, request, *at, *spent, Life::Earlier);
+                        }
+                        Entry::Lost(lost, _) => self.account.fold_lost(lost, Life::Earlier),
                     }
                 }
             }
@@ -319,7 +433,7 @@ impl World {
 
     /// What is in the journal and what is not, each once.
     fn truth(&self, counts: impl Fn(&Fact) -> bool, of: impl Fn(&Spent) -> u64) -> u64 {
-        let all = self.journal.iter().chain(&self.apart);
+        let all = self.journal.iter().flat_map(|(_, entry)| entry.facts()).chain(&self.apart);
         all.filter(|fact| counts(fact)).map(|fact| of(&fact.spent)).sum()
     }
 
@@ -327,7 +441,7 @@ impl World {
     /// may have made it old.
     fn is_recent(&self, fact: &Fact) -> bool {
         let minute = Duration::from_secs(RATE_WINDOW_SECS - 1);
-        !fact.lost && fact.leaps == self.leaps && self.elapsed.saturating_sub(fact.elapsed) < minute
+        fact.leaps == self.leaps && self.elapsed.saturating_sub(fact.elapsed) < minute
     }
 }
 
@@ -343,14 +457,14 @@ proptest! {
             world.step(step);
             let now = world.now();
             let today = day_of(now);
-            let money = |spent: &Spent| (spent.money.usd() * 1e12).round() as u64;
+            let money = |spent: &Spent| (spent.money().usd() * 1e12).round() as u64;
             let expected = world.truth(|fact| fact.at >= today.start, money);
-            prop_assert_eq!(money(&Spent { money: world.account.spent(&today), tokens: 0 }), expected, "{:?}", step);
-            let second = |time: Timestamp| time.as_millis() / 1_000;
-            let counts = |fact: &Fact| second(fact.at) + RATE_WINDOW_SECS > second(now);
+            let spent = Spent { usd: world.account.spent(&today), ..Spent::default() };
+            prop_assert_eq!(money(&spent), expected, "{:?}", step);
+            let counts = |fact: &Fact| !fact.aged && in_minute(fact.at, now);
             let tokens = world.account.folded.tokens.sum(now) + world.account.apart.tokens.sum(now);
-            prop_assert_eq!(tokens, world.truth(counts, |spent| spent.tokens), "{:?}", step);
-            let recent = world.truth(|fact| world.is_recent(fact), |spent| spent.tokens);
+            prop_assert_eq!(tokens, world.truth(counts, Spent::tokens), "{:?}", step);
+            let recent = world.truth(|fact| world.is_recent(fact), Spent::tokens);
             prop_assert!(tokens >= recent, "{} of {} tokens count after {:?}", tokens, recent, step);
         }
     }
@@ -368,7 +482,7 @@ proptest! {
             if running.len() == parallel || n + 1 == costs.len() {
                 for cost in running.drain(..) {
                     most = most.max(cost);
-                    account.ended(id(n as u64), at(0), usd(cost as f64 / 10_000.0));
+                    ended(&mut account, id(n as u64), at(0), usd(cost as f64 / 10_000.0));
                 }
             }
         }

@@ -99,6 +99,8 @@ struct Delta {
     #[serde(rename = "type")]
     kind: Loose<String>,
     text: Loose<String>,
+    thinking: Loose<String>,
+    partial_json: Loose<String>,
 }
 
 #[derive(Deserialize, Default)]
@@ -197,6 +199,9 @@ impl Reader {
             Some("message_delta") => {
                 let usage = event.usage.0.unwrap_or_default();
                 self.messages.tokens_of_last(parent, usage.tokens());
+            }
+            Some("content_block_delta") => {
+                self.messages.wrote(parent, event.delta.0.as_ref().map_or(0, Delta::bytes));
             }
             _ => {}
         }
@@ -339,6 +344,14 @@ fn is_denial(content: &str) -> bool {
 fn model_name(text: String) -> Option<String> {
     let end = text.find('[').unwrap_or(text.len());
     name(text[..end].to_owned())
+}
+
+impl Delta {
+    /// What the model wrote, whatever it is.
+    fn bytes(&self) -> usize {
+        let texts = [&self.text, &self.thinking, &self.partial_json];
+        texts.into_iter().filter_map(|text| text.0.as_ref()).map(String::len).sum()
+    }
 }
 
 impl Usage {

@@ -2,7 +2,7 @@
 //!
 //! Its usage counts the whole thread, also what earlier turns used, and survives `resume`. So the name under which the
 //! thread is remembered carries those sums, `THREAD@INPUT,CACHED,WRITTEN,OUTPUT`, and each turn is charged with what came
-//! after them. A turn that ended without usage is charged to the next one: nothing is lost or paid twice.
+//! after them. A turn that ended without usage is charged to the next one, and not estimated: nothing is lost or paid twice.
 //!
 //! It prints whole messages, never pieces. Its `Reconnecting...` errors are retries; `turn.failed` is the end.
 
@@ -202,6 +202,10 @@ impl Read for Reader {
 
     fn used(&self) -> Vec<Used> {
         self.used.clone().into_iter().collect()
+    }
+
+    fn is_charged_later(&self) -> bool {
+        self.thread.is_some() || self.resumed.is_some()
     }
 
     fn verdict(&mut self, _exit: Exit) -> Verdict {

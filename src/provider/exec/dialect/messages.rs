@@ -33,6 +33,8 @@ struct Message {
     model: Option<String>,
     tokens: Tokens,
     in_pieces: bool,
+    /// Bytes of it that its tokens do not hold: until it ends they say one token, however long it is.
+    uncounted: usize,
 }
 
 impl Messages {
@@ -47,7 +49,8 @@ impl Messages {
             self.before.extend(oldest.map(|message| message.used()));
         }
         let (id, parent) = (id.to_owned(), parent.map(str::to_owned));
-        self.recent.push_back(Message { id, parent, model, tokens: Tokens::default(), in_pieces: false });
+        let tokens = Tokens::default();
+        self.recent.push_back(Message { id, parent, model, tokens, in_pieces: false, uncounted: 0 });
         true
     }
 
@@ -58,10 +61,20 @@ impl Messages {
         }
     }
 
-    /// The same of the message that is being said.
+    /// The same of the message that is being said, at its end.
     pub(super) fn tokens_of_last(&mut self, parent: Option<&str>, tokens: Tokens) {
         if let Some(message) = self.last(parent) {
             message.tokens.grow(tokens);
+            if tokens.output.is_some() {
+                message.uncounted = 0;
+            }
+        }
+    }
+
+    /// So many bytes of the message that is being said came: text, thoughts, arguments of tools.
+    pub(super) fn wrote(&mut self, parent: Option<&str>, bytes: usize) {
+        if let Some(message) = self.last(parent) {
+            message.uncounted = message.uncounted.saturating_add(bytes);
         }
     }
 
@@ -91,7 +104,7 @@ impl Messages {
 
 impl Message {
     fn used(&self) -> Used {
-        self.tokens.used(self.model.clone())
+        Used { uncounted: self.uncounted, ..self.tokens.used(self.model.clone()) }
     }
 }
 

@@ -113,6 +113,10 @@ pub(super) struct Used {
     pub(super) cost_usd: Option<f64>,
     /// Why the model stopped.
     pub(super) finish_reason: Option<String>,
+    /// Bytes that it wrote and that its tokens do not hold.
+    pub(super) uncounted: usize,
+    /// The next turn of the conversation will say what this one used, and be charged with it.
+    pub(super) charged_later: bool,
 }
 
 /// What a dialect says about how a turn ended.
@@ -136,6 +140,11 @@ trait Read: Send {
     /// What was used so far; may be empty.
     fn used(&self) -> Vec<Used>;
 
+    /// Whether a next turn will say what this one used and has not said.
+    fn is_charged_later(&self) -> bool {
+        false
+    }
+
     /// How it ended.
     fn verdict(&mut self, exit: Exit) -> Verdict;
 }
@@ -151,6 +160,8 @@ enum Line {
 pub(super) struct Reader {
     dialect: Box<dyn Read>,
     speech: Speech,
+    /// Bytes of text.
+    text_bytes: usize,
 }
 
 impl Dialect {
@@ -228,7 +239,7 @@ impl Dialect {
             Self::Codex => Box::new(codex::Reader::new(invocation.resume)),
             Self::Gemini => Box::new(gemini::Reader::default()),
         };
-        Reader { dialect, speech: Speech::default() }
+        Reader { dialect, speech: Speech::default(), text_bytes: 0 }
     }
 }
 
@@ -242,6 +253,8 @@ impl Reader {
         let text = String::from_utf8_lossy(line);
         let known = self.dialect.line(&text, &mut self.speech);
         let mut heard = self.speech.take();
+        let texts = heard.iter().map(|heard| if let Heard::Delta(text) = heard { text.len() } else { 0 });
+        self.text_bytes = self.text_bytes.saturating_add(texts.sum());
         if known == Line::Unknown {
             heard.push(Heard::Unknown);
         }
@@ -256,8 +269,14 @@ impl Reader {
 
     /// What the turn has used so far, one entry a model; never empty.
     pub(super) fn used(&self) -> Vec<Used> {
-        let used = self.dialect.used();
-        if used.is_empty() { vec![Used::default()] } else { used }
+        let mut used = self.dialect.used();
+        if used.is_empty() {
+            used.push(Used { charged_later: self.dialect.is_charged_later(), ..Used::default() });
+        }
+        if used.iter().all(|used| used.output_tokens.is_none()) {
+            used[0].uncounted = used[0].uncounted.max(self.text_bytes);
+        }
+        used
     }
 
     /// How the turn ended, once the program has.

@@ -28,6 +28,8 @@ use std::time::Duration;
 #[derive(Default)]
 pub(super) struct Reader {
     tally: Tally,
+    /// Bytes of text since what was used was last said.
+    uncounted: usize,
     error: Option<ProviderError>,
     said: bool,
     ended: bool,
@@ -71,6 +73,7 @@ impl Read for Reader {
         match said.kind.0.as_deref() {
             Some("session") => speech.session(said.id.0),
             Some("delta") => {
+                self.uncounted = self.uncounted.saturating_add(said.text.0.as_ref().map_or(0, String::len));
                 speech.say(said.text.0);
                 self.said = speech.said();
             }
@@ -84,15 +87,18 @@ impl Read for Reader {
                 after: Duration::from_millis(said.after_ms.0.unwrap_or(0)),
                 cause: retry_cause(said.status.0),
             }),
-            Some("usage") => self.tally.add(Used {
-                model: said.model.0,
-                input_tokens: said.input_tokens.0,
-                cached_tokens: said.cached_tokens.0,
-                cache_write_tokens: said.cache_write_tokens.0,
-                output_tokens: said.output_tokens.0,
-                cost_usd: dollars(said.cost_usd.0),
-                finish_reason: None,
-            }),
+            Some("usage") => {
+                self.uncounted = 0;
+                self.tally.add(Used {
+                    model: said.model.0,
+                    input_tokens: said.input_tokens.0,
+                    cached_tokens: said.cached_tokens.0,
+                    cache_write_tokens: said.cache_write_tokens.0,
+                    output_tokens: said.output_tokens.0,
+                    cost_usd: dollars(said.cost_usd.0),
+                    ..Used::default()
+                });
+            }
             Some("error") => {
                 self.error = Some(api_error(said.status.0, said.message.0.unwrap_or_default()));
             }
@@ -109,6 +115,7 @@ impl Read for Reader {
         let mut used = self.tally.used();
         if let Some(last) = used.last_mut() {
             last.finish_reason.clone_from(&self.finish_reason);
+            last.uncounted = self.uncounted;
         }
         used
     }

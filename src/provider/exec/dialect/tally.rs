@@ -64,6 +64,8 @@ impl Used {
             output_tokens,
             cost_usd,
             finish_reason,
+            uncounted,
+            charged_later: _,
         } = other;
         self.input_tokens = sum(self.input_tokens, input_tokens);
         self.cached_tokens = sum(self.cached_tokens, cached_tokens);
@@ -71,6 +73,7 @@ impl Used {
         self.output_tokens = sum(self.output_tokens, output_tokens);
         self.cost_usd = self.cost_usd.zip(cost_usd).map(|(one, other)| one + other);
         self.finish_reason = finish_reason.or(self.finish_reason.take());
+        self.uncounted = self.uncounted.saturating_add(uncounted);
     }
 }
 

@@ -205,7 +205,8 @@ fn a_thread_whose_new_sums_were_not_passed_on_is_charged_next_time() {
     let start = fixture("codex.tool.jsonl");
     let mut reader = Dialect::Codex.reader(&invocation(None));
     read(&mut reader, start.as_bytes());
-    assert_eq!(reader.used(), [Used::default()], "the next turn begins with the old sums");
+    let later = Used { uncounted: 9, charged_later: true, ..Used::default() };
+    assert_eq!(reader.used(), [later], "the next turn begins with the old sums");
     reader.told();
     assert_eq!(reader.used()[0].input_tokens, Some(642));
 }
@@ -273,7 +274,7 @@ fn our_own_schema_reads_as_documented() {
         cache_write_tokens: None,
         output_tokens: Some(4),
         cost_usd: Some(0.03),
-        finish_reason: None,
+        ..Used::default()
     };
     // What it names no cost of is not free: it is told apart, to be priced.
     let untold = Used {
@@ -290,6 +291,60 @@ fn our_own_schema_reads_as_documented() {
     let only_text = r#"{"type":"delta","text":"x"}"#;
     assert_eq!(turn(Dialect::Plimsoll, None, only_text, Exit::Code(0)).1.result, Ok(()));
     assert!(turn(Dialect::Plimsoll, None, only_text, Exit::Code(1)).1.result.is_err());
+}
+
+/// What a turn that is stopped after these lines wrote and did not count, and whether the next one will.
+fn stopped(dialect: Dialect, resume: Option<&str>, lines: &[&str]) -> (Option<u64>, usize, bool) {
+    let mut reader = dialect.reader(&invocation(resume));
+    for line in lines {
+        reader.line(line.as_bytes());
+        reader.told();
+    }
+    let used = reader.used();
+    assert_eq!(used.len(), 1, "{used:?}");
+    (used[0].output_tokens, used[0].uncounted, used[0].charged_later)
+}
+
+#[test]
+fn what_an_agent_wrote_after_it_last_counted_is_known() {
+    let event = |event: &str| format!(r#"{{"type":"stream_event","event":{event}}}"#);
+    let start = event(
+        r#"{"type":"message_start","message":{"id":"m","model":"c","usage":{"input_tokens":5,"output_tokens":1}}}"#,
+    );
+    let piece = |delta: &str| event(&format!(r#"{{"type":"content_block_delta","delta":{delta}}}"#));
+    let [text, thought, arguments] = [
+        r#"{"type":"text_delta","text":"12345678"}"#,
+        r#"{"type":"thinking_delta","thinking":"1234"}"#,
+        r#"{"type":"input_json_delta","partial_json":"{\"a\":1}"}"#,
+    ]
+    .map(piece);
+    let end = event(r#"{"type":"message_delta","usage":{"output_tokens":40}}"#);
+    let other = start.replace(r#""id":"m""#, r#""id":"n""#);
+    let whole = [&start, &thought, &text, &arguments, &end].map(String::as_str);
+    assert_eq!(stopped(Dialect::ClaudeCode, None, &whole[..4]), (Some(1), 19, false));
+    assert_eq!(stopped(Dialect::ClaudeCode, None, &whole), (Some(40), 0, false));
+    let next = [&whole[..], &[&other, &text]].concat();
+    assert_eq!(stopped(Dialect::ClaudeCode, None, &next), (Some(41), 8, false));
+    let (delta, usage) = (r#"{"type":"delta","text":"1234"}"#, r#"{"type":"usage","output_tokens":3}"#);
+    assert_eq!(stopped(Dialect::Plimsoll, None, &[delta]), (None, 4, false));
+    assert_eq!(stopped(Dialect::Plimsoll, None, &[delta, usage]), (Some(3), 0, false));
+    assert_eq!(stopped(Dialect::Plimsoll, None, &[delta, usage, delta]), (Some(3), 4, false));
+    let costly = r#"{"type":"usage","cost_usd":0.1}"#;
+    assert_eq!(stopped(Dialect::Plimsoll, None, &[delta, costly]), (None, 4, false));
+    let message = r#"{"type":"message","role":"assistant","content":"12345"}"#;
+    assert_eq!(stopped(Dialect::Gemini, None, &[message]), (None, 5, false));
+}
+
+/// Its next turn says all that the thread used: what is estimated of this one would be paid twice.
+#[test]
+fn a_turn_of_codex_that_was_stopped_is_charged_with_the_next() {
+    let thread = r#"{"type":"thread.started","thread_id":"t"}"#;
+    let message = r#"{"type":"item.completed","item":{"id":"1","type":"agent_message","text":"12345"}}"#;
+    let done = r#"{"type":"turn.completed","usage":{"input_tokens":9,"output_tokens":2}}"#;
+    assert_eq!(stopped(Dialect::Codex, None, &[thread, message]), (None, 5, true));
+    assert_eq!(stopped(Dialect::Codex, Some("t@1,0,0,1"), &[]), (None, 0, true));
+    assert_eq!(stopped(Dialect::Codex, None, &[]), (None, 0, false), "there is no thread yet");
+    assert_eq!(stopped(Dialect::Codex, None, &[thread, message, done]), (Some(2), 0, false));
 }
 
 #[test]
