@@ -28,7 +28,7 @@ fn fill(journal: &SledJournal, stream: &StreamId) {
     }
 }
 
-fn partitions(dir: &Path, log: &str) -> usize {
+pub(super) fn partitions(dir: &Path, log: &str) -> usize {
     let names = fs::read_dir(dir.join("journal").join(log)).expect("there").flatten();
     names.filter(|e| e.file_name().to_string_lossy().parse::<u64>().is_ok()).count()
 }
@@ -168,7 +168,7 @@ fn a_start_takes_the_snapshot_and_only_what_came_after() {
     drop(copy);
 }
 
-fn remove_closing_snapshots(dir: &Path) {
+pub(super) fn remove_closing_snapshots(dir: &Path) {
     for entry in fs::read_dir(dir).expect("there").flatten() {
         let path = entry.path();
         if path.is_dir() {

@@ -7,6 +7,7 @@ mod damage;
 mod disk;
 mod fault;
 pub(crate) mod fixture;
+mod folds;
 mod power;
 mod recording;
 pub(crate) mod shim;
