@@ -213,9 +213,8 @@ impl Running {
     async fn record(&self, answer: &Value) -> Value {
         let id = answer["requestId"].as_str().expect("an id");
         let found = until("the record", async || {
-            let page = self.server.client().get("/audit?kind=request_finished").await.ok()?;
-            let page: Value = page.json().await.ok()?;
-            page["records"].as_array()?.iter().find(|record| record["detail"]["requestId"] == id).cloned()
+            let finished = self.server.finished().await?;
+            finished.into_iter().find(|record| record["detail"]["requestId"] == id)
         });
         found.await["detail"].clone()
     }

@@ -127,15 +127,11 @@ async fn who_goes_away_gets_what_was_asked_for_in_that_case() {
     until("both run", async || (active(&server).await == 2).then_some(())).await;
     drop(ws);
     until("both ended", async || (active(&server).await == 0).then_some(())).await;
-    let outcomes: Value = until("both are recorded", async || {
-        let page = server.client().get("/audit?kind=request_finished").await.ok()?;
-        let page: Value = page.json().await.ok()?;
-        (page["records"].as_array()?.len() == 2).then_some(page)
-    })
-    .await;
+    let finished = async || server.finished().await.filter(|records| records.len() == 2);
+    let records = until("both are recorded", finished).await;
     let of = |agent: &str| {
-        let records = outcomes["records"].as_array().expect("records").iter();
-        records.map(|r| &r["detail"]).find(|d| d["agent"] == agent).expect("recorded")["outcome"].clone()
+        records.iter().map(|r| &r["detail"]).find(|d| d["agent"] == agent).expect("recorded")["outcome"]
+            .clone()
     };
     assert_eq!((of("slow"), of("quick")), (json!("cancelled"), json!("ok")));
 }

@@ -5,15 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use plimsoll::client::{Client, ClientError};
-use rustix::process::Signal;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::support::http::Ask;
-use crate::support::server::{Server, clean_command, until};
-
-fn echo() -> Value {
-    json!({"providers": {"p": {"kind": "echo"}}, "agents": {"a": {"provider": "p"}}})
-}
+use crate::support::server::{Server, clean_command, echo, until};
 
 /// Exit code, output and complaints of `plimsoll audit ...` on this data directory.
 fn audit(data_dir: &Path, args: &[&str]) -> (Option<i32>, String, String) {
@@ -107,8 +102,7 @@ async fn the_first_bad_record_is_named_by_the_server_and_from_the_files_alike() 
         (answer.matches("request_finished").count() == 40).then_some(())
     })
     .await;
-    server.signal(Signal::TERM);
-    assert_eq!(server.ended().await.code(), Some(0), "{}", server.log());
+    server.stop().await;
     let seq = damage(&server.data_dir());
     let (code, of_files, complaint) = audit(&server.data_dir(), &["verify"]);
     assert_eq!(code, Some(1), "{of_files}{complaint}");

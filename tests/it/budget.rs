@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::http::Ask;
-use crate::support::server::{Server, clean_command, until};
+use crate::support::server::{Server, clean_command, rpc, until};
 use crate::support::upstream::{Reply, STOP, USAGE, Upstream, delta, refusal, stream, stream_head};
 
 /// An echo agent whose every word, read and written, costs USD 0.002, so that `one two` costs 0.008.
@@ -34,10 +34,6 @@ fn zone_at_noon() -> String {
         Some(ahead) => format!("Etc/GMT-{ahead}"),
         None => format!("Etc/GMT+{}", hour - 12),
     }
-}
-
-async fn rpc(server: &Server, method: &str, params: Value) -> Value {
-    Ask::call(method, params).send(server.address()).await.json()
 }
 
 /// Sends `one two` in a session of its own.

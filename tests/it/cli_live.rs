@@ -53,12 +53,7 @@ async fn ctrl_c_during_send_cancels_the_request_on_the_server_and_ends_with_130(
     let ended = soon("the end of the command", child.wait_with_output()).await.expect("it ends");
     assert_eq!((ended.status.code(), &begun, &ended.stdout[..]), (Some(130), b"Hel", &b"\n"[..]));
     assert_eq!(stderr(&ended).trim_end(), "error: stopped");
-    let record = until("the record of its end", async || {
-        let page = server.client().get("/audit?kind=request_finished").await.ok()?;
-        let page: Value = page.json().await.ok()?;
-        page["records"].get(0).cloned()
-    })
-    .await;
+    let record = until("the record of its end", async || server.finished().await?.into_iter().next()).await;
     assert_eq!(
         (&record["detail"]["outcome"], &record["detail"]["code"]),
         (&json!("cancelled"), &json!(-32005))

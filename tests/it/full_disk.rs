@@ -11,11 +11,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::journal::shim::shim;
-use crate::support::server::{Server, until};
-
-fn echo() -> Value {
-    json!({"providers": {"p": {"kind": "echo"}}, "agents": {"a": {"provider": "p"}}})
-}
+use crate::support::server::{Server, echo, until};
 
 async fn send(client: &Client) {
     client.call("agent.send", json!({"agent": "a", "message": "m"})).await.expect("answered");
@@ -148,8 +144,7 @@ async fn a_start_that_cannot_write_a_byte_waits_for_space_and_says_so() {
     let mut server = Server::start(echo()).await;
     send(&server.client()).await;
     until("a record", async || (recorded(&server.client()).await == Some(1)).then_some(())).await;
-    server.signal(rustix::process::Signal::TERM);
-    assert_eq!(server.ended().await.code(), Some(0), "{}", server.log());
+    server.stop().await;
     let dir = server.kill();
     let (root, fault) = (dir.path().join("data"), dir.path().join("fault"));
     fs::write(&fault, "28 wc").expect("written");
@@ -220,8 +215,7 @@ fn forbid_writing(dir: &TempDir) -> Option<Small> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_data_directory_that_cannot_be_written_is_refused_with_what_to_do() {
     let mut server = Server::start(echo()).await;
-    server.signal(rustix::process::Signal::TERM);
-    assert_eq!(server.ended().await.code(), Some(0), "{}", server.log());
+    server.stop().await;
     let dir = server.kill();
     let mounted = forbid_writing(&dir);
     if mounted.is_none() && rustix::process::geteuid().is_root() {

@@ -5,7 +5,7 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 
 use crate::support::http::{Ask, Ws, soon};
-use crate::support::server::{Server, clean_command, until};
+use crate::support::server::{Server, clean_command, rpc, until};
 use crate::support::upstream::{Reply, Request, STOP, Upstream, delta, refusal, stream};
 
 /// An agent that answers at once, and one that takes its time.
@@ -22,10 +22,6 @@ fn two_agents() -> Value {
             "stuck": {"provider": "stuck"},
         },
     })
-}
-
-async fn rpc(server: &Server, method: &str, params: Value) -> Value {
-    Ask::call(method, params).send(server.address()).await.json()
 }
 
 async fn get(server: &Server, params: Value) -> Value {

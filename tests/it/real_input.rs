@@ -7,7 +7,6 @@ use std::ops::Range;
 use opentelemetry_proto::tonic::common::v1::any_value::Value as Attribute;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use plimsoll::telemetry::OtlpProtocol;
-use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
@@ -284,8 +283,7 @@ async fn check(road: Road) {
     let seen = crowd(&server).await;
     sessions_remember_in_order(&server).await;
     prometheus_stored_what_was_seen(&mut prometheus, &seen).await;
-    server.signal(Signal::TERM);
-    assert_eq!(server.ended().await.code(), Some(0), "{}", server.log());
+    server.stop().await;
     until("every span at the receiver", async || {
         let inbox = receiver.inbox();
         // A slow disk leaves a trace of its own.

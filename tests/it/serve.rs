@@ -5,22 +5,9 @@ use std::process::Stdio;
 use plimsoll::client::{Client, Target};
 use serde_json::{Value, json};
 
+use crate::support::child::Running;
 use crate::support::http::Ask;
-use crate::support::server::{Server, clean_command, until};
-
-fn echo() -> Value {
-    json!({"providers": {"p": {"kind": "echo"}}, "agents": {"a": {"provider": "p"}}})
-}
-
-/// A child that is killed when the test ends, however it ends.
-struct Child(std::process::Child);
-
-impl Drop for Child {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
+use crate::support::server::{Server, clean_command, echo, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn serve_works_without_file_and_argument_in_an_empty_home() {
@@ -31,7 +18,7 @@ async fn serve_works_without_file_and_argument_in_an_empty_home() {
     command.arg("serve").env("HOME", home.path()).current_dir(home.path());
     let output = std::fs::File::create(home.path().join("log")).expect("a log file");
     command.stdin(Stdio::null()).stderr(output.try_clone().expect("shared")).stdout(output);
-    let mut child = Child(command.spawn().expect("plimsoll starts"));
+    let mut child = Running::start(&mut command);
     let data = home.path().join(".local/state/plimsoll");
     let client = Client::new(Target::DataDir(data.clone())).expect("a client");
     let log = || std::fs::read_to_string(home.path().join("log")).unwrap_or_default();
@@ -143,8 +130,7 @@ async fn the_audit_is_read_from_the_server_and_from_the_files_alike() {
     .await;
     let (code, heads, complaint) = run(&["audit", "head"]);
     assert_eq!(code, Some(0), "{complaint}");
-    server.signal(rustix::process::Signal::TERM);
-    assert_eq!(server.ended().await.code(), Some(0), "{}", server.log());
+    server.stop().await;
     let run = |args: &[&str]| {
         let output = clean_command().args(args).arg("--data-dir").arg(server.data_dir()).output();
         let output = output.expect("plimsoll runs");
@@ -221,8 +207,7 @@ async fn tokens_are_listed_and_revoked_without_a_server_as_with_one() {
         listed.1.contains("laptop") && unknown.0 == Some(6) && taken.0 == Some(6),
         "{listed:?} {taken:?}"
     );
-    server.signal(rustix::process::Signal::TERM);
-    assert_eq!(server.ended().await.code(), Some(0), "{}", server.log());
+    server.stop().await;
     assert_eq!(run(&["list", "--json"]), listed);
     assert_eq!(run(&["revoke", "nobody"]).0, Some(6));
     assert_eq!(run(&["new", "laptop", "--role", "viewer"]).0, Some(6));
@@ -247,8 +232,7 @@ fn hold_the_opening(data_dir: &std::path::Path) -> (std::path::PathBuf, Vec<u8>)
 #[tokio::test(flavor = "multi_thread")]
 async fn probes_are_answered_while_the_journal_is_opened_and_all_else_is_put_off() {
     let mut server = Server::start(echo()).await;
-    server.signal(rustix::process::Signal::TERM);
-    assert_eq!(server.ended().await.code(), Some(0), "{}", server.log());
+    server.stop().await;
     let dir = server.kill();
     let (manifest, text) = hold_the_opening(&dir.path().join("data"));
     let mut server = Server::spawn(dir, echo());
@@ -270,14 +254,12 @@ async fn probes_are_answered_while_the_journal_is_opened_and_all_else_is_put_off
 #[tokio::test(flavor = "multi_thread")]
 async fn a_signal_while_the_journal_is_opened_ends_it_and_leaves_no_address_behind() {
     let mut server = Server::start(echo()).await;
-    server.signal(rustix::process::Signal::TERM);
-    assert_eq!(server.ended().await.code(), Some(0), "{}", server.log());
+    server.stop().await;
     let dir = server.kill();
     hold_the_opening(&dir.path().join("data"));
     let mut server = Server::spawn(dir, echo());
     until("it listens", async || server.data_dir().join("control.sock").exists().then_some(())).await;
-    server.signal(rustix::process::Signal::TERM);
-    assert_eq!(server.ended().await.code(), Some(0), "{}", server.log());
+    server.stop().await;
     for sign in ["address", "control.sock"] {
         assert!(!server.data_dir().join(sign).exists(), "{sign} is left");
     }
@@ -288,8 +270,7 @@ async fn damage_that_may_hide_tokens_opens_no_door_and_other_damage_shuts_none()
     let mut server = Server::start(echo()).await;
     let made = server.client().call("token.create", json!({"name": "old", "role": "viewer"})).await;
     let token = made.expect("made")["token"].as_str().expect("a token").to_owned();
-    server.signal(rustix::process::Signal::TERM);
-    assert_eq!(server.ended().await.code(), Some(0), "{}", server.log());
+    server.stop().await;
     let mut dir = server.kill();
     for (log, expected) in [("audit", 401), ("work", 200)] {
         let manifest = dir.path().join(format!("data/journal/{log}/00000000000000000001/manifest.json"));

@@ -3,7 +3,6 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::process::Command;
@@ -102,8 +101,7 @@ async fn run(mut command: Command, scene: Scene) {
     }
     let journaled: Value = server.call("system.metrics", json!({})).await;
     assert!(journaled["messagesProcessed"].as_u64() >= Some(3 * SESSIONS), "{journaled}");
-    server.signal(Signal::TERM);
-    assert_eq!(server.ended().await.code(), Some(0), "{}", server.log());
+    server.stop().await;
 }
 
 fn script(name: &str) -> String {

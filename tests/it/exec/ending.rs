@@ -71,8 +71,7 @@ async fn plimsoll_ends_after_the_last_process_of_its_agents() {
     let mut server = work.serve(json!({})).await;
     let _sent = send(&server, "r1");
     work.noted("pids", WILD_COUNT).await;
-    server.signal(Signal::TERM);
-    assert_eq!(server.ended().await.code(), Some(0), "{}", server.log());
+    server.stop().await;
     assert_eq!(work.workers(), [0; 0], "all were gone before");
 }
 
@@ -138,8 +137,7 @@ async fn a_stopped_guard_gives_nobody_a_second_grace() {
     let mut server = work.serve(json!({"kill_grace": "6s"})).await;
     let _sent = send(&server, "r1");
     work.noted("pids", 1).await;
-    server.signal(Signal::TERM);
-    assert_eq!(server.ended().await.code(), Some(0), "{}", server.log());
+    server.stop().await;
     assert_eq!(work.workers(), [0; 0], "all were gone before");
     assert!(!server.log().contains("are left"), "{}", server.log());
 }
@@ -172,8 +170,7 @@ async fn an_agent_whose_main_thread_has_ended_is_ended() {
             sent.await.expect("no panic").expect_err("it was cancelled");
             until("its end", async || (!alive(pid)).then_some(())).await;
         } else {
-            server.signal(Signal::TERM);
-            assert_eq!(server.ended().await.code(), Some(0), "{}", server.log());
+            server.stop().await;
             assert!(!alive(pid), "gone before plimsoll");
         }
     }

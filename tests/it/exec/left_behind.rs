@@ -7,14 +7,15 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use super::ending::WILD;
-use super::{OBLIGING, Started, Work, alive, ask, guards, send, signal};
+use super::{OBLIGING, Work, alive, ask, guards, send, signal};
+use crate::support::child::Running;
 use crate::support::server::{Server, until};
 use crate::support::tools::needs;
 
 /// A sleeper with this mark.
-fn marked(mark: &str) -> Started {
+fn marked(mark: &str) -> Running {
     let mut command = Command::new("sleep");
-    Started::run(command.arg("1000").env("PLIMSOLL_OWNER", mark).stdin(Stdio::null()))
+    Running::start(command.arg("1000").env("PLIMSOLL_OWNER", mark).stdin(Stdio::null()))
 }
 
 /// Kills plimsoll and its guards in a way that lets no guard do its work.
@@ -51,7 +52,7 @@ async fn the_next_start_ends_what_was_left_and_no_stranger() {
     let mut server = Server::spawn(dir, work.config(json!({})));
     server.ready().await;
     assert_eq!(work.workers(), [0; 0], "gone before anything is served");
-    assert!(strangers.iter_mut().all(Started::runs));
+    assert!(strangers.iter_mut().all(Running::runs));
     let log = server.log();
     assert!(log.contains("left behind were ended") && log.contains("\"processes\":6"), "{log}");
     work.write("agent.sh", OBLIGING);
@@ -73,7 +74,7 @@ async fn a_plimsoll_that_carries_a_mark_spares_itself_and_those_it_descends_from
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null());
-    let mut shell = Started::run(&mut shell);
+    let mut shell = Running::start(&mut shell);
     let target = plimsoll::client::Target::DataDir(dir.path().join("data"));
     let client = plimsoll::client::Client::new(target).expect("a client");
     until("readiness", async || client.get("/ready").await.ok()).await;

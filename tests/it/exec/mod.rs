@@ -12,7 +12,6 @@ mod strangers;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use plimsoll::client::ClientError;
 use serde_json::{Value, json};
@@ -151,25 +150,4 @@ fn send(server: &Server, request: &str) -> tokio::task::JoinHandle<Result<Value,
     let client = server.client();
     let params = json!({"agent": "a", "message": "m", "requestId": request, "session": request});
     tokio::spawn(async move { client.call("agent.send", params).await })
-}
-
-/// What the test itself starts; ended when dropped.
-struct Started(std::process::Child);
-
-impl Started {
-    fn run(command: &mut Command) -> Self {
-        Self(command.spawn().expect("it starts"))
-    }
-
-    fn runs(&mut self) -> bool {
-        self.0.try_wait().expect("the child can be asked").is_none()
-    }
-}
-
-impl Drop for Started {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }

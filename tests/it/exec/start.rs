@@ -63,12 +63,9 @@ async fn a_message_whose_program_could_not_be_run_leaves_its_key_free() {
     assert_eq!(refused(&server, params.clone()).await.0, -32006);
     let unknown = server.client().call("request.get", json!({"idempotencyKey": "k"})).await;
     assert!(matches!(unknown, Err(ClientError::Rpc { code: -32013, .. })), "{unknown:?}");
-    let record = until("its record", async || {
-        let page =
-            server.client().get("/audit?kind=request_finished").await.ok()?.json::<Value>().await.ok()?;
-        page["records"].get(0).map(|record| record["detail"].clone())
-    })
-    .await;
+    let record =
+        until("its record", async || server.finished().await?.first().map(|record| record["detail"].clone()))
+            .await;
     assert_eq!((&record["outcome"], &record["ran"]), (&json!("failed"), &json!(false)), "{record}");
     work.write("late", "#!/bin/sh\n. ./agent.sh\n");
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).expect("a mode");

@@ -57,8 +57,7 @@ async fn one_that_cannot_be_ended_blocks_its_directory_by_name_and_only_while_it
     signal(pid, Signal::KILL);
     work.left_alone().await;
     assert_eq!(ask(&server, "m").await, "done", "the next one is served");
-    server.signal(Signal::TERM);
-    assert_eq!(server.ended().await.code(), Some(0), "{}", server.log());
+    server.stop().await;
     assert!(!server.log().contains("did not end in time"), "{}", server.log());
 }
 

@@ -3,13 +3,14 @@
 //! Needs `litellm` (`pip install 'litellm[proxy]'`) on the path, or its path in `PLIMSOLL_LITELLM`.
 
 use std::fs::File;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::sync::Mutex;
 
+use super::child::Running;
 use super::server::free_port;
 use super::tools::needs_tool;
 
@@ -22,9 +23,9 @@ pub(crate) const ANSWER: &str = "This answer comes from a mock, in order.";
 /// It takes that long to start on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// A running proxy; killed when dropped.
+/// A running proxy.
 pub(crate) struct LiteLlm {
-    child: Child,
+    child: Running,
     dir: TempDir,
     port: u16,
 }
@@ -60,15 +61,15 @@ impl LiteLlm {
         std::fs::write(&file, config.to_string()).expect("the configuration is written");
         let port = free_port();
         let log = File::create(dir.path().join("log")).expect("a log file");
-        let child = Command::new(program)
+        let mut command = Command::new(program);
+        command
             .args(["--host", "127.0.0.1", "--telemetry", "False", "--port", &port.to_string(), "--config"])
             .arg(&file)
             .env("LITELLM_LOCAL_MODEL_COST_MAP", "True")
             .stdout(log.try_clone().expect("the log is shared"))
             .stderr(log)
-            .stdin(Stdio::null())
-            .spawn()
-            .expect("litellm starts");
+            .stdin(Stdio::null());
+        let child = Running::start(&mut command);
         let mut proxy = Self { child, dir, port };
         proxy.ready().await;
         Some(proxy)
@@ -77,7 +78,7 @@ impl LiteLlm {
     async fn ready(&mut self) {
         let alive = async {
             while tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.is_err() {
-                if let Some(status) = self.child.try_wait().expect("the child can be asked") {
+                if let Some(status) = self.child.0.try_wait().expect("the child can be asked") {
                     panic!("litellm ended with {status}: {}", self.log());
                 }
                 tokio::time::sleep(Duration::from_millis(50)).await;
@@ -94,13 +95,5 @@ impl LiteLlm {
 
     fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
-    }
-}
-
-impl Drop for LiteLlm {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }

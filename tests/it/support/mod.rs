@@ -3,6 +3,7 @@
 #![expect(dead_code, reason = "each area uses its own part")]
 
 pub(crate) mod certificates;
+pub(crate) mod child;
 pub(crate) mod exposition;
 pub(crate) mod gate;
 pub(crate) mod http;

@@ -2,18 +2,19 @@
 
 use std::fs::{self, File};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use plimsoll::client::{Client, ClientError, Target};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::child::Running;
 use super::server::{Server, free_port, until};
 use super::tools::needs;
 
-/// A running Prometheus; killed when dropped.
+/// A running Prometheus.
 pub(crate) struct Prometheus {
-    child: Child,
+    child: Running,
     dir: TempDir,
     client: Client,
 }
@@ -36,15 +37,15 @@ impl Prometheus {
         );
         fs::write(dir.path().join("prometheus.yml"), config).expect("the configuration is written");
         let log = File::create(dir.path().join("log")).expect("a log file");
-        let child = Command::new(program)
+        let mut command = Command::new(program);
+        command
             .args(["--config.file=prometheus.yml", "--storage.tsdb.path=data"])
             .arg(format!("--web.listen-address={address}"))
             .current_dir(dir.path())
             .stderr(log)
             .stdout(Stdio::null())
-            .stdin(Stdio::null())
-            .spawn()
-            .expect("prometheus starts");
+            .stdin(Stdio::null());
+        let child = Running::start(&mut command);
         let base = format!("http://{address}");
         let client = Client::new(Target::Url { base, token: None, ca_file: None }).expect("a client");
         let mut started = Self { child, dir, client };
@@ -55,7 +56,7 @@ impl Prometheus {
     /// Waits until the expression has this one value.
     pub(crate) async fn until_value(&mut self, expression: &str, value: f64) {
         until(&format!("{expression} == {value}"), async || {
-            if let Some(status) = self.child.try_wait().expect("the child can be asked") {
+            if let Some(status) = self.child.0.try_wait().expect("the child can be asked") {
                 panic!("prometheus ended with {status}:\n{}", self.log());
             }
             let values = self.values(expression).await?;
@@ -87,13 +88,5 @@ impl Prometheus {
 
     fn log(&self) -> String {
         fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
-    }
-}
-
-impl Drop for Prometheus {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }

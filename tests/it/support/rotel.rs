@@ -2,18 +2,19 @@
 //! takes.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use plimsoll::telemetry::OtlpProtocol;
 use tokio::net::TcpStream;
 
+use super::child::Running;
 use super::receiver::Receiver;
 use super::server::{free_port, until};
 use super::tools::needs_tool;
 
-/// A running collector; killed when dropped.
+/// A running collector.
 pub(crate) struct Rotel {
-    child: Child,
+    _child: Running,
     grpc: SocketAddr,
     http: SocketAddr,
 }
@@ -23,15 +24,15 @@ impl Rotel {
     pub(crate) async fn start(receiver: &Receiver) -> Option<Self> {
         let program = needs_tool("rotel-agent", Some("PLIMSOLL_ROTEL"))?;
         let [grpc, http] = [(); 2].map(|()| SocketAddr::from((Ipv4Addr::LOCALHOST, free_port())));
-        let child = Command::new(program)
+        let mut command = Command::new(program);
+        command
             .args(["start", "--otlp-grpc-endpoint", &grpc.to_string()])
             .args(["--otlp-http-endpoint", &http.to_string()])
             .args(["--exporter", "otlp", "--otlp-exporter-protocol", "http"])
             .args(["--otlp-exporter-endpoint", &receiver.endpoint()])
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn();
-        let rotel = Self { child: child.expect("rotel starts"), grpc, http };
+            .stderr(Stdio::null());
+        let rotel = Self { _child: Running::start(&mut command), grpc, http };
         for address in [grpc, http] {
             until("rotel listening", async || TcpStream::connect(address).await.ok()).await;
         }
@@ -43,13 +44,5 @@ impl Rotel {
             OtlpProtocol::Grpc => self.grpc,
             OtlpProtocol::HttpProtobuf => self.http,
         }
-    }
-}
-
-impl Drop for Rotel {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }

@@ -4,14 +4,16 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use plimsoll::client::{Client, Target};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::child::Running;
 use super::exposition::Scrape;
+use super::http::Ask;
 
 /// How long anything that is waited for may take; far more than it should, so that a busy machine fails no test.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -32,9 +34,9 @@ pub(crate) async fn until<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<
     found.await.unwrap_or_else(|_| panic!("{what} did not happen within {PATIENCE:?}"))
 }
 
-/// A running server; killed when dropped.
+/// A running server.
 pub(crate) struct Server {
-    child: Child,
+    child: Running,
     dir: TempDir,
 }
 
@@ -80,14 +82,14 @@ impl Server {
         let log = fs::File::options().create(true).append(true).open(dir.path().join("log"));
         let log = log.expect("the log file is opened");
         command.stderr(log.try_clone().expect("the log file is shared")).stdout(log).stdin(Stdio::null());
-        Self { child: command.spawn().expect("plimsoll starts"), dir }
+        Self { child: Running::start(&mut command), dir }
     }
 
     /// Waits until it takes requests.
     pub(crate) async fn ready(&mut self) {
         let client = self.client();
         until("readiness", async || {
-            if let Some(status) = self.child.try_wait().expect("the child can be asked") {
+            if let Some(status) = self.child.0.try_wait().expect("the child can be asked") {
                 panic!("plimsoll ended with {status}:\n{}", self.log());
             }
             client.get("/ready").await.ok()
@@ -102,6 +104,12 @@ impl Server {
     pub(crate) async fn call(&self, method: &str, params: Value) -> Value {
         let answer = self.client().call(method, params).await;
         answer.unwrap_or_else(|error| panic!("{method}: {error}"))
+    }
+
+    /// The records of requests that ended, the newest first; `None` while they cannot be read.
+    pub(crate) async fn finished(&self) -> Option<Vec<Value>> {
+        let page: Value = self.client().get("/audit?kind=request_finished").await.ok()?.json().await.ok()?;
+        page["records"].as_array().cloned()
     }
 
     /// What `/metrics` says.
@@ -150,7 +158,7 @@ impl Server {
 
     /// Its process id.
     pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
+        self.child.0.id()
     }
 
     /// Its resident memory in KiB.
@@ -171,33 +179,46 @@ impl Server {
 
     /// Sends it a signal.
     pub(crate) fn signal(&self, signal: rustix::process::Signal) {
-        rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), signal)
+        rustix::process::kill_process(rustix::process::Pid::from_child(&self.child.0), signal)
             .expect("the signal is sent");
     }
 
     /// Waits for its end.
     pub(crate) async fn ended(&mut self) -> ExitStatus {
-        let child = &mut self.child;
+        let child = &mut self.child.0;
         until("the end of plimsoll", async || child.try_wait().expect("the child can be asked")).await
+    }
+
+    /// Asks it to end, and waits until it did so well.
+    pub(crate) async fn stop(&mut self) {
+        self.signal(rustix::process::Signal::TERM);
+        assert_eq!(self.ended().await.code(), Some(0), "{}", self.log());
     }
 
     /// Kills it where it stands, and gives its directory for another start.
     pub(crate) fn kill(mut self) -> TempDir {
-        self.child.kill().expect("the child is killed");
-        self.child.wait().expect("the child is waited for");
+        self.child.0.kill().expect("the child is killed");
+        self.child.0.wait().expect("the child is waited for");
         std::mem::replace(&mut self.dir, tempfile::tempdir().expect("a temporary directory"))
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
         if std::thread::panicking() {
             eprintln!("--- what plimsoll said ---\n{}", self.log());
         }
     }
+}
+
+/// A configuration with one agent `a`, which repeats what it is told.
+pub(crate) fn echo() -> Value {
+    json!({"providers": {"p": {"kind": "echo"}}, "agents": {"a": {"provider": "p"}}})
+}
+
+/// The whole answer of a method over HTTP: a result or an error.
+pub(crate) async fn rpc(server: &Server, method: &str, params: Value) -> Value {
+    Ask::call(method, params).send(server.address()).await.json()
 }
 
 /// A port that nobody listens on at this moment.
