@@ -3,15 +3,16 @@
 //! The release binary serves an agent of `kind: exec`. Turns through it and runs of the same command by hand take turns
 //! on the same machine, so that both see the same noise.
 
-use std::fs;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::process::{Command, Stdio};
 
 use plimsoll::client::{Client, Connection, Target};
 use plimsoll::clock::Clock;
-use serde_json::json;
+use serde_json::{Value, json};
+
+use crate::gateway::quantile;
+use crate::gateway::server::Server;
 
 /// Runs a small script by hand and as an agent, in turns, and prints how long each takes.
 #[derive(Debug, clap::Args)]
@@ -30,21 +31,11 @@ const ADDED_GOAL_MS: f64 = 10.0;
 /// Reads its message and answers.
 const SCRIPT: &str = r#"cat > /dev/null; echo '{"type":"delta","text":"done"}'"#;
 
-/// A start that takes longer has failed.
-const START_TIMEOUT: Duration = Duration::from_secs(30);
+/// The shares of the samples that a row shows.
+const SHARES: [f64; 3] = [0.5, 0.95, 0.99];
 
 /// Runs before anything is counted.
 const WARM_UP: u32 = 10;
-
-struct Started(Child);
-
-impl Drop for Started {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 pub(crate) fn run(args: &Args) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -53,9 +44,10 @@ pub(crate) fn run(args: &Args) -> Result<(), String> {
 
 async fn measure(args: &Args) -> Result<(), String> {
     let dir = tempfile::tempdir().map_err(|error| format!("no temporary directory: {error}"))?;
-    let _server = start(&args.binary, dir.path())?;
+    let server = Server::start(&args.binary, config(dir.path())).await?;
+    let client = Client::new(Target::DataDir(server.data_dir())).map_err(|error| error.to_string())?;
+    let mut connection = client.connect().await.map_err(|error| error.to_string())?;
     let clock = Clock::system();
-    let mut connection = connect(dir.path(), &clock).await?;
     let (mut by_hand, mut as_agent) = (Vec::new(), Vec::new());
     for turn in 0..WARM_UP + args.turns {
         let began = clock.elapsed();
@@ -68,21 +60,14 @@ async fn measure(args: &Args) -> Result<(), String> {
             as_agent.push((ended - between).as_secs_f64() * 1e3);
         }
     }
-    by_hand.sort_by(f64::total_cmp);
-    as_agent.sort_by(f64::total_cmp);
     println!("{} turns each, in turns: sh, which reads its message and prints one line", args.turns);
     println!("{:<22} {:>9} {:>9} {:>9} {:>9}", "", "p50", "p95", "p99", "goal");
-    row("by hand, ms", [0.5, 0.95, 0.99].map(|share| at(&by_hand, share)), None);
-    row("agent.send, ms", [0.5, 0.95, 0.99].map(|share| at(&as_agent, share)), None);
-    let added = [0.5, 0.95, 0.99].map(|share| at(&as_agent, share) - at(&by_hand, share));
-    row("added, ms", added, Some(ADDED_GOAL_MS));
+    let [by_hand, as_agent] =
+        [&mut by_hand, &mut as_agent].map(|samples| SHARES.map(|share| quantile(samples, share)));
+    row("by hand, ms", by_hand, None);
+    row("agent.send, ms", as_agent, None);
+    row("added, ms", [0, 1, 2].map(|i| as_agent[i] - by_hand[i]), Some(ADDED_GOAL_MS));
     Ok(())
-}
-
-fn at(sorted: &[f64], share: f64) -> f64 {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a few samples")]
-    let index = (sorted.len() as f64 * share) as usize;
-    sorted[index.min(sorted.len() - 1)]
 }
 
 fn row(name: &str, [p50, p95, p99]: [f64; 3], goal: Option<f64>) {
@@ -90,30 +75,11 @@ fn row(name: &str, [p50, p95, p99]: [f64; 3], goal: Option<f64>) {
     println!("{name:<22} {p50:>9.2} {p95:>9.2} {p99:>9.2} {goal:>9}");
 }
 
-fn start(binary: &Path, dir: &Path) -> Result<Started, String> {
-    let config = json!({
-        "server": {"listen": "127.0.0.1:0"},
+fn config(dir: &Path) -> Value {
+    json!({
         "providers": {"program": {"kind": "exec", "program": "sh", "args": ["-c", SCRIPT]}},
         "agents": {"a": {"provider": "program", "cwd": dir}},
-    });
-    let file = dir.join("plimsoll.yaml");
-    fs::write(&file, config.to_string()).map_err(|error| format!("no configuration: {error}"))?;
-    let mut command = Command::new(binary);
-    command.arg("serve").arg("--config").arg(&file).arg("--data-dir").arg(dir.join("data"));
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    command.spawn().map(Started).map_err(|error| format!("{} does not start: {error}", binary.display()))
-}
-
-async fn connect(dir: &Path, clock: &Clock) -> Result<Connection, String> {
-    let target = Target::DataDir(dir.join("data"));
-    let client = Client::new(target).map_err(|error| error.to_string())?;
-    while let Err(error) = client.get("/ready").await {
-        if clock.elapsed() > START_TIMEOUT {
-            return Err(format!("the server is not ready: {error}"));
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    client.connect().await.map_err(|error| error.to_string())
+    })
 }
 
 async fn ask(connection: &mut Connection) -> Result<(), String> {

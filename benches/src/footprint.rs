@@ -4,10 +4,12 @@ use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use plimsoll::clock::Clock;
+
+use crate::child::{Running, status};
 
 /// Starts the release binary with an empty data directory, again and again, and measures start-up and memory.
 #[derive(Debug, clap::Args)]
@@ -35,16 +37,6 @@ struct Run {
     resident_mib: f64,
     peak_mib: f64,
     threads: f64,
-}
-
-struct Started(Child);
-
-impl Drop for Started {
-    fn drop(&mut self) {
-        // It may have ended by itself; then there is nothing to kill.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), String> {
@@ -76,7 +68,7 @@ fn measure(args: &Args) -> Result<Run, String> {
     command.arg("serve").arg("--config").arg(&config).arg("--data-dir").arg(&data);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let child = command.spawn().map_err(|e| format!("{} does not start: {e}", args.binary.display()))?;
-    let mut child = Started(child);
+    let mut child = Running(child);
     while !is_ready(&data) {
         if let Ok(Some(status)) = child.0.try_wait() {
             return Err(format!("{} ended with {status} before it was ready", args.binary.display()));
@@ -91,18 +83,12 @@ fn measure(args: &Args) -> Result<Run, String> {
     while let Some(left) = settled.checked_sub(clock.elapsed()) {
         std::thread::park_timeout(left);
     }
-    let status = fs::read_to_string(format!("/proc/{}/status", child.0.id()));
-    let status = status.map_err(|e| format!("the process cannot be looked at: {e}"))?;
-    let field = |name: &str| -> Result<f64, String> {
-        let line = status.lines().find_map(|line| line.strip_prefix(name));
-        let number = line.and_then(|rest| rest.split_whitespace().next()).and_then(|text| text.parse().ok());
-        number.ok_or_else(|| format!("/proc names no {name}"))
-    };
+    let of = |key: &str| status(child.0.id(), key).map(|number| number as f64);
     Ok(Run {
         ready_ms,
-        resident_mib: field("VmRSS:")? / 1_024.0,
-        peak_mib: field("VmHWM:")? / 1_024.0,
-        threads: field("Threads:")?,
+        resident_mib: of("VmRSS:")? / 1_024.0,
+        peak_mib: of("VmHWM:")? / 1_024.0,
+        threads: of("Threads:")?,
     })
 }
 

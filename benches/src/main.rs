@@ -1,5 +1,6 @@
 //! Measures what the performance table claims: one subcommand per table.
 
+mod child;
 mod door;
 mod exec;
 mod footprint;

@@ -2,8 +2,8 @@
 
 use std::fs::{self, File};
 use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -11,6 +11,7 @@ use futures_util::future::BoxFuture;
 use serde_json::json;
 use tempfile::TempDir;
 
+use crate::child::{Running, status};
 use crate::gateway::http;
 
 /// They take that long to start on a busy machine.
@@ -38,11 +39,11 @@ pub(super) const ALL: [(&str, Start); 2] = [
     ("portkey", |installed, _upstreams| portkey(installed).boxed()),
 ];
 
-/// A running gateway; killed when dropped.
+/// A running gateway.
 pub(super) struct Rival {
     pub(super) address: SocketAddr,
     kind: Kind,
-    child: Child,
+    child: Running,
     dir: TempDir,
 }
 
@@ -67,7 +68,7 @@ impl Rival {
     }
 
     pub(super) fn pid(&self) -> u32 {
-        self.child.id()
+        self.child.0.id()
     }
 
     async fn start(
@@ -80,6 +81,7 @@ impl Rival {
         let errors = log.try_clone().map_err(|error| format!("no log: {error}"))?;
         command.stdin(Stdio::null()).stdout(log).stderr(errors);
         let child = command.spawn().map_err(|error| format!("{command:?} does not start: {error}"))?;
+        let child = Running(child);
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         let mut rival = Self { address, kind, child, dir };
         let ready = tokio::time::timeout(START_TIMEOUT, rival.ready()).await;
@@ -89,7 +91,7 @@ impl Rival {
 
     async fn ready(&mut self) -> Result<(), String> {
         while http::get(self.address, "/").await.is_err() {
-            if let Ok(Some(status)) = self.child.try_wait() {
+            if let Ok(Some(status)) = self.child.0.try_wait() {
                 return Err(format!("it ended with {status}: {}", self.log()));
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -99,14 +101,6 @@ impl Rival {
 
     fn log(&self) -> String {
         fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
-    }
-}
-
-impl Drop for Rival {
-    fn drop(&mut self) {
-        // It may have ended by itself; then there is nothing to kill.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
@@ -159,7 +153,7 @@ pub(super) fn peak_mib(root: u32) -> f64 {
         .flatten()
         .filter_map(|entry| {
             let pid = entry.file_name().to_str()?.parse().ok()?;
-            Some((pid, status(pid, "PPid:")? as u32))
+            Some((pid, status(pid, "PPid:").ok()? as u32))
         })
         .collect();
     let (mut tree, mut next) = (vec![root], 0);
@@ -168,10 +162,5 @@ pub(super) fn peak_mib(root: u32) -> f64 {
         tree.extend(parents.iter().filter(|(_, parent)| *parent == above).map(|(pid, _)| *pid));
         next += 1;
     }
-    tree.into_iter().filter_map(|pid| status(pid, "VmHWM:")).sum::<u64>() as f64 / 1_024.0
-}
-
-fn status(pid: u32, key: &str) -> Option<u64> {
-    let text = fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("status")).ok()?;
-    text.lines().find_map(|line| line.strip_prefix(key)?.split_whitespace().next()?.parse().ok())
+    tree.into_iter().filter_map(|pid| status(pid, "VmHWM:").ok()).sum::<u64>() as f64 / 1_024.0
 }

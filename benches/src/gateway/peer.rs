@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{self, BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use plimsoll::app::App;
@@ -14,11 +14,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 use super::upstream::{ANSWER_AFTER_MS, Upstream};
+use crate::child::Running;
 
-/// A child process that serves; killed when dropped.
+/// A child process that serves.
 pub(crate) struct Peer {
     pub(crate) address: SocketAddr,
-    child: Child,
+    _child: Running,
 }
 
 /// Serves as the peer of another bench: started by it.
@@ -65,21 +66,13 @@ impl Peer {
         let failed = |error: io::Error| format!("no {}: {error}", part[0]);
         let mut command = Command::new(std::env::current_exe().map_err(failed)?);
         command.arg("peer").args(part).stdin(Stdio::null()).stdout(Stdio::piped());
-        let mut child = command.spawn().map_err(failed)?;
+        let mut child = Running(command.spawn().map_err(failed)?);
         let mut line = String::new();
-        if let Some(stdout) = child.stdout.take() {
+        if let Some(stdout) = child.0.stdout.take() {
             BufReader::new(stdout).read_line(&mut line).map_err(failed)?;
         }
         let address = line.trim().parse().map_err(|error| format!("no {}: {error}", part[0]))?;
-        Ok(Self { address, child })
-    }
-}
-
-impl Drop for Peer {
-    fn drop(&mut self) {
-        // It may have ended by itself; then there is nothing to kill.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        Ok(Self { address, _child: child })
     }
 }
 

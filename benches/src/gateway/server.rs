@@ -2,18 +2,20 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use tempfile::TempDir;
 
+use crate::child::{Running, status};
+
 /// Starting takes at most this.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A running server; killed when dropped.
+/// A running server.
 pub(crate) struct Server {
-    child: Child,
+    child: Running,
     pub(crate) address: SocketAddr,
     dir: TempDir,
 }
@@ -39,6 +41,7 @@ impl Server {
         command.arg("--config").arg(&file).arg("--data-dir").arg(dir.path().join("data"));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         let child = command.spawn().map_err(|error| format!("the server does not start: {error}"))?;
+        let child = Running(child);
         let mut server = Self { child, address: SocketAddr::from(([0, 0, 0, 0], 0)), dir };
         let ready = tokio::time::timeout(START_TIMEOUT, server.ready()).await;
         ready.map_err(|_| format!("not ready after {START_TIMEOUT:?}: {}", server.log()))??;
@@ -47,10 +50,10 @@ impl Server {
 
     async fn ready(&mut self) -> Result<(), String> {
         loop {
-            if let Ok(Some(status)) = self.child.try_wait() {
+            if let Ok(Some(status)) = self.child.0.try_wait() {
                 return Err(format!("it ended with {status}: {}", self.log()));
             }
-            let address = fs::read_to_string(self.dir.path().join("data/address")).unwrap_or_default();
+            let address = fs::read_to_string(self.data_dir().join("address")).unwrap_or_default();
             let bare = address.trim().trim_start_matches("http://");
             if let Ok(address) = bare.parse()
                 && super::http::get(address, "/ready").await.is_ok_and(|(status, _)| status == 200)
@@ -68,33 +71,26 @@ impl Server {
 
     /// Resident memory in KiB.
     pub(crate) fn resident_kib(&self) -> Result<f64, String> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()));
-        let status = status.map_err(|error| format!("the process cannot be looked at: {error}"))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let number = line.and_then(|rest| rest.split_whitespace().next()?.parse().ok());
-        number.ok_or_else(|| "/proc names no VmRSS".to_owned())
+        status(self.pid(), "VmRSS:").map(|kib| kib as f64)
+    }
+
+    /// Its data directory.
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        self.dir.path().join("data")
     }
 
     /// Its process id.
     pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
+        self.child.0.id()
     }
 
     /// CPU seconds used so far, user and system.
     pub(crate) fn cpu_seconds(&self) -> f64 {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.0.id())).unwrap_or_default();
         let after_name = stat.rsplit(')').next().unwrap_or_default();
         // Fields 14 and 15 of proc(5), in clock ticks of 10 ms.
         let ticks: f64 =
             after_name.split_whitespace().skip(11).take(2).filter_map(|t| t.parse::<f64>().ok()).sum();
         ticks / 100.0
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // It may have ended by itself; then there is nothing to kill.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
