@@ -12,9 +12,7 @@ use serde_json::Value;
 
 use super::lane::LaneKey;
 use crate::ids::{AgentId, SessionId};
-use crate::journal::{
-    Actor, Append, AppendError, Fold, Journal, Log, NewRecord, Record, StreamId, StreamKind,
-};
+use crate::journal::{Actor, Append, AppendError, Fold, Journal, NewRecord, Record, StreamId, StreamKind};
 
 /// The kind of the record that an agent named a conversation.
 pub const AGENT_SESSION_STARTED: &str = "agent_session_started";
@@ -214,12 +212,8 @@ impl Fold for AgentSessions {
         "agent_sessions"
     }
 
-    fn log(&self) -> Log {
-        StreamKind::Request.log()
-    }
-
-    fn wants(&self, stream: &StreamId) -> bool {
-        stream.kind() == StreamKind::Request
+    fn wants(&self) -> StreamKind {
+        StreamKind::Request
     }
 
     fn apply(&self, record: &Record) {

@@ -18,9 +18,7 @@ use super::record::{Outcome, REQUEST_FINISHED};
 use super::{Channel, Rejection, SendRequest};
 use crate::clock::{Clock, Timestamp};
 use crate::ids::{AgentId, IdempotencyKey, RequestId, SessionId, TraceId};
-use crate::journal::{
-    Actor, Append, Fold, Journal, Log, NewRecord, Record, RecordHash, StreamId, StreamKind,
-};
+use crate::journal::{Actor, Append, Fold, Journal, NewRecord, Record, RecordHash, StreamId, StreamKind};
 use crate::limits::{JOURNAL_APPEND_WAIT, JOURNAL_QUEUE_APPENDS_MAX};
 use crate::provider::Speaker;
 
@@ -309,12 +307,8 @@ impl Fold for Keys {
         "idempotency_keys"
     }
 
-    fn log(&self) -> Log {
-        StreamKind::Request.log()
-    }
-
-    fn wants(&self, stream: &StreamId) -> bool {
-        stream.kind() == StreamKind::Request
+    fn wants(&self) -> StreamKind {
+        StreamKind::Request
     }
 
     fn apply(&self, record: &Record) {

@@ -9,9 +9,7 @@ use serde_json::{Value, json};
 
 use super::Rejection;
 use crate::ids::AgentId;
-use crate::journal::{
-    Actor, Append, AppendError, Fold, Journal, Log, NewRecord, Record, StreamId, StreamKind,
-};
+use crate::journal::{Actor, Append, AppendError, Fold, Journal, NewRecord, Record, StreamId, StreamKind};
 use crate::limits::JOURNAL_APPEND_WAIT;
 
 const PAUSED: &str = "agent_paused";
@@ -186,12 +184,8 @@ impl Fold for Pauses {
         "pauses"
     }
 
-    fn log(&self) -> Log {
-        StreamKind::Operator.log()
-    }
-
-    fn wants(&self, stream: &StreamId) -> bool {
-        stream.kind() == StreamKind::Operator
+    fn wants(&self) -> StreamKind {
+        StreamKind::Operator
     }
 
     fn apply(&self, record: &Record) {

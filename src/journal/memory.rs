@@ -110,7 +110,7 @@ impl MemoryJournal {
             head.seq = seq;
             let record = encoding::decode(&frame[HEADER_BYTES..]).map_err(AppendError::Invalid)?;
             debug_assert_eq!(record.detail, new.detail, "what is stored is what was given");
-            self.folds.iter().filter(|f| f.wants(&record.stream)).for_each(|f| f.apply(&record));
+            self.folds.iter().filter(|f| f.wants() == record.stream.kind()).for_each(|f| f.apply(&record));
             // Nobody listening is normal.
             let _ = self.tail.send(Arc::new(record.clone()));
             state.records.push(record);

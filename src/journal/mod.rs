@@ -128,11 +128,8 @@ pub trait Fold: Send + Sync {
     /// A stable name for its snapshots.
     fn name(&self) -> &'static str;
 
-    /// The log of all the streams that it wants; only that one is read for it.
-    fn log(&self) -> Log;
-
-    /// Whether records of this stream concern it.
-    fn wants(&self, stream: &StreamId) -> bool;
+    /// The streams whose records concern it; only their log is read for it.
+    fn wants(&self) -> StreamKind;
 
     /// Takes one record in. Total: what it cannot read it counts and passes over.
     fn apply(&self, record: &Record);

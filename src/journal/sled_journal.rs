@@ -235,7 +235,7 @@ impl Opening {
                 ),
             );
         }
-        let damaged = folds.iter().filter(|fold| self.damaged.contains(&fold.log()));
+        let damaged = folds.iter().filter(|fold| self.damaged.contains(&fold.wants().log()));
         damaged.for_each(|fold| fold.records_lost());
         self.damaged.is_empty()
     }

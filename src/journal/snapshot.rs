@@ -76,14 +76,14 @@ pub(super) fn newest(partition: &Path, fold: &str) -> Option<Seq> {
 /// Answers the logs of which a record that is needed cannot be read; their folds then stand before it.
 pub(super) fn restore(rows: [&LogRow; 2], folds: &[Arc<dyn Fold>], until: Seq) -> Vec<(Log, ReadError)> {
     let of_log = |row: &LogRow| {
-        let folds = folds.iter().filter(|fold| fold.log() == row.log);
+        let folds = folds.iter().filter(|fold| fold.wants().log() == row.log);
         let folds: Vec<_> = folds.map(|fold| (fold, restore_one(rows, fold.as_ref(), until))).collect();
         let Some(first) = folds.iter().map(|(_, position)| position).min() else { return Ok(()) };
         let range = Range { from: first.next(), until, stream: None, newest_first: false };
         for frame in row.frames(range) {
             let record = frame?.decode()?;
             for (fold, _) in folds.iter().filter(|(_, position)| record.seq > *position) {
-                if fold.wants(&record.stream) {
+                if fold.wants() == record.stream.kind() {
                     fold.apply(&record);
                 }
             }

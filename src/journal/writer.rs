@@ -219,7 +219,10 @@ impl Writer {
             self.shared.metrics.last_seq.set(last.seq.0 as f64);
         }
         for record in records {
-            self.folds.iter().filter(|fold| fold.wants(&record.stream)).for_each(|fold| fold.apply(&record));
+            self.folds
+                .iter()
+                .filter(|fold| fold.wants() == record.stream.kind())
+                .for_each(|fold| fold.apply(&record));
             self.shared.metrics.appended(record.stream.kind(), 1);
             if self.shared.tail.receiver_count() > 0 {
                 // The last subscriber may leave in between, which is normal.
@@ -256,7 +259,10 @@ impl Writer {
     /// A record that nobody waited for is lost.
     fn lost(&self, stream: &StreamId, kind: &'static str, detail: &Value) {
         self.shared.metrics.lost(kind);
-        self.folds.iter().filter(|fold| fold.wants(stream)).for_each(|fold| fold.lost(kind, detail));
+        self.folds
+            .iter()
+            .filter(|fold| fold.wants() == stream.kind())
+            .for_each(|fold| fold.lost(kind, detail));
     }
 
     /// Takes no appends until the store was opened again, which is tried at once.

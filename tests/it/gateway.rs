@@ -668,7 +668,7 @@ fn keeper(knows: &[&str]) -> (House, Arc<std::sync::Mutex<Vec<Option<String>>>>)
 fn replay(from: &House, into: &House) {
     let page = from.journal.scan(&Scan { limit: 10_000, ..Scan::default() }).expect("memory can be read");
     for fold in into.gateway.folds() {
-        page.records.iter().filter(|r| fold.wants(&r.stream)).for_each(|record| fold.apply(record));
+        page.records.iter().filter(|r| fold.wants() == r.stream.kind()).for_each(|record| fold.apply(record));
     }
 }
 

@@ -14,7 +14,7 @@ use super::Rate;
 use crate::clock::{Clock, Timestamp};
 use crate::ids::{AgentId, TokenName, TownId};
 use crate::journal::{
-    Actor, Append, AppendError, Fold, Journal, Log, NewRecord, Record, RecordHash, StreamId, StreamKind,
+    Actor, Append, AppendError, Fold, Journal, NewRecord, Record, RecordHash, StreamId, StreamKind,
 };
 use crate::limits::TOKENS_MAX;
 use crate::secret::Secret;
@@ -317,12 +317,8 @@ impl Fold for TokenBook {
         "tokens"
     }
 
-    fn log(&self) -> Log {
-        StreamKind::Operator.log()
-    }
-
-    fn wants(&self, stream: &StreamId) -> bool {
-        stream.kind() == StreamKind::Operator
+    fn wants(&self) -> StreamKind {
+        StreamKind::Operator
     }
 
     fn apply(&self, record: &Record) {

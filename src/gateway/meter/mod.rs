@@ -24,7 +24,7 @@ use super::usage::{self, Usage};
 use super::{AgentConfig, Rejection, UsageQuery, UsageReport};
 use crate::clock::{Clock, Timestamp};
 use crate::ids::{AgentId, RequestId};
-use crate::journal::{Fold, Log, Record, StreamId, StreamKind};
+use crate::journal::{Fold, Record, StreamKind};
 use crate::provider::ModelUsed;
 use account::{Account, Asking, Ended, Folded, Life, Limit, Limits, Seen, Spent};
 use lost::SpendLost;
@@ -269,12 +269,8 @@ impl Fold for Meter {
         "meter"
     }
 
-    fn log(&self) -> Log {
-        StreamKind::Request.log()
-    }
-
-    fn wants(&self, stream: &StreamId) -> bool {
-        stream.kind() == StreamKind::Request
+    fn wants(&self) -> StreamKind {
+        StreamKind::Request
     }
 
     fn apply(&self, record: &Record) {

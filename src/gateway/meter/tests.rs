@@ -5,7 +5,7 @@ use crate::clock::ManualTime;
 use crate::gateway::record::{Outcome, REQUEST_FINISHED, REQUEST_FINISHED_VERSION, ToolCounts};
 use crate::gateway::{Channel, Timings, Usage as AnswerUsage, UsageAmounts};
 use crate::ids::{RequestId, SessionId};
-use crate::journal::{Actor, Append, Journal, MemoryJournal, NewRecord, Scan};
+use crate::journal::{Actor, Append, Journal, MemoryJournal, NewRecord, Scan, StreamId};
 use crate::provider::ModelUsed;
 
 fn agent() -> AgentId {

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use plimsoll::clock::{Clock, Timestamp};
 use plimsoll::ids::{AgentId, Seq};
 use plimsoll::journal::{
-    Actor, Append, Config, Fold, Journal, JournalDeps, Log, NewRecord, OpenError, Record, Scan, SledJournal,
-    StreamId, metrics,
+    Actor, Append, Config, Fold, Journal, JournalDeps, NewRecord, OpenError, Record, Scan, SledJournal,
+    StreamId, StreamKind, metrics,
 };
 use plimsoll::telemetry::Registry;
 use plimsoll::telemetry::metric::Definition;
@@ -99,12 +99,8 @@ impl Fold for Sum {
         "sum"
     }
 
-    fn log(&self) -> Log {
-        Log::Work
-    }
-
-    fn wants(&self, stream: &StreamId) -> bool {
-        *stream == StreamId::request()
+    fn wants(&self) -> StreamKind {
+        StreamKind::Request
     }
 
     fn apply(&self, record: &Record) {
