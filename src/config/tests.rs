@@ -1,9 +1,11 @@
 //! Of whole configurations: from files and variables to values, or to every problem at once.
 
+mod files;
+mod secrets;
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -254,102 +256,6 @@ fn yaml_syntax_quotes_and_dollars_in_a_value_change_nothing_else() {
 }
 
 #[test]
-fn the_overlay_merges_maps_replaces_lists_and_resets_by_null() {
-    let world = World::of(&[
-        ("config/plimsoll.yaml", "server: {listen: 127.0.0.1:1, allowed_hosts: [a, b], batch_max: 5}\n"),
-        ("config/docker.yaml", "server:\n  listen: 127.0.0.1:2\n  allowed_hosts: [c]\n  batch_max:\n"),
-    ])
-    .with("PLIMSOLL_ENV", "docker");
-    let loaded = world.loaded();
-    let server = &loaded.config.server;
-    assert_eq!(server.listen.port(), 2);
-    assert_eq!(server.allowed_hosts, ["c"]);
-    assert_eq!(server.batch_max, Config::default().server.batch_max);
-    assert_eq!(loaded.files.len(), 2);
-    let origin = loaded.origin(&KeyPath::of(&["server", "listen"])).expect("it stands in a file");
-    assert!(origin.to_string().ends_with("config/docker.yaml:2:3"), "{origin}");
-}
-
-#[test]
-fn an_overlay_without_a_base_is_looked_for_in_config() {
-    let world = World::of(&[("config/docker.yaml", "live: {events: 7}")]).with("PLIMSOLL_ENV", "docker");
-    assert_eq!(world.loaded().config.live.events, 7);
-}
-
-#[test]
-fn a_missing_or_misnamed_overlay_is_refused_by_name() {
-    let world = World::of(&[("plimsoll.yaml", "")]).with("PLIMSOLL_ENV", "staging");
-    assert_eq!(
-        world.load(None).map(|_| ()),
-        Err(vec![
-            "PLIMSOLL_ENV is set, and its overlay staging.yaml does not exist: make it, or unset PLIMSOLL_ENV"
-                .to_owned()
-        ])
-    );
-    for name in ["../x", "A", "a.b", "a b"] {
-        let problems = World::of(&[]).with("PLIMSOLL_ENV", name).load(None).map(|_| ()).expect_err(name);
-        assert!(problems[0].contains("not the name of an overlay"), "{problems:?}");
-    }
-}
-
-#[test]
-fn an_unset_or_empty_environment_name_means_exactly_the_base() {
-    let files = [("plimsoll.yaml", "live: {events: 7}"), ("docker.yaml", "live: {events: 8}")];
-    let unset = World::of(&files).loaded();
-    let empty = World::of(&files).with("PLIMSOLL_ENV", "").loaded();
-    assert_eq!(unset.config.live.events, 7);
-    assert_eq!(show::yaml(&unset.config), show::yaml(&empty.config));
-}
-
-#[test]
-fn the_base_file_is_searched_in_order() {
-    let all = [
-        ("config/plimsoll.yaml", "live: {events: 1}"),
-        ("plimsoll.yaml", "live: {events: 2}"),
-        ("home/.config/plimsoll/plimsoll.yaml", "live: {events: 3}"),
-        ("named.yaml", "live: {events: 4}"),
-        ("argument.yaml", "live: {events: 5}"),
-    ];
-    for skipped in 0..3 {
-        let world = World::of(&all[skipped..]);
-        assert_eq!(world.loaded().config.live.events, skipped + 1);
-    }
-    let world = World::of(&all).with("PLIMSOLL_CONFIG", "named.yaml");
-    assert_eq!(world.loaded().config.live.events, 4);
-    assert_eq!(world.load(Some("argument.yaml")).map(|loaded| loaded.config.live.events), Ok(5));
-    let problems = world.load(Some("none.yaml")).map(|_| ()).expect_err("there is none");
-    assert!(problems[0].starts_with("none.yaml: cannot be read"), "{problems:?}");
-}
-
-#[test]
-fn the_data_directory_is_found_in_order() {
-    let key = [("plimsoll.yaml", "data_dir: here")];
-    let keyed = World::of(&key).with("STATE_DIRECTORY", "/var/lib/a:/var/lib/b");
-    assert_eq!(keyed.loaded().data_dir, keyed.dir.path().join("here"));
-    let service =
-        World::of(&[]).with("STATE_DIRECTORY", "/var/lib/a:/var/lib/b").with("XDG_STATE_HOME", "/s");
-    assert_eq!(service.loaded().data_dir, Path::new("/var/lib/a"));
-    assert_eq!(World::of(&[]).with("XDG_STATE_HOME", "/s").loaded().data_dir, Path::new("/s/plimsoll"));
-    let relative = World::of(&[]).with("XDG_STATE_HOME", "s").loaded();
-    assert!(relative.data_dir.ends_with("home/.local/state/plimsoll"), "{:?}", relative.data_dir);
-    let homeless = World::of(&[]).with("HOME", "").load(None).map(|_| ()).expect_err("nowhere");
-    assert!(homeless[0].contains("give --data-dir"), "{homeless:?}");
-}
-
-#[test]
-fn the_data_directory_is_found_without_the_rest() {
-    let world = World::of(&[("plimsoll.yaml", "data_dir: here\nserver: {listen: \"${UNSET}\", no: 1}\n")]);
-    let request = LoadRequest {
-        file: None,
-        data_dir: None,
-        environment: &|name| world.variables.get(name).cloned(),
-        cwd: world.dir.path().to_owned(),
-    };
-    assert_eq!(data_dir(&request), Ok(world.dir.path().join("here")));
-    assert!(world.load(None).is_err());
-}
-
-#[test]
 fn beyond_loopback_needs_tls_or_the_plain_word() {
     assert!(problems("server: {listen: '0.0.0.0:1'}").contains("server.listen: beyond loopback it needs"));
     assert!(problems("server: {listen: '[::]:1'}").contains("beyond loopback"));
@@ -399,125 +305,6 @@ fn a_word_that_is_no_level_is_no_filter() {
     {
         assert!(read(&level(filter), &[]).is_ok(), "{filter}");
     }
-}
-
-#[test]
-fn the_files_of_tls_are_loaded_and_the_key_is_a_secret() {
-    let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
-    let (certificate, key) = (pair.cert.pem(), pair.signing_key.serialize_pem());
-    let config = "server: {tls: {cert_file: cert.pem, key_file: key.pem}}\n";
-    let load = |certificate: &str, key: &str| {
-        let world = World::of(&[("plimsoll.yaml", config), ("cert.pem", certificate), ("key.pem", key)]);
-        let file = world.dir.path().join("key.pem");
-        fs::set_permissions(file, fs::Permissions::from_mode(0o644)).expect("the mode is set");
-        (world.load(None).map(|loaded| loaded.warnings), world)
-    };
-    let (warnings, world) = load(&certificate, &key);
-    let warnings = warnings.expect("both can be used");
-    assert!(warnings.len() == 1 && warnings[0].to_string().contains("key.pem (mode 644"), "{warnings:?}");
-    let file = world.dir.path().join("key.pem");
-    fs::set_permissions(file, fs::Permissions::from_mode(0o600)).expect("the mode is set");
-    assert_eq!(world.loaded().warnings, []);
-    let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
-    let other = other.signing_key.serialize_pem();
-    for (certificate, key, says) in [
-        ("rubbish", key.as_str(), "server.tls.cert_file: "),
-        (&certificate, "rubbish", "server.tls.key_file: "),
-        (&certificate, &other, "server.tls: the certificate and the key do not fit together"),
-    ] {
-        let problems = load(certificate, key).0.expect_err(says);
-        assert!(problems[0].contains(says), "{problems:?}");
-    }
-}
-
-#[test]
-fn secrets_come_from_variables_and_files_and_show_their_name_only() {
-    let world = World::of(&[
-        (
-            "plimsoll.yaml",
-            "providers:\n  a: {kind: openai, base_url: http://h, api_key: \"${KEY}\"}\n  b: {kind: openai, base_url: http://h, api_key: sk-literal}\n  c: {kind: openai, base_url: http://h, api_key_file: key}\n",
-        ),
-        ("key", "from-file\n"),
-    ])
-    .with("KEY", "from-environment");
-    let key = world.dir.path().join("key");
-    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).expect("the mode is set");
-    let loaded = world.loaded();
-    let found = secrets(&loaded.config, &|_| None);
-    let found: Vec<_> = found.iter().map(crate::secret::Secret::expose).collect();
-    assert_eq!(found, ["from-environment", "sk-literal", "from-file"]);
-    assert_eq!(loaded.warnings.len(), 1);
-    assert!(loaded.warnings[0].message.contains("mode 644"), "{:?}", loaded.warnings);
-    let shown = [show::yaml(&loaded.config), show::json(&loaded.config), show::origins(&loaded)]
-        .map(|text| text.expect("it is written"))
-        .concat()
-        + &format!("{loaded:?}");
-    for value in ["from-environment", "from-file"] {
-        assert!(!shown.contains(value), "{shown}");
-    }
-    let file = format!("file:{}", key.display());
-    for name in ["${KEY}", "***", file.as_str()] {
-        assert!(shown.contains(name), "{name} in {shown}");
-    }
-    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).expect("the mode is set");
-    assert_eq!(world.loaded().warnings, []);
-}
-
-#[test]
-fn what_programs_are_handed_is_secret_unless_it_names_a_place() {
-    let world = World::of(&[(
-        "plimsoll.yaml",
-        "providers:\n  p: {kind: exec, program: sh, env_pass: [A_KEY, HOME, CODEX_HOME, NOT_THERE, EMPTY], env: {MODE: literal, OTHER: \"${OTHER_KEY}\"}}\n",
-    )])
-    .with("OTHER_KEY", "of-env");
-    let environment = |name: &str| match name {
-        "A_KEY" => Some("of-env-pass".into()),
-        "EMPTY" => Some("".into()),
-        "HOME" | "CODEX_HOME" => Some("/home/somebody".into()),
-        _ => None,
-    };
-    let found = secrets(&world.loaded().config, &environment);
-    let found: Vec<_> = found.iter().map(|secret| (secret.expose(), secret.to_string())).collect();
-    let named = |value, name: &str| (value, name.to_owned());
-    assert_eq!(found, [named("of-env-pass", "${A_KEY}"), named("of-env", "${OTHER_KEY}")]);
-}
-
-#[test]
-fn each_variable_within_a_value_is_secret_too_and_so_is_each_line() {
-    let world = World::of(&[(
-        "plimsoll.yaml",
-        "providers:\n  p: {kind: exec, program: sh, env: {AUTH: \"Bearer ${TOKEN}\", URL: \"db://u:${PW:-none}@${TMP_DIR}\", PEM: \"${PEM}\"}}\n",
-    )]);
-    let variables = [
-        ("TOKEN", "a-token"),
-        ("PW", "a-password"),
-        ("TMP_DIR", "/a/place"),
-        ("PEM", "line one\r\n\nline two\n"),
-    ];
-    let world = variables.into_iter().fold(world, |world, (name, value)| world.with(name, value));
-    let environment = |name: &str| Some(variables.iter().find(|(own, _)| *own == name)?.1.into());
-    let found = secrets(&world.loaded().config, &environment);
-    let mut found: Vec<_> = found.iter().map(crate::secret::Secret::expose).collect();
-    found.sort_unstable();
-    let expected =
-        ["Bearer a-token", "a-password", "a-token", "db://u:a-password@/a/place", "line one", "line two"];
-    assert_eq!(found, expected);
-}
-
-#[test]
-fn a_secret_file_that_cannot_be_used_says_why() {
-    let config = "providers: {p: {kind: openai, base_url: http://h, api_key_file: key}}";
-    for (content, part) in
-        [(None, "No such file"), (Some(""), "it is empty"), (Some("a\nb\n"), "more than one line")]
-    {
-        let mut files = vec![("plimsoll.yaml", config)];
-        files.extend(content.map(|text| ("key", text)));
-        let problems = World::of(&files).load(None).map(|_| ()).expect_err(part);
-        assert!(problems[0].contains(part) && problems[0].contains("api_key_file"), "{problems:?}");
-    }
-    let large = "x".repeat(usize::try_from(crate::limits::SECRET_FILE_BYTES_MAX).expect("it fits") + 1);
-    let problems = World::of(&[("plimsoll.yaml", config), ("key", &large)]).load(None).map(|_| ());
-    assert!(problems.expect_err("too large")[0].contains("larger than"));
 }
 
 #[test]
