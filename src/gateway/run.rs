@@ -25,7 +25,7 @@ use super::{AgentEvent, Ended, OnDisconnect, Rejection, ToolSummary, Usage};
 use crate::ids::TraceId;
 use crate::journal::Actor;
 use crate::limits::{ANSWER_BYTES_MAX, FINAL_EVENT_WAIT, JOURNAL_CATCH_UP_WAIT};
-use crate::provider::{Message, ProviderError, ProviderEvent, Speaker, Turn};
+use crate::provider::{MayRetry, Message, ProviderError, ProviderEvent, Speaker, Turn};
 
 /// A request that was admitted.
 pub(super) struct Job {
@@ -340,7 +340,14 @@ impl Serving<'_> {
             message: Arc::clone(self.message),
             remaining: self.deadline.saturating_sub(self.since_accepted()),
             calls: self.transcript.calls.clone(),
+            retry: self.retry(),
         }
+    }
+
+    /// A limit that others reach while this request waits to be tried again holds for the try too.
+    fn retry(&self) -> MayRetry {
+        let (meter, agent) = (Arc::clone(&self.inner.meter), self.active.agent.clone());
+        MayRetry::new(move || meter.take_turn(&agent).is_ok())
     }
 
     async fn take(&mut self, event: ProviderEvent, invoke: &Span) -> Result<(), ProviderError> {

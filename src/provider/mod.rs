@@ -136,6 +136,29 @@ pub struct Turn {
     pub remaining: Duration,
     /// Where its model calls enter themselves.
     pub calls: RequestCalls,
+    /// Asked before a call that failed goes out again.
+    pub retry: MayRetry,
+}
+
+/// Says whether a call may go out again: what its agent may spend can be spent meanwhile.
+#[derive(Clone)]
+pub struct MayRetry(Arc<dyn Fn() -> bool + Send + Sync>);
+
+impl MayRetry {
+    /// As this says.
+    pub fn new(may: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        Self(Arc::new(may))
+    }
+
+    fn now(&self) -> bool {
+        (self.0)()
+    }
+}
+
+impl std::fmt::Debug for MayRetry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("MayRetry")
+    }
 }
 
 /// One message of a conversation.

@@ -6,6 +6,7 @@ use futures_util::future::join_all;
 use plimsoll::clock::Clock;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::net::TcpListener;
 
 use crate::support::http::Ask;
 use crate::support::server::{Server, clean_command, rpc, until};
@@ -260,7 +261,7 @@ async fn used(server: &Server) -> Value {
 async fn asking(upstream: &Upstream, kind: &str, limits: Value) -> Server {
     let mut agent = json!({"provider": "p", "model": "m-2"});
     agent.as_object_mut().expect("an object").extend(limits.as_object().expect("an object").clone());
-    let provider = json!({"kind": kind, "base_url": upstream.base_url(), "retries": 0, "idle_timeout": "1s"});
+    let provider = json!({"kind": kind, "base_url": upstream.base_url(), "retries": 1, "idle_timeout": "1s"});
     Server::start(json!({
         "providers": {"p": provider},
         "prices": {"m-2": {"input": 1_000.0, "output": 1_000.0}},
@@ -339,7 +340,7 @@ async fn who_is_refused_by_a_provider_or_cannot_reach_it_pays_nothing() {
     recorded(&server, 3).await;
     let report = usage(&server, "model").await;
     let told = ["calls", "estimatedTokens", "unpriced", "unreported"].map(|key| report["total"][key].clone());
-    assert_eq!(told, [json!(3), json!(0), json!(0), json!(0)], "{report}");
+    assert_eq!(told, [json!(6), json!(0), json!(0), json!(0)], "each was tried twice: {report}");
     assert_eq!(report["unpricedModels"], json!([]));
     assert_eq!(budget_events(&server).await, Vec::<Value>::new());
     assert_eq!(server.scrape().await.count("plimsoll_model_unpriced_calls_total", &[]), 0);
@@ -373,6 +374,33 @@ async fn what_a_retry_cost_is_counted_beside_the_try_that_said_nothing() {
     let record = &page["records"][0];
     assert_eq!((&record["version"], &record["detail"]["costUsd"]), (&json!(2), &Value::Null));
     assert_eq!(record["detail"]["models"][0]["costUsd"], json!(0.015));
+}
+
+/// What others spend while a request waits to be tried again holds for it too.
+#[tokio::test]
+async fn a_call_is_not_tried_again_past_a_limit() {
+    let busy = refusal("503 Service Unavailable", "retry-after: 2\r\n", "{}");
+    let answers = stream(&[&delta("hello"), STOP, USAGE, "[DONE]"]);
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+    let upstream = Upstream::choosing(listener, move |request| {
+        let waits = request.body["messages"].to_string().contains("again");
+        if waits { busy.clone() } else { answers.clone() }
+    });
+    for limit in [json!({"usd_per_day": 0.015}), json!({"tokens_per_min": 15})] {
+        let before = upstream.requests().len();
+        let key = limit.as_object().and_then(|limit| limit.keys().next().cloned()).expect("one");
+        let server = asking(&upstream, "openai", limit).await;
+        let waiting = rpc(&server, "agent.send", json!({"agent": "a", "message": "again", "session": "w"}));
+        let spending = async {
+            until("the first try", async || (upstream.requests().len() > before).then_some(())).await;
+            send(&server, "a", 0).await
+        };
+        let (waited, spent) = tokio::join!(waiting, spending);
+        assert_eq!(spent["result"]["text"], "hello");
+        assert_eq!(code(&waited), Some(-32007), "it ends as the provider ended it: {waited}");
+        assert_eq!(upstream.requests().len(), before + 2, "{key}");
+        limited_by(&send(&server, "a", 1).await, &key);
+    }
 }
 
 #[tokio::test]

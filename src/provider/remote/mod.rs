@@ -2,7 +2,7 @@
 //! server-sent events.
 //!
 //! A try that failed before any of its answer was passed on is repeated where that may help
-//! ([`ProviderError::may_pass`]), never beyond the request's deadline. Tools that the model asks for are reported, not
+//! ([`ProviderError::may_pass`]) and the agent's limits allow it, never beyond the request's deadline. Tools that the model asks for are reported, not
 //! run. What is said on the wire is an [`Api`]'s matter: this knows no format. Start at [`Remote`]; one try is in
 //! `exchange`.
 
@@ -242,6 +242,9 @@ impl Shared {
             );
             out.emit(ProviderEvent::Retry { attempt, after, cause: error.for_caller() }).await;
             tokio::time::sleep(after).await;
+            if !turn.retry.now() {
+                return Err(error);
+            }
         }
     }
 }
