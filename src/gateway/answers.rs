@@ -1,9 +1,11 @@
 //! The ends of requests, kept for a while, so that whoever went away before the answer finds it.
 //!
-//! In memory only, bounded in time, number and bytes; the oldest leaves first. What is kept is shared with whoever was
-//! waiting, never copied. Start at [`Answers`].
+//! In memory only, bounded in time, number and bytes. Where room is needed, the oldest of the caller who holds the most
+//! leaves first: who keeps to an even share loses nothing to others. What is kept is shared with whoever was waiting,
+//! never copied. Start at [`Answers`].
 
-use std::collections::{HashMap, VecDeque};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -12,6 +14,7 @@ use tokio::sync::Notify;
 use super::{Answer, Config, Fingerprint, Rejection};
 use crate::clock::Timestamp;
 use crate::ids::{AgentId, RequestId, SessionId};
+use crate::journal::Actor;
 
 /// How a request ended, shared by everybody who asked for it.
 pub type Ended = Result<Arc<Answer>, Arc<Rejection>>;
@@ -88,7 +91,8 @@ pub(super) struct Evicted {
     pub(super) by_bytes: usize,
 }
 
-/// The ends that are kept. A std mutex suffices: every hold is a few map operations.
+/// The ends that are kept. A std mutex suffices: every hold is a few map operations, and a look at what each caller holds
+/// for every end that has to leave.
 pub(super) struct Answers {
     kept_for: Duration,
     number_max: usize,
@@ -99,16 +103,26 @@ pub(super) struct Answers {
 #[derive(Default)]
 struct Kept {
     by_request: HashMap<RequestId, (u64, Arc<EndedRequest>)>,
-    /// The oldest first.
-    order: VecDeque<Place>,
+    /// By number: the oldest first.
+    places: BTreeMap<u64, Place>,
+    /// Of the callers who hold anything.
+    shares: HashMap<Actor, Share>,
     bytes: usize,
     last_number: u64,
 }
 
 struct Place {
-    number: u64,
+    caller: Actor,
     since: Duration,
     request: RequestId,
+    bytes: usize,
+}
+
+/// What one caller holds.
+#[derive(Default)]
+struct Share {
+    /// The oldest first.
+    numbers: VecDeque<u64>,
     bytes: usize,
 }
 
@@ -123,7 +137,13 @@ impl Answers {
     }
 
     /// Keeps an end. `now` is monotonic. A caller's own request id that comes again names the newest.
-    pub(super) fn keep(&self, request: &RequestId, ended: &Arc<EndedRequest>, now: Duration) -> Evicted {
+    pub(super) fn keep(
+        &self,
+        caller: &Actor,
+        request: &RequestId,
+        ended: &Arc<EndedRequest>,
+        now: Duration,
+    ) -> Evicted {
         if self.number_max == 0 || self.bytes_max == 0 || self.kept_for.is_zero() {
             return Evicted::default();
         }
@@ -133,13 +153,11 @@ impl Answers {
         if bytes > self.bytes_max {
             return Evicted { by_number: 0, by_bytes: 1 };
         }
-        let by_number = kept.evict_while(|kept| kept.order.len() >= self.number_max);
-        let by_bytes = kept.evict_while(|kept| kept.bytes + bytes > self.bytes_max);
-        kept.last_number += 1;
-        let number = kept.last_number;
-        kept.by_request.insert(request.clone(), (number, Arc::clone(ended)));
-        kept.order.push_back(Place { number, since: now, request: request.clone(), bytes });
-        kept.bytes += bytes;
+        let place = Place { caller: caller.clone(), since: now, request: request.clone(), bytes };
+        kept.insert(place, ended);
+        let by_number =
+            kept.evict_while(|kept| kept.places.len() > self.number_max, |share| share.numbers.len());
+        let by_bytes = kept.evict_while(|kept| kept.bytes > self.bytes_max, |share| share.bytes);
         Evicted { by_number, by_bytes }
     }
 
@@ -152,23 +170,48 @@ impl Answers {
 }
 
 impl Kept {
+    fn insert(&mut self, place: Place, ended: &Arc<EndedRequest>) {
+        self.last_number += 1;
+        let number = self.last_number;
+        self.by_request.insert(place.request.clone(), (number, Arc::clone(ended)));
+        let share = self.shares.entry(place.caller.clone()).or_default();
+        share.numbers.push_back(number);
+        share.bytes += place.bytes;
+        self.bytes += place.bytes;
+        self.places.insert(number, place);
+    }
+
     fn expire(&mut self, now: Duration, kept_for: Duration) {
-        while self.order.front().is_some_and(|oldest| now.saturating_sub(oldest.since) >= kept_for) {
-            self.forget_oldest();
+        while let Some((_, oldest)) = self.places.first_key_value()
+            && now.saturating_sub(oldest.since) >= kept_for
+        {
+            let caller = oldest.caller.clone();
+            self.forget_oldest_of(&caller);
         }
     }
 
-    fn evict_while(&mut self, over: impl Fn(&Self) -> bool) -> usize {
-        let before = self.order.len();
-        while !self.order.is_empty() && over(self) {
-            self.forget_oldest();
+    /// Takes from whoever holds the most by `weight`; among equals, from whose oldest is the oldest.
+    fn evict_while(&mut self, over: impl Fn(&Self) -> bool, weight: impl Fn(&Share) -> usize) -> usize {
+        let before = self.places.len();
+        while over(self) {
+            let heaviest =
+                self.shares.iter().max_by_key(|(_, share)| (weight(share), Reverse(share.numbers.front())));
+            let Some(caller) = heaviest.map(|(caller, _)| caller.clone()) else { break };
+            self.forget_oldest_of(&caller);
         }
-        before - self.order.len()
+        before - self.places.len()
     }
 
-    fn forget_oldest(&mut self) {
-        let Some(Place { number, since: _, request, bytes }) = self.order.pop_front() else { return };
+    fn forget_oldest_of(&mut self, caller: &Actor) {
+        let Some(share) = self.shares.get_mut(caller) else { return };
+        let number = share.numbers.pop_front().expect("who holds nothing has no share");
+        let Place { caller: _, since: _, request, bytes } =
+            self.places.remove(&number).expect("every number has its place");
+        share.bytes -= bytes;
         self.bytes -= bytes;
+        if share.numbers.is_empty() {
+            self.shares.remove(caller);
+        }
         if self.by_request.get(&request).is_some_and(|(kept, _)| *kept == number) {
             self.by_request.remove(&request);
         }
@@ -177,6 +220,8 @@ impl Kept {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::units::{Bytes, Period};
 
@@ -219,9 +264,9 @@ mod tests {
     fn the_oldest_leaves_first_at_exactly_the_number_of_the_limit() {
         let answers = answers(2, 1 << 20);
         for name in ["one", "two"] {
-            assert_eq!(answers.keep(&id(name), &failed(""), at(0)), Evicted::default());
+            assert_eq!(answers.keep(&Actor::Local, &id(name), &failed(""), at(0)), Evicted::default());
         }
-        let evicted = answers.keep(&id("three"), &failed(""), at(1));
+        let evicted = answers.keep(&Actor::Local, &id("three"), &failed(""), at(1));
         assert_eq!(evicted, Evicted { by_number: 1, by_bytes: 0 });
         assert_eq!(kept(&answers, 1), ["two", "three"]);
     }
@@ -229,23 +274,27 @@ mod tests {
     #[test]
     fn the_bytes_of_all_stay_within_the_limit_and_what_is_larger_is_not_kept() {
         let answers = answers(9, 2 * ENTRY_BYTES + 8);
-        answers.keep(&id("one"), &failed("1234"), at(0));
-        assert_eq!(answers.keep(&id("two"), &failed("1234"), at(0)), Evicted::default(), "exactly the limit");
-        let evicted = answers.keep(&id("three"), &failed("1"), at(0));
+        answers.keep(&Actor::Local, &id("one"), &failed("1234"), at(0));
+        assert_eq!(
+            answers.keep(&Actor::Local, &id("two"), &failed("1234"), at(0)),
+            Evicted::default(),
+            "exactly the limit"
+        );
+        let evicted = answers.keep(&Actor::Local, &id("three"), &failed("1"), at(0));
         assert_eq!(
             (evicted, kept(&answers, 0)),
             (Evicted { by_number: 0, by_bytes: 1 }, vec!["two", "three"])
         );
         let large = "x".repeat(2 * ENTRY_BYTES);
-        assert_eq!(answers.keep(&id("four"), &failed(&large), at(0)).by_bytes, 1);
+        assert_eq!(answers.keep(&Actor::Local, &id("four"), &failed(&large), at(0)).by_bytes, 1);
         assert_eq!(kept(&answers, 0), ["two", "three"], "the others stay");
     }
 
     #[test]
     fn an_end_is_kept_for_its_time_and_no_longer() {
         let answers = answers(9, 1 << 20);
-        answers.keep(&id("one"), &failed(""), at(0));
-        answers.keep(&id("two"), &failed(""), at(1));
+        answers.keep(&Actor::Local, &id("one"), &failed(""), at(0));
+        answers.keep(&Actor::Local, &id("two"), &failed(""), at(1));
         assert_eq!(kept(&answers, 99), ["one", "two"]);
         assert_eq!(kept(&answers, 100), ["two"]);
         assert!(kept(&answers, 101).is_empty());
@@ -255,10 +304,10 @@ mod tests {
     #[test]
     fn an_id_that_comes_again_names_the_newest_and_outlives_the_older() {
         let answers = answers(2, 1 << 20);
-        answers.keep(&id("one"), &failed("old"), at(0));
+        answers.keep(&Actor::Local, &id("one"), &failed("old"), at(0));
         let newest = failed("new");
-        answers.keep(&id("one"), &newest, at(1));
-        answers.keep(&id("two"), &failed(""), at(2));
+        answers.keep(&Actor::Local, &id("one"), &newest, at(1));
+        answers.keep(&Actor::Local, &id("two"), &failed(""), at(2));
         let found = answers.get(&id("one"), at(2)).expect("kept");
         assert!(Arc::ptr_eq(&found, &newest));
     }
@@ -266,7 +315,7 @@ mod tests {
     #[test]
     fn a_limit_of_zero_keeps_nothing_and_counts_nothing() {
         for answers in [answers(0, 1 << 20), answers(9, 0)] {
-            assert_eq!(answers.keep(&id("one"), &failed(""), at(0)), Evicted::default());
+            assert_eq!(answers.keep(&Actor::Local, &id("one"), &failed(""), at(0)), Evicted::default());
             assert!(kept(&answers, 0).is_empty());
         }
     }
@@ -292,5 +341,60 @@ mod tests {
 
     fn take(ended: Arc<EndedRequest>) -> EndedRequest {
         Arc::into_inner(ended).expect("nobody else has it")
+    }
+
+    /// Callers in the property below.
+    fn caller(number: usize) -> Actor {
+        [Actor::Local, Actor::Planner, Actor::System][number].clone()
+    }
+
+    /// What each caller was answered and has not expired, with its size, the oldest first.
+    type Sent = [Vec<(String, usize)>; 3];
+
+    /// Of what a caller was answered, how many of the newest are kept; nothing older is.
+    fn newest_kept(answers: &Answers, sent: &[(String, usize)]) -> usize {
+        let is_kept = |(name, _): &&(String, usize)| answers.get(&id(name), at(0)).is_some();
+        let newest = sent.iter().rev().take_while(is_kept).count();
+        assert_eq!(sent.iter().filter(is_kept).count(), newest, "a newer one left before an older one");
+        newest
+    }
+
+    proptest! {
+        #[test]
+        fn who_keeps_to_an_even_share_loses_nothing(
+            sends in prop::collection::vec((0_usize..3, 0_usize..4_000), 1..60),
+            number_max in 1_usize..12,
+            bytes_max in 3_000_usize..30_000,
+        ) {
+            let answers = answers(number_max, bytes_max);
+            let mut sent = Sent::default();
+            for (index, (from, length)) in sends.into_iter().enumerate() {
+                let ended = failed(&"x".repeat(length));
+                if ended.bytes() > bytes_max {
+                    continue;
+                }
+                let before: Vec<_> = sent.iter().map(|sent| newest_kept(&answers, sent)).collect();
+                let name = format!("r{index}");
+                sent[from].push((name.clone(), ended.bytes()));
+                let evicted = answers.keep(&caller(from), &id(&name), &ended, at(0));
+                let mut held: Vec<_> = before;
+                held[from] += 1;
+                let of = |who: usize, number: usize| -> usize {
+                    sent[who].iter().rev().take(number).map(|(_, bytes)| bytes).sum()
+                };
+                let callers = held.iter().filter(|number| **number > 0).count();
+                let after: Vec<_> = sent.iter().map(|sent| newest_kept(&answers, sent)).collect();
+                for who in 0..3 {
+                    let even = held[who] * callers <= number_max && of(who, held[who]) * callers <= bytes_max;
+                    prop_assert!(!even || after[who] == held[who], "{who} lost some: {held:?} {after:?}");
+                }
+                let (number, bytes) = (after.iter().sum::<usize>(), (0..3).map(|who| of(who, after[who])).sum::<usize>());
+                prop_assert!(number <= number_max && bytes <= bytes_max);
+                prop_assert_eq!(held.iter().sum::<usize>() - number, evicted.by_number + evicted.by_bytes);
+                let kept = answers.kept.lock().expect("no panic under it");
+                prop_assert_eq!((kept.places.len(), kept.by_request.len(), kept.bytes), (number, number, bytes));
+                prop_assert!(kept.shares.values().all(|share| !share.numbers.is_empty()));
+            }
+        }
     }
 }

@@ -37,7 +37,7 @@ pub struct Config {
     pub deadline_process: Period,
     /// How long the end of a request can be asked for (`request.get`); 0 s to 24 h.
     pub answers_kept: Period,
-    /// Ends of requests kept for that, the oldest goes first; 0 to 1,000,000.
+    /// Ends of requests kept for that; past it the oldest of whoever has the most goes first; 0 to 1,000,000.
     pub answers_max: usize,
     /// Bytes of the answers among them; 0 to 64 GiB.
     pub answers_bytes_max: Bytes,

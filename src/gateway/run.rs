@@ -136,12 +136,13 @@ pub(super) async fn run(mut job: Job) {
     let rejection = ended.as_ref().err();
     // Before the lane is free: whoever is next is asked by what this one spent.
     let spent = inner.meter.ended(&facts);
+    let caller = actor.clone();
     let finished = Finished { facts, actor, trace_id, span: &span, rejection, total };
     if !inner.recorder.finished(&agent.metrics, finished) {
         inner.meter.record_lost(&active.agent, &active.id, spent);
     }
     let result = ended.map(|text| transcript.answer(&active, text, timings)).map_err(Arc::new);
-    keep(&inner, &active, result.clone());
+    keep(&inner, &active, &caller, result.clone());
     let closed = claim.map(|claim| claim.end(ended_so, ran));
     drop((presence, slot, span));
     settle(&inner, change, closed).await;
@@ -182,9 +183,9 @@ fn remember(
 }
 
 /// Tells who else waits how it ended, and keeps that for who asks later.
-fn keep(inner: &Inner, active: &Active, result: Ended) {
+fn keep(inner: &Inner, active: &Active, caller: &Actor, result: Ended) {
     let ended = active.end(result, inner.clock.now());
-    let evicted = inner.answers.keep(&active.id, &ended, inner.clock.elapsed());
+    let evicted = inner.answers.keep(caller, &active.id, &ended, inner.clock.elapsed());
     inner.recorder.answers_evicted(evicted);
 }
 
