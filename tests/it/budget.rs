@@ -329,21 +329,24 @@ async fn arguments_of_tools_and_thoughts_are_paid_like_text() {
 
 #[tokio::test]
 async fn who_is_refused_by_a_provider_or_cannot_reach_it_pays_nothing() {
-    let busy = refusal("429 Too Many Requests", "", "{}");
-    let upstream = Upstream::start(vec![busy]).await;
-    let limits = json!({"usd_per_day": 0.000_001, "tokens_per_min": 1});
-    let server = asking(&upstream, "openai", limits.clone()).await;
-    drop(upstream);
-    for n in 0..3 {
-        assert_eq!(code(&send(&server, "a", n).await), Some(-32007));
+    for reachable in [true, false] {
+        let upstream = Upstream::start(vec![refusal("429 Too Many Requests", "", "{}")]).await;
+        let limits = json!({"usd_per_day": 0.000_001, "tokens_per_min": 1});
+        let server = asking(&upstream, "openai", limits).await;
+        let _upstream = reachable.then_some(upstream);
+        for n in 0..2 {
+            for agent in ["a", "unpriced"] {
+                assert_eq!(code(&send(&server, agent, n).await), Some(-32007), "{agent}");
+            }
+        }
+        recorded(&server, 4).await;
+        let report = usage(&server, "model").await;
+        let told = ["calls", "estimatedTokens", "unpriced", "unreported"].map(|key| &report["total"][key]);
+        assert_eq!(told, [8, 0, 0, 0], "each was tried twice: {report}");
+        assert_eq!(report["unpricedModels"], json!([]));
+        assert_eq!(budget_events(&server).await, Vec::<Value>::new());
+        assert_eq!(server.scrape().await.count("plimsoll_model_unpriced_calls_total", &[]), 0);
     }
-    recorded(&server, 3).await;
-    let report = usage(&server, "model").await;
-    let told = ["calls", "estimatedTokens", "unpriced", "unreported"].map(|key| report["total"][key].clone());
-    assert_eq!(told, [json!(6), json!(0), json!(0), json!(0)], "each was tried twice: {report}");
-    assert_eq!(report["unpricedModels"], json!([]));
-    assert_eq!(budget_events(&server).await, Vec::<Value>::new());
-    assert_eq!(server.scrape().await.count("plimsoll_model_unpriced_calls_total", &[]), 0);
 }
 
 /// A try that failed without a word about tokens does not hide what the next one cost.
