@@ -17,10 +17,10 @@ use super::{Asked, Price, ProviderDeps, ProviderError, RequestCalls, Turn};
 use crate::live::{ModelCall, gen_ai};
 use crate::telemetry::{TraceContext, span};
 
-/// What a provider says about a call, as far as it says it.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Report {
-    /// The model that answered.
+/// What was used of one model, as far as it is said.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(super) struct Used {
+    /// The model that answered; `None` where nobody says.
     pub(super) model: Option<String>,
     /// Tokens read, cache included.
     pub(super) input_tokens: Option<u64>,
@@ -28,16 +28,24 @@ pub(super) struct Report {
     pub(super) cached_tokens: Option<u64>,
     /// How many of them were written to a cache.
     pub(super) cache_write_tokens: Option<u64>,
-    /// Tokens written: so far, in a call that was stopped.
+    /// Tokens written, reasoning included: so far, in a call that was stopped.
     pub(super) output_tokens: Option<u64>,
     /// US dollars, where the provider says so itself: then no price of ours counts.
     pub(super) cost_usd: Option<f64>,
-    /// Why it stopped.
+    /// Why the model stopped.
     pub(super) finish_reason: Option<String>,
+    /// Bytes that it wrote and that its tokens do not hold.
+    pub(super) uncounted: usize,
+    /// A later call, or the next turn of the conversation, will be charged with what this one used.
+    pub(super) charged_later: bool,
+}
+
+/// What a provider says about a call, as far as it says it.
+#[derive(Debug, Default)]
+pub(super) struct Report {
+    pub(super) used: Used,
     /// The provider's id of the answer.
     pub(super) response_id: Option<String>,
-    /// A later call will be charged with what this one used.
-    pub(super) charged_later: bool,
 }
 
 /// A call under way.
@@ -53,8 +61,6 @@ pub(super) struct Call {
     ended: bool,
     /// Bytes of text that were sent.
     sent: usize,
-    /// Bytes that the model wrote since its output was last counted.
-    uncounted: usize,
 }
 
 impl Call {
@@ -88,7 +94,6 @@ impl Call {
             started: deps.clock.elapsed(),
             ended: false,
             sent: text_bytes(turn),
-            uncounted: 0,
         }
     }
 
@@ -99,12 +104,13 @@ impl Call {
 
     /// Notes so many bytes that the model wrote: text, thoughts, arguments of tools.
     pub(super) fn wrote(&mut self, bytes: usize) {
-        self.uncounted = self.uncounted.saturating_add(bytes);
+        let uncounted = &mut self.report.used.uncounted;
+        *uncounted = uncounted.saturating_add(bytes);
     }
 
     /// The report holds all that was written so far.
     pub(super) fn counted(&mut self) {
-        self.uncounted = 0;
+        self.report.used.uncounted = 0;
     }
 
     /// Notes that a piece of the answer arrived; only the first one counts.
@@ -125,40 +131,40 @@ impl Call {
             started: self.started,
             ended: false,
             sent: 0,
-            uncounted: 0,
         }
     }
 
     /// Ends it, well or not.
     pub(super) fn end(mut self, result: &Result<(), ProviderError>) {
-        let answered = self.uncounted > 0 || self.report.says_tokens();
+        let used = &self.report.used;
+        let answered = used.uncounted > 0 || used.says_tokens();
         let free = result.as_ref().is_err_and(|error| error.is_free(answered));
         self.record(result.as_ref().err().map(ProviderError::error_type), !free);
     }
 
     fn record(&mut self, error: Option<Cow<'static, str>>, paid: bool) {
         self.ended = true;
-        let paid = paid && !self.report.charged_later;
+        let said = &self.report.used;
+        let paid = paid && !said.charged_later;
         let latency = self.elapsed_ms();
-        let report = &self.report;
-        let answered = report.model.as_deref().unwrap_or(&self.known.requested_model);
+        let answered = said.model.as_deref().unwrap_or(&self.known.requested_model);
         let price = price_of(&self.deps.prices, answered);
-        let cost_usd = report.cost_usd.or_else(|| cost(price?, report));
-        let Report { input_tokens, output_tokens, .. } = *report;
+        let cost_usd = said.cost_usd.or_else(|| cost(price?, said));
+        let Used { input_tokens, output_tokens, .. } = *said;
         let used = CallUsed {
             provider: &self.known.provider,
             model: answered,
             input_tokens,
             output_tokens,
-            cache_read_tokens: report.cached_tokens,
-            cache_write_tokens: report.cache_write_tokens,
+            cache_read_tokens: said.cached_tokens,
+            cache_write_tokens: said.cache_write_tokens,
             cost_usd,
             paid,
-            estimated: if paid { self.unsaid(error.is_none()).estimate(report, price) } else { None },
+            estimated: if paid { self.unsaid(error.is_none()).estimate(said, price) } else { None },
         };
         let unpriced = used.is_unpriced();
-        self.calls.add(&used, report.finish_reason.clone());
-        trace_end(&self.span, report, error.as_deref());
+        self.calls.add(&used, said.finish_reason.clone());
+        trace_end(&self.span, &self.report, error.as_deref());
         let record = ModelCall {
             timestamp: self.deps.clock.now(),
             model: answered.to_owned(),
@@ -176,9 +182,9 @@ impl Call {
 
     /// Tokens that the report lacks. In a call that ended well it lacks none of a number that it says.
     fn unsaid(&self, well: bool) -> Unsaid {
-        let Report { input_tokens, output_tokens, .. } = self.report;
+        let Used { input_tokens, output_tokens, uncounted, .. } = self.report.used;
         let input = if input_tokens.is_some() { 0 } else { about(self.sent) };
-        let output = if well && output_tokens.is_some() { 0 } else { about(self.uncounted) };
+        let output = if well && output_tokens.is_some() { 0 } else { about(uncounted) };
         Unsaid { input, output }
     }
 
@@ -224,7 +230,8 @@ fn trace_end(span: &Span, report: &Report, error: Option<&str>) {
     if span.is_disabled() {
         return;
     }
-    let Report {
+    let Report { used, response_id } = report;
+    let Used {
         model,
         input_tokens,
         cached_tokens,
@@ -232,10 +239,10 @@ fn trace_end(span: &Span, report: &Report, error: Option<&str>) {
         output_tokens,
         // The conventions know no money.
         cost_usd: _,
-        charged_later: _,
         finish_reason,
-        response_id,
-    } = report;
+        uncounted: _,
+        charged_later: _,
+    } = used;
     span.record("gen_ai.response.model", model.as_deref());
     span.record("gen_ai.response.id", response_id.as_deref());
     span.record("gen_ai.usage.input_tokens", *input_tokens);
@@ -294,27 +301,27 @@ struct Unsaid {
 
 impl Unsaid {
     /// What they are, and what they cost beside what the report says of money; `None` where it says all.
-    fn estimate(self, report: &Report, price: Option<&Price>) -> Option<Estimate> {
+    fn estimate(self, said: &Used, price: Option<&Price>) -> Option<Estimate> {
         let tokens = self.input.saturating_add(self.output);
-        let said = report.input_tokens.zip(report.output_tokens);
-        if tokens == 0 && (said.is_some() || report.cost_usd.is_some()) {
+        let tokens_said = said.input_tokens.is_some() && said.output_tokens.is_some();
+        if tokens == 0 && (tokens_said || said.cost_usd.is_some()) {
             return None;
         }
-        let sum = |said: Option<u64>, more: u64| Some(said.unwrap_or(0).saturating_add(more));
-        let beside = if said.is_some() || report.cost_usd.is_some() {
+        let sum = |known: Option<u64>, more: u64| Some(known.unwrap_or(0).saturating_add(more));
+        let beside = if tokens_said || said.cost_usd.is_some() {
             // Who names the cost of a call, but not its tokens, names all of it.
-            let output = if report.output_tokens.is_some() { self.output } else { 0 };
-            Report { input_tokens: Some(0), output_tokens: Some(output), ..Report::default() }
+            let output = if said.output_tokens.is_some() { self.output } else { 0 };
+            Used { input_tokens: Some(0), output_tokens: Some(output), ..Used::default() }
         } else {
-            let input_tokens = sum(report.input_tokens, self.input);
-            let output_tokens = sum(report.output_tokens, self.output);
-            Report { input_tokens, output_tokens, ..report.clone() }
+            let input_tokens = sum(said.input_tokens, self.input);
+            let output_tokens = sum(said.output_tokens, self.output);
+            Used { input_tokens, output_tokens, ..said.clone() }
         };
         Some(Estimate { tokens, usd: price.and_then(|price| cost(price, &beside)) })
     }
 }
 
-impl Report {
+impl Used {
     fn says_tokens(&self) -> bool {
         let said = self.input_tokens.unwrap_or(0).saturating_add(self.output_tokens.unwrap_or(0));
         said > 0
@@ -328,11 +335,11 @@ fn text_bytes(turn: &Turn) -> usize {
 }
 
 /// US dollars for a call; `None` if the tokens are not known.
-fn cost(price: &Price, report: &Report) -> Option<f64> {
-    let (input, output) = (report.input_tokens?, report.output_tokens?);
-    let cached = report.cached_tokens.unwrap_or(0).min(input);
+fn cost(price: &Price, used: &Used) -> Option<f64> {
+    let (input, output) = (used.input_tokens?, used.output_tokens?);
+    let cached = used.cached_tokens.unwrap_or(0).min(input);
     let cache_read = price.cache_read.unwrap_or(price.input);
-    let written = report.cache_write_tokens.unwrap_or(0).min(input - cached);
+    let written = used.cache_write_tokens.unwrap_or(0).min(input - cached);
     let cache_write = price.cache_write.unwrap_or(price.input);
     #[expect(clippy::cast_precision_loss, reason = "a call has far fewer than 2^53 tokens")]
     let per_million = |tokens: u64, price: f64| tokens as f64 * price / 1e6;
@@ -349,10 +356,10 @@ mod tests {
     use super::*;
 
     /// What a report lacks at these prices: tokens, and millionths of a dollar.
-    fn lacks(report: &Report, input: u64, output: u64) -> Option<(u64, Option<u64>)> {
+    fn lacks(said: &Used, input: u64, output: u64) -> Option<(u64, Option<u64>)> {
         let price = Price { input: 2.0, output: 10.0, cache_read: Some(1.0), cache_write: None };
-        let priced = Unsaid { input, output }.estimate(report, Some(&price));
-        let unpriced = Unsaid { input, output }.estimate(report, None);
+        let priced = Unsaid { input, output }.estimate(said, Some(&price));
+        let unpriced = Unsaid { input, output }.estimate(said, None);
         assert_eq!(unpriced.map(|all| all.tokens), priced.map(|all| all.tokens), "tokens need no price");
         assert_eq!(unpriced.and_then(|all| all.usd), None);
         priced.map(|all| (all.tokens, all.usd.map(|usd| (usd * 1e6).round() as u64)))
@@ -360,17 +367,17 @@ mod tests {
 
     #[test]
     fn what_was_not_said_is_estimated_beside_what_was() {
-        let nothing = Report::default();
+        let nothing = Used::default();
         assert_eq!(lacks(&nothing, 11, 2), Some((13, Some(42))));
-        let input = Report { input_tokens: Some(500), cached_tokens: Some(100), ..nothing };
+        let input = Used { input_tokens: Some(500), cached_tokens: Some(100), ..nothing };
         assert_eq!(lacks(&input, 0, 2), Some((2, Some(920))), "with the input, which is in no cost");
         assert_eq!(lacks(&input, 0, 0), Some((0, Some(900))), "stopped before the first word");
-        let both = Report { output_tokens: Some(1), ..input };
+        let both = Used { output_tokens: Some(1), ..input };
         assert_eq!(lacks(&both, 0, 0), None);
         assert_eq!(lacks(&both, 0, 7), Some((7, Some(70))), "beside the cost of what was said");
-        let named = Report { cost_usd: Some(0.5), ..Report::default() };
+        let named = Used { cost_usd: Some(0.5), ..Used::default() };
         assert_eq!(lacks(&named, 3, 4), Some((7, Some(0))), "all of the cost was named");
-        let counted = Report { output_tokens: Some(1), ..named };
+        let counted = Used { output_tokens: Some(1), ..named };
         assert_eq!(lacks(&counted, 0, 4), Some((4, Some(40))), "what came after that is not in it");
     }
 
@@ -408,20 +415,20 @@ mod tests {
     #[test]
     fn cached_tokens_have_their_own_price_and_unknown_ones_none() {
         let price = Price { input: 2.0, output: 10.0, cache_read: Some(0.5), cache_write: Some(2.5) };
-        let report = Report {
+        let report = Used {
             input_tokens: Some(1_000_000),
             cached_tokens: Some(400_000),
             output_tokens: Some(100_000),
-            ..Report::default()
+            ..Used::default()
         };
         let known = cost(&price, &report).expect("all is known");
         assert!((known - 2.4).abs() < 1e-9, "{known}");
-        let written = Report { cache_write_tokens: Some(200_000), ..report.clone() };
+        let written = Used { cache_write_tokens: Some(200_000), ..report.clone() };
         let known = cost(&price, &written).expect("all is known");
         assert!((known - 2.5).abs() < 1e-9, "{known}");
         let unpriced = Price { cache_read: None, cache_write: None, ..price };
         let known = cost(&unpriced, &written).expect("all is known");
         assert!((known - 3.0).abs() < 1e-9, "caches cost what the input costs: {known}");
-        assert_eq!(cost(&price, &Report { output_tokens: None, ..report }), None);
+        assert_eq!(cost(&price, &Used { output_tokens: None, ..report }), None);
     }
 }

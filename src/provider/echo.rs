@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 
-use super::call::{Call, Report};
+use super::call::{Call, Used};
 use super::{Asked, EchoConfig, Provider, ProviderDeps, ProviderError, ProviderEvent, Turn};
 
 /// The model it claims to be where the agent names none.
@@ -57,7 +57,7 @@ fn asked(model: Option<&str>) -> Asked<'_> {
 struct Script {
     events: Vec<Cue>,
     latency: Duration,
-    report: Report,
+    used: Used,
 }
 
 /// One event of a script.
@@ -84,13 +84,13 @@ impl Script {
         events.extend(words[..said].iter().map(|word| Cue::Word((*word).to_owned())));
         events.push(Cue::End { ok });
         let count = |n: usize| Some(u64::try_from(n).unwrap_or(u64::MAX));
-        let report = Report {
+        let used = Used {
             input_tokens: count(message.split_whitespace().count()),
             output_tokens: count(words[..said].iter().filter(|w| !w.trim().is_empty()).count()),
             finish_reason: Some("stop".to_owned()),
-            ..Report::default()
+            ..Used::default()
         };
-        Self { events, latency: config.latency.0, report }
+        Self { events, latency: config.latency.0, used }
     }
 
     /// When an event is due: evenly spread, so that the last falls on the whole latency.
@@ -139,8 +139,7 @@ impl Playing {
             Cue::End { ok } => {
                 let result = if *ok { Ok(()) } else { Err(ProviderError::Simulated) };
                 let mut call = self.call.take().expect("a script ends its call once");
-                call.report = std::mem::take(&mut self.script.report);
-                call.counted();
+                call.report.used = std::mem::take(&mut self.script.used);
                 call.end(&result);
                 ProviderEvent::End(result)
             }

@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::super::call::Report;
+use super::super::call::{Report, Used};
 use super::super::remote::{self, Mode, Piece, ReadAnswer, Said, Unusable, bytes, name};
 use super::super::{MODEL_DEFAULT, Speaker, Turn};
 
@@ -149,7 +149,7 @@ impl ReadAnswer for Answer {
             Some("message") => {
                 self.begin(Begun { id: body.id, model: body.model, usage: body.usage }, &mut piece, report);
                 piece.said = body.content.unwrap_or_default().into_iter().filter_map(Block::said).collect();
-                stop(body.stop_reason, &mut piece, report);
+                stop(body.stop_reason, &mut piece, &mut report.used);
             }
             Some("message_start") => {
                 self.begin(body.message.ok_or_else(other_shape)?, &mut piece, report);
@@ -163,8 +163,8 @@ impl ReadAnswer for Answer {
                 }
             }
             Some("message_delta") => {
-                self.count(body.usage, report);
-                stop(body.delta.and_then(|delta| delta.stop_reason), &mut piece, report);
+                self.count(body.usage, &mut report.used);
+                stop(body.delta.and_then(|delta| delta.stop_reason), &mut piece, &mut report.used);
             }
             Some("message_stop") => piece.done = true,
             Some("error") => return Err(reported(body.error.unwrap_or_default())),
@@ -180,14 +180,14 @@ impl Answer {
     fn begin(&mut self, begun: Begun, piece: &mut Piece, report: &mut Report) {
         let Begun { id, model, usage } = begun;
         piece.begun = true;
-        report.model = model.and_then(name);
+        report.used.model = model.and_then(name);
         report.response_id = id.and_then(name);
-        self.count(usage, report);
+        self.count(usage, &mut report.used);
     }
 
     /// The counts are sums so far. `input_tokens` holds neither what came from a cache nor what went to one
     /// (<https://docs.anthropic.com/en/docs/build-with-claude/prompt-caching#tracking-cache-performance>).
-    fn count(&mut self, usage: Option<Usage>, report: &mut Report) {
+    fn count(&mut self, usage: Option<Usage>, used: &mut Used) {
         let Some(told) = usage else { return };
         let known = &mut self.usage;
         known.input_tokens = told.input_tokens.or(known.input_tokens);
@@ -196,10 +196,10 @@ impl Answer {
             told.cache_creation_input_tokens.or(known.cache_creation_input_tokens);
         known.output_tokens = told.output_tokens.or(known.output_tokens);
         let caches = [known.cache_read_input_tokens, known.cache_creation_input_tokens];
-        report.input_tokens =
+        used.input_tokens =
             known.input_tokens.map(|fresh| caches.into_iter().flatten().fold(fresh, u64::saturating_add));
-        [report.cached_tokens, report.cache_write_tokens] = caches;
-        report.output_tokens = known.output_tokens;
+        [used.cached_tokens, used.cache_write_tokens] = caches;
+        used.output_tokens = known.output_tokens;
     }
 }
 
@@ -214,9 +214,9 @@ impl Block {
     }
 }
 
-fn stop(reason: Option<String>, piece: &mut Piece, report: &mut Report) {
+fn stop(reason: Option<String>, piece: &mut Piece, used: &mut Used) {
     if let Some(reason) = reason.and_then(name) {
-        report.finish_reason = Some(reason);
+        used.finish_reason = Some(reason);
         piece.complete = true;
     }
 }

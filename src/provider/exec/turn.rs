@@ -9,11 +9,11 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::unix::pipe::Sender;
 use tokio::process::{ChildStderr, ChildStdout};
 
-use super::super::call::{Call, Report};
+use super::super::call::{Call, Used};
 use super::super::emit::Emitter;
 use super::super::{Edges, ProviderError, ProviderEvent, Turn};
 use super::command::{self, Found};
-use super::dialect::{Exit, Finished, Heard, Invocation, Reader, Used};
+use super::dialect::{Exit, Finished, Heard, Invocation, Reader};
 use super::ending::KILL_WAIT_MAX;
 use super::lines::{Budget, Lines, Overlong, Piece};
 use super::processes::Unsettled;
@@ -217,8 +217,8 @@ impl Hearing<'_> {
         let asked = self.shared.asks(self.turn.model.as_deref());
         let more: Vec<Call> = used.iter().skip(1).map(|_| first.beside(self.turn, &asked)).collect();
         for (mut call, used) in std::iter::once(first).chain(more).zip(used) {
-            call.wrote(used.uncounted);
-            call.report = report(used, self.turn.remembered);
+            let charged_later = used.charged_later && self.turn.remembered;
+            call.report.used = Used { charged_later, ..used };
             if let Some(result) = result {
                 call.end(result);
             }
@@ -231,31 +231,6 @@ impl Drop for Hearing<'_> {
         if let Some(reader) = self.reader.take() {
             self.record(reader.used(), None);
         }
-    }
-}
-
-fn report(used: Used, remembered: bool) -> Report {
-    let Used {
-        model,
-        input_tokens,
-        cached_tokens,
-        cache_write_tokens,
-        output_tokens,
-        cost_usd,
-        finish_reason,
-        uncounted: _,
-        charged_later,
-    } = used;
-    Report {
-        model,
-        input_tokens,
-        cached_tokens,
-        cache_write_tokens,
-        output_tokens,
-        cost_usd,
-        finish_reason,
-        charged_later: charged_later && remembered,
-        ..Report::default()
     }
 }
 

@@ -122,7 +122,7 @@ impl ReadAnswer for Answer {
             piece.said.extend(delta.tools().map(Part::Tool));
         }
         if let Some(reason) = choice.finish_reason.and_then(name) {
-            report.finish_reason = Some(reason);
+            report.used.finish_reason = Some(reason);
             piece.complete = true;
         }
         Ok(piece)
@@ -131,13 +131,13 @@ impl ReadAnswer for Answer {
 
 impl Chunk {
     /// Adds to the report what this piece says about the call.
-    fn report(&mut self, report: &mut Report) {
-        report.model = self.model.take().and_then(name).or(report.model.take());
-        report.response_id = self.id.take().and_then(name).or(report.response_id.take());
+    fn report(&mut self, Report { used, response_id }: &mut Report) {
+        used.model = self.model.take().and_then(name).or(used.model.take());
+        *response_id = self.id.take().and_then(name).or(response_id.take());
         if let Some(usage) = self.usage.take() {
-            report.input_tokens = usage.prompt_tokens;
-            report.output_tokens = usage.completion_tokens;
-            report.cached_tokens = usage.prompt_tokens_details.and_then(|details| details.cached_tokens);
+            used.input_tokens = usage.prompt_tokens;
+            used.output_tokens = usage.completion_tokens;
+            used.cached_tokens = usage.prompt_tokens_details.and_then(|details| details.cached_tokens);
         }
     }
 }

@@ -91,7 +91,7 @@ impl<'a> Exchange<'a> {
         while !self.seen.done {
             let chunk = if self.seen.complete {
                 // Silence or a cut after the finish reason takes nothing of the answer away.
-                let counted = self.call.report.output_tokens.is_some();
+                let counted = self.call.report.used.output_tokens.is_some();
                 let wait = tail.left(counted, self.shared.deps.clock.elapsed());
                 let Ok(Some(Ok(chunk))) = timeout(wait, chunks.next()).await else { break };
                 chunk
@@ -144,14 +144,14 @@ impl<'a> Exchange<'a> {
     }
 
     async fn take(&mut self, data: &[u8], mode: Mode) -> Result<(), ProviderError> {
-        let known = self.call.report.output_tokens;
+        let known = self.call.report.used.output_tokens;
         let piece = self.reader.take(data, mode, &mut self.call.report);
         let piece = piece.map_err(|unusable| self.unusable(unusable))?;
         self.seen.begun |= piece.begun;
         // Before any of it is passed on: who hangs up meanwhile has caused it all.
         let texts = piece.said.iter().map(|said| if let Said::Text(text) = said { text.len() } else { 0 });
         self.call.wrote(texts.sum::<usize>() + piece.besides);
-        if self.call.report.output_tokens != known {
+        if self.call.report.used.output_tokens != known {
             self.call.counted();
         }
         for said in piece.said {

@@ -24,6 +24,7 @@ use self::speech::Speech;
 use super::Dialect;
 use crate::limits::{AGENT_SESSION_BYTES_MAX, LABEL_BYTES_MAX};
 use crate::provider::ProviderError;
+use crate::provider::call::Used;
 use crate::provider::quote::WORDS_BYTES_MAX;
 
 /// What is said of a tool that was not allowed to run.
@@ -94,29 +95,6 @@ pub(super) struct Finished {
     pub(super) result: Result<(), ProviderError>,
     /// What it used, one entry a model; never empty.
     pub(super) used: Vec<Used>,
-}
-
-/// What a turn used of one model, as far as the agent said it.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub(super) struct Used {
-    /// The model that answered; `None` where the agent does not say.
-    pub(super) model: Option<String>,
-    /// Tokens read, cache included.
-    pub(super) input_tokens: Option<u64>,
-    /// How many of them came from a cache.
-    pub(super) cached_tokens: Option<u64>,
-    /// How many of them were written to a cache.
-    pub(super) cache_write_tokens: Option<u64>,
-    /// Tokens written, reasoning included.
-    pub(super) output_tokens: Option<u64>,
-    /// US dollars, as the agent says.
-    pub(super) cost_usd: Option<f64>,
-    /// Why the model stopped.
-    pub(super) finish_reason: Option<String>,
-    /// Bytes that it wrote and that its tokens do not hold.
-    pub(super) uncounted: usize,
-    /// The next turn of the conversation will say what this one used, and be charged with it.
-    pub(super) charged_later: bool,
 }
 
 /// What a dialect says about how a turn ended.
