@@ -34,8 +34,8 @@ fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-#[tokio::test]
-async fn ctrl_c_during_send_cancels_the_request_on_the_server_and_ends_with_130() {
+/// A server with an agent `a` whose model begins to say something and hangs.
+async fn hanging() -> (Server, Upstream) {
     let hello = [stream_head(), format!("data: {}\n\n", delta("Hel")).into_bytes()].concat();
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let upstream = Upstream::choosing(listener, move |_| Reply::Hang(hello.clone()));
@@ -44,6 +44,12 @@ async fn ctrl_c_during_send_cancels_the_request_on_the_server_and_ends_with_130(
         "agents": {"a": {"provider": "p", "model": "m"}},
     }))
     .await;
+    (server, upstream)
+}
+
+#[tokio::test]
+async fn ctrl_c_during_send_cancels_the_request_on_the_server_and_ends_with_130() {
+    let (server, _upstream) = hanging().await;
     let data_dir = server.data_dir().display().to_string();
     let mut child = start(&["send", "a", "tell me more", "--data-dir", &data_dir]);
     let mut begun = [0; 3];
@@ -63,14 +69,7 @@ async fn ctrl_c_during_send_cancels_the_request_on_the_server_and_ends_with_130(
 
 #[tokio::test]
 async fn ctrl_c_cancels_a_message_with_a_key_too_and_the_key_stays_its_own() {
-    let hello = [stream_head(), format!("data: {}\n\n", delta("Hel")).into_bytes()].concat();
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let upstream = Upstream::choosing(listener, move |_| Reply::Hang(hello.clone()));
-    let server = Server::start(json!({
-        "providers": {"p": {"kind": "openai", "base_url": upstream.base_url()}},
-        "agents": {"a": {"provider": "p", "model": "m"}},
-    }))
-    .await;
+    let (server, upstream) = hanging().await;
     let data_dir = server.data_dir().display().to_string();
     let with_key =
         |command: &'static [&str]| [command, &["--idempotency-key", "k", "--data-dir", &data_dir]].concat();
