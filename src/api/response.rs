@@ -47,6 +47,16 @@ pub(crate) fn reply(status: StatusCode, content_type: &'static str, body: impl I
     reply
 }
 
+/// Server-sent events, which nobody between is to keep or to hold back.
+pub(crate) fn event_stream(content_type: &'static str, frames: BoxStream<'static, Bytes>) -> Reply {
+    let mut response = Response::new(Content::Stream(frames));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-store"));
+    headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+    response
+}
+
 /// A refusal or failure of the HTTP layer; JSON-RPC errors are not among them. The message is for strangers.
 #[derive(Debug)]
 pub(crate) struct Problem {

@@ -47,12 +47,7 @@ fn seq(text: &str) -> Result<u64, String> {
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let client = args.target.client()?;
-    super::block_on(async {
-        tokio::select! {
-            outcome = follow(&client, args) => outcome,
-            _ = tokio::signal::ctrl_c() => Ok(()),
-        }
-    })?
+    super::until_ctrl_c(follow(&client, args))
 }
 
 fn path(args: &Args) -> String {

@@ -45,12 +45,7 @@ fn lines(text: &str) -> Result<u64, String> {
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let client = args.target.client()?;
-    super::block_on(async {
-        tokio::select! {
-            outcome = show(&client, args) => outcome,
-            _ = tokio::signal::ctrl_c() => Ok(()),
-        }
-    })?
+    super::until_ctrl_c(show(&client, args))
 }
 
 async fn show(client: &Client, args: &Args) -> Result<(), Failure> {

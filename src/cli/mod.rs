@@ -118,6 +118,16 @@ fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
     Ok(runtime.block_on(work))
 }
 
+/// Runs a command that shows what comes, until it is told to stop: that is no failure.
+fn until_ctrl_c(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    block_on(async {
+        tokio::select! {
+            outcome = work => outcome,
+            _ = tokio::signal::ctrl_c() => Ok(()),
+        }
+    })?
+}
+
 /// Runs a server: a thread for every core. What still blocks when it ends is left behind, so that a second signal
 /// ends the process at once.
 fn on_all_cores(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {

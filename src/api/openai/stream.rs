@@ -9,12 +9,10 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use futures_util::stream::unfold;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use http::{HeaderName, HeaderValue, Response};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use super::super::response::{Content, Problem, Reply};
+use super::super::response::{Problem, Reply, event_stream};
 use super::about;
 use super::answer::{Form, Tokens, frame};
 use super::fault::Fault;
@@ -47,12 +45,7 @@ pub(super) async fn answer(accepted: Accepted, form: Form, options: StreamOption
         let frames = told.next().await?;
         Some((frames, told))
     });
-    let mut response = Response::new(Content::Stream(frames.boxed()));
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-store"));
-    headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
-    about(response, &id)
+    about(event_stream("text/event-stream; charset=utf-8", frames.boxed()), &id)
 }
 
 /// What a client hears of a request. Dropping it tells the gateway that the client went away.
@@ -145,6 +138,7 @@ impl Told {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::response::Content;
     use super::super::super::{Config, fixture};
     use super::*;
     use crate::clock::Timestamp;

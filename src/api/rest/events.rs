@@ -10,14 +10,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::unfold;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use http::{HeaderName, HeaderValue, Response};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::super::metrics::StreamClient;
 use super::super::request::Request;
-use super::super::response::{Content, Outcome, Problem};
+use super::super::response::{Outcome, Problem, event_stream};
 use super::super::state::ApiState;
 use super::super::stream::{Filter, Follower};
 use crate::ids::{AgentId, Seq, TownId};
@@ -82,12 +80,7 @@ pub(crate) async fn events(state: Arc<ApiState>, request: Request) -> Outcome {
         let frame = client.next().await?;
         Some((frame, client))
     });
-    let mut response = Response::new(Content::Stream(stream.boxed()));
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-store"));
-    headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
-    Ok(response)
+    Ok(event_stream("text/event-stream", stream.boxed()))
 }
 
 /// One client of the stream.
