@@ -300,18 +300,15 @@ async fn a_collector_that_hangs_or_is_gone_costs_spans_but_no_time() {
                 ..OtlpConfig::default()
             };
             let stack = Stack::new(config, &[("OTEL_BSP_MAX_QUEUE_SIZE", "1000")]);
-            let clock = Clock::system();
             stack.within(|| emit(20_000));
-            let emitting = clock.elapsed();
             let (losses, ending) = stack.end(Duration::from_millis(500)).await;
-            // Far more than a debug build needs, far less than one wait for the collector per batch.
-            assert!(emitting < Duration::from_secs(3), "{endpoint}: {emitting:?}");
-            assert!(ending < Duration::from_secs(2), "{endpoint}: {ending:?}");
+            assert!(ending < PATIENCE, "{endpoint}: {ending:?}");
             assert_eq!(
                 losses.values().sum::<u64>(),
                 20_000,
                 "{endpoint}: every span is accounted for: {losses:?}"
             );
+            // Whoever waited for the collector would have found room in the queue.
             assert!(losses["queue_full"] > 15_000, "{losses:?}");
         }
     }
