@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::exit::Failure;
 use super::target::TargetArgs;
-use super::terminal::printable;
+use super::terminal::{one_line, printable};
 use crate::client::Client;
 use crate::ids::{AgentId, IdempotencyKey, RequestId};
 
@@ -18,7 +18,10 @@ const WAIT_MS: u64 = 5_000;
 #[command(after_help = "Examples:
   plimsoll get 01KAP3V6X3C9W8J0D1X6Y4R2TM
   plimsoll get \"$(plimsoll send echo 'hello' --detach)\" --wait
-  plimsoll get --idempotency-key nightly-2026-11-21 --json | jq .state")]
+  plimsoll get --idempotency-key nightly-2026-11-21 --json | jq .state
+
+Exit code 0: there is an answer. 1: it waits or runs, which is said on standard error.
+6: it ended without one. With --json too.")]
 pub(crate) struct Args {
     /// The request.
     #[arg(value_parser = RequestId::parse, required_unless_present = "idempotency_key")]
@@ -68,21 +71,28 @@ fn under_way(status: &Value) -> bool {
     matches!(status["state"].as_str(), Some("queued" | "starting" | "running"))
 }
 
-/// The answer on standard output; what ended otherwise is a failure of the command too.
+/// The answer on standard output. Without one it is a failure of the command: one that is under way is not what was
+/// asked for, and what ended otherwise was refused.
 fn show(status: &Value, as_json: bool) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     if as_json {
-        return Ok(writeln!(out, "{status}")?);
+        writeln!(out, "{status}")?;
     }
     let state = status["state"].as_str().unwrap_or_default();
+    if under_way(status) {
+        if !as_json {
+            eprintln!("{}", one_line(state));
+        }
+        return Err(Failure::CheckFailed);
+    }
     if let Some(text) = status["answer"]["text"].as_str() {
+        if as_json {
+            return Ok(());
+        }
         let terminal = std::io::stdout().is_terminal();
         let text = if terminal { printable(text).to_string() } else { text.to_owned() };
         let end = if text.ends_with('\n') { "" } else { "\n" };
         return Ok(write!(out, "{text}{end}")?);
-    }
-    if under_way(status) {
-        return Ok(writeln!(out, "{state}")?);
     }
     let why = status["error"]["message"].as_str().unwrap_or("its answer is not kept any more");
     Err(Failure::Refused(format!("the request ended ({state}): {why}")))

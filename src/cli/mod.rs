@@ -3,6 +3,7 @@
 //! Commands parse, ask and print. Whatever needs state asks the running server; a command opens the data directory
 //! itself only when no server runs. Start at [`main`].
 
+mod agents;
 mod audit;
 mod cancel;
 mod completions;
@@ -20,6 +21,7 @@ mod pause;
 mod ps;
 mod send;
 mod serve;
+mod session;
 mod signals;
 mod target;
 mod terminal;
@@ -50,9 +52,11 @@ enum Command {
     Demo(demo::Args),
     Send(send::Args),
     Get(get::Args),
+    Agents(agents::Args),
     Ps(ps::Args),
     Cancel(cancel::Args),
     Logs(logs::Args),
+    Session(session::Args),
     Pause(pause::PauseArgs),
     Resume(pause::ResumeArgs),
     Usage(usage::Args),
@@ -94,9 +98,11 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Demo(args) => demo::run(&args),
         Command::Send(args) => send::run(&args),
         Command::Get(args) => get::run(&args),
+        Command::Agents(args) => agents::run(&args),
         Command::Ps(args) => ps::run(&args),
         Command::Cancel(args) => cancel::run(&args),
         Command::Logs(args) => logs::run(&args),
+        Command::Session(args) => session::run(&args),
         Command::Pause(args) => pause::pause(&args),
         Command::Resume(args) => pause::resume(&args),
         Command::Usage(args) => usage::run(&args),

@@ -29,7 +29,10 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     if args.json {
         return Ok(writeln!(out, "{active}")?);
     }
-    let mut table = Table::new(&["request", "agent", "session", "state", "age", "tools"]);
+    if active.as_array().is_some_and(Vec::is_empty) {
+        return Ok(writeln!(std::io::stderr(), "nothing waits or runs")?);
+    }
+    let mut table = Table::new(&["REQUEST", "AGENT", "SESSION", "STATE", "AGE", "TOOLS"]);
     for request in active.as_array().into_iter().flatten() {
         let text = |key: &str| request.get(key).and_then(Value::as_str).unwrap_or_default();
         let age = age(request.get("durationMs").and_then(Value::as_f64).unwrap_or_default());

@@ -3,7 +3,7 @@
 //! It wakes the tasks whose turn has come. A [`Slot`] is a place on it: dropped, on whatever way out, it frees the lane
 //! at once and gives the turn to the next.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use super::active::Active;
 use super::lane::{Full, LaneKey, LaneLimits, Lanes, Ticket};
 use super::record::{ACTIVE_BYTES, QUEUED};
-use super::{ActiveRequest, Rejection};
+use super::{ActiveRequest, Rejection, RequestState};
 use crate::clock::Clock;
 use crate::ids::{AgentId, RequestId};
 
@@ -49,6 +49,13 @@ pub(super) struct Load {
     pub(super) queued: usize,
     pub(super) lanes: usize,
     pub(super) oldest: Duration,
+}
+
+/// What an agent has under way, at one moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct AgentLoad {
+    pub(super) running: usize,
+    pub(super) queued: usize,
 }
 
 impl Floor {
@@ -124,6 +131,20 @@ impl Floor {
             lanes: state.lanes.lanes(),
             oldest: state.lanes.oldest_age(now),
         }
+    }
+
+    /// What each agent has under way, of those that have something.
+    pub(super) fn load_by_agent(&self) -> BTreeMap<AgentId, AgentLoad> {
+        let all: Vec<_> = self.state().active.values().cloned().collect();
+        let mut loads: BTreeMap<AgentId, AgentLoad> = BTreeMap::new();
+        for active in all {
+            let load = loads.entry(active.agent.clone()).or_default();
+            match active.progress().state {
+                RequestState::Queued => load.queued += 1,
+                RequestState::Starting | RequestState::Running => load.running += 1,
+            }
+        }
+        loads
     }
 
     /// The turns of a lane that are under way do not have their agent's session remembered.

@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 use super::active::ActiveRequest;
 use super::agent_sessions::AgentSessions;
 use super::answers::Answers;
-use super::floor::Floor;
+use super::floor::{AgentLoad, Floor};
 use super::keys::Keys;
 use super::lane::{LaneKey, LaneLimits};
 use super::meter::Meter;
@@ -112,6 +112,10 @@ pub struct AgentSummary {
     pub max_concurrent: Option<usize>,
     /// Whether an operator paused it: it takes no new work.
     pub paused: bool,
+    /// Requests of it that run.
+    pub running: usize,
+    /// Requests of it that wait.
+    pub queued: usize,
     /// Tools it is known to have.
     pub tools: Vec<String>,
 }
@@ -235,14 +239,20 @@ impl Gateway {
     /// Every agent, by id.
     #[must_use]
     pub fn agents(&self) -> Vec<AgentSummary> {
-        let show = |(id, agent): (&AgentId, &Arc<Agent>)| AgentSummary {
-            id: id.clone(),
-            provider: agent.provider.kind().to_owned(),
-            model: agent.config.model.clone(),
-            role: agent.config.role.clone(),
-            max_concurrent: agent.config.max_concurrent,
-            paused: self.inner.pauses.is_paused(id),
-            tools: agent.config.tools.clone(),
+        let load = self.inner.floor.load_by_agent();
+        let show = |(id, agent): (&AgentId, &Arc<Agent>)| {
+            let AgentLoad { running, queued } = load.get(id).copied().unwrap_or_default();
+            AgentSummary {
+                id: id.clone(),
+                provider: agent.provider.kind().to_owned(),
+                model: agent.config.model.clone(),
+                role: agent.config.role.clone(),
+                max_concurrent: agent.config.max_concurrent,
+                paused: self.inner.pauses.is_paused(id),
+                running,
+                queued,
+                tools: agent.config.tools.clone(),
+            }
         };
         self.inner.agents.iter().map(show).collect()
     }

@@ -303,8 +303,17 @@ async fn ps_lists_what_waits_and_runs_and_cancel_ends_it() {
     let output = run(&["ps", "--data-dir", &data_dir]).await;
     let table = String::from_utf8(output.stdout).expect("UTF-8");
     let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
-    assert_eq!(rows[0], ["request", "agent", "session", "state", "age", "tools"]);
+    assert_eq!(rows[0], ["REQUEST", "AGENT", "SESSION", "STATE", "AGE", "TOOLS"]);
     assert_eq!(rows[2][1..4], ["slow", "s-2", "queued"], "{table}");
+
+    let agents = async || {
+        let output = run(&["agents", "--data-dir", &data_dir]).await;
+        String::from_utf8(output.stdout).expect("UTF-8")
+    };
+    let row = |table: &str| -> Vec<String> {
+        table.lines().nth(1).expect("a row").split_whitespace().map(str::to_owned).collect()
+    };
+    assert_eq!(row(&agents().await), ["slow", "echo", "ready", "1", "1"]);
 
     for (request, waiting) in shown("id").iter().zip([first, second]) {
         let request = request.as_str().expect("an id");
@@ -316,6 +325,27 @@ async fn ps_lists_what_waits_and_runs_and_cancel_ends_it() {
         assert!(again.status.code() == Some(6) && stderr(&again).contains("may have ended"));
     }
     listed(0).await;
+    let empty = run(&["ps", "--data-dir", &data_dir]).await;
+    assert_eq!((&empty.stdout[..], stderr(&empty).trim_end()), (&b""[..], "nothing waits or runs"));
+    assert!(run(&["pause", "slow", "--data-dir", &data_dir]).await.status.success());
+    assert_eq!(row(&agents().await), ["slow", "echo", "paused", "0", "0"]);
+    let listed = run(&["agents", "--json", "--data-dir", &data_dir]).await;
+    let listed: Value = serde_json::from_slice(&listed.stdout).expect("JSON");
+    assert_eq!(listed, server.call("agent.list", json!({})).await);
+}
+
+#[tokio::test]
+async fn a_session_is_reset_from_the_command_line() {
+    let server = Server::start(json!({})).await;
+    let data_dir = server.data_dir().display().to_string();
+    assert!(
+        run(&["send", "echo", "hello", "--session", "s", "--data-dir", &data_dir]).await.status.success()
+    );
+    let reset = async || run(&["session", "reset", "echo", "s", "--data-dir", &data_dir]).await;
+    let done = reset().await;
+    assert!(done.status.success(), "{}", stderr(&done));
+    assert_eq!(server.call("session.list", json!({})).await["sessions"], json!([]));
+    assert_eq!(reset().await.status.code(), Some(6), "there is none any more");
 }
 
 #[tokio::test]

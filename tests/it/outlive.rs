@@ -314,6 +314,16 @@ async fn the_command_line_detaches_and_finds_the_answer() {
     let (code, _, why) = run(&["get", "nobody"]).await;
     assert!(code != Some(0) && why.contains("no such request is known"), "{code:?}: {why}");
     let (_, stuck, _) = run(&["send", "stuck", "x", "--detach"]).await;
-    let (code, state, _) = run(&["get", &stuck]).await;
-    assert!(code == Some(0) && ["queued", "running"].contains(&state.as_str()), "{state}");
+    let (code, answer, state) = run(&["get", &stuck]).await;
+    assert!(
+        code == Some(1) && answer.is_empty() && ["queued", "running"].contains(&state.as_str()),
+        "{state}"
+    );
+    assert_eq!(run(&["get", &stuck, "--json"]).await.0, Some(1));
+    run(&["cancel", &stuck]).await;
+    let (code, answer, why) = run(&["get", &stuck, "--wait"]).await;
+    assert!(code == Some(6) && answer.is_empty() && why.contains("(cancelled)"), "{code:?}: {answer} {why}");
+    let (code, status, _) = run(&["get", &stuck, "--wait", "--json"]).await;
+    let status: Value = serde_json::from_str(&status).expect("JSON");
+    assert_eq!((code, &status["state"]), (Some(6), &json!("cancelled")));
 }
