@@ -56,7 +56,8 @@ impl Gateway {
         let all = agent.is_none();
         let agents = self.named(agent)?;
         let inner = &self.inner;
-        let held = inner.pauses.hold(&agents);
+        let whom = Whom { agents: &agents, all };
+        let held = inner.pauses.hold(whom);
         let cancelled = match under_way {
             UnderWay::Finish => 0,
             UnderWay::Cancel => inner.floor.cancel_of(&agents, "its agent was paused"),
@@ -64,7 +65,6 @@ impl Gateway {
         if !held.changed.is_empty() || cancelled > 0 {
             tracing::info!(source = "agent.pause", %actor, agents = %list(&agents), cancelled, "agents were paused");
         }
-        let whom = Whom { agents: &agents, all };
         let durable = inner.pauses.write(inner.recorder.journal(), &actor, whom, &held).await;
         Ok(Controlled { changed: held.changed, cancelled, durable })
     }

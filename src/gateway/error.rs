@@ -35,7 +35,7 @@ pub enum Rejection {
         retry_after: Duration,
     },
     /// No such agent.
-    #[error("no agent is called `{agent}`: agent.list names those there are")]
+    #[error("no agent is called `{agent}`: `plimsoll agents` (or `agent.list`) names those there are")]
     UnknownAgent {
         /// What was asked for.
         agent: AgentId,
@@ -89,8 +89,11 @@ pub enum Rejection {
         retry_after: Duration,
     },
     /// An operator paused the agent, or all of them.
-    #[error("the agent is paused: an operator resumes it with `plimsoll resume`")]
-    Paused,
+    #[error("the agent is paused: an operator resumes it with `plimsoll resume {agent}`")]
+    Paused {
+        /// The agent.
+        agent: AgentId,
+    },
     /// What must be durable first could not be written.
     #[error(
         "the journal cannot write now, and {subject} must be in it first: nothing was done, try again later"
@@ -155,7 +158,7 @@ impl Rejection {
             Self::Provider { .. } => -32007,
             Self::ShuttingDown => -32009,
             Self::Limited { .. } => -32010,
-            Self::Paused => -32011,
+            Self::Paused { .. } => -32011,
             Self::JournalUnavailable { .. } => -32012,
             Self::NotFound { .. } => -32013,
             Self::Conflict { .. } => -32014,
@@ -177,7 +180,7 @@ impl Rejection {
             | Self::UnknownAgent { .. }
             | Self::NotStarted { .. }
             | Self::Limited { .. }
-            | Self::Paused
+            | Self::Paused { .. }
             | Self::JournalUnavailable { .. }
             | Self::Conflict { .. }
             | Self::ShuttingDown
@@ -204,7 +207,7 @@ impl Rejection {
             Self::Provider { retry_after, .. } | Self::NotStarted { retry_after, .. } => *retry_after,
             Self::Invalid { .. }
             | Self::UnknownAgent { .. }
-            | Self::Paused
+            | Self::Paused { .. }
             | Self::JournalUnavailable { .. }
             | Self::Conflict { .. }
             | Self::Deadline { .. }

@@ -37,6 +37,7 @@ pub use control::{Controlled, UnderWay};
 pub use error::Rejection;
 pub use keys::{Fingerprint, REQUEST_ACCEPTED};
 pub use meter::SPEND_LOST;
+pub use pauses::{AGENT_PAUSED, AGENT_RESUMED};
 pub use record::{Outcome, REQUEST_FINISHED, REQUEST_FINISHED_VERSION, RequestFinished, ToolCounts};
 pub use request::{
     Accepted, AgentEvent, Answer, Caller, Channel, OnDisconnect, SendRequest, Timings, ToolSummary, Usage,

@@ -12,8 +12,10 @@ use crate::ids::AgentId;
 use crate::journal::{Actor, Append, AppendError, Fold, Journal, NewRecord, Record, StreamId, StreamKind};
 use crate::limits::JOURNAL_APPEND_WAIT;
 
-const PAUSED: &str = "agent_paused";
-const RESUMED: &str = "agent_resumed";
+/// The kind of the record that agents were paused.
+pub const AGENT_PAUSED: &str = "agent_paused";
+/// The kind of the record that agents were resumed.
+pub const AGENT_RESUMED: &str = "agent_resumed";
 
 /// The agents that take no new work.
 #[derive(Default)]
@@ -29,6 +31,8 @@ struct State {
     /// Pauses that the journal has not answered for, or could not take, each with its number.
     held: BTreeMap<AgentId, u64>,
     last: u64,
+    /// Ends of pauses that are on their way to the journal; one that nobody waited for stays counted.
+    resuming: usize,
 }
 
 /// Who is paused: all, or nobody, but for these. So a pause of all holds for agents that come later too.
@@ -51,7 +55,8 @@ pub(super) struct Whom<'a> {
 pub(super) struct Held {
     /// The agents that were not paused before.
     pub(super) changed: Vec<AgentId>,
-    number: u64,
+    /// `None` where the journal has it already.
+    number: Option<u64>,
 }
 
 /// The detail of both kinds.
@@ -88,6 +93,14 @@ impl State {
     fn is_paused(&self, agent: &AgentId) -> bool {
         self.held.contains_key(agent) || self.written.is_paused(agent)
     }
+
+    /// Whether the journal has this pause, and nothing on its way there could end it.
+    fn has_written(&self, whom: Whom<'_>) -> bool {
+        let Whom { agents, all } = whom;
+        let paused = |agent: &AgentId| self.written.is_paused(agent) && !self.held.contains_key(agent);
+        let later = self.written.all && self.written.except.is_empty();
+        self.resuming == 0 && (!all || later) && agents.iter().all(paused)
+    }
 }
 
 impl Pauses {
@@ -98,21 +111,24 @@ impl Pauses {
     /// # Errors
     /// [`Rejection::Paused`].
     pub(super) fn check(&self, agent: &AgentId) -> Result<(), Rejection> {
-        if self.is_paused(agent) { Err(Rejection::Paused) } else { Ok(()) }
+        if self.is_paused(agent) { Err(Rejection::Paused { agent: agent.clone() }) } else { Ok(()) }
     }
 
     /// Pauses agents now. Make it durable with [`Pauses::write`].
-    pub(super) fn hold(&self, agents: &[AgentId]) -> Held {
+    pub(super) fn hold(&self, whom: Whom<'_>) -> Held {
         let mut state = self.state();
-        let changed = agents.iter().filter(|agent| !state.is_paused(agent)).cloned().collect();
+        if state.has_written(whom) {
+            return Held { changed: Vec::new(), number: None };
+        }
+        let changed = whom.agents.iter().filter(|agent| !state.is_paused(agent)).cloned().collect();
         state.last += 1;
         let number = state.last;
-        state.held.extend(agents.iter().map(|agent| (agent.clone(), number)));
-        Held { changed, number }
+        state.held.extend(whom.agents.iter().map(|agent| (agent.clone(), number)));
+        Held { changed, number: Some(number) }
     }
 
     /// Makes a pause durable, and says whether it is: a disk that hangs is waited for a little only. A pause that
-    /// changes nothing is written too, so that it comes after whatever is on its way to the journal.
+    /// changes nothing is written too while something is on its way to the journal, so that it comes after that.
     pub(super) async fn write(
         &self,
         journal: &dyn Journal,
@@ -120,10 +136,11 @@ impl Pauses {
         whom: Whom<'_>,
         held: &Held,
     ) -> bool {
-        let appended = append(journal, actor, PAUSED, whom);
+        let Some(number) = held.number else { return true };
+        let appended = append(journal, actor, AGENT_PAUSED, whom);
         let cause = match tokio::time::timeout(JOURNAL_APPEND_WAIT, appended).await {
             Ok(Ok(())) => {
-                self.state().held.retain(|_, number| *number != held.number);
+                self.state().held.retain(|_, held| *held != number);
                 return true;
             }
             Ok(Err(error)) => error.to_string(),
@@ -144,15 +161,18 @@ impl Pauses {
         whom: Whom<'_>,
     ) -> Result<Vec<AgentId>, Rejection> {
         let (changed, last) = {
-            let state = self.state();
+            let mut state = self.state();
             let paused = whom.agents.iter().filter(|agent| state.is_paused(agent));
             let changed: Vec<_> = paused.cloned().collect();
             if changed.is_empty() && !(whom.all && state.written != Standing::default()) {
                 return Ok(changed);
             }
+            state.resuming += 1;
             (changed, state.last)
         };
-        append(journal, actor, RESUMED, Whom { agents: &changed, ..whom }).await.map_err(|error| {
+        let appended = append(journal, actor, AGENT_RESUMED, Whom { agents: &changed, ..whom }).await;
+        self.state().resuming -= 1;
+        appended.map_err(|error| {
             tracing::error!(source = "agent.pause", cause = %error, "agents could not be resumed");
             Rejection::JournalUnavailable { subject: "the end of a pause" }
         })?;
@@ -190,8 +210,8 @@ impl Fold for Pauses {
 
     fn apply(&self, record: &Record) {
         let pauses = match record.kind.as_str() {
-            PAUSED => true,
-            RESUMED => false,
+            AGENT_PAUSED => true,
+            AGENT_RESUMED => false,
             _ => return,
         };
         match Changed::deserialize(&record.detail) {
@@ -224,7 +244,7 @@ mod tests {
 
     use super::*;
     use crate::clock::Clock;
-    use crate::journal::MemoryJournal;
+    use crate::journal::{MemoryJournal, Scan};
 
     fn agents(ids: &[&str]) -> Vec<AgentId> {
         ids.iter().map(|id| AgentId::parse(id).expect("valid")).collect()
@@ -241,13 +261,17 @@ mod tests {
     }
 
     async fn pause(pauses: &Pauses, journal: &MemoryJournal, whom: Whom<'_>) -> (Vec<AgentId>, bool) {
-        let held = pauses.hold(whom.agents);
+        let held = pauses.hold(whom);
         let durable = pauses.write(journal, &Actor::Local, whom, &held).await;
         (held.changed, durable)
     }
 
     async fn resume(pauses: &Pauses, journal: &MemoryJournal, whom: Whom<'_>) -> Vec<AgentId> {
         pauses.resume(journal, &Actor::Local, whom).await.expect("written")
+    }
+
+    fn refused(agent: &AgentId) -> Rejection {
+        Rejection::Paused { agent: agent.clone() }
     }
 
     /// As the next process finds it.
@@ -266,13 +290,29 @@ mod tests {
         let (pauses, journal) = open();
         let both = agents(&["a", "b"]);
         assert_eq!(pause(&pauses, &journal, named(&both[..1])).await, (both[..1].to_vec(), true));
-        assert_eq!(pauses.check(&both[0]), Err(Rejection::Paused));
+        assert_eq!(pauses.check(&both[0]), Err(refused(&both[0])));
         assert_eq!(pause(&pauses, &journal, named(&both)).await, (both[1..].to_vec(), true));
         assert_eq!(resume(&pauses, &journal, named(&both[..1])).await, both[..1]);
         assert_eq!(resume(&pauses, &journal, named(&both[..1])).await, []);
-        assert_eq!((pauses.check(&both[0]), pauses.check(&both[1])), (Ok(()), Err(Rejection::Paused)));
+        assert_eq!((pauses.check(&both[0]), pauses.check(&both[1])), (Ok(()), Err(refused(&both[1]))));
         assert_eq!(paused(&restarted(&pauses), &both), [false, true]);
         assert!(pauses.restore(&json!([])).is_err());
+    }
+
+    #[tokio::test]
+    async fn a_pause_that_changes_nothing_leaves_no_record() {
+        let (pauses, journal) = open();
+        let both = agents(&["a", "b"]);
+        let all = Whom { agents: &both, all: true };
+        let records = || journal.scan(&Scan { limit: 10, ..Scan::default() }).expect("read").records.len();
+        for (whom, changed) in [(named(&both), both.to_vec()), (all, vec![])] {
+            assert_eq!(pause(&pauses, &journal, whom).await, (changed, true));
+            let before = records();
+            assert_eq!(pause(&pauses, &journal, whom).await, (vec![], true));
+            assert_eq!(records(), before);
+        }
+        assert_eq!(pause(&pauses, &journal, named(&both[..1])).await, (vec![], true), "all are paused");
+        assert_eq!(records(), 2);
     }
 
     #[tokio::test]
@@ -306,7 +346,7 @@ mod tests {
         let (pauses, journal) = open();
         let one = agents(&["a"]);
         journal.hang();
-        let held = pauses.hold(&one);
+        let held = pauses.hold(named(&one));
         assert!(pauses.is_paused(&one[0]), "before anything is written");
         assert!(!pauses.write(&*journal, &Actor::Local, named(&one), &held).await);
         let resuming = {

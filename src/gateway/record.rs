@@ -93,7 +93,7 @@ impl Outcome {
             Err(Rejection::Cancelled { .. }) => Self::Cancelled,
             Err(
                 Rejection::Limited { .. }
-                | Rejection::Paused
+                | Rejection::Paused { .. }
                 | Rejection::JournalUnavailable { .. }
                 | Rejection::ShuttingDown,
             ) => Self::Refused,
@@ -226,7 +226,7 @@ impl Recorder {
             | Rejection::ShuttingDown
             | Rejection::NotFound { .. }
             | Rejection::NotStarted { .. }
-            | Rejection::Paused
+            | Rejection::Paused { .. }
             | Rejection::JournalUnavailable { .. }
             | Rejection::Conflict { .. }
             | Rejection::DuplicateRequest { .. } => {}

@@ -244,8 +244,8 @@ fn envelope_of_event(event: &Event) -> Envelope {
 }
 
 fn envelope_of_model_call(call: &Arc<ModelCall>) -> Envelope {
-    let took = format!("{} answered {} after {:.0} ms", call.model, call.agent, call.latency);
-    let failed = |error: &String| format!("{} failed for {}: {error}", call.model, call.agent);
+    let took = format!("the model {} answered agent {} after {:.0} ms", call.model, call.agent, call.latency);
+    let failed = |error: &String| format!("the model {} failed agent {}: {error}", call.model, call.agent);
     Envelope {
         r#type: Cow::Borrowed("model.call"),
         ts: call.timestamp,
@@ -270,8 +270,8 @@ fn envelope_of_tool_call(agent: &AgentId, call: &ToolCall, ts: crate::clock::Tim
         instance: Some(agent.clone()),
         town: None,
         summary: match error {
-            None => format!("{agent} used {name}"),
-            Some(error) => format!("{name} failed for {agent}: {error}"),
+            None => format!("agent {agent} used the tool {name}"),
+            Some(error) => format!("the tool {name} failed agent {agent}: {error}"),
         },
         detail: serde_json::json!({ "agent": agent, "tool": name, "error": error, "durationMs": duration }),
         trace_id: None,

@@ -414,7 +414,10 @@ async fn a_paused_agent_refuses_also_after_a_kill_until_it_is_resumed() {
         rpc(&server, "agent.pause", json!({"agent": "a"})).await["result"],
         json!({"paused": ["a"], "cancelled": 0, "durable": true})
     );
-    assert_eq!(code(&send(&server, "a", 0).await), Some(-32011));
+    let refused = send(&server, "a", 0).await;
+    assert_eq!(code(&refused), Some(-32011));
+    let advice = refused["error"]["message"].as_str().expect("a message");
+    assert!(advice.contains("`plimsoll resume a`"), "{advice}");
     assert!(send(&server, "b", 0).await["result"].is_object());
     assert_eq!(code(&rpc(&server, "agent.pause", json!({"agent": "nobody"})).await), Some(-32003));
     assert_eq!(server.scrape().await.count("plimsoll_agents_paused", &[]), 1);

@@ -234,7 +234,7 @@ impl From<&Rejection> for Fault {
             Rejection::NotStarted { .. } => {
                 fail(StatusCode::BAD_GATEWAY, "agent_not_started").never_again_unless(wait)
             }
-            Rejection::Paused => fail(StatusCode::SERVICE_UNAVAILABLE, "paused").never_again(),
+            Rejection::Paused { .. } => fail(StatusCode::SERVICE_UNAVAILABLE, "paused").never_again(),
             Rejection::JournalUnavailable { .. } => {
                 fail(StatusCode::SERVICE_UNAVAILABLE, "journal_unavailable")
             }
@@ -329,7 +329,7 @@ mod tests {
                 "agent_not_started",
                 usual,
             ),
-            (Rejection::Paused, 503, "paused", never),
+            (Rejection::Paused { agent: AgentId::parse("a").expect("valid") }, 503, "paused", never),
             (Rejection::JournalUnavailable { subject: "it" }, 503, "journal_unavailable", usual),
             (Rejection::ShuttingDown, 503, "shutting_down", usual),
             (Rejection::Bug { partial }, 500, "internal", never),

@@ -7,7 +7,10 @@ use std::borrow::Cow;
 
 use serde_json::Value;
 
-use crate::gateway::REQUEST_FINISHED;
+use crate::gateway::{
+    AGENT_PAUSED, AGENT_RESUMED, AGENT_SESSION_FORGOTTEN, AGENT_SESSION_STARTED, REQUEST_ACCEPTED,
+    REQUEST_FINISHED, SPEND_LOST,
+};
 use crate::ids::{AgentId, TownId};
 use crate::journal::{Record, StreamKind, kinds};
 use crate::live::{Envelope, Level};
@@ -27,6 +30,33 @@ const KINDS: &[Shown] = &[
         r#type: "access.refused",
         level: |_| Level::Warn,
         summary: access_refused,
+    },
+    Shown {
+        kind: AGENT_PAUSED,
+        r#type: "agent.paused",
+        level: info,
+        summary: |r| format!("{} paused {}", r.actor, agents(r)),
+    },
+    Shown {
+        kind: AGENT_RESUMED,
+        r#type: "agent.resumed",
+        level: info,
+        summary: |r| format!("{} resumed {}", r.actor, agents(r)),
+    },
+    Shown {
+        kind: AGENT_SESSION_FORGOTTEN,
+        r#type: "agent.session_forgotten",
+        level: info,
+        summary: |r| format!("agent {} begins the session {} anew", text(r, "agent"), text(r, "session")),
+    },
+    Shown {
+        kind: AGENT_SESSION_STARTED,
+        r#type: "agent.session_started",
+        level: info,
+        summary: |r| {
+            let (agent, session) = (text(r, "agent"), text(r, "session"));
+            format!("agent {agent} began a conversation of its own for the session {session}")
+        },
     },
     Shown {
         kind: kinds::END_CUT,
@@ -49,10 +79,27 @@ const KINDS: &[Shown] = &[
         summary: |r| format!("a damaged part of the log {} was moved away", text(r, "log")),
     },
     Shown {
+        kind: REQUEST_ACCEPTED,
+        r#type: "request.accepted",
+        level: info,
+        summary: |r| format!("a request to agent {} with an idempotency key was accepted", text(r, "agent")),
+    },
+    Shown {
         kind: REQUEST_FINISHED,
         r#type: "request.finished",
         level: by_outcome,
         summary: request_finished,
+    },
+    Shown {
+        kind: SPEND_LOST,
+        r#type: "spend.lost",
+        level: |_| Level::Warn,
+        summary: |r| {
+            let (requests, agent) = (&r.detail["requests"], text(r, "agent"));
+            format!(
+                "the journal missed {requests} requests of agent {agent}: what they spent counts all the same"
+            )
+        },
     },
     Shown {
         kind: "token_created",
@@ -87,7 +134,16 @@ fn text<'r>(record: &'r Record, field: &str) -> &'r str {
 fn request_finished(record: &Record) -> String {
     let took = record.detail["timings"]["totalMs"].as_f64();
     let took = took.map_or_else(String::new, |ms| format!(" after {ms:.0} ms"));
-    format!("a request to {} ended: {}{took}", text(record, "agent"), text(record, "outcome"))
+    format!("a request to agent {} ended: {}{took}", text(record, "agent"), text(record, "outcome"))
+}
+
+/// Whom a pause or its end was for.
+fn agents(record: &Record) -> String {
+    if record.detail["all"] == true {
+        return "all agents".to_owned();
+    }
+    let named = record.detail["agents"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    format!("agent {}", named.collect::<Vec<_>>().join(", "))
 }
 
 fn access_refused(record: &Record) -> String {
@@ -155,8 +211,24 @@ mod tests {
         let detail = json!({"agent": "echo", "outcome": "failed", "timings": {"totalMs": 12.4}});
         let shown = envelope(&record("request", "request_finished", detail));
         assert_eq!((shown.r#type.as_ref(), shown.level), ("request.finished", Level::Error));
-        assert_eq!(shown.summary, "a request to echo ended: failed after 12 ms");
+        assert_eq!(shown.summary, "a request to agent echo ended: failed after 12 ms");
         assert_eq!(shown.seq, Some(Seq(7)));
+    }
+
+    #[test]
+    fn who_was_paused_and_whose_conversation_began_is_told() {
+        let summary = |kind: &str, detail: Value| envelope(&record("operator", kind, detail)).summary;
+        assert_eq!(
+            summary("agent_paused", json!({"agents": ["a", "b"], "all": false})),
+            "local paused agent a, b"
+        );
+        assert_eq!(
+            summary("agent_resumed", json!({"agents": ["a"], "all": true})),
+            "local resumed all agents"
+        );
+        let started = json!({"agent": "a", "session": "s", "agentSession": "x"});
+        let told = summary("agent_session_started", started);
+        assert_eq!(told, "agent a began a conversation of its own for the session s");
     }
 
     #[test]
