@@ -21,7 +21,11 @@ use crate::telemetry::{Registry, Shared};
 
 /// What every handler may reach, with this configuration of the server.
 pub(super) fn state(config: Config) -> ApiState {
-    let clock = Clock::system();
+    state_at(config, Clock::system())
+}
+
+/// The same with a clock of the test's.
+pub(super) fn state_at(config: Config, clock: Clock) -> ApiState {
     let registry = Registry::new(&[]).expect("no histograms");
     let shared = Shared::new(&registry);
     let live = Live::new(&live::Config::default(), &registry, clock.clone());

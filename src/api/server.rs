@@ -213,6 +213,7 @@ pub(super) fn state_of(parts: ServerParts, address: SocketAddr) -> ApiState {
     };
     ApiState {
         doors,
+        started_at: clock.now(),
         sources: Arc::new(Sources { journal, live, shared, clock, stop: CancellationToken::new() }),
         gateway,
         metrics: Metrics::new(&registry),

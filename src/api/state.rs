@@ -18,6 +18,7 @@ use super::response::Problem;
 use super::rpc::Method;
 use super::stream::Sources;
 use super::{Config, Readiness};
+use crate::clock::Timestamp;
 use crate::gateway::{Gateway, Rejection, UsageQuery, UsageReport};
 use crate::ids::RequestId;
 use crate::limits::JOURNAL_CATCH_UP_WAIT;
@@ -38,6 +39,8 @@ pub(crate) struct ApiState {
     pub(crate) tasks: TaskTracker,
     /// One place: a check of the journal reads all of it.
     pub(crate) verifications: Arc<Semaphore>,
+    /// When the server was made.
+    pub(crate) started_at: Timestamp,
     /// The contract, written once.
     pub(crate) contract: OnceLock<Bytes>,
 }

@@ -34,9 +34,8 @@ pub(crate) struct Model {
 
 impl Model {
     fn of(id: AgentId, state: &ApiState) -> Self {
-        let clock = &state.sources.clock;
-        let started = clock.now().as_millis() / 1_000 - clock.elapsed().as_secs();
-        Self { id, object: "model", created: started, owned_by: "plimsoll" }
+        let created = state.started_at.as_millis() / 1_000;
+        Self { id, object: "model", created, owned_by: "plimsoll" }
     }
 }
 
@@ -52,5 +51,27 @@ pub(crate) async fn model(state: Arc<ApiState>, request: Request) -> Outcome {
     match state.gateway.agents().into_iter().find(|agent| agent.id.as_str() == wanted) {
         Some(agent) => json_reply(&Model::of(agent.id, &state)),
         None => Ok(Fault::unknown_model(wanted).into_reply()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::super::{Config, fixture};
+    use super::*;
+    use crate::clock::{Clock, Timestamp};
+
+    #[test]
+    fn a_model_is_as_old_as_the_server_whenever_it_is_asked() {
+        let (clock, hand) = Clock::manual(Timestamp::from_millis(10_600));
+        let state = fixture::state_at(Config::default(), clock);
+        let created = || Model::of(AgentId::parse("a").expect("valid"), &state).created;
+        for _ in 0..4 {
+            hand.advance(Duration::from_millis(300));
+            assert_eq!(created(), 10);
+        }
+        hand.set_wall(Timestamp::from_millis(0));
+        assert_eq!(created(), 10, "nor does a clock that is set change it");
     }
 }
