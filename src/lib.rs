@@ -1,7 +1,7 @@
 //! plimsoll runs a fleet of AI agents, and shows, records and guards everything the fleet does.
 //!
 //! Modules in reading order; each may import only those after it (`tests/tidy` checks that): `cli`, `app`, `config`,
-//! `api`, `gateway`, `provider`, `live` and `journal`, `telemetry`, and the small ones that know nobody.
+//! `api`, `gateway`, `provider` and `lifecycle`, `live` and `journal`, `telemetry`, and the small ones that know nobody.
 
 pub mod cli;
 
@@ -18,6 +18,7 @@ pub mod doctor;
 pub mod api;
 
 pub mod gateway;
+pub mod lifecycle;
 pub mod provider;
 
 pub mod journal;

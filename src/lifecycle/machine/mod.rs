@@ -1,0 +1,501 @@
+//! The machine of one instance: what comes next, decided from what happened. Pure: no clock, no async, no IO.
+//!
+//! Whoever drives it carries out its orders one at a time, reports how each ended, keeps those who wait, and wakes it at
+//! its alarm. Nobody waits where nothing is under way: a step that ends an order answers all who waited for it. Start at
+//! [`Machine::want`] and [`Machine::on`].
+
+mod edges;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Backoff;
+
+pub use edges::{EDGES, State};
+
+/// One start of the instance; later ones have higher numbers. What is said of an earlier one comes too late.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Run(u64);
+
+/// How an instance is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Policy {
+    /// When it starts.
+    pub start: Start,
+    /// How long a lazy one stays up without a request.
+    pub idle_after: Duration,
+    /// How long to wait after it failed.
+    pub backoff: Backoff,
+    /// Who stays up for so long is well: what failed before is forgotten.
+    pub well_after: Duration,
+    /// So many failures in a row are a crash loop.
+    pub crash_loop_failures: u32,
+    /// Requests that may wait for it.
+    pub waiting_max: usize,
+}
+
+/// When an instance starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// With plimsoll, and again whenever it ends by itself; it never stops for being idle.
+    Hot,
+    /// With the first request.
+    Lazy,
+}
+
+/// Why an instance is stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopReason {
+    /// Nobody asked it for long enough.
+    Idle,
+    /// An operator said so. The next request starts it again.
+    Operator,
+    /// plimsoll ends.
+    Shutdown,
+    /// Its agent was deleted.
+    Removed,
+}
+
+/// What went wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// What sort of thing.
+    pub kind: FailureKind,
+    /// What happened and what would help, for an operator.
+    pub error: Arc<str>,
+}
+
+/// The sorts of things that go wrong with an instance; each is a label of metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailureKind {
+    /// It cannot be started at all: no such program or image, no permission, a port in use.
+    NotStarted,
+    /// It ended before it was ready.
+    Exited,
+    /// It was not ready in time.
+    NotReady,
+    /// It does not stop.
+    NotStopped,
+    /// It ended by itself soon after it was ready.
+    Crashed,
+    /// Nobody can tell: the engine does not answer.
+    Engine,
+}
+
+/// How an instance ended by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Exit {
+    /// Its exit code, where it had one.
+    pub code: Option<i32>,
+    /// The signal that ended it, where one did.
+    pub signal: Option<i32>,
+    /// Whether it had used more memory than it may.
+    pub oom: bool,
+}
+
+/// What a request that needs the instance does now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wanted {
+    /// Goes on; it holds this run until [`Input::Released`].
+    Up(Run),
+    /// Waits for the next verdict.
+    Waits,
+    /// Fails.
+    Refused(Refused),
+}
+
+/// Why nobody may wait for an instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refused {
+    /// It failed, and is not tried again before that.
+    Failed(Failure, Duration),
+    /// As many wait as may.
+    Full,
+    /// It is not started again.
+    Gone(StopReason),
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Input {
+    /// Someone wants it up, and does not wait.
+    Start,
+    /// Someone wants it down.
+    Stop(StopReason),
+    /// A request is done with it.
+    Released(Run),
+    /// A request that waited does so no more.
+    GaveUp,
+    /// The order to start ended well. The command itself took so long.
+    Started(Duration),
+    /// The order to start failed, and nothing is left of that run.
+    StartFailed(Failure),
+    /// The order to stop ended well.
+    Stopped,
+    /// The order to stop failed: something may be left of that run.
+    StopFailed(Arc<str>),
+    /// It ended by itself.
+    Exited(Run, Exit),
+    /// The time of [`Machine::alarm`] came.
+    Alarm,
+}
+
+/// What to do now. A new order ends the one that is under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// Start it, and wait until it is ready.
+    Start(Run),
+    /// Stop what there is of it.
+    Stop(Run),
+}
+
+/// What all who waited hear.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Go on; each holds this run until [`Input::Released`].
+    Serve(Run),
+    /// It failed, and is not tried again before that.
+    Failed(Failure, Duration),
+    /// It was stopped.
+    Stopped(StopReason),
+}
+
+/// What the journal keeps of a step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fact {
+    /// It is ready.
+    Started {
+        /// From the order to ready.
+        latency: Duration,
+        /// Of it, the command itself.
+        start: Duration,
+    },
+    /// It did not start.
+    StartFailed {
+        /// Why.
+        failure: Failure,
+        /// From 1, since it was well the last time.
+        attempt: u32,
+        /// When the next try may be.
+        retry_in: Duration,
+    },
+    /// It was stopped.
+    Stopped {
+        /// How long nobody had asked it.
+        idle: Duration,
+        /// Why.
+        reason: StopReason,
+    },
+    /// It does not stop.
+    StopFailed {
+        /// Why.
+        error: Arc<str>,
+    },
+    /// It ended by itself.
+    Exited(Exit),
+    /// It failed once more, as often as makes a crash loop. Told once until it is well again.
+    CrashLoop {
+        /// In a row.
+        failures: u32,
+    },
+}
+
+/// What follows from an input.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Step {
+    /// What to do.
+    pub order: Option<Order>,
+    /// What those who wait hear; `None` where they go on waiting.
+    pub verdict: Option<Verdict>,
+    /// What is written down, in this order.
+    pub facts: Vec<Fact>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Machine {
+    policy: Policy,
+    phase: Phase,
+    waiting: usize,
+    /// In a row.
+    failures: u32,
+    runs: u64,
+    /// Why it is not started again, where that is so.
+    gone: Option<StopReason>,
+}
+
+/// A state with what belongs to it. Times are monotonic.
+#[derive(Debug, Clone)]
+enum Phase {
+    Cold,
+    Starting { run: Run, since: Duration },
+    Up { run: Run, since: Duration, leases: usize, quiet_since: Duration },
+    Stopping { run: Run, reason: StopReason, idle: Duration },
+    Failed { failure: Failure, retry_at: Duration, left: Option<Left> },
+}
+
+/// A run that did not stop.
+#[derive(Debug, Clone, Copy)]
+struct Left {
+    run: Run,
+    reason: StopReason,
+    idle: Duration,
+}
+
+impl Machine {
+    /// An instance that is cold.
+    #[must_use]
+    pub fn new(policy: Policy) -> Self {
+        Self { policy, phase: Phase::Cold, waiting: 0, failures: 0, runs: 0, gone: None }
+    }
+
+    /// What it does.
+    #[must_use]
+    pub fn state(&self) -> State {
+        match self.phase {
+            Phase::Cold => State::Cold,
+            Phase::Starting { .. } => State::Starting,
+            Phase::Up { leases: 0, .. } => State::Idle,
+            Phase::Up { .. } => State::Ready,
+            Phase::Stopping { .. } => State::Stopping,
+            Phase::Failed { .. } => State::Failed,
+        }
+    }
+
+    /// Requests that wait for it.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.waiting
+    }
+
+    /// When it wants [`Input::Alarm`], if at all.
+    #[must_use]
+    pub fn alarm(&self) -> Option<Duration> {
+        match &self.phase {
+            Phase::Up { leases: 0, quiet_since, .. } if self.policy.start == Start::Lazy => {
+                Some(quiet_since.saturating_add(self.policy.idle_after))
+            }
+            // What may still run is stopped even if nobody asks for it.
+            Phase::Failed { retry_at, left, .. } if left.is_some() || self.restarts() => Some(*retry_at),
+            Phase::Cold | Phase::Starting { .. } | Phase::Up { .. } | Phase::Stopping { .. } => None,
+            Phase::Failed { .. } => None,
+        }
+    }
+
+    /// A request needs the instance.
+    pub fn want(&mut self, now: Duration) -> (Wanted, Step) {
+        let mut step = Step::default();
+        if let Some(reason) = self.gone {
+            return (Wanted::Refused(Refused::Gone(reason)), step);
+        }
+        if let Phase::Up { run, leases, .. } = &mut self.phase {
+            let (run, idle) = (*run, *leases == 0);
+            *leases += 1;
+            if idle {
+                edges::assert_legal(State::Idle, State::Ready);
+            }
+            return (Wanted::Up(run), step);
+        }
+        if let Phase::Failed { failure, retry_at, .. } = &self.phase
+            && now < *retry_at
+        {
+            return (Wanted::Refused(Refused::Failed(failure.clone(), *retry_at - now)), step);
+        }
+        if self.waiting >= self.policy.waiting_max {
+            return (Wanted::Refused(Refused::Full), step);
+        }
+        self.waiting += 1;
+        self.rise(now, &mut step);
+        (Wanted::Waits, step)
+    }
+
+    /// Something happened. `roll`, in 0.0..1.0, is chance for the wait after a failure. What says nothing about the run
+    /// or the order under way changes nothing.
+    pub fn on(&mut self, now: Duration, roll: f64, input: Input) -> Step {
+        let mut step = Step::default();
+        match input {
+            Input::Start => self.rise(now, &mut step),
+            Input::Stop(reason) => self.fall(now, reason, &mut step),
+            Input::Released(run) => self.released(run, now),
+            Input::GaveUp => self.waiting = self.waiting.saturating_sub(1),
+            Input::Started(start) => self.started(now, start, &mut step),
+            Input::StartFailed(failure) => self.start_failed(now, roll, failure, &mut step),
+            Input::Stopped => self.stopped(now, &mut step),
+            Input::StopFailed(error) => self.stop_failed(now, roll, error, &mut step),
+            Input::Exited(run, exit) => self.exited(now, roll, run, exit, &mut step),
+            Input::Alarm => self.rang(now, &mut step),
+        }
+        step
+    }
+
+    /// Starts what can be started now.
+    fn rise(&mut self, now: Duration, step: &mut Step) {
+        let left = match &self.phase {
+            _ if self.gone.is_some() => return,
+            Phase::Cold => None,
+            Phase::Failed { retry_at, left, .. } if now >= *retry_at => *left,
+            Phase::Failed { .. } | Phase::Starting { .. } | Phase::Up { .. } | Phase::Stopping { .. } => {
+                return;
+            }
+        };
+        match left {
+            Some(left) => self.stop_again(left, step),
+            None => self.launch(now, step),
+        }
+    }
+
+    fn launch(&mut self, now: Duration, step: &mut Step) {
+        self.runs += 1;
+        let run = Run(self.runs);
+        self.enter(Phase::Starting { run, since: now });
+        step.order = Some(Order::Start(run));
+    }
+
+    fn stop_again(&mut self, Left { run, reason, idle }: Left, step: &mut Step) {
+        self.enter(Phase::Stopping { run, reason, idle });
+        step.order = Some(Order::Stop(run));
+    }
+
+    /// Stops what runs, and sends away who waits: whoever said stop means them, too.
+    fn fall(&mut self, now: Duration, reason: StopReason, step: &mut Step) {
+        if matches!(reason, StopReason::Shutdown | StopReason::Removed) {
+            self.gone = Some(reason);
+        }
+        if self.waiting > 0 {
+            step.verdict = Some(Verdict::Stopped(reason));
+            self.waiting = 0;
+        }
+        match self.phase.clone() {
+            Phase::Cold | Phase::Stopping { .. } => {}
+            Phase::Starting { run, .. } => self.stop_again(Left { run, reason, idle: Duration::ZERO }, step),
+            Phase::Up { run, leases, quiet_since, .. } => {
+                let idle = if leases == 0 { now.saturating_sub(quiet_since) } else { Duration::ZERO };
+                self.stop_again(Left { run, reason, idle }, step);
+            }
+            Phase::Failed { left: Some(left), .. } => self.stop_again(left, step),
+            Phase::Failed { left: None, .. } => {
+                // An operator who looked after it wants no more waiting.
+                self.failures = 0;
+                self.enter(Phase::Cold);
+            }
+        }
+    }
+
+    fn released(&mut self, run: Run, now: Duration) {
+        if let Phase::Up { run: current, leases, quiet_since, .. } = &mut self.phase
+            && *current == run
+        {
+            assert!(*leases > 0, "who releases held a lease");
+            *leases -= 1;
+            if *leases == 0 {
+                *quiet_since = now;
+                edges::assert_legal(State::Ready, State::Idle);
+            }
+        }
+    }
+
+    fn started(&mut self, now: Duration, start: Duration, step: &mut Step) {
+        let Phase::Starting { run, since } = self.phase else { return };
+        let leases = std::mem::take(&mut self.waiting);
+        self.enter(Phase::Up { run, since: now, leases, quiet_since: now });
+        if leases > 0 {
+            step.verdict = Some(Verdict::Serve(run));
+        }
+        step.facts.push(Fact::Started { latency: now.saturating_sub(since), start });
+    }
+
+    fn start_failed(&mut self, now: Duration, roll: f64, failure: Failure, step: &mut Step) {
+        let Phase::Starting { .. } = self.phase else { return };
+        let (attempt, retry_in) = self.count_failure(roll);
+        step.facts.push(Fact::StartFailed { failure: failure.clone(), attempt, retry_in });
+        self.fail(now, failure, retry_in, None, step);
+    }
+
+    fn stopped(&mut self, now: Duration, step: &mut Step) {
+        let Phase::Stopping { reason, idle, .. } = self.phase else { return };
+        step.facts.push(Fact::Stopped { idle, reason });
+        self.failures = 0;
+        if self.waiting > 0 {
+            self.launch(now, step);
+        } else {
+            self.enter(Phase::Cold);
+        }
+    }
+
+    fn stop_failed(&mut self, now: Duration, roll: f64, error: Arc<str>, step: &mut Step) {
+        let Phase::Stopping { run, reason, idle } = self.phase else { return };
+        let (_, retry_in) = self.count_failure(roll);
+        step.facts.push(Fact::StopFailed { error: Arc::clone(&error) });
+        let failure = Failure { kind: FailureKind::NotStopped, error };
+        self.fail(now, failure, retry_in, Some(Left { run, reason, idle }), step);
+    }
+
+    fn exited(&mut self, now: Duration, roll: f64, run: Run, exit: Exit, step: &mut Step) {
+        let Phase::Up { run: current, since, .. } = self.phase else { return };
+        if current != run {
+            return;
+        }
+        step.facts.push(Fact::Exited(exit));
+        if now.saturating_sub(since) >= self.policy.well_after {
+            self.failures = 0;
+            if self.restarts() {
+                self.launch(now, step);
+            } else {
+                self.enter(Phase::Cold);
+            }
+        } else {
+            let (_, retry_in) = self.count_failure(roll);
+            let error = "it ended by itself soon after it was ready: see what it printed".into();
+            self.fail(now, Failure { kind: FailureKind::Crashed, error }, retry_in, None, step);
+        }
+    }
+
+    fn rang(&mut self, now: Duration, step: &mut Step) {
+        if self.alarm().is_none_or(|alarm| now < alarm) {
+            return;
+        }
+        match self.phase.clone() {
+            Phase::Up { .. } => self.fall(now, StopReason::Idle, step),
+            Phase::Failed { left: Some(left), .. } => self.stop_again(left, step),
+            Phase::Failed { .. } => self.launch(now, step),
+            Phase::Cold | Phase::Starting { .. } | Phase::Stopping { .. } => {}
+        }
+    }
+
+    fn fail(
+        &mut self,
+        now: Duration,
+        failure: Failure,
+        retry_in: Duration,
+        left: Option<Left>,
+        step: &mut Step,
+    ) {
+        if self.waiting > 0 {
+            step.verdict = Some(Verdict::Failed(failure.clone(), retry_in));
+            self.waiting = 0;
+        }
+        if self.failures == self.policy.crash_loop_failures {
+            step.facts.push(Fact::CrashLoop { failures: self.failures });
+        }
+        self.enter(Phase::Failed { failure, retry_at: now.saturating_add(retry_in), left });
+    }
+
+    /// Failures in a row with this one, and how long to wait now.
+    fn count_failure(&mut self, roll: f64) -> (u32, Duration) {
+        self.failures = self.failures.saturating_add(1);
+        (self.failures, self.policy.backoff.after(self.failures, roll))
+    }
+
+    /// Whether it comes back without being asked.
+    fn restarts(&self) -> bool {
+        self.policy.start == Start::Hot && self.gone.is_none()
+    }
+
+    fn enter(&mut self, phase: Phase) {
+        let from = self.state();
+        self.phase = phase;
+        edges::assert_legal(from, self.state());
+    }
+}
