@@ -141,6 +141,13 @@ impl StreamId {
         }
     }
 
+    /// The instance whose stream this is.
+    #[must_use]
+    pub fn instance_id(&self) -> Option<AgentId> {
+        let (_, id) = self.text.split_once('/').filter(|_| self.kind == StreamKind::Instance)?;
+        AgentId::parse(id).ok()
+    }
+
     /// What the stream is about.
     #[must_use]
     pub fn kind(&self) -> StreamKind {

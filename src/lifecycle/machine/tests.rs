@@ -1,3 +1,5 @@
+//! What holds for the machine: each of its rules by an example, and whatever happens to it.
+
 use std::collections::{BTreeSet, HashMap};
 
 use proptest::prelude::*;

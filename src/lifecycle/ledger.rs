@@ -1,0 +1,218 @@
+//! What is counted of each instance over restarts: a fold of its records.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::record::EventKind;
+use crate::clock::Timestamp;
+use crate::ids::AgentId;
+use crate::journal::{Fold, Record, StreamKind};
+
+/// What was counted of every instance that was not removed.
+#[derive(Default)]
+pub struct Ledger {
+    /// A std mutex suffices: a hold is one step of a counter, or a copy of some.
+    instances: Mutex<BTreeMap<AgentId, InstanceCounts>>,
+}
+
+/// What was counted of one instance since its agent was made.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(default)]
+pub struct InstanceCounts {
+    /// It was started.
+    pub lazy_start: u64,
+    /// It could not be started.
+    pub lazy_start_failed: u64,
+    /// It was stopped.
+    pub lazy_stop: u64,
+    /// It could not be stopped.
+    pub lazy_stop_failed: u64,
+    /// It ended by itself.
+    pub exited: u64,
+    /// What happened last; `null` if nothing did.
+    pub last_event: Option<LastEvent>,
+}
+
+/// What happened last to an instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct LastEvent {
+    /// The kind of its record, such as `lazy_start`.
+    pub r#type: String,
+    /// When, in milliseconds since the epoch.
+    pub ts: Timestamp,
+    /// The detail of its record.
+    pub detail: Value,
+}
+
+impl InstanceCounts {
+    fn step(&mut self, kind: EventKind, record: &Record) {
+        let counter = match kind {
+            EventKind::LazyStart => Some(&mut self.lazy_start),
+            EventKind::LazyStartFailed => Some(&mut self.lazy_start_failed),
+            EventKind::LazyStop => Some(&mut self.lazy_stop),
+            EventKind::LazyStopFailed => Some(&mut self.lazy_stop_failed),
+            EventKind::Exited => Some(&mut self.exited),
+            EventKind::CrashLoop | EventKind::Removed => None,
+        };
+        if let Some(counter) = counter {
+            *counter = counter.saturating_add(1);
+        }
+        let (r#type, ts, detail) = (kind.as_str().to_owned(), record.time, record.detail.clone());
+        self.last_event = Some(LastEvent { r#type, ts, detail });
+    }
+}
+
+impl Ledger {
+    /// What was counted of this instance; zeros if nothing happened to it.
+    #[must_use]
+    pub fn of(&self, instance: &AgentId) -> InstanceCounts {
+        self.instances().get(instance).cloned().unwrap_or_default()
+    }
+
+    /// Every instance that something happened to and that was not removed.
+    #[must_use]
+    pub fn known(&self) -> Vec<AgentId> {
+        self.instances().keys().cloned().collect()
+    }
+
+    fn instances(&self) -> MutexGuard<'_, BTreeMap<AgentId, InstanceCounts>> {
+        self.instances.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Fold for Ledger {
+    fn name(&self) -> &'static str {
+        "instances"
+    }
+
+    fn wants(&self) -> StreamKind {
+        StreamKind::Instance
+    }
+
+    /// A kind of a later plimsoll is passed over: no counter here is about it.
+    fn apply(&self, record: &Record) {
+        let Some(kind) = EventKind::parse(&record.kind) else { return };
+        let Some(instance) = record.stream.instance_id() else { return };
+        if kind == EventKind::Removed {
+            self.instances().remove(&instance);
+        } else {
+            self.instances().entry(instance).or_default().step(kind, record);
+        }
+    }
+
+    fn snapshot(&self) -> Value {
+        json!(*self.instances())
+    }
+
+    fn restore(&self, snapshot: &Value) -> Result<(), String> {
+        *self.instances() = BTreeMap::deserialize(snapshot).map_err(|error| error.to_string())?;
+        Ok(())
+    }
+
+    /// What was counted stays; what is missing cannot be told.
+    fn records_lost(&self) {
+        tracing::error!(source = "lifecycle", "the journal is damaged: instances may be counted too low");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::super::machine::{Exit, Fact, Failure, FailureKind, StopReason};
+    use super::*;
+    use crate::clock::Clock;
+    use crate::journal::{Actor, Append, Journal as _, MemoryJournal, NewRecord, Scan, StreamId};
+
+    fn id(name: &str) -> AgentId {
+        AgentId::parse(name).expect("valid")
+    }
+
+    /// A fact of each kind; after them, that the agent was deleted.
+    fn record(choice: usize) -> NewRecord {
+        let failure = Failure { kind: FailureKind::Exited, error: "it ended".into() };
+        let facts = [
+            Fact::Started { latency: Duration::from_millis(9), start: Duration::from_millis(1) },
+            Fact::StartFailed { failure, attempt: 1, retry_in: Duration::from_secs(1) },
+            Fact::Stopped { idle: Duration::from_secs(60), reason: StopReason::Idle },
+            Fact::StopFailed { error: "it hangs".into() },
+            Fact::Exited(Exit { code: Some(1), ..Exit::default() }),
+            Fact::CrashLoop { failures: 5 },
+        ];
+        match facts.get(choice) {
+            Some(fact) => fact.record(Actor::System),
+            None => NewRecord {
+                kind: EventKind::Removed.as_str(),
+                version: 1,
+                actor: Actor::Local,
+                trace_id: None,
+                detail: json!({}),
+            },
+        }
+    }
+
+    fn journal(ledger: &Arc<Ledger>) -> MemoryJournal {
+        MemoryJournal::new(Clock::system(), vec![Arc::clone(ledger) as Arc<dyn Fold>])
+    }
+
+    async fn append(journal: &MemoryJournal, instance: &str, record: NewRecord) {
+        let stream = StreamId::instance(&id(instance));
+        let append = Append { stream, expected_last_seq: None, records: vec![record] };
+        journal.append(append).await.expect("appended");
+    }
+
+    #[tokio::test]
+    async fn each_instance_has_its_own_counts_and_its_own_last_event() {
+        let ledger = Arc::new(Ledger::default());
+        let journal = journal(&ledger);
+        for choice in [0, 2, 0, 5] {
+            append(&journal, "one", record(choice)).await;
+        }
+        append(&journal, "two", record(1)).await;
+        let one = ledger.of(&id("one"));
+        assert_eq!((one.lazy_start, one.lazy_stop, one.lazy_start_failed), (2, 1, 0));
+        let last = one.last_event.expect("there was one");
+        assert_eq!((last.r#type.as_str(), &last.detail), ("crash_loop", &json!({"failures": 5})));
+        assert!(last.ts > Timestamp::from_millis(0));
+        assert_eq!(ledger.of(&id("two")).lazy_start_failed, 1);
+        assert_eq!(ledger.of(&id("three")), InstanceCounts::default());
+        append(&journal, "one", record(6)).await;
+        assert_eq!(ledger.of(&id("one")), InstanceCounts::default(), "deleted");
+        append(&journal, "one", record(0)).await;
+        assert_eq!(ledger.of(&id("one")).lazy_start, 1, "made again, it begins again");
+        assert_eq!(ledger.known(), [id("one"), id("two")]);
+    }
+
+    proptest! {
+        #[test]
+        fn a_snapshot_and_what_came_after_it_are_what_all_records_are(
+            facts in prop::collection::vec((0_usize..2, 0_usize..7), 0..40),
+            cut in 0_usize..40,
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+            runtime.block_on(async {
+                let (whole, resumed) = (Arc::new(Ledger::default()), Arc::new(Ledger::default()));
+                let all = journal(&whole);
+                for (index, (instance, choice)) in facts.iter().enumerate() {
+                    append(&all, ["one", "two"][*instance], record(*choice)).await;
+                    if index == cut {
+                        resumed.restore(&whole.snapshot()).expect("its own snapshot");
+                    } else if index > cut {
+                        let last = all.status().last;
+                        let found = all.scan(&Scan { from: last, limit: 1, ..Scan::default() });
+                        resumed.apply(&found.expect("there").records[0]);
+                    }
+                }
+                if facts.len() > cut {
+                    assert_eq!(whole.snapshot(), resumed.snapshot());
+                }
+            });
+        }
+    }
+}

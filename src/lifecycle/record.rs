@@ -1,0 +1,244 @@
+//! What the journal keeps of an instance, one record for each step, in the stream `instance/<id>`.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::machine::{Exit, Fact, Failure, FailureKind, StopReason};
+use crate::ids::AgentId;
+use crate::journal::{Actor, NewRecord};
+
+/// The kinds of these records; each is a label of metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum EventKind {
+    /// It was started: `{latency_ms, start_ms}`.
+    LazyStart,
+    /// It could not be started: `{error, kind, attempt, retry_in_ms}`.
+    LazyStartFailed,
+    /// It was stopped: `{idle_seconds, reason}`.
+    LazyStop,
+    /// It could not be stopped: `{error}`.
+    LazyStopFailed,
+    /// It ended by itself: `{exit_code, oom, signal?}`.
+    Exited,
+    /// It fails again and again: `{failures}`.
+    CrashLoop,
+    /// Its agent was deleted: `{}`. What is counted begins again.
+    Removed,
+}
+
+/// The version of their details.
+const VERSION: u16 = 1;
+
+impl EventKind {
+    /// Every kind.
+    pub const ALL: [Self; 7] = [
+        Self::LazyStart,
+        Self::LazyStartFailed,
+        Self::LazyStop,
+        Self::LazyStopFailed,
+        Self::Exited,
+        Self::CrashLoop,
+        Self::Removed,
+    ];
+
+    /// The name in the journal, in counters and in `last_event`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::LazyStart => "lazy_start",
+            Self::LazyStartFailed => "lazy_start_failed",
+            Self::LazyStop => "lazy_stop",
+            Self::LazyStopFailed => "lazy_stop_failed",
+            Self::Exited => "exited",
+            Self::CrashLoop => "crash_loop",
+            Self::Removed => "removed",
+        }
+    }
+
+    /// The name on the event stream.
+    #[must_use]
+    pub const fn on_stream(self) -> &'static str {
+        match self {
+            Self::LazyStart => "container.lazy_started",
+            Self::LazyStartFailed => "container.lazy_start_failed",
+            Self::LazyStop => "container.lazy_stopped",
+            Self::LazyStopFailed => "container.lazy_stop_failed",
+            Self::Exited => "container.exited",
+            Self::CrashLoop => "container.crash_loop",
+            Self::Removed => "agent.removed",
+        }
+    }
+
+    /// The kind of this name in the journal.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == name)
+    }
+}
+
+impl FailureKind {
+    /// The name in records and labels.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NotStarted => "not_started",
+            Self::Exited => "exited",
+            Self::NotReady => "not_ready",
+            Self::NotStopped => "not_stopped",
+            Self::Crashed => "crashed",
+            Self::Engine => "engine",
+        }
+    }
+}
+
+impl StopReason {
+    /// The name in records.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Operator => "operator",
+            Self::Shutdown => "shutdown",
+            Self::Removed => "removed",
+        }
+    }
+}
+
+impl Fact {
+    /// The kind of its record.
+    #[must_use]
+    pub fn kind(&self) -> EventKind {
+        match self {
+            Self::Started { .. } => EventKind::LazyStart,
+            Self::StartFailed { .. } => EventKind::LazyStartFailed,
+            Self::Stopped { .. } => EventKind::LazyStop,
+            Self::StopFailed { .. } => EventKind::LazyStopFailed,
+            Self::Exited(_) => EventKind::Exited,
+            Self::CrashLoop { .. } => EventKind::CrashLoop,
+        }
+    }
+
+    /// The detail of its record.
+    #[must_use]
+    pub fn detail(&self) -> Value {
+        match self {
+            Self::Started { latency, start } => {
+                json!({"latency_ms": millis(*latency), "start_ms": millis(*start)})
+            }
+            Self::StartFailed { failure: Failure { kind, error }, attempt, retry_in } => json!({
+                "error": error,
+                "kind": kind.as_str(),
+                "attempt": attempt,
+                "retry_in_ms": millis(*retry_in),
+            }),
+            Self::Stopped { idle, reason } => {
+                json!({"idle_seconds": idle.as_secs(), "reason": reason.as_str()})
+            }
+            Self::StopFailed { error } => json!({"error": error}),
+            Self::Exited(Exit { code, signal: None, oom }) => json!({"exit_code": code, "oom": oom}),
+            Self::Exited(Exit { code, signal, oom }) => {
+                json!({"exit_code": code, "oom": oom, "signal": signal})
+            }
+            Self::CrashLoop { failures } => json!({"failures": failures}),
+        }
+    }
+
+    /// One sentence for people.
+    #[must_use]
+    pub fn summary(&self, instance: &AgentId) -> String {
+        match self {
+            Self::Started { latency, .. } => format!("{instance} is ready after {} ms", millis(*latency)),
+            Self::StartFailed { failure, attempt, retry_in } => format!(
+                "{instance} did not start (attempt {attempt}; the next is possible in {} ms): {}",
+                millis(*retry_in),
+                failure.error
+            ),
+            Self::Stopped { idle, reason: StopReason::Idle } => {
+                format!("{instance} was stopped after {} s without a request", idle.as_secs())
+            }
+            Self::Stopped { reason: StopReason::Operator, .. } => {
+                format!("{instance} was stopped by an operator")
+            }
+            Self::Stopped { reason: StopReason::Shutdown, .. } => {
+                format!("{instance} was stopped because plimsoll ends")
+            }
+            Self::Stopped { reason: StopReason::Removed, .. } => {
+                format!("{instance} was stopped because its agent was deleted")
+            }
+            Self::StopFailed { error } => format!("{instance} does not stop: {error}"),
+            Self::Exited(Exit { oom: true, .. }) => {
+                format!("{instance} was ended because it used more memory than it may")
+            }
+            Self::Exited(Exit { signal: Some(signal), .. }) => {
+                format!("{instance} was ended by signal {signal}")
+            }
+            Self::Exited(Exit { code: Some(code), .. }) => {
+                format!("{instance} ended by itself with exit code {code}")
+            }
+            Self::Exited(Exit { code: None, .. }) => format!("{instance} ended by itself"),
+            Self::CrashLoop { failures } => {
+                format!("{instance} failed {failures} times in a row: look at what it prints")
+            }
+        }
+    }
+
+    /// Its record, for the stream of the instance.
+    #[must_use]
+    pub fn record(&self, actor: Actor) -> NewRecord {
+        let (kind, detail) = (self.kind().as_str(), self.detail());
+        NewRecord { kind, version: VERSION, actor, trace_id: None, detail }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts() -> Vec<Fact> {
+        let failure = Failure { kind: FailureKind::NotReady, error: "no answer on port 80".into() };
+        let exit = |code, signal, oom| Fact::Exited(Exit { code, signal, oom });
+        vec![
+            Fact::Started { latency: Duration::from_millis(1_234), start: Duration::from_millis(56) },
+            Fact::StartFailed { failure, attempt: 2, retry_in: Duration::from_millis(1_750) },
+            Fact::Stopped { idle: Duration::from_secs(300), reason: StopReason::Idle },
+            Fact::Stopped { idle: Duration::ZERO, reason: StopReason::Operator },
+            Fact::Stopped { idle: Duration::ZERO, reason: StopReason::Shutdown },
+            Fact::Stopped { idle: Duration::ZERO, reason: StopReason::Removed },
+            Fact::StopFailed { error: "the engine does not answer".into() },
+            exit(Some(3), None, false),
+            exit(None, Some(9), false),
+            exit(Some(137), None, true),
+            exit(None, None, false),
+            Fact::CrashLoop { failures: 5 },
+        ]
+    }
+
+    #[test]
+    fn each_fact_has_its_record_and_its_sentence() {
+        let instance = AgentId::parse("reviewer").expect("valid");
+        let lines: Vec<String> = facts()
+            .iter()
+            .map(|fact| {
+                let kind = fact.kind();
+                let (name, stream, detail) = (kind.as_str(), kind.on_stream(), fact.detail());
+                format!("{name} {stream}\n  {detail}\n  {}", fact.summary(&instance))
+            })
+            .collect();
+        insta::assert_snapshot!(lines.join("\n"));
+    }
+
+    #[test]
+    fn names_of_kinds_are_read_back_and_no_two_are_alike() {
+        for kind in EventKind::ALL {
+            assert_eq!(EventKind::parse(kind.as_str()), Some(kind));
+            let alike = EventKind::ALL.iter().filter(|other| other.on_stream() == kind.on_stream());
+            assert_eq!(alike.count(), 1, "{kind:?}");
+        }
+        assert_eq!(EventKind::parse("started"), None);
+    }
+}
