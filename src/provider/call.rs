@@ -136,10 +136,14 @@ impl Call {
 
     /// Ends it, well or not.
     pub(super) fn end(mut self, result: &Result<(), ProviderError>) {
-        let used = &self.report.used;
-        let answered = used.uncounted > 0 || used.says_tokens();
+        let answered = self.report.used.is_told();
         let free = result.as_ref().is_err_and(|error| error.is_free(answered));
         self.record(result.as_ref().err().map(ProviderError::error_type), !free);
+    }
+
+    /// Ends it where it is certain that no model was called: it is free.
+    pub(super) fn end_uncalled(mut self, error: &ProviderError) {
+        self.record(Some(error.error_type()), false);
     }
 
     fn record(&mut self, error: Option<Cow<'static, str>>, paid: bool) {
@@ -270,8 +274,16 @@ fn per_second(tokens: u64, latency_ms: f64) -> Option<f64> {
 /// What this model costs: by its own name, or by the name of which it is a dated version. No other model's price counts:
 /// who asks for one may be answered by another, which costs ten times as much or as little.
 pub(crate) fn price_of<'a>(prices: &'a BTreeMap<String, Price>, model: &str) -> Option<&'a Price> {
-    let versions = || prices.iter().filter(|(name, _)| is_version(model, name));
-    prices.get(model).or_else(|| Some(versions().max_by_key(|(name, _)| name.len())?.1))
+    let name = unmarked(model);
+    let versions = || prices.iter().filter(|(known, _)| is_version(name, known));
+    let own = prices.get(model).or_else(|| prices.get(name));
+    own.or_else(|| Some(versions().max_by_key(|(known, _)| known.len())?.1))
+}
+
+/// A model's name without a mark behind it, such as Claude Code's for a long context: `claude-opus-4-8[1m]`.
+pub(super) fn unmarked(model: &str) -> &str {
+    let marked = || model.strip_suffix(']')?.split_once('[');
+    marked().map_or(model, |(name, _)| name)
 }
 
 /// Whether a model is what another name stands for: `gpt-4o-2024-08-06` is `gpt-4o`, and `gpt-4o-mini` is not.
@@ -322,9 +334,10 @@ impl Unsaid {
 }
 
 impl Used {
-    fn says_tokens(&self) -> bool {
-        let said = self.input_tokens.unwrap_or(0).saturating_add(self.output_tokens.unwrap_or(0));
-        said > 0
+    /// Whether anything was told of it: tokens, money, or a piece of what was written.
+    pub(super) fn is_told(&self) -> bool {
+        let tokens = self.input_tokens.unwrap_or(0).saturating_add(self.output_tokens.unwrap_or(0));
+        tokens > 0 || self.uncounted > 0 || self.cost_usd.is_some_and(|cost| cost > 0.0)
     }
 }
 
@@ -403,6 +416,9 @@ mod tests {
             ("claude-opus-4@20250514", Some(2.0)),
             ("claude-opus-4-1-20250805", Some(3.0)),
             ("claude-opus-4-5", None),
+            ("claude-opus-4[1m]", Some(2.0)),
+            ("claude-opus-4-1-20250805[1m]", Some(3.0)),
+            ("gpt-4o[", None),
             ("claude-3-5-haiku-20241022", Some(5.0)),
             ("gemini-2.5-flash-lite", None),
             ("", None),

@@ -219,6 +219,20 @@ impl Running {
         found.await["detail"].clone()
     }
 
+    /// Asks, and cancels once the program has printed its first line.
+    async fn stopped_at_its_first_line(&self, id: &str) {
+        let seen = self.server.call("agent.logs", json!({"agent": self.agent})).await["next"].clone();
+        let more = json!({"requestId": id});
+        let stopping = async {
+            let after = json!({"agent": self.agent, "after": seen, "waitMs": 30_000});
+            let printed = self.server.call("agent.logs", after).await;
+            assert_eq!(printed["lines"].as_array().map(Vec::len), Some(1), "{printed}");
+            self.server.call("agent.cancel", json!({"requestId": id})).await;
+        };
+        let (asked, ()) = tokio::join!(self.ask("hello", more), stopping);
+        asked.expect_err("it was cancelled");
+    }
+
     /// Kills plimsoll and starts it again on the same directory.
     async fn restart(self) -> Self {
         World { dir: self.server.kill(), agent: self.agent }.serve().await
@@ -450,6 +464,33 @@ async fn an_agent_that_is_killed_or_hangs_fails_the_request_and_frees_the_lane()
             "{agent}: {metrics}"
         );
     }
+}
+
+/// Before its first message nothing tells the model but the line with which Claude Code begins.
+#[tokio::test]
+async fn a_turn_that_is_stopped_before_its_first_message_is_priced_by_the_model_that_was_named() {
+    let world = World::of("claude-code");
+    world.next_does(
+        r#"echo '{"type":"system","subtype":"init","session_id":"s","model":"claude-opus-4-8[1m]"}'; sleep 600"#,
+    );
+    let running = world.serve().await;
+    running.stopped_at_its_first_line("mine").await;
+    let record = running.record(&json!({"requestId": "mine"})).await;
+    let used = &record["models"][0];
+    assert_eq!((&used["model"], &used["unpriced"]), (&json!("claude-opus-4-8"), &json!(0)), "{record}");
+    assert!(used["estimatedUsd"].as_f64().is_some_and(|usd| usd > 0.0), "{record}");
+}
+
+#[tokio::test]
+async fn a_program_that_fails_before_any_model_call_costs_nothing() {
+    let world = World::of("gemini");
+    world.next_does("echo 'Invalid auth method selected.' >&2; exit 41\n");
+    let running = world.serve().await;
+    running.ask("hello", json!({"requestId": "mine"})).await.expect_err("it fails");
+    let record = running.record(&json!({"requestId": "mine"})).await;
+    let used = ["unpriced", "unreported", "estimatedTokens", "estimatedUsd"]
+        .map(|key| record["models"][0][key].clone());
+    assert_eq!(used, [json!(0), json!(0), json!(0), Value::Null], "{record}");
 }
 
 /// A program could call its own supervisor: where there is one, nobody on the network is the operator by being there.

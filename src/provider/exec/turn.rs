@@ -13,7 +13,7 @@ use super::super::call::{Call, Used};
 use super::super::emit::Emitter;
 use super::super::{Edges, ProviderError, ProviderEvent, Turn};
 use super::command::{self, Found};
-use super::dialect::{Exit, Finished, Heard, Invocation, Reader};
+use super::dialect::{Called, Exit, Finished, Heard, Invocation, Reader};
 use super::ending::KILL_WAIT_MAX;
 use super::lines::{Budget, Lines, Overlong, Piece};
 use super::processes::Unsettled;
@@ -183,15 +183,15 @@ impl Hearing<'_> {
     /// Says how the turn ended, and records what it used.
     fn end(mut self, heard: Result<Exit, ProviderError>, words: &LastWords) -> Result<(), ProviderError> {
         let reader = self.reader.take().expect("a turn ends once");
-        let Finished { result, used } = match heard {
+        let Finished { result, used, called } = match heard {
             Ok(exit) => reader.finish(exit),
-            Err(error) => Finished { result: Err(error), used: reader.used() },
+            Err(error) => Finished { result: Err(error), used: reader.used(), called: Called::Maybe },
         };
         if self.unknown > 0 {
             tracing::debug!(agent = %self.turn.agent, lines = self.unknown, "a program printed lines of no known shape");
         }
         let result = result.map_err(|error| self.explained(error, words));
-        self.record(used, Some(&result));
+        self.record(used, Some(&result), called);
         result
     }
 
@@ -212,15 +212,17 @@ impl Hearing<'_> {
     }
 
     /// One call a model. Without a result, each is recorded as what stopped the turn.
-    fn record(&mut self, used: Vec<Used>, result: Option<&Result<(), ProviderError>>) {
+    fn record(&mut self, used: Vec<Used>, result: Option<&Result<(), ProviderError>>, called: Called) {
         let Some(first) = self.call.take() else { return };
         let asked = self.shared.asks(self.turn.model.as_deref());
         let more: Vec<Call> = used.iter().skip(1).map(|_| first.beside(self.turn, &asked)).collect();
         for (mut call, used) in std::iter::once(first).chain(more).zip(used) {
             let charged_later = used.charged_later && self.turn.remembered;
             call.report.used = Used { charged_later, ..used };
-            if let Some(result) = result {
-                call.end(result);
+            match (result, called) {
+                (None, _) => {}
+                (Some(Err(error)), Called::Never) => call.end_uncalled(error),
+                (Some(result), Called::Maybe | Called::Never) => call.end(result),
             }
         }
     }
@@ -229,7 +231,7 @@ impl Hearing<'_> {
 impl Drop for Hearing<'_> {
     fn drop(&mut self) {
         if let Some(reader) = self.reader.take() {
-            self.record(reader.used(), None);
+            self.record(reader.used(), None, Called::Maybe);
         }
     }
 }

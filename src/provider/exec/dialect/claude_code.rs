@@ -19,6 +19,7 @@ use super::{
     words,
 };
 use crate::provider::ProviderError;
+use crate::provider::call::unmarked;
 
 /// The model of messages that no model made.
 const SYNTHETIC: &str = "<synthetic>";
@@ -304,6 +305,10 @@ impl Read for Reader {
         self.result.as_ref().map_or_else(|| self.messages.used(), Tally::used)
     }
 
+    fn model(&self) -> Option<&str> {
+        self.model.as_deref()
+    }
+
     fn verdict(&mut self, _exit: Exit) -> Verdict {
         match self.end.take() {
             Some(Ok(())) => Verdict::Done,
@@ -342,8 +347,7 @@ fn is_denial(content: &str) -> bool {
 
 /// The model's own name, without Claude Code's mark for a long context (`[1m]`).
 fn model_name(text: String) -> Option<String> {
-    let end = text.find('[').unwrap_or(text.len());
-    name(text[..end].to_owned())
+    name(unmarked(&text).to_owned())
 }
 
 impl Delta {

@@ -175,6 +175,10 @@ impl Read for Reader {
         self.tally.used()
     }
 
+    fn model(&self) -> Option<&str> {
+        self.model.as_deref()
+    }
+
     fn verdict(&mut self, exit: Exit) -> Verdict {
         let failure = self.failure.take();
         if self.turns_over || exit == Exit::Code(EXIT_TURNS) {

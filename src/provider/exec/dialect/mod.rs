@@ -95,6 +95,17 @@ pub(super) struct Finished {
     pub(super) result: Result<(), ProviderError>,
     /// What it used, one entry a model; never empty.
     pub(super) used: Vec<Used>,
+    /// Whether a model was called.
+    pub(super) called: Called,
+}
+
+/// Whether a turn called a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Called {
+    /// It did, or may have.
+    Maybe,
+    /// It failed before.
+    Never,
 }
 
 /// What a dialect says about how a turn ended.
@@ -118,6 +129,11 @@ trait Read: Send {
     /// What was used so far; may be empty.
     fn used(&self) -> Vec<Used>;
 
+    /// The model that it said it would ask, before it asked any.
+    fn model(&self) -> Option<&str> {
+        None
+    }
+
     /// Whether a next turn will say what this one used and has not said.
     fn is_charged_later(&self) -> bool {
         false
@@ -140,6 +156,10 @@ pub(super) struct Reader {
     speech: Speech,
     /// Bytes of text.
     text_bytes: usize,
+    /// Whether it printed anything.
+    printed: bool,
+    /// Whether it said that it tries its model again.
+    retried: bool,
 }
 
 impl Dialect {
@@ -217,7 +237,7 @@ impl Dialect {
             Self::Codex => Box::new(codex::Reader::new(invocation.resume)),
             Self::Gemini => Box::new(gemini::Reader::default()),
         };
-        Reader { dialect, speech: Speech::default(), text_bytes: 0 }
+        Reader { dialect, speech: Speech::default(), text_bytes: 0, printed: false, retried: false }
     }
 }
 
@@ -228,11 +248,13 @@ impl Reader {
         if line.is_empty() {
             return Vec::new();
         }
+        self.printed = true;
         let text = String::from_utf8_lossy(line);
         let known = self.dialect.line(&text, &mut self.speech);
         let mut heard = self.speech.take();
         let texts = heard.iter().map(|heard| if let Heard::Delta(text) = heard { text.len() } else { 0 });
         self.text_bytes = self.text_bytes.saturating_add(texts.sum());
+        self.retried |= heard.iter().any(|heard| matches!(heard, Heard::Retry { .. }));
         if known == Line::Unknown {
             heard.push(Heard::Unknown);
         }
@@ -251,6 +273,9 @@ impl Reader {
         if used.is_empty() {
             used.push(Used { charged_later: self.dialect.is_charged_later(), ..Used::default() });
         }
+        for used in used.iter_mut().filter(|used| used.model.is_none()) {
+            used.model = self.dialect.model().map(str::to_owned);
+        }
         if used.iter().all(|used| used.output_tokens.is_none()) {
             used[0].uncounted = used[0].uncounted.max(self.text_bytes);
         }
@@ -261,17 +286,35 @@ impl Reader {
     pub(super) fn finish(mut self, exit: Exit) -> Finished {
         self.told();
         let used = self.used();
-        let result = match self.dialect.verdict(exit) {
+        let verdict = self.dialect.verdict(exit);
+        let called = self.called(&used, &verdict, exit);
+        let result = match verdict {
             Verdict::Failed(error) => Err(error),
             // One that only worked is done without a word.
             Verdict::Done if self.speech.said() || self.speech.worked() => Ok(()),
             Verdict::Done | Verdict::Silent => Err(exit.unanswered()),
         };
-        Finished { result, used }
+        Finished { result, used, called }
+    }
+
+    /// Nothing is free that is not certain: it must have failed by its own word, or by itself before it said anything.
+    fn called(&self, used: &[Used], verdict: &Verdict, exit: Exit) -> Called {
+        let failed = match verdict {
+            Verdict::Failed(_) => true,
+            Verdict::Silent => exit.is_own_failure() && !self.printed,
+            Verdict::Done => false,
+        };
+        let told = self.speech.said() || self.speech.worked() || self.retried;
+        if failed && !told && !used.iter().any(Used::is_told) { Called::Never } else { Called::Maybe }
     }
 }
 
 impl Exit {
+    /// Whether a program ended itself in failure. Past 127 a shell says that a signal ended what it ran.
+    fn is_own_failure(self) -> bool {
+        matches!(self, Self::Code(1..=127))
+    }
+
     /// The error of a program that ended without a word about it.
     fn unanswered(self) -> ProviderError {
         let how = match self {

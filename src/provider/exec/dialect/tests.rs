@@ -284,7 +284,7 @@ fn our_own_schema_reads_as_documented() {
         finish_reason: Some("stop".to_owned()),
         ..Used::default()
     };
-    assert_eq!(finished, Finished { result: Ok(()), used: vec![told, untold] });
+    assert_eq!((finished.result, finished.used), (Ok(()), vec![told, untold]));
     let error = r#"{"type":"error","status":429,"message":"slow down"}"#;
     let result = turn(Dialect::Plimsoll, None, error, Exit::Code(0)).1.result;
     assert_eq!(result, Err(api_error(Some(429), "slow down".to_owned())));
@@ -333,6 +333,52 @@ fn what_an_agent_wrote_after_it_last_counted_is_known() {
     assert_eq!(stopped(Dialect::Plimsoll, None, &[delta, costly]), (None, 4, false));
     let message = r#"{"type":"message","role":"assistant","content":"12345"}"#;
     assert_eq!(stopped(Dialect::Gemini, None, &[message]), (None, 5, false));
+}
+
+#[test]
+fn a_turn_that_is_stopped_early_is_of_the_model_that_the_program_named() {
+    let claude = r#"{"type":"system","subtype":"init","session_id":"s","model":"claude-opus-4-8[1m]"}"#;
+    let gemini = r#"{"type":"init","session_id":"s","model":"gemini-3-pro"}"#;
+    for (dialect, line, model) in
+        [(Dialect::ClaudeCode, claude, "claude-opus-4-8"), (Dialect::Gemini, gemini, "gemini-3-pro")]
+    {
+        let mut reader = dialect.reader(&invocation(None));
+        assert_eq!(reader.used(), [Used::default()], "{dialect:?}");
+        reader.line(line.as_bytes());
+        let named = Used { model: Some(model.to_owned()), ..Used::default() };
+        assert_eq!(reader.used(), [named], "{dialect:?}");
+    }
+}
+
+#[test]
+fn only_a_program_that_failed_before_it_told_of_a_call_has_certainly_called_no_model() {
+    let called = |dialect, lines: &str, exit| turn(dialect, None, lines, exit).1.called;
+    let error = r#"{"type":"error","message":"no key"}"#;
+    for dialect in ALL {
+        assert_eq!(called(*dialect, "", Exit::Code(41)), Called::Never, "{dialect:?}");
+        for exit in [Exit::Code(0), Exit::Code(143), Exit::Signal(9)] {
+            assert_eq!(called(*dialect, "", exit), Called::Maybe, "{dialect:?}: {exit:?}");
+        }
+        assert_eq!(called(*dialect, "words", Exit::Code(1)), Called::Maybe, "{dialect:?}");
+    }
+    assert_eq!(called(Dialect::Plimsoll, error, Exit::Code(0)), Called::Never);
+    for told in [
+        r#"{"type":"delta","text":"x"}"#,
+        r#"{"type":"tool_start","id":"t","name":"search"}"#,
+        r#"{"type":"retry","attempt":1}"#,
+        r#"{"type":"usage","input_tokens":1}"#,
+        r#"{"type":"usage","cost_usd":0.1}"#,
+    ] {
+        assert_eq!(
+            called(Dialect::Plimsoll, &format!("{told}\n{error}"), Exit::Code(1)),
+            Called::Maybe,
+            "{told}"
+        );
+    }
+    let init = r#"{"type":"system","subtype":"init","session_id":"s","model":"m"}"#;
+    assert_eq!(called(Dialect::ClaudeCode, init, Exit::Code(1)), Called::Maybe, "it may have asked");
+    let refused = r#"{"type":"result","subtype":"success","is_error":true,"result":"Not logged in","usage":{"input_tokens":0,"output_tokens":0}}"#;
+    assert_eq!(called(Dialect::ClaudeCode, &format!("{init}\n{refused}"), Exit::Code(1)), Called::Never);
 }
 
 /// Its next turn says all that the thread used: what is estimated of this one would be paid twice.
