@@ -92,6 +92,7 @@ impl App {
         telemetry::log_panics();
         let rate = config.server.requests_per_second;
         let tokens = Arc::new(TokenBook::new(&config.auth.tokens, rate, clock.clone())?);
+        Server::may_listen(config.server.listen, &data_dir).await?;
         let dir = data_dir.clone();
         let dir = spawn_blocking(move || DataDir::open(&dir)).await??;
         let processes = Processes::take_over(dir.id()).await;
@@ -137,9 +138,8 @@ impl App {
         let first_token = if gateway.has_processes() { tokens.shut(&*journal).await } else { None };
         Server::may_serve(listen, &tokens)?;
         let server = tokio::spawn(server);
-        let (keeper, books_end) = (gateway.clone(), stop.child_token());
-        let ends = books_end.clone();
-        let books = (books_end, tokio::spawn(async move { keeper.keep_books(ends).await }));
+        let (keeper, ends) = (gateway.clone(), stop.child_token());
+        let books = (ends.clone(), tokio::spawn(async move { keeper.keep_books(ends).await }));
         readiness.send_replace(Readiness::Serving);
         Ok(Self { first_token, address, grace, gateway, readiness, stop, server, books, journal, telemetry })
     }

@@ -149,11 +149,25 @@ impl Server {
         Ok(Self { listener, address, tls, control, signs, state: Arc::new(state_of(parts, address)) })
     }
 
-    /// Whether this address may be served with these tokens: to be asked once the journal has told them all.
+    /// Whether this address can be listened on now: to be asked before a data directory is made, so that who cannot
+    /// leaves none behind. One that is there is opened first, because whoever uses it says more than a port.
+    ///
+    /// # Errors
+    /// [`BindError::Listen`].
+    pub async fn may_listen(address: SocketAddr, data_dir: &Path) -> Result<(), BindError> {
+        if data_dir.exists() {
+            return Ok(());
+        }
+        TcpListener::bind(address).await.map(drop).map_err(|error| BindError::Listen { address, error })
+    }
+
+    /// Whether this address may be served with these tokens: to be asked once the journal has told them all. Where
+    /// nobody can have one, the log says so.
     ///
     /// # Errors
     /// [`BindError::NoTokens`].
     pub fn may_serve(listen: SocketAddr, tokens: &TokenBook) -> Result<(), BindError> {
+        tokens.warn_of_a_shut_door();
         if listen.ip().is_loopback() || tokens.required() { Ok(()) } else { Err(BindError::NoTokens(listen)) }
     }
 

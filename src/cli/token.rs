@@ -44,7 +44,7 @@ enum TokenCommand {
 #[command(after_help = "Examples:
   plimsoll token new grafana --role viewer
   (umask 077; plimsoll token new laptop --role operator > ~/.plimsoll-token)
-  plimsoll token new worker-1 --role agent --town main --agent reviewer
+  plimsoll token new worker-1 --role agent --agent reviewer
 
 From the first token on, callers from the network need one.")]
 struct NewArgs {
@@ -55,7 +55,7 @@ struct NewArgs {
     /// posts alerts and telemetry.
     #[arg(long, value_parser = role)]
     role: Role,
-    /// For role agent: the town it is bound to.
+    /// For role agent: the town (a group of agents) it is bound to; there are no towns yet.
     #[arg(long, value_parser = TownId::parse)]
     town: Option<TownId>,
     /// For role agent: the agent it is bound to.

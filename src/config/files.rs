@@ -148,11 +148,8 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, ConfigProblem> {
 /// The data directory: `--data-dir`, else the key, else `$STATE_DIRECTORY` (its first entry), else
 /// `$XDG_STATE_HOME/plimsoll`, where `$XDG_STATE_HOME` is `~/.local/state` unless set.
 pub(crate) fn data_dir(request: &LoadRequest<'_>, key: Option<&Path>) -> Result<PathBuf, ConfigProblem> {
-    if let Some(path) = &request.data_dir {
-        return Ok(request.cwd.join(path));
-    }
-    if let Some(path) = key {
-        return Ok(request.cwd.join(path));
+    if let Some(path) = request.data_dir.as_deref().or(key) {
+        return Ok(straight(&request.cwd.join(path)));
     }
     let service = (request.environment)("STATE_DIRECTORY")
         .and_then(|list| std::env::split_paths(&list).next())
@@ -162,4 +159,10 @@ pub(crate) fn data_dir(request: &LoadRequest<'_>, key: Option<&Path>) -> Result<
     service.or_else(|| state().or_else(home).map(|state| state.join("plimsoll"))).ok_or_else(|| {
         ConfigProblem::general("no data directory: give --data-dir, or the key `data_dir`, or set HOME")
     })
+}
+
+/// The path without `..` and symlinks, as far as it exists already.
+pub(crate) fn straight(path: &Path) -> PathBuf {
+    let parent = || Some(path.parent()?.canonicalize().ok()?.join(path.file_name()?));
+    path.canonicalize().ok().or_else(parent).unwrap_or_else(|| path.to_owned())
 }

@@ -253,6 +253,16 @@ impl TokenBook {
         }
     }
 
+    /// Says so where callers from the network need a token and there is none that they could have.
+    pub(crate) fn warn_of_a_shut_door(&self) {
+        if self.required() && self.read().is_empty() {
+            tracing::warn!(
+                source = "api",
+                "callers from the network need a token, and all were revoked: `plimsoll token new` makes one"
+            );
+        }
+    }
+
     /// Ends a token, durably, and what is open with it.
     ///
     /// # Errors

@@ -6,12 +6,13 @@ use serde_json::json;
 
 use super::super::exit::Failure;
 use super::super::terminal::{Paint, Table, one_line};
+use super::told;
 use crate::journal::Record;
 
 /// How records look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Format {
-    /// Columns for people.
+    /// Columns for people, a line each.
     Table,
     /// One JSON object a line.
     Ndjson,
@@ -42,7 +43,7 @@ impl Renderer {
         let stdout = std::io::stdout();
         let terminal = stdout.is_terminal();
         let out = match format {
-            Format::Table => Out::Table(Table::new(&["SEQ", "TIME", "STREAM", "ACTOR", "KIND", "DETAIL"])),
+            Format::Table => Out::Table(Table::new(&["SEQ", "TIME", "ACTOR", "KIND", "AGENT", "WHAT"])),
             Format::Ndjson => Out::Ndjson(BufWriter::new(stdout)),
             Format::Csv => Out::Csv(Box::new(csv::Writer::from_writer(stdout)), Header::Missing),
         };
@@ -83,9 +84,9 @@ impl Renderer {
 }
 
 fn row(table: &mut Table, record: &Record) {
-    let Record { seq, time, stream, kind, actor, detail, .. } = record;
-    let (seq, time, detail) = (seq.to_string(), time.to_string(), detail.to_string());
-    table.row([&seq, &time, stream.as_str(), &actor.to_string(), kind, &detail]);
+    let Record { seq, time, kind, actor, .. } = record;
+    let (seq, time, actor) = (seq.to_string(), time.to_string(), actor.to_string());
+    table.row([&seq, &time, &actor, kind, told::agent(record), &told::told(record)]);
 }
 
 fn as_json(record: &Record) -> serde_json::Value {

@@ -1,5 +1,6 @@
 //! Which files are read, in which order, and where the data directory is.
 
+use super::super::files::straight;
 use super::*;
 
 #[test]
@@ -83,6 +84,17 @@ fn the_data_directory_is_found_in_order() {
     assert!(relative.data_dir.ends_with("home/.local/state/plimsoll"), "{:?}", relative.data_dir);
     let homeless = World::of(&[]).with("HOME", "").load(None).map(|_| ()).expect_err("nowhere");
     assert!(homeless[0].contains("give --data-dir"), "{homeless:?}");
+}
+
+#[test]
+fn the_data_directory_is_named_without_detours() {
+    let world = World::of(&[("sub/file", ""), ("there/file", "")]);
+    let here = world.dir.path().canonicalize().expect("it is there").join("here");
+    assert_eq!(straight(&world.dir.path().join("sub/../here")), here);
+    std::os::unix::fs::symlink(world.dir.path().join("there"), &here).expect("linked");
+    assert_eq!(straight(&world.dir.path().join("sub/../here")), here.with_file_name("there"));
+    let far = world.dir.path().join("no/../such/place");
+    assert_eq!(straight(&far), far, "what is not there cannot be told");
 }
 
 #[test]

@@ -1,0 +1,104 @@
+//! What a record says, short enough for a line of a table: whom it is about, and what happened.
+
+use serde_json::{Map, Value};
+
+use crate::gateway::REQUEST_FINISHED;
+use crate::journal::Record;
+
+/// Characters at most: with the columns before it a line stays below 130.
+const TOLD_MAX: usize = 60;
+
+/// Hashes are longer than any id, and say nothing to a person.
+const VALUE_MAX: usize = 36;
+
+/// The agent that a record is about, if it is about one.
+pub(super) fn agent(record: &Record) -> &str {
+    record.detail["agent"].as_str().unwrap_or_default()
+}
+
+/// What happened.
+pub(super) fn told(record: &Record) -> String {
+    let told = match record.kind.as_str() {
+        REQUEST_FINISHED => finished(&record.detail),
+        _ => record.detail.as_object().map(plain).unwrap_or_default(),
+    };
+    match told.char_indices().nth(TOLD_MAX) {
+        Some((end, _)) => format!("{}…", &told[..end]),
+        None => told,
+    }
+}
+
+/// How a request ended, how long it took, and what it used.
+fn finished(detail: &Value) -> String {
+    let mut said = detail["outcome"].as_str().unwrap_or("?").to_owned();
+    if let Some(ms) = detail["timings"]["totalMs"].as_f64() {
+        let took = if ms < 1_000.0 { format!("{ms:.0} ms") } else { format!("{:.1} s", ms / 1_000.0) };
+        said += &format!(" after {took}");
+    }
+    if detail["modelCalls"].as_u64() == Some(0) {
+        return said;
+    }
+    let tokens = |key: &str| detail["tokens"][key].as_u64().map_or("?".to_owned(), |count| count.to_string());
+    said += &format!(", {} + {} tokens", tokens("inputTokens"), tokens("outputTokens"));
+    said + &detail["costUsd"].as_f64().map_or(", cost unknown".to_owned(), |usd| format!(", USD {usd:.4}"))
+}
+
+/// The plain values of any other detail.
+fn plain(detail: &Map<String, Value>) -> String {
+    let shown = detail.iter().filter(|(key, _)| *key != "agent").filter_map(|(key, value)| {
+        let value = match value {
+            Value::String(text) => text.clone(),
+            Value::Bool(_) | Value::Number(_) => value.to_string(),
+            Value::Array(list) => list.iter().filter_map(Value::as_str).collect::<Vec<_>>().join("+"),
+            Value::Null | Value::Object(_) => return None,
+        };
+        (value.chars().count() <= VALUE_MAX).then(|| format!("{key}={value}"))
+    });
+    shown.collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::ids::Seq;
+    use crate::journal::{Actor, RecordHash, StreamId};
+
+    fn of(kind: &str, detail: Value) -> String {
+        told(&Record {
+            seq: Seq(1),
+            time: Timestamp::from_millis(0),
+            stream: StreamId::request(),
+            kind: kind.to_owned(),
+            version: 1,
+            actor: Actor::Local,
+            trace_id: None,
+            detail,
+            prev_hash: RecordHash::default(),
+        })
+    }
+
+    #[test]
+    fn a_request_is_told_by_its_end_its_time_and_its_use() {
+        let mut detail = json!({
+            "outcome": "ok", "timings": {"totalMs": 1_234.5}, "modelCalls": 1,
+            "tokens": {"inputTokens": 312, "outputTokens": null}, "costUsd": 0.010_56,
+        });
+        assert_eq!(of(REQUEST_FINISHED, detail.clone()), "ok after 1.2 s, 312 + ? tokens, USD 0.0106");
+        detail["costUsd"] = Value::Null;
+        assert_eq!(of(REQUEST_FINISHED, detail), "ok after 1.2 s, 312 + ? tokens, cost unknown");
+        let refused = json!({"outcome": "refused", "timings": {"totalMs": 0.4}, "modelCalls": 0});
+        assert_eq!(of(REQUEST_FINISHED, refused), "refused after 0 ms");
+    }
+
+    #[test]
+    fn another_record_shows_its_plain_values_on_one_short_line() {
+        let detail = json!({"name": "laptop", "role": "operator", "sha256": "0".repeat(64)});
+        assert_eq!(of("token_created", detail), "name=laptop role=operator");
+        assert_eq!(of("agent_paused", json!({"agents": ["a", "b"], "all": true})), "agents=a+b all=true");
+        let many = of("x", json!((0..40).map(|n| (format!("k{n}"), json!(n))).collect::<Map<_, _>>()));
+        assert_eq!(many.chars().count(), TOLD_MAX + 1);
+    }
+}
