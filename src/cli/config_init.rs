@@ -93,7 +93,9 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let shown = printable(&shown);
     write(args, text).map_err(|error| match error.kind() {
         ErrorKind::AlreadyExists => {
-            Failure::Input(format!("{shown} is there already: --force overwrites it"), error)
+            let advice = "it is there already: --force overwrites it. For one more agent in it, print the recipe \
+                          with `--output -` and put its entries in: docs/agents.md, \"Several agents\"";
+            Failure::Input(format!("cannot write {shown}"), std::io::Error::other(advice))
         }
         _ => Failure::Input(format!("cannot write {shown}"), error),
     })?;
@@ -105,7 +107,20 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     }
     writeln!(out, "  plimsoll doctor --config {shown}")?;
     writeln!(out, "  plimsoll serve --config {shown}")?;
-    Ok(writeln!(out, "  plimsoll send {agent} 'hello'   # from another terminal")?)
+    writeln!(out, "  plimsoll send {agent} 'hello'   # from another terminal")?;
+    if let Some(first) = taken_instead(args) {
+        writeln!(out, "\nWithout --config, commands take {first} here.")?;
+    }
+    Ok(())
+}
+
+/// The configuration that a command without `--config` takes before the one that was written.
+fn taken_instead(args: &Args) -> Option<String> {
+    let named = std::env::var_os("PLIMSOLL_CONFIG").filter(|file| !file.is_empty());
+    let first = named.map_or_else(|| PathBuf::from("config/plimsoll.yaml"), PathBuf::from);
+    let same =
+        first.canonicalize().is_ok_and(|first| args.output.canonicalize().is_ok_and(|own| own == first));
+    (first.exists() && !same).then(|| printable(&first.display().to_string()).into_owned())
 }
 
 fn write(args: &Args, text: &str) -> std::io::Result<()> {

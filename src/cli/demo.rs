@@ -99,7 +99,7 @@ async fn play(args: &Args, app: &App, data_dir: &Path, signals: &mut Signals) ->
     stop.cancel();
     tokio::select! {
         tally = load => Ok(tally?),
-        _ = signals.next() => Err(Failure::Interrupted),
+        _ = signals.next() => Err(Failure::Interrupted(String::new())),
     }
 }
 

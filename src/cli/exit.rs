@@ -118,8 +118,9 @@ pub(crate) enum Failure {
     /// The same as a server's refusal, where none was asked.
     #[error("{0}")]
     Refused(String),
-    #[error("stopped")]
-    Interrupted,
+    /// And what became of what was stopped.
+    #[error("stopped{0}")]
+    Interrupted(String),
     #[error("a bug in plimsoll, please report it with the lines above: {0}")]
     Bug(String),
 }
@@ -148,7 +149,7 @@ impl Failure {
             Self::Start(error) => start_code(error),
             Self::DataDir(_) | Self::Read(_) => Code::DataDirectory,
             Self::Refused(_) => Code::Refused,
-            Self::Interrupted => Code::Interrupted,
+            Self::Interrupted(_) => Code::Interrupted,
             Self::Bug(_) => Code::Bug,
         }
     }

@@ -53,6 +53,9 @@ async fn show(client: &Client, args: &Args) -> Result<(), Failure> {
         Screen { json: args.json, terminal: std::io::stdout().is_terminal(), paint: Paint::of_stdout() };
     let first = client.call("agent.logs", json!({"agent": args.agent, "lines": args.lines})).await?;
     let mut known = screen.page(&first, None)?;
+    if known == 0 && runs_no_program(client, &args.agent).await? {
+        return Ok(writeln!(std::io::stderr(), "{} runs no program: there is nothing to show", args.agent)?);
+    }
     if !args.follow {
         return Ok(());
     }
@@ -66,6 +69,13 @@ async fn show(client: &Client, args: &Args) -> Result<(), Failure> {
         let page = client.call("agent.logs", params).await.map_err(ended)?;
         known = screen.page(&page, Some(known))?;
     }
+}
+
+async fn runs_no_program(client: &Client, agent: &AgentId) -> Result<bool, ClientError> {
+    let list = client.call("agent.list", json!({})).await?;
+    let agents = list.get("agents").and_then(Value::as_array);
+    let found = agents.into_iter().flatten().find(|one| one.get("id") == Some(&json!(agent)));
+    Ok(found.and_then(|one| one.get("provider")).is_some_and(|provider| provider != "exec"))
 }
 
 /// A server that goes away while it is followed was there before.

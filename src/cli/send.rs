@@ -106,11 +106,14 @@ async fn send(client: &Client, args: &Args, message: &str) -> Result<(), Failure
     };
     interrupted.map_err(|error| Failure::Bug(format!("Ctrl-C cannot be heard: {error}")))?;
     screen.end_line()?;
-    // What the server says to it no longer matters: with the connection a request without a key is
-    // cancelled too.
-    let _ = tokio::time::timeout(GOODBYE, cancel(&mut connection, &request_id)).await;
+    // With the connection a request without a key is cancelled too.
+    let cancelled = tokio::time::timeout(GOODBYE, cancel(&mut connection, &request_id)).await;
     connection.close().await;
-    Err(Failure::Interrupted)
+    Err(Failure::Interrupted(match cancelled {
+        Ok(Ok(true)) => format!(": the request {request_id} is cancelled"),
+        Ok(Ok(false)) => format!(": the request {request_id} had ended"),
+        Ok(Err(_)) | Err(_) => format!("; `plimsoll get {request_id}` tells what became of the request"),
+    }))
 }
 
 /// Where the request can be asked for.
@@ -133,9 +136,9 @@ async fn follow(connection: &mut Connection, call: u64, screen: &mut Screen) -> 
     }
 }
 
-async fn cancel(connection: &mut Connection, request_id: &RequestId) -> Result<(), ClientError> {
+async fn cancel(connection: &mut Connection, request_id: &RequestId) -> Result<bool, ClientError> {
     let call = connection.call("agent.cancel", json!({"requestId": request_id})).await?;
-    connection.answer(call, |_, _| {}).await.map(drop)
+    Ok(connection.answer(call, |_, _| {}).await?.get("cancelled") == Some(&json!(true)))
 }
 
 /// What the person sees: the answer on standard output, what happens on the way on standard error.

@@ -31,7 +31,7 @@ impl Signals {
     pub(crate) async fn stop(&mut self, app: App) -> Result<(), Failure> {
         tokio::select! {
             () = app.stop() => Ok(()),
-            _ = self.next() => Err(Failure::Interrupted),
+            _ = self.next() => Err(Failure::Interrupted(String::new())),
         }
     }
 }

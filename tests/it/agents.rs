@@ -100,10 +100,38 @@ fn config_init_overwrites_a_file_only_if_told_to() {
     let init = ["config", "init", "--agent", "codex"];
     let refused = plimsoll(dir.path(), &init);
     assert!(refused.status.code() == Some(74) && said(&refused).contains("--force"), "{}", said(&refused));
+    let told = said(&refused);
+    assert!(told.contains("Several agents") && !told.contains("os error"), "{told}");
     assert_eq!(fs::read_to_string(dir.path().join("plimsoll.yaml")).expect("it is there"), "mine: 1\n");
     let forced = plimsoll(dir.path(), &[&init[..], &["--force"]].concat());
     assert!(forced.status.success(), "{}", said(&forced));
     assert_eq!(fs::read_to_string(dir.path().join("plimsoll.yaml")).expect("it is there"), example("codex"));
+}
+
+#[test]
+fn config_init_says_when_another_file_is_taken_first() {
+    let dir = home();
+    let note = "Without --config, commands take config/plimsoll.yaml here.";
+    let init = ["config", "init", "--agent", "codex", "--force"];
+    assert!(!said(&plimsoll(dir.path(), &init)).contains(note));
+    fs::create_dir(dir.path().join("config")).expect("made");
+    write(dir.path(), "config/plimsoll.yaml", "");
+    let told = said(&plimsoll(dir.path(), &init));
+    assert!(told.contains(note), "{told}");
+}
+
+#[test]
+fn the_several_agents_in_the_document_are_a_good_configuration() {
+    let document = fs::read_to_string(repository().join("docs/agents.md")).expect("the document");
+    let section = document.split_once("## Several agents\n").expect("the section").1;
+    let yaml = section.split_once("```yaml\n").expect("a file").1.split_once("```").expect("its end").0;
+    let dir = home();
+    write(dir.path(), "plimsoll.yaml", yaml);
+    let checked = plimsoll(dir.path(), &["config", "check", "--config", "plimsoll.yaml"]);
+    assert!(checked.status.success() && !said(&checked).contains("warning"), "{}", said(&checked));
+    let shown = plimsoll(dir.path(), &["config", "show", "--json", "--config", "plimsoll.yaml"]);
+    let shown: Value = serde_json::from_slice(&shown.stdout).expect("JSON");
+    assert_eq!(shown["agents"].as_object().map(serde_json::Map::len), Some(3));
 }
 
 #[test]

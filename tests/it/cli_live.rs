@@ -58,8 +58,9 @@ async fn ctrl_c_during_send_cancels_the_request_on_the_server_and_ends_with_130(
     interrupt(&child);
     let ended = soon("the end of the command", child.wait_with_output()).await.expect("it ends");
     assert_eq!((ended.status.code(), &begun, &ended.stdout[..]), (Some(130), b"Hel", &b"\n"[..]));
-    assert_eq!(stderr(&ended).trim_end(), "error: stopped");
     let record = until("the record of its end", async || server.finished().await?.into_iter().next()).await;
+    let id = record["detail"]["requestId"].as_str().expect("an id");
+    assert_eq!(stderr(&ended).trim_end(), format!("error: stopped: the request {id} is cancelled"));
     assert_eq!(
         (&record["detail"]["outcome"], &record["detail"]["code"]),
         (&json!("cancelled"), &json!(-32005))
@@ -78,7 +79,8 @@ async fn ctrl_c_cancels_a_message_with_a_key_too_and_the_key_stays_its_own() {
     soon("the first words", stdout.read_exact(&mut [0; 3])).await.expect("it is shown as it comes");
     interrupt(&child);
     let ended = soon("the end of the command", child.wait_with_output()).await.expect("it ends");
-    assert_eq!((ended.status.code(), stderr(&ended).trim_end()), (Some(130), "error: stopped"));
+    let said = stderr(&ended);
+    assert!(ended.status.code() == Some(130) && said.starts_with("error: stopped: the request "), "{said}");
     let found = run(&with_key(&["get", "--wait", "--json"])).await;
     let status: Value = serde_json::from_slice(&found.stdout).expect("JSON");
     assert_eq!((&status["state"], &status["error"]["data"]["partial"]), (&json!("cancelled"), &json!("Hel")));
@@ -346,6 +348,17 @@ async fn a_session_is_reset_from_the_command_line() {
     assert!(done.status.success(), "{}", stderr(&done));
     assert_eq!(server.call("session.list", json!({})).await["sessions"], json!([]));
     assert_eq!(reset().await.status.code(), Some(6), "there is none any more");
+}
+
+#[tokio::test]
+async fn logs_of_an_agent_without_a_program_say_so() {
+    let server = Server::start(json!({})).await;
+    let data_dir = server.data_dir().display().to_string();
+    for form in [&["logs", "echo"][..], &["logs", "echo", "--follow"]] {
+        let output = run(&[form, &["--data-dir", &data_dir]].concat()).await;
+        let said = stderr(&output);
+        assert!(output.status.success() && said.starts_with("echo runs no program"), "{said}");
+    }
 }
 
 #[tokio::test]

@@ -136,6 +136,18 @@ fn a_provider_and_a_collector_that_are_down_fail_by_name() {
 }
 
 #[test]
+fn a_program_that_is_not_there_is_to_be_installed() {
+    let config = format!("{GOOD}providers:\n  p: {{kind: exec, program: no-such-program}}\n");
+    let dir = home();
+    let visit = visit(dir.path(), &config, &[]);
+    assert_eq!(visit.check("providers").0, "fail");
+    let checks = visit.report["checks"].as_array().expect("checks");
+    let advice = checks.iter().find(|check| check["check"] == "providers").map(|check| &check["advice"]);
+    let advice = advice.and_then(Value::as_str).expect("advice");
+    assert!(advice.starts_with("install the program") && !advice.contains("address"), "{advice}");
+}
+
+#[test]
 fn a_collector_that_takes_connections_passes_by_key_and_by_variable() {
     let holder = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = holder.local_addr().expect("an address");

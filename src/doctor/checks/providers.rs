@@ -40,13 +40,19 @@ async fn look(config: &Config, clock: &Clock) -> Verdict {
         processes: Processes::default(),
     };
     let answers = join_all(config.providers.iter().map(|(name, config)| ask(name, config, &deps))).await;
-    let failed = answers.iter().any(Result::is_err);
+    let failed = config.providers.values().zip(&answers).filter(|(_, answer)| answer.is_err());
+    let failed: Vec<bool> =
+        failed.map(|(provider, _)| matches!(provider, provider::Config::Exec(_))).collect();
     let lines: Vec<String> = answers.into_iter().map(|answer| answer.unwrap_or_else(|line| line)).collect();
-    if failed {
-        let advice = "check its address, its key and that it runs; agents of the others work without it";
-        return Verdict::fail(lines.join("\n"), advice);
-    }
-    Verdict::pass(lines.join("\n"))
+    let advice = match (failed.contains(&true), failed.contains(&false)) {
+        (false, false) => return Verdict::pass(lines.join("\n")),
+        (true, false) => "install the program, or name it by its path; agents of the others work without it",
+        (false, true) => "check its address, its key and that it runs; agents of the others work without it",
+        (true, true) => {
+            "install the program; check the API's address, its key and that it runs; agents of the others work"
+        }
+    };
+    Verdict::fail(lines.join("\n"), advice)
 }
 
 async fn ask(name: &str, config: &provider::Config, deps: &ProviderDeps) -> Result<String, String> {
