@@ -146,7 +146,7 @@ mod tests {
             Fact::CrashLoop { failures: 5 },
         ];
         match facts.get(choice) {
-            Some(fact) => fact.record(Actor::System),
+            Some(fact) => fact.record(Actor::System, None),
             None => NewRecord {
                 kind: EventKind::Removed.as_str(),
                 version: 1,

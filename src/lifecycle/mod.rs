@@ -1,11 +1,14 @@
 //! Instances: the processes and containers that host agents, which start when they are needed and stop when they are idle.
 //!
-//! So far only what decides ([`Machine`]), and what is kept of that ([`Fact::record`], [`Ledger`]). Nothing drives one yet.
+//! What decides is pure ([`Machine`]); [`Instances`] drives one for each instance over a [`Runner`], and has written down
+//! what happens; [`Ledger`] counts that. The only runner so far obeys a script, and no agent is hosted yet.
 
 mod backoff;
 mod ledger;
 mod machine;
 mod record;
+mod runner;
+mod supervisor;
 
 pub use backoff::Backoff;
 pub use ledger::{InstanceCounts, LastEvent, Ledger};
@@ -14,3 +17,5 @@ pub use machine::{
     StopReason, Verdict, Wanted,
 };
 pub use record::EventKind;
+pub use runner::{Act, Runner, Script, ScriptedRunner, Up};
+pub use supervisor::{Cause, Instances, Kept, Lease, Unavailable};

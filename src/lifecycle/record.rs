@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::machine::{Exit, Fact, Failure, FailureKind, StopReason};
-use crate::ids::AgentId;
+use crate::ids::{AgentId, TraceId};
 use crate::journal::{Actor, NewRecord};
 
 /// The kinds of these records; each is a label of metrics.
@@ -185,9 +185,9 @@ impl Fact {
 
     /// Its record, for the stream of the instance.
     #[must_use]
-    pub fn record(&self, actor: Actor) -> NewRecord {
+    pub fn record(&self, actor: Actor, trace_id: Option<TraceId>) -> NewRecord {
         let (kind, detail) = (self.kind().as_str(), self.detail());
-        NewRecord { kind, version: VERSION, actor, trace_id: None, detail }
+        NewRecord { kind, version: VERSION, actor, trace_id, detail }
     }
 }
 

@@ -7,211 +7,16 @@
 mod edges;
 #[cfg(test)]
 mod tests;
+mod words;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Backoff;
-
 pub use edges::{EDGES, State};
-
-/// One start of the instance; later ones have higher numbers. What is said of an earlier one comes too late.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Run(u64);
-
-/// How an instance is held.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Policy {
-    /// When it starts.
-    pub start: Start,
-    /// How long a lazy one stays up without a request.
-    pub idle_after: Duration,
-    /// How long to wait after it failed.
-    pub backoff: Backoff,
-    /// Who stays up for so long is well: what failed before is forgotten.
-    pub well_after: Duration,
-    /// So many failures in a row are a crash loop.
-    pub crash_loop_failures: u32,
-    /// Requests that may wait for it.
-    pub waiting_max: usize,
-}
-
-/// When an instance starts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Start {
-    /// With plimsoll, and again whenever it ends by itself; it never stops for being idle.
-    Hot,
-    /// With the first request.
-    Lazy,
-}
-
-/// Why an instance is stopped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StopReason {
-    /// Nobody asked it for long enough.
-    Idle,
-    /// An operator said so. The next request starts it again.
-    Operator,
-    /// plimsoll ends.
-    Shutdown,
-    /// Its agent was deleted.
-    Removed,
-}
-
-/// What went wrong.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Failure {
-    /// What sort of thing.
-    pub kind: FailureKind,
-    /// What happened and what would help, for an operator.
-    pub error: Arc<str>,
-}
-
-/// The sorts of things that go wrong with an instance; each is a label of metrics.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FailureKind {
-    /// It cannot be started at all: no such program or image, no permission, a port in use.
-    NotStarted,
-    /// It ended before it was ready.
-    Exited,
-    /// It was not ready in time.
-    NotReady,
-    /// It does not stop.
-    NotStopped,
-    /// It ended by itself soon after it was ready.
-    Crashed,
-    /// Nobody can tell: the engine does not answer.
-    Engine,
-}
-
-/// How an instance ended by itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Exit {
-    /// Its exit code, where it had one.
-    pub code: Option<i32>,
-    /// The signal that ended it, where one did.
-    pub signal: Option<i32>,
-    /// Whether it had used more memory than it may.
-    pub oom: bool,
-}
-
-/// What a request that needs the instance does now.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Wanted {
-    /// Goes on; it holds this run until [`Input::Released`].
-    Up(Run),
-    /// Waits for the next verdict.
-    Waits,
-    /// Fails.
-    Refused(Refused),
-}
-
-/// Why nobody may wait for an instance.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Refused {
-    /// It failed, and is not tried again before that.
-    Failed(Failure, Duration),
-    /// As many wait as may.
-    Full,
-    /// It is not started again.
-    Gone(StopReason),
-}
-
-/// What happened.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Input {
-    /// Someone wants it up, and does not wait.
-    Start,
-    /// Someone wants it down.
-    Stop(StopReason),
-    /// A request is done with it.
-    Released(Run),
-    /// A request that waited does so no more.
-    GaveUp,
-    /// The order to start ended well. The command itself took so long.
-    Started(Duration),
-    /// The order to start failed, and nothing is left of that run.
-    StartFailed(Failure),
-    /// The order to stop ended well.
-    Stopped,
-    /// The order to stop failed: something may be left of that run.
-    StopFailed(Arc<str>),
-    /// It ended by itself.
-    Exited(Run, Exit),
-    /// The time of [`Machine::alarm`] came.
-    Alarm,
-}
-
-/// What to do now. A new order ends the one that is under way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Order {
-    /// Start it, and wait until it is ready.
-    Start(Run),
-    /// Stop what there is of it.
-    Stop(Run),
-}
-
-/// What all who waited hear.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
-    /// Go on; each holds this run until [`Input::Released`].
-    Serve(Run),
-    /// It failed, and is not tried again before that.
-    Failed(Failure, Duration),
-    /// It was stopped.
-    Stopped(StopReason),
-}
-
-/// What the journal keeps of a step.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Fact {
-    /// It is ready.
-    Started {
-        /// From the order to ready.
-        latency: Duration,
-        /// Of it, the command itself.
-        start: Duration,
-    },
-    /// It did not start.
-    StartFailed {
-        /// Why.
-        failure: Failure,
-        /// From 1, since it was well the last time.
-        attempt: u32,
-        /// When the next try may be.
-        retry_in: Duration,
-    },
-    /// It was stopped.
-    Stopped {
-        /// How long nobody had asked it.
-        idle: Duration,
-        /// Why.
-        reason: StopReason,
-    },
-    /// It does not stop.
-    StopFailed {
-        /// Why.
-        error: Arc<str>,
-    },
-    /// It ended by itself.
-    Exited(Exit),
-    /// It failed once more, as often as makes a crash loop. Told once until it is well again.
-    CrashLoop {
-        /// In a row.
-        failures: u32,
-    },
-}
-
-/// What follows from an input.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Step {
-    /// What to do.
-    pub order: Option<Order>,
-    /// What those who wait hear; `None` where they go on waiting.
-    pub verdict: Option<Verdict>,
-    /// What is written down, in this order.
-    pub facts: Vec<Fact>,
-}
+pub use words::{
+    Exit, Fact, Failure, FailureKind, Input, Order, Policy, Refused, Run, Start, Step, StopReason, Verdict,
+    Wanted,
+};
 
 /// See the module.
 #[derive(Debug)]
@@ -268,6 +73,18 @@ impl Machine {
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.waiting
+    }
+
+    /// Whether it starts by itself.
+    #[must_use]
+    pub fn is_hot(&self) -> bool {
+        self.policy.start == Start::Hot
+    }
+
+    /// Whether nothing of it runs, and never will again.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.gone.is_some() && matches!(self.phase, Phase::Cold)
     }
 
     /// When it wants [`Input::Alarm`], if at all.
@@ -490,7 +307,7 @@ impl Machine {
 
     /// Whether it comes back without being asked.
     fn restarts(&self) -> bool {
-        self.policy.start == Start::Hot && self.gone.is_none()
+        self.is_hot() && self.gone.is_none()
     }
 
     fn enter(&mut self, phase: Phase) {

@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use proptest::prelude::*;
 
 use super::*;
+use crate::lifecycle::Backoff;
 
 const POLICY: Policy = Policy {
     start: Start::Lazy,

@@ -1,0 +1,137 @@
+//! An instance that obeys a script: for tests, simulation and the demo.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use tokio::sync::oneshot;
+
+use super::{Runner, Up};
+use crate::lifecycle::machine::{Exit, Failure, Run};
+
+/// What it does, one act after the other; at its end it does everything well and at once.
+#[derive(Debug, Clone, Default)]
+pub struct Script {
+    /// For each start.
+    pub starts: VecDeque<Act<Failure>>,
+    /// For each stop.
+    pub stops: VecDeque<Act<Arc<str>>>,
+    /// Where it says that it answers.
+    pub address: Option<SocketAddr>,
+}
+
+/// What one order does.
+#[derive(Debug, Clone)]
+pub struct Act<E> {
+    /// How long it takes.
+    pub takes: Duration,
+    /// How it fails, if it does.
+    pub fails: Option<E>,
+}
+
+impl<E> Default for Act<E> {
+    fn default() -> Self {
+        Self { takes: Duration::ZERO, fails: None }
+    }
+}
+
+/// See the module.
+#[derive(Default)]
+pub struct ScriptedRunner {
+    /// A std mutex suffices: a hold is one step of the script.
+    stage: Mutex<Stage>,
+}
+
+#[derive(Default)]
+struct Stage {
+    script: Script,
+    /// What was asked for, in order.
+    calls: Vec<(&'static str, Run)>,
+    /// The run that is up, and how to end it.
+    up: Option<(Run, oneshot::Sender<Exit>)>,
+}
+
+impl ScriptedRunner {
+    /// A runner at the beginning of its script.
+    #[must_use]
+    pub fn new(script: Script) -> Self {
+        Self { stage: Mutex::new(Stage { script, ..Stage::default() }) }
+    }
+
+    /// Ends the run that is up, if there is one, as if by itself.
+    pub fn exit(&self, exit: Exit) {
+        if let Some((_, end)) = self.stage().up.take() {
+            // Nobody may look after it any more.
+            let _ = end.send(exit);
+        }
+    }
+
+    /// The run that is up.
+    #[must_use]
+    pub fn up(&self) -> Option<Run> {
+        self.stage().up.as_ref().map(|(run, _)| *run)
+    }
+
+    /// Every `start` and `stop` so far, with its run.
+    #[must_use]
+    pub fn calls(&self) -> Vec<(&'static str, Run)> {
+        self.stage().calls.clone()
+    }
+
+    fn stage(&self) -> MutexGuard<'_, Stage> {
+        self.stage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Runner for ScriptedRunner {
+    fn kind(&self) -> &'static str {
+        "scripted"
+    }
+
+    fn start(&self, run: Run) -> BoxFuture<'_, Result<Up, Failure>> {
+        async move {
+            let Act { takes, fails } = {
+                let mut stage = self.stage();
+                stage.calls.push(("start", run));
+                stage.script.starts.pop_front().unwrap_or_default()
+            };
+            tokio::time::sleep(takes).await;
+            if let Some(failure) = fails {
+                return Err(failure);
+            }
+            let (end, ended) = oneshot::channel();
+            let mut stage = self.stage();
+            stage.up = Some((run, end));
+            // An end that is dropped was ordered: it is nothing that the run did by itself.
+            let ended = async {
+                match ended.await {
+                    Ok(exit) => exit,
+                    Err(_) => std::future::pending().await,
+                }
+            }
+            .boxed();
+            Ok(Up { address: stage.script.address, start: takes, ended })
+        }
+        .boxed()
+    }
+
+    fn stop(&self, run: Run) -> BoxFuture<'_, Result<(), Arc<str>>> {
+        async move {
+            let Act { takes, fails } = {
+                let mut stage = self.stage();
+                stage.calls.push(("stop", run));
+                stage.script.stops.pop_front().unwrap_or_default()
+            };
+            tokio::time::sleep(takes).await;
+            if let Some(error) = fails {
+                return Err(error);
+            }
+            self.stage().up = None;
+            Ok(())
+        }
+        .boxed()
+    }
+}

@@ -1,0 +1,256 @@
+//! One instance: its machine, who waits for it, and the task that carries out its orders.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::{BoxFuture, OptionFuture};
+use tokio::sync::{Notify, oneshot};
+
+use super::scribe::Pen;
+use super::{Cause, Kept, Unavailable};
+use crate::clock::Clock;
+use crate::ids::AgentId;
+use crate::lifecycle::machine::{
+    Exit, Input, Machine, Order, Refused, Run, State, Step, StopReason, Verdict, Wanted,
+};
+use crate::lifecycle::runner::{Runner, Up};
+
+/// See the module.
+pub(super) struct Instance {
+    id: AgentId,
+    runner: Arc<dyn Runner>,
+    /// A std mutex suffices: a hold is one step of the machine.
+    core: Mutex<Core>,
+    /// Wakes the task: there is an order, or an earlier alarm.
+    wake: Notify,
+    pen: Pen,
+    clock: Clock,
+}
+
+struct Core {
+    machine: Machine,
+    waiting: Vec<oneshot::Sender<Result<Lease, Unavailable>>>,
+    order: Option<Order>,
+    /// Where the run that is up answers.
+    address: Option<SocketAddr>,
+    /// Who or what caused the order under way.
+    cause: Cause,
+    /// When the task wakes by itself.
+    armed: Option<Duration>,
+}
+
+/// Answers that are sent once nothing is locked: one that nobody takes is dropped, and a lease locks then.
+type Answers = Vec<(oneshot::Sender<Result<Lease, Unavailable>>, Result<Lease, Unavailable>)>;
+
+/// Keeps an instance up until it is dropped.
+pub struct Lease {
+    instance: Arc<Instance>,
+    run: Run,
+    address: Option<SocketAddr>,
+}
+
+impl Lease {
+    /// Where the instance answers, for one that is asked over the network.
+    #[must_use]
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.address
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.instance.tell(Input::Released(self.run), None);
+    }
+}
+
+impl std::fmt::Debug for Lease {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lease").field("instance", &self.instance.id).field("run", &self.run).finish()
+    }
+}
+
+impl Instance {
+    pub(super) fn new(id: AgentId, Kept { policy, runner }: Kept, pen: Pen, clock: Clock) -> Self {
+        let core = Core {
+            machine: Machine::new(policy),
+            waiting: Vec::new(),
+            order: None,
+            address: None,
+            cause: Cause::SYSTEM,
+            armed: None,
+        };
+        Self { id, runner, core: Mutex::new(core), wake: Notify::new(), pen, clock }
+    }
+
+    pub(super) async fn acquire(self: &Arc<Self>, cause: Cause) -> Result<Lease, Unavailable> {
+        let answer = {
+            let mut core = self.core();
+            let now = self.clock.elapsed();
+            self.forget_who_went(&mut core, now);
+            let (wanted, step) = core.machine.want(now);
+            if step.order.is_some() {
+                core.cause = cause;
+            }
+            let answers = self.follow(&mut core, step);
+            debug_assert!(answers.is_empty(), "to want something ends nobody's wait");
+            match wanted {
+                Wanted::Up(run) => return Ok(self.lease(run, core.address)),
+                Wanted::Refused(refused) => return Err(self.refusal(refused)),
+                Wanted::Waits => {
+                    let (sender, answer) = oneshot::channel();
+                    core.waiting.push(sender);
+                    answer
+                }
+            }
+        };
+        answer.await.unwrap_or_else(|_| {
+            Err(Unavailable::Stopped { instance: self.id.clone(), reason: StopReason::Shutdown })
+        })
+    }
+
+    pub(super) fn state(&self) -> State {
+        self.core().machine.state()
+    }
+
+    /// Something happened, and follows from this, if from anything new.
+    pub(super) fn tell(self: &Arc<Self>, input: Input, cause: Option<Cause>) {
+        let answers = {
+            let mut core = self.core();
+            let now = self.clock.elapsed();
+            self.forget_who_went(&mut core, now);
+            let step = core.machine.on(now, rand::random(), input);
+            if let Some(cause) = cause.filter(|_| step != Step::default()) {
+                core.cause = cause;
+            }
+            self.follow(&mut core, step)
+        };
+        for (waiter, answer) in answers {
+            // One that went away meanwhile drops its lease, which is then free again.
+            let _ = waiter.send(answer);
+        }
+    }
+
+    /// Carries out the orders, one at a time, until there will be no more.
+    pub(super) async fn drive(self: Arc<Self>) {
+        if self.core().machine.is_hot() {
+            self.tell(Input::Start, Some(Cause::SYSTEM));
+        }
+        let mut ended: OptionFuture<BoxFuture<'static, (Run, Exit)>> = None.into();
+        loop {
+            let (order, alarm) = {
+                let mut core = self.core();
+                if core.order.is_none() && core.machine.is_over() {
+                    return;
+                }
+                core.armed = core.machine.alarm();
+                (core.order.take(), core.armed)
+            };
+            match order {
+                Some(Order::Start(run)) => ended = self.start(run).await,
+                Some(Order::Stop(run)) => {
+                    // What ends now was told to.
+                    ended = None.into();
+                    let stopped = self.runner.stop(run).await;
+                    self.tell(stopped.map_or_else(Input::StopFailed, |()| Input::Stopped), None);
+                }
+                None => tokio::select! {
+                    () = self.wake.notified() => {}
+                    Some(()) = self.until(alarm) => self.tell(Input::Alarm, Some(Cause::SYSTEM)),
+                    Some((run, exit)) = &mut ended => {
+                        ended = None.into();
+                        self.tell(Input::Exited(run, exit), Some(Cause::SYSTEM));
+                    }
+                },
+            }
+        }
+    }
+
+    /// Starts it, unless a new order comes first. Gives its end.
+    async fn start(self: &Arc<Self>, run: Run) -> OptionFuture<BoxFuture<'static, (Run, Exit)>> {
+        let started = tokio::select! {
+            biased;
+            () = self.ordered() => return None.into(),
+            started = self.runner.start(run) => started,
+        };
+        match started {
+            Ok(Up { address, start, ended }) => {
+                self.core().address = address;
+                self.tell(Input::Started(start), None);
+                let ended: BoxFuture<'static, _> = Box::pin(async move { (run, ended.await) });
+                Some(ended).into()
+            }
+            Err(failure) => {
+                self.tell(Input::StartFailed(failure), None);
+                None.into()
+            }
+        }
+    }
+
+    async fn ordered(&self) {
+        while self.core().order.is_none() {
+            self.wake.notified().await;
+        }
+    }
+
+    async fn until(&self, alarm: Option<Duration>) -> Option<()> {
+        tokio::time::sleep(alarm?.saturating_sub(self.clock.elapsed())).await;
+        Some(())
+    }
+
+    /// Does what a step says, but for the answers.
+    fn follow(self: &Arc<Self>, core: &mut Core, step: Step) -> Answers {
+        let Step { order, verdict, facts } = step;
+        for fact in facts {
+            self.pen.write(&self.id, fact.record(core.cause.actor.clone(), core.cause.trace_id));
+        }
+        let alarm = core.machine.alarm();
+        let sooner = alarm.is_some_and(|alarm| core.armed.is_none_or(|armed| alarm < armed));
+        if order.is_some() || sooner || core.machine.is_over() {
+            core.order = order.or(core.order.take());
+            self.wake.notify_one();
+        }
+        let Some(verdict) = verdict else { return Vec::new() };
+        let address = core.address;
+        let answer = |_: &_| match &verdict {
+            Verdict::Serve(run) => Ok(self.lease(*run, address)),
+            Verdict::Failed(failure, retry_in) => {
+                Err(self.refusal(Refused::Failed(failure.clone(), *retry_in)))
+            }
+            Verdict::Stopped(reason) => Err(self.refusal(Refused::Gone(*reason))),
+        };
+        core.waiting
+            .drain(..)
+            .map(|waiter| {
+                let answer = answer(&waiter);
+                (waiter, answer)
+            })
+            .collect()
+    }
+
+    /// Requests that wait no more make room.
+    fn forget_who_went(&self, core: &mut Core, now: Duration) {
+        let before = core.waiting.len();
+        core.waiting.retain(|waiter| !waiter.is_closed());
+        for _ in core.waiting.len()..before {
+            core.machine.on(now, 0.0, Input::GaveUp);
+        }
+    }
+
+    fn lease(self: &Arc<Self>, run: Run, address: Option<SocketAddr>) -> Lease {
+        Lease { instance: Arc::clone(self), run, address }
+    }
+
+    fn refusal(&self, refused: Refused) -> Unavailable {
+        let instance = self.id.clone();
+        match refused {
+            Refused::Failed(failure, retry_in) => Unavailable::Failed { instance, failure, retry_in },
+            Refused::Full => Unavailable::Full { instance },
+            Refused::Gone(reason) => Unavailable::Stopped { instance, reason },
+        }
+    }
+
+    fn core(&self) -> MutexGuard<'_, Core> {
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,98 @@
+//! Writes down what happens to instances, in the order in which it happened. No instance waits for it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use crate::ids::AgentId;
+use crate::journal::{Append, AppendError, Journal, NewRecord, StreamId};
+
+/// Records that may wait for the disk: an hour of a hundred instances that fail at the longest wait between two tries.
+const RECORDS_MAX: usize = 1_024;
+/// How long to wait before a record is tried again: a disk that is full has space again sooner or later.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// What the scribe is told.
+enum Said {
+    Write(AgentId, NewRecord),
+    /// Answers once all that was said before is written.
+    Flush(oneshot::Sender<()>),
+}
+
+/// Takes records for the [`Scribe`].
+#[derive(Clone)]
+pub(super) struct Pen(mpsc::Sender<Said>);
+
+/// See the module.
+pub(super) struct Scribe {
+    pen: Pen,
+    task: JoinHandle<()>,
+}
+
+impl Pen {
+    /// Hands over one record. What finds the queue full is lost, and is told as that.
+    pub(super) fn write(&self, instance: &AgentId, record: NewRecord) {
+        let kind = record.kind;
+        if self.0.try_send(Said::Write(instance.clone(), record)).is_err() {
+            tracing::error!(source = "lifecycle", %instance, kind, "the journal takes nothing: a record is lost");
+        }
+    }
+}
+
+impl Scribe {
+    pub(super) fn new(journal: Arc<dyn Journal>) -> Self {
+        let (sender, said) = mpsc::channel(RECORDS_MAX);
+        Self { pen: Pen(sender), task: tokio::spawn(write_all(journal, said)) }
+    }
+
+    pub(super) fn pen(&self) -> Pen {
+        self.pen.clone()
+    }
+
+    /// Waits until all that was handed over is written.
+    pub(super) async fn flush(&self) {
+        let (done, written) = oneshot::channel();
+        if self.pen.0.send(Said::Flush(done)).await.is_ok() {
+            // A scribe that ended has nothing left to write.
+            let _ = written.await;
+        }
+    }
+}
+
+impl Drop for Scribe {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn write_all(journal: Arc<dyn Journal>, mut said: mpsc::Receiver<Said>) {
+    while let Some(said) = said.recv().await {
+        match said {
+            Said::Write(instance, record) => write(&*journal, &instance, record).await,
+            Said::Flush(done) => {
+                // Whoever waited may have gone.
+                let _ = done.send(());
+            }
+        }
+    }
+}
+
+async fn write(journal: &dyn Journal, instance: &AgentId, record: NewRecord) {
+    let stream = StreamId::instance(instance);
+    let append = Append { stream, expected_last_seq: None, records: vec![record] };
+    loop {
+        match journal.append(append.clone()).await {
+            Ok(_) => return,
+            Err(error @ (AppendError::QueueFull | AppendError::Unavailable(_))) => {
+                tracing::warn!(source = "lifecycle", %instance, %error, "a record of an instance waits for the journal");
+                tokio::time::sleep(RETRY_AFTER).await;
+            }
+            Err(error @ (AppendError::Conflict { .. } | AppendError::Invalid(_) | AppendError::Closed)) => {
+                tracing::error!(source = "lifecycle", %instance, %error, "a record of an instance is lost");
+                return;
+            }
+        }
+    }
+}

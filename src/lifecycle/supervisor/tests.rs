@@ -1,0 +1,321 @@
+//! Instances over scripted runners, in time that only the tests move.
+
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use futures_util::future::join_all;
+use proptest::prelude::*;
+use tokio::task::JoinSet;
+
+use super::*;
+use crate::clock::{ManualTime, Timestamp};
+use crate::journal::{Fold, MemoryJournal, Record, Scan};
+use crate::lifecycle::machine::{Exit, FailureKind, Start};
+use crate::lifecycle::runner::{Act, Script, ScriptedRunner};
+use crate::lifecycle::{Backoff, Ledger};
+
+const POLICY: Policy = Policy {
+    start: Start::Lazy,
+    idle_after: secs(60),
+    backoff: Backoff { min: secs(1), max: secs(300) },
+    well_after: secs(30),
+    crash_loop_failures: 3,
+    waiting_max: 100,
+};
+
+const fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// Instances with all that the tests look at. Needs a runtime whose time is paused.
+struct Stand {
+    instances: Arc<Instances>,
+    runner: Arc<ScriptedRunner>,
+    journal: Arc<MemoryJournal>,
+    ledger: Arc<Ledger>,
+    time: Arc<ManualTime>,
+    id: AgentId,
+}
+
+impl Stand {
+    fn new(policy: Policy, script: Script) -> Self {
+        let (clock, time) = Clock::manual(Timestamp::from_millis(1_000_000));
+        let ledger = Arc::new(Ledger::default());
+        let journal = Arc::new(MemoryJournal::new(clock.clone(), vec![Arc::clone(&ledger) as Arc<dyn Fold>]));
+        let runner = Arc::new(ScriptedRunner::new(script));
+        let id = AgentId::parse("worker").expect("valid");
+        let kept = Kept { policy, runner: Arc::clone(&runner) as Arc<dyn Runner> };
+        let kept = BTreeMap::from([(id.clone(), kept)]);
+        let instances = Arc::new(Instances::new(kept, Arc::clone(&journal) as Arc<dyn Journal>, &clock));
+        Self { instances, runner, journal, ledger, time, id }
+    }
+
+    async fn acquire(&self) -> Result<Lease, Unavailable> {
+        self.instances.acquire(&self.id, Cause::SYSTEM).await
+    }
+
+    fn state(&self) -> State {
+        self.instances.state(&self.id).expect("known")
+    }
+
+    /// Lets everybody do what they can do now: no chain of wake-ups here is as long as this.
+    async fn settle(&self) {
+        for _ in 0..20 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Lets time pass, second by second, for clock and timers alike.
+    async fn pass(&self, time: Duration) {
+        self.settle().await;
+        let mut left = time;
+        while !left.is_zero() {
+            let step = left.min(secs(1));
+            self.time.advance(step);
+            tokio::time::advance(step).await;
+            self.settle().await;
+            left -= step;
+        }
+    }
+
+    fn starts(&self) -> usize {
+        self.runner.calls().iter().filter(|(call, _)| *call == "start").count()
+    }
+
+    fn records(&self) -> Vec<Record> {
+        self.journal.scan(&Scan { limit: 10_000, ..Scan::default() }).expect("readable").records
+    }
+
+    fn kinds(&self) -> Vec<String> {
+        self.records().into_iter().map(|record| record.kind).collect()
+    }
+}
+
+fn takes(seconds: u64) -> Script {
+    Script { starts: [Act { takes: secs(seconds), fails: None }].into(), ..Script::default() }
+}
+
+fn failure() -> Failure {
+    Failure { kind: FailureKind::NotReady, error: "no answer on port 80".into() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hundred_requests_to_a_cold_one_cause_one_start_and_all_are_served() {
+    let stand = Stand::new(POLICY, takes(3));
+    let all = join_all((0..100).map(|_| stand.acquire()));
+    let (leases, ()) = tokio::join!(all, stand.pass(secs(3)));
+    assert!(leases.iter().all(Result::is_ok));
+    assert_eq!((stand.starts(), stand.state()), (1, State::Ready));
+    drop(leases);
+    assert_eq!(stand.state(), State::Idle);
+    stand.pass(secs(59)).await;
+    assert_eq!(stand.state(), State::Idle);
+    stand.pass(secs(1)).await;
+    assert_eq!(stand.state(), State::Cold);
+    let [started, stopped] = &stand.records()[..] else { panic!("not {:?}", stand.kinds()) };
+    assert_eq!((started.kind.as_str(), &started.detail["latency_ms"]), ("lazy_start", &3_000.into()));
+    assert_eq!((stopped.kind.as_str(), &stopped.detail["idle_seconds"]), ("lazy_stop", &60.into()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_start_fails_all_with_one_cause_and_is_tried_again_after_its_wait() {
+    let fails = Act { takes: secs(1), fails: Some(failure()) };
+    let stand = Stand::new(POLICY, Script { starts: [fails].into(), ..Script::default() });
+    let all = join_all((0..5).map(|_| stand.acquire()));
+    let (answers, ()) = tokio::join!(all, stand.pass(secs(1)));
+    for answer in answers {
+        let Err(Unavailable::Failed { failure: told, .. }) = answer else { panic!("not {answer:?}") };
+        assert_eq!(told, failure());
+    }
+    assert!(matches!(stand.acquire().await, Err(Unavailable::Failed { .. })), "not yet");
+    stand.pass(secs(1)).await;
+    assert!(stand.acquire().await.is_ok());
+    assert_eq!((stand.starts(), stand.kinds()), (2, vec!["lazy_start_failed".into(), "lazy_start".into()]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_comes_while_it_stops_waits_for_that_and_starts_it_again() {
+    let stops = [Act { takes: secs(5), fails: None }].into();
+    let stand = Stand::new(POLICY, Script { stops, ..Script::default() });
+    drop(stand.acquire().await);
+    stand.pass(secs(60)).await;
+    assert_eq!(stand.state(), State::Stopping);
+    let (lease, ()) = tokio::join!(stand.acquire(), stand.pass(secs(5)));
+    assert!(lease.is_ok());
+    assert_eq!(stand.kinds(), ["lazy_start", "lazy_stop", "lazy_start"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_outlives_the_request_that_caused_it() {
+    let stand = Stand::new(POLICY, takes(9));
+    let short = tokio::time::timeout(secs(2), stand.acquire());
+    let (late, ()) = tokio::join!(short, stand.pass(secs(2)));
+    assert!(late.is_err());
+    stand.pass(secs(7)).await;
+    assert_eq!((stand.state(), stand.kinds()), (State::Idle, vec!["lazy_start".into()]));
+    assert!(stand.acquire().now_or_never().is_some_and(|lease| lease.is_ok()), "the next one uses it");
+    assert_eq!(stand.starts(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_nobody_takes_keeps_nothing_up() {
+    let stand = Stand::new(POLICY, takes(1));
+    let mut waits = Box::pin(stand.acquire());
+    assert!(waits.as_mut().now_or_never().is_none());
+    stand.pass(secs(1)).await;
+    assert_eq!(stand.state(), State::Ready, "served, and not heard of yet");
+    drop(waits);
+    assert_eq!(stand.state(), State::Idle);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operator_stops_a_start_and_whoever_waits_for_it() {
+    let stand = Stand::new(POLICY, takes(30));
+    let stop = async {
+        stand.pass(secs(2)).await;
+        let cause = Cause { actor: Actor::Local, trace_id: None };
+        stand.instances.stop(&stand.id, cause).expect("known");
+    };
+    let (answer, ()) = tokio::join!(stand.acquire(), stop);
+    assert!(matches!(answer, Err(Unavailable::Stopped { reason: StopReason::Operator, .. })));
+    stand.settle().await;
+    assert_eq!(stand.state(), State::Cold);
+    let [stopped] = &stand.records()[..] else { panic!("not {:?}", stand.kinds()) };
+    assert_eq!((stopped.kind.as_str(), &stopped.actor), ("lazy_stop", &Actor::Local));
+    assert!(stand.acquire().await.is_ok(), "the next request starts it again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_ends_by_itself_is_started_by_the_next_request() {
+    let stand = Stand::new(POLICY, Script::default());
+    let lease = stand.acquire().await.expect("up");
+    stand.pass(secs(40)).await;
+    stand.runner.exit(Exit { code: Some(3), ..Exit::default() });
+    stand.settle().await;
+    assert_eq!(stand.state(), State::Cold);
+    drop(lease);
+    assert!(stand.acquire().await.is_ok());
+    assert_eq!(stand.kinds(), ["lazy_start", "exited", "lazy_start"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hot_one_is_up_without_a_request_and_comes_back() {
+    let stand = Stand::new(Policy { start: Start::Hot, ..POLICY }, Script::default());
+    stand.pass(secs(3_600)).await;
+    assert_eq!((stand.state(), stand.starts()), (State::Idle, 1));
+    stand.runner.exit(Exit::default());
+    stand.settle().await;
+    assert_eq!((stand.state(), stand.starts()), (State::Idle, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_stops_it_lets_nobody_in_and_has_all_written() {
+    let stand = Stand::new(POLICY, Script::default());
+    let lease = stand.acquire().await.expect("up");
+    stand.instances.shut_down().await;
+    assert_eq!(stand.runner.up(), None);
+    assert_eq!(stand.kinds(), ["lazy_start", "lazy_stop"]);
+    let refused = stand.acquire().await;
+    assert!(matches!(refused, Err(Unavailable::Stopped { reason: StopReason::Shutdown, .. })));
+    drop(lease);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unknown_one_is_named() {
+    let stand = Stand::new(POLICY, Script::default());
+    let other = AgentId::parse("other").expect("valid");
+    let refused = stand.instances.acquire(&other, Cause::SYSTEM).await;
+    assert!(matches!(refused, Err(Unavailable::Unknown(name)) if name == other));
+}
+
+/// What may happen to an instance.
+#[derive(Debug, Clone)]
+enum Happens {
+    /// A request comes, which works for so long and waits for so long at most.
+    Request {
+        works: u64,
+        waits: u64,
+    },
+    /// An operator.
+    Stop,
+    Start,
+    Exit,
+    Pass(u64),
+}
+
+fn happens() -> impl Strategy<Value = Happens> {
+    prop_oneof![
+        6 => (0_u64..40, 1_u64..40).prop_map(|(works, waits)| Happens::Request { works, waits }),
+        1 => Just(Happens::Stop),
+        1 => Just(Happens::Start),
+        2 => Just(Happens::Exit),
+        6 => (1_u64..100).prop_map(Happens::Pass),
+    ]
+}
+
+fn acts<E: Clone + std::fmt::Debug + 'static>(error: E) -> impl Strategy<Value = Vec<Act<E>>> {
+    let act = (0_u64..20, prop::bool::weighted(0.3))
+        .prop_map(move |(takes, fails)| Act { takes: secs(takes), fails: fails.then(|| error.clone()) });
+    prop::collection::vec(act, 0..8)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
+    #[test]
+    fn every_request_is_answered_and_what_is_counted_is_what_is_written(
+        starts in acts(failure()),
+        stops in acts("it hangs".into()),
+        hot: bool,
+        happens in prop::collection::vec(happens(), 1..40),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .expect("a runtime");
+        runtime.block_on(async {
+            let script = Script { starts: starts.into(), stops: stops.into(), address: None };
+            let start = if hot { Start::Hot } else { Start::Lazy };
+            let stand = Stand::new(Policy { start, ..POLICY }, script);
+            let mut requests = JoinSet::new();
+            for happens in happens {
+                happen(&stand, happens, &mut requests).await;
+            }
+            // Longer than any wait, start and stop of the script together.
+            stand.pass(secs(1_000)).await;
+            while let Some(answered) = requests.try_join_next() {
+                answered.expect("no request panics");
+            }
+            assert!(requests.is_empty(), "a request was left without an answer");
+            stand.instances.shut_down().now_or_never();
+            stand.pass(secs(1_000)).await;
+            assert_eq!((stand.state(), stand.runner.up()), (State::Cold, None), "nothing is left");
+            let folded = Ledger::default();
+            stand.records().iter().for_each(|record| folded.apply(record));
+            assert_eq!(stand.ledger.of(&stand.id), folded.of(&stand.id));
+            let counted = folded.of(&stand.id);
+            let starts = counted.lazy_start + counted.lazy_start_failed;
+            assert!(starts <= stand.starts() as u64, "no start is counted twice");
+        });
+    }
+}
+
+async fn happen(stand: &Stand, happens: Happens, requests: &mut JoinSet<()>) {
+    match happens {
+        Happens::Request { works, waits } => {
+            let (instances, id) = (Arc::clone(&stand.instances), stand.id.clone());
+            requests.spawn(async move {
+                let acquired = tokio::time::timeout(secs(waits), instances.acquire(&id, Cause::SYSTEM));
+                if let Ok(Ok(lease)) = acquired.await {
+                    tokio::time::sleep(secs(works)).await;
+                    drop(lease);
+                }
+            });
+            stand.settle().await;
+        }
+        Happens::Stop => stand.instances.stop(&stand.id, Cause::SYSTEM).expect("known"),
+        Happens::Start => stand.instances.start(&stand.id, Cause::SYSTEM).expect("known"),
+        Happens::Exit => stand.runner.exit(Exit { code: Some(1), ..Exit::default() }),
+        Happens::Pass(seconds) => stand.pass(secs(seconds)).await,
+    }
+}
