@@ -40,7 +40,24 @@ fn finished(detail: &Value) -> String {
     }
     let tokens = |key: &str| detail["tokens"][key].as_u64().map_or("?".to_owned(), |count| count.to_string());
     said += &format!(", {} + {} tokens", tokens("inputTokens"), tokens("outputTokens"));
-    said + &detail["costUsd"].as_f64().map_or(", cost unknown".to_owned(), |usd| format!(", USD {usd:.4}"))
+    format!("{said}, {}", cost(detail))
+}
+
+/// What it cost; else what is known, what is estimated, and that something has no price.
+fn cost(detail: &Value) -> String {
+    if let Some(usd) = detail["costUsd"].as_f64() {
+        return format!("USD {usd:.4}");
+    }
+    let models = detail["models"].as_array().map_or(&[][..], Vec::as_slice);
+    let sum = |key: &str| models.iter().filter_map(|model| model[key].as_f64()).sum::<f64>();
+    let (known, estimated, unpriced) = (sum("costUsd"), sum("estimatedUsd"), sum("unpriced"));
+    let parts = [
+        (known > 0.0).then(|| format!("USD {known:.4}")),
+        (estimated > 0.0).then(|| format!("about USD {estimated:.4}")),
+        (unpriced > 0.0).then(|| "unpriced".to_owned()),
+    ];
+    let said = parts.into_iter().flatten().collect::<Vec<_>>().join(" + ");
+    if said.is_empty() { "cost unknown".to_owned() } else { said }
 }
 
 /// The plain values of any other detail.
@@ -48,9 +65,9 @@ fn plain(detail: &Map<String, Value>) -> String {
     let shown = detail.iter().filter(|(key, _)| *key != "agent").filter_map(|(key, value)| {
         let value = match value {
             Value::String(text) => text.clone(),
-            Value::Bool(_) | Value::Number(_) => value.to_string(),
+            Value::Bool(true) | Value::Number(_) => value.to_string(),
             Value::Array(list) => list.iter().filter_map(Value::as_str).collect::<Vec<_>>().join("+"),
-            Value::Null | Value::Object(_) => return None,
+            Value::Null | Value::Bool(false) | Value::Object(_) => return None,
         };
         (value.chars().count() <= VALUE_MAX).then(|| format!("{key}={value}"))
     });
@@ -88,7 +105,14 @@ mod tests {
         });
         assert_eq!(of(REQUEST_FINISHED, detail.clone()), "ok after 1.2 s, 312 + ? tokens, USD 0.0106");
         detail["costUsd"] = Value::Null;
-        assert_eq!(of(REQUEST_FINISHED, detail), "ok after 1.2 s, 312 + ? tokens, cost unknown");
+        let mut cost = |models: Value| {
+            detail["models"] = models;
+            of(REQUEST_FINISHED, detail.clone()).rsplit(", ").next().map(str::to_owned)
+        };
+        assert_eq!(cost(json!([])).as_deref(), Some("cost unknown"));
+        assert_eq!(cost(json!([{"unpriced": 1}])).as_deref(), Some("unpriced"));
+        let partly = json!([{"costUsd": 0.01}, {"costUsd": 0.01, "estimatedUsd": 0.1, "unpriced": 0}]);
+        assert_eq!(cost(partly).as_deref(), Some("USD 0.0200 + about USD 0.1000"));
         let refused = json!({"outcome": "refused", "timings": {"totalMs": 0.4}, "modelCalls": 0});
         assert_eq!(of(REQUEST_FINISHED, refused), "refused after 0 ms");
     }
