@@ -68,6 +68,9 @@ pub const MODEL_STREAM_LINE_BYTES_MAX: usize = 8 << 20;
 /// Bytes of an agent's own name for a conversation: a UUID, or a path of a few of them.
 pub const AGENT_SESSION_BYTES_MAX: usize = 256;
 
+/// Conversations of programs of which it is known what a turn reads, for the estimate of one that is stopped.
+pub const AGENT_READINGS_MAX: usize = 256;
+
 /// Tools of one agent that may be at work at once: sub-agents run a few dozen.
 pub const AGENT_TOOLS_OPEN_MAX: usize = 256;
 

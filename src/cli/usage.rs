@@ -14,7 +14,8 @@ use crate::limits::USAGE_SINCE_DEFAULT;
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "USD is what calls are known to cost. ESTIMATED is in dollars too and stands beside it: about what
-was used by calls that were stopped, or did not say it. Budgets count both. UNPRICED calls are in
+was used by calls that were stopped, or did not say it. It is rather too low: what a coding agent
+sends besides your message is in it only as far as its turns before told. Budgets count both. UNPRICED calls are in
 neither: their model has no price.
 
 Examples:

@@ -40,6 +40,15 @@ pub(super) struct Used {
     pub(super) charged_later: bool,
 }
 
+/// Tokens that a call read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Reading {
+    /// All of them, caches included.
+    pub(super) input: u64,
+    pub(super) cached: u64,
+    pub(super) cache_write: u64,
+}
+
 /// What a provider says about a call, as far as it says it.
 #[derive(Debug, Default)]
 pub(super) struct Report {
@@ -59,8 +68,8 @@ pub(super) struct Call {
     span: Span,
     started: Duration,
     ended: bool,
-    /// Bytes of text that were sent.
-    sent: usize,
+    /// What it reads at least, should nobody say it: the text that was sent.
+    reads: Reading,
 }
 
 impl Call {
@@ -93,7 +102,14 @@ impl Call {
             span,
             started: deps.clock.elapsed(),
             ended: false,
-            sent: text_bytes(turn),
+            reads: Reading { input: about(text_bytes(turn)), ..Reading::default() },
+        }
+    }
+
+    /// It will have read about as much, if nobody says it: an agent reads more than what was sent to it.
+    pub(super) fn expects(&mut self, reading: Reading) {
+        if reading.input > self.reads.input {
+            self.reads = reading;
         }
     }
 
@@ -130,7 +146,7 @@ impl Call {
             span: chat_span(turn, asked),
             started: self.started,
             ended: false,
-            sent: 0,
+            reads: Reading::default(),
         }
     }
 
@@ -187,9 +203,9 @@ impl Call {
     /// Tokens that the report lacks. In a call that ended well it lacks none of a number that it says.
     fn unsaid(&self, well: bool) -> Unsaid {
         let Used { input_tokens, output_tokens, uncounted, .. } = self.report.used;
-        let input = if input_tokens.is_some() { 0 } else { about(self.sent) };
+        let reads = if input_tokens.is_some() { Reading::default() } else { self.reads };
         let output = if well && output_tokens.is_some() { 0 } else { about(uncounted) };
-        Unsaid { input, output }
+        Unsaid { reads, output }
     }
 
     fn elapsed_ms(&self) -> f64 {
@@ -307,14 +323,15 @@ fn about(bytes: usize) -> u64 {
 /// Tokens that a report lacks, about.
 #[derive(Debug, Clone, Copy)]
 struct Unsaid {
-    input: u64,
+    reads: Reading,
     output: u64,
 }
 
 impl Unsaid {
     /// What they are, and what they cost beside what the report says of money; `None` where it says all.
     fn estimate(self, said: &Used, price: Option<&Price>) -> Option<Estimate> {
-        let tokens = self.input.saturating_add(self.output);
+        let Reading { input, cached, cache_write } = self.reads;
+        let tokens = input.saturating_add(self.output);
         let tokens_said = said.input_tokens.is_some() && said.output_tokens.is_some();
         if tokens == 0 && (tokens_said || said.cost_usd.is_some()) {
             return None;
@@ -325,15 +342,27 @@ impl Unsaid {
             let output = if said.output_tokens.is_some() { self.output } else { 0 };
             Used { input_tokens: Some(0), output_tokens: Some(output), ..Used::default() }
         } else {
-            let input_tokens = sum(said.input_tokens, self.input);
-            let output_tokens = sum(said.output_tokens, self.output);
-            Used { input_tokens, output_tokens, ..said.clone() }
+            Used {
+                input_tokens: sum(said.input_tokens, input),
+                cached_tokens: sum(said.cached_tokens, cached),
+                cache_write_tokens: sum(said.cache_write_tokens, cache_write),
+                output_tokens: sum(said.output_tokens, self.output),
+                ..said.clone()
+            }
         };
         Some(Estimate { tokens, usd: price.and_then(|price| cost(price, &beside)) })
     }
 }
 
 impl Used {
+    /// What it says that was read.
+    pub(super) fn reading(&self) -> Option<Reading> {
+        let Self { cached_tokens, cache_write_tokens, .. } = *self;
+        let (cached, cache_write) = (cached_tokens.unwrap_or(0), cache_write_tokens.unwrap_or(0));
+        let input = self.input_tokens.filter(|input| *input > 0)?;
+        Some(Reading { input, cached, cache_write })
+    }
+
     /// Whether anything was told of it: tokens, money, or a piece of what was written.
     pub(super) fn is_told(&self) -> bool {
         let tokens = self.input_tokens.unwrap_or(0).saturating_add(self.output_tokens.unwrap_or(0));
@@ -371,8 +400,9 @@ mod tests {
     /// What a report lacks at these prices: tokens, and millionths of a dollar.
     fn lacks(said: &Used, input: u64, output: u64) -> Option<(u64, Option<u64>)> {
         let price = Price { input: 2.0, output: 10.0, cache_read: Some(1.0), cache_write: None };
-        let priced = Unsaid { input, output }.estimate(said, Some(&price));
-        let unpriced = Unsaid { input, output }.estimate(said, None);
+        let unsaid = Unsaid { reads: Reading { input, ..Reading::default() }, output };
+        let priced = unsaid.estimate(said, Some(&price));
+        let unpriced = unsaid.estimate(said, None);
         assert_eq!(unpriced.map(|all| all.tokens), priced.map(|all| all.tokens), "tokens need no price");
         assert_eq!(unpriced.and_then(|all| all.usd), None);
         priced.map(|all| (all.tokens, all.usd.map(|usd| (usd * 1e6).round() as u64)))
@@ -392,6 +422,11 @@ mod tests {
         assert_eq!(lacks(&named, 3, 4), Some((7, Some(0))), "all of the cost was named");
         let counted = Used { output_tokens: Some(1), ..named };
         assert_eq!(lacks(&counted, 0, 4), Some((4, Some(40))), "what came after that is not in it");
+        let reads = Reading { input: 1_000_000, cached: 400_000, cache_write: 100_000 };
+        let price = Price { input: 2.0, output: 10.0, cache_read: Some(1.0), cache_write: Some(3.0) };
+        let estimate = Unsaid { reads, output: 0 }.estimate(&Used::default(), Some(&price));
+        let expected = Estimate { tokens: 1_000_000, usd: Some(1.7) };
+        assert_eq!(estimate, Some(expected), "what is cached has its own price here too");
     }
 
     #[test]

@@ -509,6 +509,33 @@ async fn a_turn_that_is_stopped_before_its_first_message_is_priced_by_the_model_
     assert!(used["estimatedUsd"].as_f64().is_some_and(|usd| usd > 0.0), "{record}");
 }
 
+/// Its own message is a few bytes; the agent sends its instructions and tools along.
+#[tokio::test]
+async fn a_stopped_turn_is_estimated_by_what_the_one_before_it_read() {
+    let init = r#"{"type":"system","subtype":"init","session_id":"s","model":"claude-opus-4-8"}"#;
+    let world = World::of("claude-code");
+    world.next("claude-code.tool.jsonl", 0);
+    let running = world.serve().await;
+    running.ask("one", json!({})).await.expect("an answer");
+    running.next_does(&format!("echo '{init}'; sleep 600"));
+    running.stopped_at_its_first_line("mine").await;
+    let record = running.record(&json!({"requestId": "mine"})).await;
+    let used = &record["models"][0];
+    // As its first of two messages: 12 tokens, 200 from the cache and 100 to it.
+    assert_eq!(used["estimatedTokens"], 312, "{record}");
+    assert!(used["estimatedUsd"].as_f64().is_some_and(|usd| (usd - 0.000_785).abs() < 1e-9), "{record}");
+    running.next_does("sleep 600");
+    running
+        .ask("three", json!({"requestId": "third", "deadlineMs": 300}))
+        .await
+        .expect_err("it takes too long");
+    let record = running.record(&json!({"requestId": "third"})).await;
+    assert_eq!(
+        record["models"][0]["estimatedTokens"], 5,
+        "what was said here, for it had not begun: {record}"
+    );
+}
+
 #[tokio::test]
 async fn a_program_that_fails_before_any_model_call_costs_nothing() {
     let world = World::of("gemini");

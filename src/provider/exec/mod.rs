@@ -13,6 +13,7 @@ mod guard;
 mod lines;
 mod processes;
 mod procfs;
+mod readings;
 mod sweep;
 mod tree;
 mod turn;
@@ -25,6 +26,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 
 use self::command::Found;
+use self::readings::Readings;
 use super::emit;
 use super::{
     Asked, Hosting, MODEL_DEFAULT, Provider, ProviderDeps, ProviderError, ProviderEvent, Refusal, Turn,
@@ -44,11 +46,12 @@ pub(super) struct Exec(Arc<Shared>);
 struct Shared {
     config: ExecConfig,
     deps: ProviderDeps,
+    readings: Readings,
 }
 
 impl Exec {
     pub(super) fn new(config: &ExecConfig, deps: &ProviderDeps) -> Self {
-        Self(Arc::new(Shared { config: config.clone(), deps: deps.clone() }))
+        Self(Arc::new(Shared { config: config.clone(), deps: deps.clone(), readings: Readings::default() }))
     }
 }
 
@@ -93,7 +96,7 @@ impl Provider for Exec {
 
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {
-            let Shared { config, deps } = &*self.0;
+            let Shared { config, deps, .. } = &*self.0;
             if !deps.processes.none_left(config.kill_grace.0 + tree::GUARD_END + LAST_END_WAIT).await {
                 tracing::warn!(
                     source = "agent.process",

@@ -17,6 +17,7 @@ use super::dialect::{Called, Exit, Finished, Heard, Invocation, Reader};
 use super::ending::KILL_WAIT_MAX;
 use super::lines::{Budget, Lines, Overlong, Piece};
 use super::processes::Unsettled;
+use super::readings::Asking;
 use super::tree::{Ended, Ends, GUARD_END, Outputs, Program, Tree};
 use super::words::LastWords;
 use super::{MessageRoad, Shared};
@@ -32,7 +33,7 @@ const SHOWN_BYTES_MAX: usize = OUTPUT_LINE_BYTES_MAX + SECRET_FILE_BYTES_MAX as 
 
 /// Takes one turn to its end; nothing of the program is left then. Dropped, it is stopped.
 pub(super) async fn take(shared: &Shared, turn: &Turn, out: &Emitter) -> Result<(), ProviderError> {
-    let Shared { config, deps } = shared;
+    let Shared { config, deps, .. } = shared;
     let cwd = directory(turn).await?;
     let wait = config.kill_grace.0 + GUARD_END + SETTLE_WAIT;
     deps.processes.settled(&cwd, wait).await.map_err(|unsettled| match unsettled {
@@ -183,6 +184,7 @@ impl Hearing<'_> {
     /// Says how the turn ended, and records what it used.
     fn end(mut self, heard: Result<Exit, ProviderError>, words: &LastWords) -> Result<(), ProviderError> {
         let reader = self.reader.take().expect("a turn ends once");
+        self.expect(&reader);
         let Finished { result, used, called } = match heard {
             Ok(exit) => reader.finish(exit),
             Err(error) => Finished { result: Err(error), used: reader.used(), called: Called::Maybe },
@@ -197,7 +199,7 @@ impl Hearing<'_> {
 
     /// The error with what is known of it. One that did not say why may have told its standard error.
     fn explained(&self, error: ProviderError, words: &LastWords) -> ProviderError {
-        let Shared { config, deps } = self.shared;
+        let Shared { config, deps, .. } = self.shared;
         match error {
             ProviderError::Exited { how, quoted } if quoted.is_empty() => {
                 let gone = |resume: &str| config.dialect.says_session_gone(&words.text(), resume);
@@ -208,6 +210,19 @@ impl Hearing<'_> {
                 ProviderError::Exited { how, quoted }
             }
             other => other.masked(&deps.mask),
+        }
+    }
+
+    /// Keeps what the turn read, or says what it will have read if it does not say it. Before a program named its model it
+    /// has asked none.
+    fn expect(&mut self, reader: &Reader) {
+        let asking = Asking::of(self.turn);
+        if let Some(reading) = reader.first_reading() {
+            self.shared.readings.keep(&asking, reading);
+        } else if reader.named_model()
+            && let (Some(call), Some(reading)) = (&mut self.call, self.shared.readings.expected(&asking))
+        {
+            call.expects(reading);
         }
     }
 
@@ -231,6 +246,7 @@ impl Hearing<'_> {
 impl Drop for Hearing<'_> {
     fn drop(&mut self) {
         if let Some(reader) = self.reader.take() {
+            self.expect(&reader);
             self.record(reader.used(), None, Called::Maybe);
         }
     }

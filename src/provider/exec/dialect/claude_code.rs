@@ -305,6 +305,10 @@ impl Read for Reader {
         self.result.as_ref().map_or_else(|| self.messages.used(), Tally::used)
     }
 
+    fn first_call(&self) -> Option<Used> {
+        self.messages.first()
+    }
+
     fn model(&self) -> Option<&str> {
         self.model.as_deref()
     }

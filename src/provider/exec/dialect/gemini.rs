@@ -24,6 +24,8 @@ const STATUSES: &[u16] = &[400, 401, 403, 404, 408, 429, 500, 502, 503, 504, 529
 pub(super) struct Reader {
     model: Option<String>,
     tally: Tally,
+    /// It used a tool, so there was more than one call.
+    worked: bool,
     /// A piece of the message that is being said has come.
     piecewise: bool,
     done: bool,
@@ -152,7 +154,7 @@ impl Read for Reader {
             }
             Some("message") => self.message(said, speech),
             Some("tool_use") => {
-                self.piecewise = false;
+                (self.piecewise, self.worked) = (false, true);
                 speech.paragraph();
                 speech.tool_start(said.tool_id.0, said.tool_name.0);
             }
@@ -173,6 +175,11 @@ impl Read for Reader {
 
     fn used(&self) -> Vec<Used> {
         self.tally.used()
+    }
+
+    fn first_call(&self) -> Option<Used> {
+        let [used] = <[Used; 1]>::try_from(self.tally.used()).ok()?;
+        (!self.worked).then_some(used)
     }
 
     fn model(&self) -> Option<&str> {

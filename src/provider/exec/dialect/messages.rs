@@ -90,6 +90,12 @@ impl Messages {
         self.recent.iter().any(|message| Some(message.id.as_str()) == id && message.in_pieces)
     }
 
+    /// What the first message used, as long as it is told from the others.
+    pub(super) fn first(&self) -> Option<Used> {
+        let first = self.recent.front().filter(|_| self.before.is_empty());
+        first.map(Message::used)
+    }
+
     /// What all messages used.
     pub(super) fn used(&self) -> Vec<Used> {
         let mut all = self.before.clone();

@@ -24,7 +24,7 @@ use self::speech::Speech;
 use super::Dialect;
 use crate::limits::{AGENT_SESSION_BYTES_MAX, LABEL_BYTES_MAX};
 use crate::provider::ProviderError;
-use crate::provider::call::Used;
+use crate::provider::call::{Reading, Used};
 use crate::provider::quote::WORDS_BYTES_MAX;
 
 /// What is said of a tool that was not allowed to run.
@@ -125,6 +125,11 @@ trait Read: Send {
 
     /// All that was heard so far has been passed on.
     fn told(&mut self) {}
+
+    /// What the first model call used, where that is told apart from later ones.
+    fn first_call(&self) -> Option<Used> {
+        None
+    }
 
     /// What was used so far; may be empty.
     fn used(&self) -> Vec<Used>;
@@ -265,6 +270,16 @@ impl Reader {
     /// nothing that the next one will be charged with.
     pub(super) fn told(&mut self) {
         self.dialect.told();
+    }
+
+    /// What the turn's first model call read, as far as it is known.
+    pub(super) fn first_reading(&self) -> Option<Reading> {
+        self.dialect.first_call()?.reading()
+    }
+
+    /// Whether the program has said which model it will ask.
+    pub(super) fn named_model(&self) -> bool {
+        self.dialect.model().is_some()
     }
 
     /// What the turn has used so far, one entry a model; never empty.

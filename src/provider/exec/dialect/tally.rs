@@ -48,6 +48,10 @@ impl Tally {
         }
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// What was used, in the order in which the models came.
     pub(super) fn used(&self) -> Vec<Used> {
         self.0.clone()
