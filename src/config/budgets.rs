@@ -41,6 +41,14 @@ fn of_agent(config: &Config, root: &Node, id: &AgentId, agent: &AgentConfig) -> 
                  its end only; give its models' `prices:` for the others",
             );
         }
+        provider::Config::Exec(exec)
+            if exec.dialect == Dialect::Plimsoll && agent.model.is_none() && config.prices.is_empty() =>
+        {
+            return warning(
+                "counts only what the program itself says that it cost (`cost_usd`): name the agent's `model` and give its \
+                 `prices:` for all else, such as turns that are stopped",
+            );
+        }
         provider::Config::Exec(exec) if matches!(exec.dialect, Dialect::ClaudeCode | Dialect::Plimsoll) => {
             return None;
         }
