@@ -1,4 +1,4 @@
-//! Quantities as people write them in the configuration: `5m`, `1 GiB`.
+//! Quantities: lengths of time and bytes as people write them in the configuration (`5m`, `1 GiB`), and money.
 
 use std::fmt;
 use std::time::Duration;
@@ -99,6 +99,52 @@ impl<'de> Deserialize<'de> for Bytes {
     }
 }
 
+/// US dollars in whole picodollars: what is added and taken back again leaves nothing behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Money(u64);
+
+impl Money {
+    const PER_DOLLAR: f64 = 1e12;
+
+    /// What is no amount, or less than nothing, is nothing.
+    #[must_use]
+    pub fn of_usd(usd: f64) -> Self {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a cast of a float saturates, at 18 million dollars and at nothing"
+        )]
+        Self((usd * Self::PER_DOLLAR).round() as u64)
+    }
+
+    /// As a number, for people and records.
+    #[must_use]
+    pub fn usd(self) -> f64 {
+        #[expect(clippy::cast_precision_loss, reason = "sums are shown to a millionth of a cent")]
+        let picodollars = self.0 as f64;
+        picodollars / Self::PER_DOLLAR
+    }
+
+    /// Both together.
+    #[must_use]
+    pub fn plus(self, more: Self) -> Self {
+        Self(self.0.saturating_add(more.0))
+    }
+
+    /// This without a part of it.
+    #[must_use]
+    pub fn minus(self, less: Self) -> Self {
+        Self(self.0.saturating_sub(less.0))
+    }
+
+    /// A sum of dollars without the noise of adding fractions: 0.010560000000000002 is 0.01056.
+    #[must_use]
+    pub fn clean(usd: f64) -> f64 {
+        Self::of_usd(usd).usd()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -124,5 +170,15 @@ mod tests {
             assert_eq!((read.to_string().as_str(), read.0), (shown, bytes));
         }
         assert!(serde_json::from_str::<Bytes>("\"many\"").is_err());
+    }
+
+    #[test]
+    fn money_is_exact_to_the_picodollar_and_never_negative() {
+        let (a, b) = (Money::of_usd(0.1), Money::of_usd(0.2));
+        assert_eq!(a.plus(b), Money::of_usd(0.3));
+        assert_eq!(Money::of_usd(-1.0), Money::default());
+        assert_eq!(Money::of_usd(f64::NAN), Money::default());
+        assert_eq!(Money::of_usd(f64::INFINITY), Money(u64::MAX));
+        assert_eq!(Money::clean(0.1 + 0.2).to_string(), "0.3");
     }
 }

@@ -4,6 +4,8 @@
 //! beside, by the day, for a week. Everything is bounded, whatever comes from outside: what is past a limit is summed up
 //! under no name. Pure: time comes with the records. Start at [`Usage::add`] and [`Usage::report`].
 
+mod amounts;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +13,6 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::meter::{Day, Zone};
-use super::record::Outcome;
 use super::recorded::Recorded;
 use crate::clock::Timestamp;
 use crate::ids::{AgentId, SessionId};
@@ -19,96 +20,11 @@ use crate::limits::{
     USAGE_DAYS_KEPT, USAGE_HOURS_KEPT, USAGE_MODELS_MAX, USAGE_ROWS_MAX, USAGE_SESSION_DAYS_KEPT,
     USAGE_SESSIONS_MAX,
 };
-use crate::provider::{ModelUsed, OTHER_MODELS};
+use crate::provider::OTHER_MODELS;
+
+pub use amounts::UsageAmounts;
 
 const HOUR_MS: u64 = 3_600_000;
-
-/// What requests used.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
-pub struct UsageAmounts {
-    /// Requests that ended; by model, those that called it.
-    pub requests: u64,
-    /// Those among them that failed or ran out of time.
-    pub failed: u64,
-    /// Model calls.
-    pub calls: u64,
-    /// Tokens read, cache included, as far as they are known.
-    pub input_tokens: u64,
-    /// Tokens written, as far as they are known.
-    pub output_tokens: u64,
-    /// Tokens among those read that came from a cache.
-    pub cache_read_tokens: u64,
-    /// Tokens among those read that were written to a cache.
-    pub cache_write_tokens: u64,
-    /// US dollars of the calls whose cost is known.
-    pub cost_usd: f64,
-    /// Tokens that calls were stopped before they said, or did not say, by the bytes of text.
-    pub estimated_tokens: u64,
-    /// US dollars of such calls, beside `costUsd`. Budgets count both.
-    pub estimated_usd: f64,
-    /// Calls that may be billed and whose model has no price: they are not free, and in no dollars.
-    pub unpriced: u64,
-    /// Calls that may be billed and did not say their tokens.
-    pub unreported: u64,
-}
-
-impl UsageAmounts {
-    fn of_request(outcome: Outcome) -> Self {
-        let failed = match outcome {
-            Outcome::Failed | Outcome::Deadline => 1,
-            Outcome::Ok | Outcome::Cancelled | Outcome::Refused => 0,
-        };
-        Self { requests: 1, failed, ..Self::default() }
-    }
-
-    fn add_calls(&mut self, used: &ModelUsed) {
-        self.calls += used.calls;
-        self.input_tokens = self.input_tokens.saturating_add(used.input_tokens);
-        self.output_tokens = self.output_tokens.saturating_add(used.output_tokens);
-        self.cache_read_tokens = self.cache_read_tokens.saturating_add(used.cache_read_tokens);
-        self.cache_write_tokens = self.cache_write_tokens.saturating_add(used.cache_write_tokens);
-        self.cost_usd += used.cost_usd.unwrap_or(0.0);
-        self.estimated_tokens = self.estimated_tokens.saturating_add(used.estimated_tokens);
-        self.estimated_usd += used.estimated_usd.unwrap_or(0.0);
-        self.unpriced += used.unpriced;
-        self.unreported += used.unreported;
-    }
-
-    fn add(&mut self, more: &Self) {
-        let Self {
-            requests,
-            failed,
-            calls,
-            input_tokens,
-            output_tokens,
-            cache_read_tokens,
-            cache_write_tokens,
-            cost_usd,
-            estimated_tokens,
-            estimated_usd,
-            unpriced,
-            unreported,
-        } = *more;
-        self.requests += requests;
-        self.failed += failed;
-        self.calls += calls;
-        self.input_tokens = self.input_tokens.saturating_add(input_tokens);
-        self.output_tokens = self.output_tokens.saturating_add(output_tokens);
-        self.cache_read_tokens = self.cache_read_tokens.saturating_add(cache_read_tokens);
-        self.cache_write_tokens = self.cache_write_tokens.saturating_add(cache_write_tokens);
-        self.cost_usd += cost_usd;
-        self.estimated_tokens = self.estimated_tokens.saturating_add(estimated_tokens);
-        self.estimated_usd += estimated_usd;
-        self.unpriced += unpriced;
-        self.unreported += unreported;
-    }
-
-    /// US dollars, known and estimated.
-    fn all_usd(&self) -> f64 {
-        self.cost_usd + self.estimated_usd
-    }
-}
 
 /// What the rows of a report are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -304,8 +220,7 @@ impl Usage {
     pub(super) fn report(&self, query: &UsageQuery, now: Timestamp, time_zone: &str) -> UsageReport {
         let UsageQuery { by, since, agent } = query;
         let asked = |id: &AgentId| agent.as_ref().is_none_or(|agent| agent == id);
-        let first = self.spans.range(..=since).next_back().map(|(start, _)| *start);
-        let first = first.filter(|start| self.span_of(*start).holds(*since)).unwrap_or(*since);
+        let first = self.start_of(*since);
         let mut sums = Sums::new(&self.zone);
         for (start, agents) in self.spans.range(first..) {
             for (id, usage) in agents.iter().filter(|(id, _)| asked(id)) {
@@ -323,6 +238,19 @@ impl Usage {
         let (rows, total) = sums.rows(*by);
         let time_zone = time_zone.to_owned();
         UsageReport { by: *by, since, until: now, time_zone, rows, total, unpriced_models }
+    }
+
+    /// When the day begins that holds a moment if it is kept by the day, else its hour.
+    fn start_of(&self, moment: Timestamp) -> Timestamp {
+        let kept = self.spans.range(..=moment).next_back().map(|(start, _)| *start);
+        let kept = kept.filter(|start| self.span_of(*start).holds(moment));
+        kept.unwrap_or_else(|| self.hour_of(moment))
+    }
+
+    /// When the hour begins that holds a moment; one that began yesterday begins anew with the day.
+    fn hour_of(&self, moment: Timestamp) -> Timestamp {
+        let hour = Timestamp::from_millis(moment.as_millis() / HOUR_MS * HOUR_MS);
+        hour.max(self.zone.day_of(moment).start)
     }
 
     /// What begins at `start`: an hour or, long after, a day.
@@ -454,7 +382,14 @@ impl<'a> Sums<'a> {
             .map(|(name, amounts)| {
                 let Name { day, agent, session, model } = name;
                 let (provider, model) = model.unzip();
-                UsageRow { day: day.map(|day| zone.date_of(day)), agent, session, provider, model, amounts }
+                UsageRow {
+                    day: day.map(|day| zone.date_of(day)),
+                    agent,
+                    session,
+                    provider,
+                    model,
+                    amounts: amounts.told(),
+                }
             })
             .collect();
         if by != UsageBy::Day {
@@ -464,9 +399,10 @@ impl<'a> Sums<'a> {
         if rows.len() > USAGE_ROWS_MAX {
             let mut rest = UsageRow::default();
             rows.drain(USAGE_ROWS_MAX - 1..).for_each(|row| rest.amounts.add(&row.amounts));
+            rest.amounts = rest.amounts.told();
             rows.push(rest);
         }
-        (rows, total)
+        (rows, total.told())
     }
 }
 

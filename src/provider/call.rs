@@ -16,6 +16,7 @@ use super::calls::{CallUsed, Estimate};
 use super::{Asked, Price, ProviderDeps, ProviderError, RequestCalls, Turn};
 use crate::live::{ModelCall, gen_ai};
 use crate::telemetry::{TraceContext, span};
+use crate::units::Money;
 
 /// What was used of one model, as far as it is said.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -169,7 +170,7 @@ impl Call {
         let latency = self.elapsed_ms();
         let answered = said.model.as_deref().unwrap_or(&self.known.requested_model);
         let price = price_of(&self.deps.prices, answered);
-        let cost_usd = said.cost_usd.or_else(|| cost(price?, said));
+        let cost_usd = said.cost_usd.or_else(|| cost(price?, said)).map(Money::clean);
         let Used { input_tokens, output_tokens, .. } = *said;
         let used = CallUsed {
             provider: &self.known.provider,
@@ -350,7 +351,7 @@ impl Unsaid {
                 ..said.clone()
             }
         };
-        Some(Estimate { tokens, usd: price.and_then(|price| cost(price, &beside)) })
+        Some(Estimate { tokens, usd: price.and_then(|price| cost(price, &beside)).map(Money::clean) })
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use crate::limits::{LABEL_BYTES_MAX, MODELS_PER_REQUEST_MAX};
+use crate::units::Money;
 
 /// The name under which the models past the limit stand together.
 pub const OTHER_MODELS: &str = "other";
@@ -188,7 +189,7 @@ impl CallsUsed {
             calls: self.calls + 1,
             input_tokens: self.input_tokens.zip(input_tokens).map(|(a, b)| a.saturating_add(b)),
             output_tokens: self.output_tokens.zip(output_tokens).map(|(a, b)| a.saturating_add(b)),
-            cost_usd: self.cost_usd.zip(cost_usd).map(|(a, b)| a + b),
+            cost_usd: self.cost_usd.zip(cost_usd).map(|(a, b)| Money::clean(a + b)),
         }
     }
 }
@@ -203,7 +204,7 @@ impl ModelUsed {
         more(&mut self.cache_read_tokens, call.cache_read_tokens);
         more(&mut self.cache_write_tokens, call.cache_write_tokens);
         let more_usd = |sum: &mut Option<f64>, usd: Option<f64>| {
-            *sum = usd.map_or(*sum, |usd| Some(sum.unwrap_or(0.0) + usd));
+            *sum = usd.map_or(*sum, |usd| Some(Money::clean(sum.unwrap_or(0.0) + usd)));
         };
         more_usd(&mut self.cost_usd, call.cost_usd);
         self.unpriced += u64::from(call.is_unpriced());

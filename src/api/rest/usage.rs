@@ -69,7 +69,7 @@ const AMOUNTS: [&str; 12] = [
 ];
 
 /// Comma-separated values (RFC 4180): the names that the rows are by, then the amounts. A row without names sums up what
-/// is past a limit.
+/// is past a limit, and dollars that are not known are empty.
 fn write_csv(report: &UsageReport) -> Option<Vec<u8>> {
     let names: &[&str] = match report.by {
         UsageBy::Agent => &["agent"],
@@ -77,6 +77,7 @@ fn write_csv(report: &UsageReport) -> Option<Vec<u8>> {
         UsageBy::Session => &["agent", "session"],
         UsageBy::Day => &["day"],
     };
+    let dollars = |usd: Option<f64>| usd.map(|usd| usd.to_string()).unwrap_or_default();
     let mut csv = csv::Writer::from_writer(Vec::new());
     csv.write_record(names.iter().chain(&AMOUNTS)).ok()?;
     for row in &report.rows {
@@ -97,9 +98,9 @@ fn write_csv(report: &UsageReport) -> Option<Vec<u8>> {
             amounts.output_tokens.to_string(),
             amounts.cache_read_tokens.to_string(),
             amounts.cache_write_tokens.to_string(),
-            amounts.cost_usd.to_string(),
+            dollars(amounts.cost_usd),
             amounts.estimated_tokens.to_string(),
-            amounts.estimated_usd.to_string(),
+            dollars(amounts.estimated_usd),
             amounts.unpriced.to_string(),
             amounts.unreported.to_string(),
         ];

@@ -11,11 +11,12 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::day::Day;
-use super::window::{Minute, Money, Quarters, frees_at, quarter};
+use super::window::{Minute, Quarters, frees_at, quarter};
 use crate::clock::Timestamp;
 use crate::ids::RequestId;
 use crate::limits::{METER_PENDING_MAX, METER_QUARTERS_MAX, RATE_WINDOW_SECS, UNPRICED_MODELS_MAX};
 use crate::provider::ModelUsed;
+use crate::units::Money;
 
 /// What an agent may do; without a limit where there is none.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]

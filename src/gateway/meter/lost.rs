@@ -7,11 +7,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::Meter;
 use super::account::{Lost, Spent};
-use super::window::{Minute, Money};
+use super::window::Minute;
 use crate::clock::Timestamp;
 use crate::gateway::UsageAmounts;
 use crate::ids::{AgentId, RequestId};
 use crate::journal::{Actor, Append, Journal, NewRecord, StreamId};
+use crate::units::Money;
 
 /// The kind of the record.
 pub const SPEND_LOST: &str = "spend_lost";
@@ -65,9 +66,9 @@ impl SpendLost {
             requests: self.requests,
             input_tokens: self.input_tokens,
             output_tokens: self.output_tokens,
-            cost_usd: self.usd,
+            cost_usd: Some(self.usd),
             estimated_tokens: self.estimated_tokens,
-            estimated_usd: self.estimated_usd,
+            estimated_usd: Some(self.estimated_usd),
             ..UsageAmounts::default()
         }
     }

@@ -26,9 +26,9 @@ use crate::clock::{Clock, Timestamp};
 use crate::ids::{AgentId, RequestId};
 use crate::journal::{Fold, Record, StreamKind};
 use crate::provider::ModelUsed;
+use crate::units::Money;
 use account::{Account, Asking, Ended, Folded, Life, Limit, Limits, Seen, Spent};
 use lost::SpendLost;
-use window::Money;
 
 pub(super) use day::{Day, Zone};
 pub use lost::SPEND_LOST;

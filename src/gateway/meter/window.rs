@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::day::Day;
 use crate::clock::Timestamp;
 use crate::limits::{METER_QUARTERS_MAX, RATE_WINDOW_SECS};
+use crate::units::Money;
 
 /// Every day of every zone begins with a quarter of an hour, so that sums by the quarter fit whatever zone is
 /// configured.
@@ -108,7 +109,7 @@ impl Quarters {
     /// Takes back what was added at `at`.
     pub(super) fn take_back(&mut self, at: Timestamp, money: Money) {
         if let Some(sum) = self.0.get_mut(&quarter(at)) {
-            *sum = Money(sum.0.saturating_sub(money.0));
+            *sum = sum.minus(money);
         }
     }
 
@@ -121,35 +122,6 @@ impl Quarters {
     /// What was spent in the running day; what lies ahead, of a clock that was set back, counts too.
     pub(super) fn sum(&self, today: &Day) -> Money {
         self.0.range(quarter(today.start)..).fold(Money::default(), |sum, (_, money)| sum.plus(*money))
-    }
-}
-
-/// US dollars in whole picodollars: what is added and taken back again leaves nothing behind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
-#[serde(transparent)]
-pub(super) struct Money(u64);
-
-impl Money {
-    const PER_DOLLAR: f64 = 1e12;
-
-    /// What is no amount, or less than nothing, is nothing.
-    pub(super) fn of_usd(usd: f64) -> Self {
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "a cast of a float saturates, at 18 million dollars and at nothing"
-        )]
-        Self((usd * Self::PER_DOLLAR).round() as u64)
-    }
-
-    pub(super) fn usd(self) -> f64 {
-        #[expect(clippy::cast_precision_loss, reason = "sums are shown to a millionth of a cent")]
-        let picodollars = self.0 as f64;
-        picodollars / Self::PER_DOLLAR
-    }
-
-    pub(super) fn plus(self, more: Self) -> Self {
-        Self(self.0.saturating_add(more.0))
     }
 }
 
@@ -213,14 +185,5 @@ mod tests {
         let first = Day { start: at(0), end: at(86_400) };
         let second = Day { start: at(86_400), end: at(172_800) };
         assert_eq!((two.sum(&first).usd(), two.sum(&second).usd()), (0.75, 0.5));
-    }
-
-    #[test]
-    fn money_is_exact_to_the_picodollar_and_never_negative() {
-        let (a, b) = (Money::of_usd(0.1), Money::of_usd(0.2));
-        assert_eq!(a.plus(b), Money::of_usd(0.3));
-        assert_eq!(Money::of_usd(-1.0), Money::default());
-        assert_eq!(Money::of_usd(f64::NAN), Money::default());
-        assert_eq!(Money::of_usd(f64::INFINITY), Money(u64::MAX));
     }
 }

@@ -1,8 +1,10 @@
 //! Sums by every side, days in zones, bounds.
 
+use super::super::record::Outcome;
 use super::super::recorded::Took;
 use super::*;
 use crate::ids::RequestId;
+use crate::provider::ModelUsed;
 
 fn at(text: &str) -> Timestamp {
     Timestamp::parse_rfc3339(text).expect("valid")
@@ -69,7 +71,7 @@ fn costs(report: &UsageReport) -> Vec<(String, u64, u64, f64)> {
             model.clone(),
         ];
         let name = names.into_iter().flatten().collect::<Vec<_>>().join("/");
-        (name, amounts.requests, amounts.calls, amounts.cost_usd)
+        (name, amounts.requests, amounts.calls, amounts.cost_usd.unwrap_or(0.0))
     };
     report.rows.iter().map(row).collect()
 }
@@ -93,7 +95,7 @@ fn every_side_of_it_has_the_same_total() {
     let totals = [UsageBy::Agent, UsageBy::Model, UsageBy::Session, UsageBy::Day];
     for total in totals.map(|by| report(&usage, by, since).total) {
         assert_eq!((total.requests, total.failed, total.calls), (4, 1, 4));
-        assert_eq!((total.cost_usd, total.unpriced, total.input_tokens), (1.75, 1, 40));
+        assert_eq!((total.cost_usd, total.unpriced, total.input_tokens), (Some(1.75), 1, 40));
     }
 }
 
@@ -102,6 +104,30 @@ fn models_without_a_price_are_named_and_not_free() {
     let report = report(&some(), UsageBy::Session, "2026-11-01T00:00:00Z");
     let free = UnpricedModel { provider: "p".to_owned(), model: "free".to_owned(), calls: 1 };
     assert_eq!(report.unpriced_models, [free]);
+}
+
+#[test]
+fn what_has_no_price_costs_no_known_dollars_and_what_cost_nothing_none() {
+    let mut usage = usage("UTC");
+    let now = at("2026-11-21T10:10:00Z");
+    let estimated = ModelUsed { estimated_tokens: 5, ..used("free", None) };
+    usage.add(now, &ended("a", "s", Outcome::Ok, vec![estimated, used("also free", None)]));
+    usage.add(now, &ended("b", "s", Outcome::Refused, Vec::new()));
+    for _ in 0..3 {
+        usage.add(now, &ended("a", "s", Outcome::Ok, vec![used("m", Some(0.1))]));
+    }
+    let by_model = report(&usage, UsageBy::Model, "2026-11-21T10:00:00Z");
+    let dollars = |amounts: &UsageAmounts| (amounts.cost_usd, amounts.estimated_usd);
+    let rows: Vec<_> =
+        by_model.rows.iter().map(|row| (row.model.as_deref(), dollars(&row.amounts))).collect();
+    let expected = [
+        (Some("m"), (Some(0.3), Some(0.0))),
+        (Some("also free"), (None, Some(0.0))),
+        (Some("free"), (None, None)),
+    ];
+    assert_eq!(rows, expected, "to the picodollar");
+    let by_agent = report(&usage, UsageBy::Agent, "2026-11-21T10:00:00Z");
+    assert_eq!(dollars(&by_agent.rows[1].amounts), (Some(0.0), Some(0.0)), "b called no model");
 }
 
 #[test]
@@ -114,7 +140,12 @@ fn since_takes_the_hour_that_holds_it_whole() {
     assert_eq!(since("2026-11-21T10:59:59Z"), (at("2026-11-21T10:00:00Z"), 3));
     assert_eq!(since("2026-11-21T11:00:00Z"), (at("2026-11-21T11:00:00Z"), 2));
     assert_eq!(since("2026-11-21T12:00:00Z"), (at("2026-11-21T12:00:00Z"), 0));
-    assert_eq!(since("2026-11-20T12:00:00Z").1, 3);
+    assert_eq!(
+        since("2026-11-20T12:30:00.080Z"),
+        (at("2026-11-20T12:00:00Z"), 3),
+        "also where nothing was used"
+    );
+    assert_eq!(since("2026-10-01T05:59:00Z"), (at("2026-10-01T05:00:00Z"), 4));
 }
 
 #[test]
