@@ -5,8 +5,8 @@ use serde_json::{Map, Value};
 use crate::gateway::REQUEST_FINISHED;
 use crate::journal::Record;
 
-/// Characters at most: with the columns before it a line stays below 130.
-const TOLD_MAX: usize = 60;
+/// Characters at most: with the columns before it a line stays below 145.
+const TOLD_MAX: usize = 72;
 
 /// Hashes are longer than any id, and say nothing to a person.
 const VALUE_MAX: usize = 36;
