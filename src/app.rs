@@ -19,7 +19,8 @@ use crate::config::{Config, secrets};
 use crate::gateway::{Gateway, GatewayParts, UnknownProvider};
 use crate::journal::{DataDir, Journal, JournalDeps, LateJournal, OpenError};
 use crate::live::{Event, Level, Live};
-use crate::provider::{self, BuildError, Mask, Processes, ProviderDeps};
+use crate::process::Processes;
+use crate::provider::{self, BuildError, Mask, ProviderDeps};
 use crate::secret::Secret;
 use crate::telemetry::{self, EventLevel, Registry, Shared, Telemetry, TracedEvent};
 
@@ -90,10 +91,9 @@ impl App {
         let sink = event_sink(Arc::clone(&live));
         let telemetry = telemetry::install(&config.telemetry, &registry, sink, clock.clone())?;
         telemetry::log_panics();
-        let rate = config.server.requests_per_second;
+        let (dir, rate) = (data_dir.clone(), config.server.requests_per_second);
         let tokens = Arc::new(TokenBook::new(&config.auth.tokens, rate, clock.clone())?);
         Server::may_listen(config.server.listen, &data_dir).await?;
-        let dir = data_dir.clone();
         let dir = spawn_blocking(move || DataDir::open(&dir)).await??;
         let processes = Processes::take_over(dir.id()).await;
         let journal = Arc::new(LateJournal::default());

@@ -26,6 +26,8 @@ pub mod live;
 
 pub mod telemetry;
 
+pub mod process;
+
 pub mod clock;
 pub mod ids;
 pub mod limits;

@@ -35,7 +35,7 @@ use clap::Parser as _;
 
 use exit::Failure;
 
-use crate::provider::{GUARD_COMMAND, run_guard};
+use crate::process::{GUARD_COMMAND, run_guard};
 
 /// Runs a fleet of AI agents, and shows, records and guards everything the fleet does.
 #[derive(Debug, clap::Parser)]

@@ -27,12 +27,13 @@ use tracing::Span;
 use crate::clock::Clock;
 use crate::ids::{AgentId, RequestId, SessionId, TraceId};
 use crate::live::Live;
+use crate::process::Processes;
 
 pub(crate) use call::price_of;
 pub use calls::{CallsUsed, ModelUsed, OTHER_MODELS, RequestCalls};
 pub use config::{AnthropicConfig, Config, EchoConfig, OpenAiConfig, Price, RemoteConfig};
 pub use error::ProviderError;
-pub use exec::{Dialect, ExecConfig, GUARD_COMMAND, MessageRoad, Processes, run_guard};
+pub use exec::{Dialect, ExecConfig, MessageRoad};
 pub use quote::{Edges, Mask};
 
 /// The model that is asked for where an agent names none: a server with one model takes any name, and a program has one

@@ -8,9 +8,8 @@ use plimsoll::clock::Clock;
 use plimsoll::gateway::{Accepted, AgentEvent, SendRequest};
 use plimsoll::limits::ANSWER_BYTES_MAX;
 use plimsoll::live::{self, Live};
-use plimsoll::provider::{
-    self, AnthropicConfig, Mask, Message, Processes, ProviderDeps, RemoteConfig, Speaker,
-};
+use plimsoll::process::Processes;
+use plimsoll::provider::{self, AnthropicConfig, Mask, Message, ProviderDeps, RemoteConfig, Speaker};
 use plimsoll::telemetry::Registry;
 use plimsoll::units::Period;
 use serde_json::{Value, json};

@@ -17,9 +17,10 @@ use plimsoll::gateway::{
 use plimsoll::ids::{AgentId, IdempotencyKey, RequestId, SessionId};
 use plimsoll::journal::{Actor, Journal as _, MemoryJournal, Scan};
 use plimsoll::live::{self, Live};
+use plimsoll::process::Processes;
 use plimsoll::provider::{
-    self, Asked, EchoConfig, Hosting, Mask, Message, ModelUsed, Processes, Provider, ProviderDeps,
-    ProviderError, ProviderEvent, Speaker, Turn,
+    self, Asked, EchoConfig, Hosting, Mask, Message, ModelUsed, Provider, ProviderDeps, ProviderError,
+    ProviderEvent, Speaker, Turn,
 };
 use plimsoll::telemetry::{Registry, Shared};
 use plimsoll::units::Period;

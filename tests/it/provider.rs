@@ -18,9 +18,8 @@ use plimsoll::ids::{AgentId, SessionId};
 use plimsoll::journal::{Actor, Journal as _, MemoryJournal, Scan};
 use plimsoll::limits::ANSWER_BYTES_MAX;
 use plimsoll::live::{self, Live, ModelCall};
-use plimsoll::provider::{
-    self, Mask, Message, OpenAiConfig, Price, Processes, ProviderDeps, RemoteConfig, Speaker,
-};
+use plimsoll::process::Processes;
+use plimsoll::provider::{self, Mask, Message, OpenAiConfig, Price, ProviderDeps, RemoteConfig, Speaker};
 use plimsoll::secret::Secret;
 use plimsoll::telemetry::{Registry, Shared, TraceContext};
 use plimsoll::units::Period;

@@ -17,6 +17,7 @@ const ROWS: &[&[&str]] = &[
     &["provider", "lifecycle"],
     &["live", "journal"],
     &["telemetry"],
+    &["process"],
     &["town"],
     &["ids"],
     &["clock", "limits", "secret", "units"],

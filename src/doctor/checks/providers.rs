@@ -12,7 +12,8 @@ use super::NO_CONFIGURATION;
 use crate::clock::Clock;
 use crate::config::{Config, secrets};
 use crate::live::Live;
-use crate::provider::{self, Mask, Processes, ProviderDeps};
+use crate::process::Processes;
+use crate::provider::{self, Mask, ProviderDeps};
 use crate::telemetry::Registry;
 
 /// Less than a check as a whole may take, so that one that hangs is told by name.

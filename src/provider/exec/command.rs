@@ -6,8 +6,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use super::dialect::Invocation;
-use super::sweep::OWNER;
 use super::{Dialect, ExecConfig, MessageRoad};
+use crate::process::OWNER;
 use crate::telemetry::TraceContext;
 
 /// Variables of plimsoll's own environment that every program gets.

@@ -1,21 +1,14 @@
 //! `kind: exec`: a program that is run once per message, its message on standard input, JSON lines out.
 //!
-//! A program never runs alone: a guard stands between it and plimsoll, and ends whatever it leaves behind (`guard`).
-//! No shell is ever involved, and it sees nothing of plimsoll's that is not named. A turn has ended once nothing of its
-//! program is left, because two runs in one directory spoil each other. Start at [`Exec`]; one turn is in `turn`, what
-//! programs print in `dialect`.
+//! No shell is ever involved, and a program sees nothing of plimsoll's that is not named. A turn has ended once nothing of
+//! its program is left ([`crate::process`]), because two runs in one directory spoil each other. Start at [`Exec`]; one
+//! turn is in `turn`, what programs print in `dialect`.
 
 mod command;
 mod config;
 mod dialect;
-mod ending;
-mod guard;
 mod lines;
-mod processes;
-mod procfs;
 mod readings;
-mod sweep;
-mod tree;
 mod turn;
 mod words;
 
@@ -31,13 +24,12 @@ use super::emit;
 use super::{
     Asked, Hosting, MODEL_DEFAULT, Provider, ProviderDeps, ProviderError, ProviderEvent, Refusal, Turn,
 };
+use crate::process::{GUARD_END, KILL_WAIT_MAX};
 
 pub use config::{Dialect, ExecConfig, MessageRoad};
-pub use guard::{GUARD_COMMAND, run as run_guard};
-pub use processes::Processes;
 
 /// How long the end of programs is waited for when plimsoll ends, beyond the grace of each.
-const LAST_END_WAIT: Duration = ending::KILL_WAIT_MAX.saturating_add(Duration::from_secs(2));
+const LAST_END_WAIT: Duration = KILL_WAIT_MAX.saturating_add(Duration::from_secs(2));
 
 /// See the module.
 pub(super) struct Exec(Arc<Shared>);
@@ -97,7 +89,7 @@ impl Provider for Exec {
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {
             let Shared { config, deps, .. } = &*self.0;
-            if !deps.processes.none_left(config.kill_grace.0 + tree::GUARD_END + LAST_END_WAIT).await {
+            if !deps.processes.none_left(config.kill_grace.0 + GUARD_END + LAST_END_WAIT).await {
                 tracing::warn!(
                     source = "agent.process",
                     "programs of agents did not end in time and are left"

@@ -17,9 +17,9 @@ use plimsoll::journal::{
     Actor, Config, DataDir, Journal as _, JournalDeps, LateJournal, Log, Retention, StreamId,
 };
 use plimsoll::live::{self, Live};
+use plimsoll::process::Processes;
 use plimsoll::provider::{
-    self, Asked, EchoConfig, Mask, Price, Processes, Provider, ProviderDeps, ProviderError, ProviderEvent,
-    Turn,
+    self, Asked, EchoConfig, Mask, Price, Provider, ProviderDeps, ProviderError, ProviderEvent, Turn,
 };
 use plimsoll::telemetry::{Registry, Shared};
 use plimsoll::units::{Bytes, Period};

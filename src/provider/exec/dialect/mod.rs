@@ -23,6 +23,7 @@ use std::time::Duration;
 use self::speech::Speech;
 use super::Dialect;
 use crate::limits::{AGENT_SESSION_BYTES_MAX, LABEL_BYTES_MAX};
+use crate::process::Exit;
 use crate::provider::ProviderError;
 use crate::provider::call::{Reading, Used};
 use crate::provider::quote::WORDS_BYTES_MAX;
@@ -77,15 +78,6 @@ pub(super) enum Heard {
     },
     /// A line that means nothing to this reader: to be counted.
     Unknown,
-}
-
-/// How a program ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Exit {
-    /// By itself.
-    Code(i32),
-    /// By a signal.
-    Signal(i32),
 }
 
 /// How a turn ended.
@@ -307,7 +299,7 @@ impl Reader {
             Verdict::Failed(error) => Err(error),
             // One that only worked is done without a word.
             Verdict::Done if self.speech.said() || self.speech.worked() => Ok(()),
-            Verdict::Done | Verdict::Silent => Err(exit.unanswered()),
+            Verdict::Done | Verdict::Silent => Err(unanswered(exit)),
         };
         Finished { result, used, called }
     }
@@ -321,23 +313,6 @@ impl Reader {
         };
         let told = self.speech.said() || self.speech.worked() || self.retried;
         if failed && !told && !used.iter().any(Used::is_told) { Called::Never } else { Called::Maybe }
-    }
-}
-
-impl Exit {
-    /// Whether a program ended itself in failure. Past 127 a shell says that a signal ended what it ran.
-    fn is_own_failure(self) -> bool {
-        matches!(self, Self::Code(1..=127))
-    }
-
-    /// The error of a program that ended without a word about it.
-    fn unanswered(self) -> ProviderError {
-        let how = match self {
-            Self::Code(0) => "with exit code 0, but without an answer".to_owned(),
-            Self::Code(code) => format!("with exit code {code}"),
-            Self::Signal(signal) => format!("by signal {signal}"),
-        };
-        ProviderError::Exited { how, quoted: String::new() }
     }
 }
 
@@ -383,4 +358,14 @@ fn retry_cause(status: Option<u64>) -> String {
 /// What may be said of a tool that failed.
 fn tool_error(exit_code: Option<i64>) -> String {
     exit_code.map_or_else(|| "failed".to_owned(), |code| format!("exit code {code}"))
+}
+
+/// The error of a program that ended without a word about it.
+fn unanswered(exit: Exit) -> ProviderError {
+    let how = match exit {
+        Exit::Code(0) => "with exit code 0, but without an answer".to_owned(),
+        Exit::Code(code) => format!("with exit code {code}"),
+        Exit::Signal(signal) => format!("by signal {signal}"),
+    };
+    ProviderError::Exited { how, quoted: String::new() }
 }

@@ -53,7 +53,7 @@ struct Table {
 
 /// Why a directory cannot be worked in.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Unsettled {
+pub(crate) enum Unsettled {
     /// An earlier run in it ends still.
     Ending,
     /// These of an earlier run could not be ended; their ids.
@@ -61,7 +61,7 @@ pub(super) enum Unsettled {
 }
 
 /// One program that runs or ends.
-pub(super) struct Entry {
+pub(crate) struct Entry {
     /// `None` once it has ended and was reaped.
     guard: Mutex<Option<Pid>>,
     /// The session that its guard leads, or led.
@@ -72,7 +72,7 @@ pub(super) struct Entry {
 
 impl Entry {
     /// Notes that it was told to end.
-    pub(super) fn begin_ending(&self) {
+    pub(crate) fn begin_ending(&self) {
         self.ending.store(true, Ordering::SeqCst);
     }
 
@@ -151,7 +151,7 @@ impl Processes {
     }
 
     /// Waits until no program runs or ends any more, but not for longer than `wait`; whether none does.
-    pub(super) async fn none_left(&self, wait: Duration) -> bool {
+    pub(crate) async fn none_left(&self, wait: Duration) -> bool {
         tokio::time::timeout(wait, self.0.tasks.wait()).await.is_ok()
     }
 
@@ -159,7 +159,7 @@ impl Processes {
     ///
     /// # Errors
     /// [`Unsettled`] when something does all the same, or never did.
-    pub(super) async fn settled(&self, cwd: &Path, wait: Duration) -> Result<(), Unsettled> {
+    pub(crate) async fn settled(&self, cwd: &Path, wait: Duration) -> Result<(), Unsettled> {
         let mut changes = self.0.changed.subscribe();
         let quiet = || {
             let table = self.table();
@@ -177,16 +177,16 @@ impl Processes {
     }
 
     /// What marks a process as one of this agent's.
-    pub(super) fn mark(&self, agent: &AgentId) -> String {
+    pub(crate) fn mark(&self, agent: &AgentId) -> String {
         format!("{}/{agent}", self.0.owner)
     }
 
-    pub(super) fn guard_binary(&self) -> &Path {
+    pub(crate) fn guard_binary(&self) -> &Path {
         &self.0.guard
     }
 
     /// Starts a guard.
-    pub(super) fn spawn(&self, command: &mut Command, cwd: PathBuf) -> io::Result<(Child, Arc<Entry>)> {
+    pub(crate) fn spawn(&self, command: &mut Command, cwd: PathBuf) -> io::Result<(Child, Arc<Entry>)> {
         // Under the lock: nobody may take a child for an orphan that is not in the table yet.
         let mut table = self.table();
         let child = command.spawn()?;
@@ -198,29 +198,29 @@ impl Processes {
     }
 
     /// Runs what watches a program; [`none_left`](Self::none_left) joins it.
-    pub(super) fn watch(&self, watching: impl Future<Output = ()> + Send + 'static) {
+    pub(crate) fn watch(&self, watching: impl Future<Output = ()> + Send + 'static) {
         self.0.tasks.spawn(watching);
     }
 
     /// Notes that a guard was reaped: its id may soon be another's.
-    pub(super) fn guard_ended(&self, entry: &Entry) {
+    pub(crate) fn guard_ended(&self, entry: &Entry) {
         let _table = self.table();
         *entry.guard() = None;
     }
 
     /// Notes that nothing ends any more of a program.
-    pub(super) fn gone(&self, entry: &Arc<Entry>) {
+    pub(crate) fn gone(&self, entry: &Arc<Entry>) {
         self.table().entries.retain(|other| !Arc::ptr_eq(other, entry));
         self.0.changed.send_replace(());
     }
 
     /// Notes who stayed in the directory of a program although it was killed.
-    pub(super) fn stay(&self, entry: &Entry, left: &[Process]) {
+    pub(crate) fn stay(&self, entry: &Entry, left: &[Process]) {
         self.table().left.extend(left.iter().map(|process| (entry.cwd.clone(), *process)));
     }
 
     /// Ends the children of this process that lost their guard, and what descends from them.
-    pub(super) async fn end_orphans(&self, grace: Duration) -> Ending {
+    pub(crate) async fn end_orphans(&self, grace: Duration) -> Ending {
         if !self.0.reaper {
             return Ending { met: 0, over: true, left: Vec::new(), problem: None };
         }

@@ -23,24 +23,24 @@ const LOOK_AGAIN_MAX: Duration = Duration::from_millis(100);
 /// kernel holds does not end by it.
 const KILL_WAIT: Duration = Duration::from_secs(2);
 /// The same where others come up again and again, or where nobody can look.
-pub(super) const KILL_WAIT_MAX: Duration = Duration::from_secs(10);
+pub(crate) const KILL_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// What became of those that were to end.
 #[derive(Debug)]
-pub(super) struct Ending {
+pub(crate) struct Ending {
     /// How many there were.
-    pub(super) met: usize,
+    pub(crate) met: usize,
     /// Whether none is left, for sure.
-    pub(super) over: bool,
+    pub(crate) over: bool,
     /// Those that are left, if it could be seen who.
-    pub(super) left: Vec<Process>,
+    pub(crate) left: Vec<Process>,
     /// What the system said when they were looked for or signalled.
-    pub(super) problem: Option<io::Error>,
+    pub(crate) problem: Option<io::Error>,
 }
 
 /// Ends all that `find` finds. Returns once it finds none, twice in a row (a process whose parent ends while it looks
 /// may be missed once), and `sure` says that there is none; or when killing does not help.
-pub(super) async fn end<F, L>(find: F, sure: impl Fn() -> bool, grace: Duration) -> Ending
+pub(crate) async fn end<F, L>(find: F, sure: impl Fn() -> bool, grace: Duration) -> Ending
 where
     F: Fn() -> L,
     L: Future<Output = io::Result<Vec<Process>>>,

@@ -21,28 +21,28 @@ use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::dialect::Exit;
+use super::Exit;
 use super::ending::Ending;
 use super::guard::{GUARD_COMMAND, LEFT_SOME, Report};
 use super::processes::{Entry, Processes};
 use super::procfs;
 
 /// How long a guard may take beyond the grace of its program until it is killed itself: it may have been stopped.
-pub(super) const GUARD_END: Duration = Duration::from_secs(3);
+pub(crate) const GUARD_END: Duration = Duration::from_secs(3);
 
 /// What is to be run.
-pub(super) struct Program {
-    pub(super) name: OsString,
-    pub(super) arguments: Vec<OsString>,
-    pub(super) variables: BTreeMap<OsString, OsString>,
+pub(crate) struct Program {
+    pub(crate) name: OsString,
+    pub(crate) arguments: Vec<OsString>,
+    pub(crate) variables: BTreeMap<OsString, OsString>,
     /// Absolute, and there.
-    pub(super) cwd: PathBuf,
+    pub(crate) cwd: PathBuf,
     /// How long it may take to end by itself once it was asked to.
-    pub(super) grace: Duration,
+    pub(crate) grace: Duration,
 }
 
 /// A program that runs, with what descends from it.
-pub(super) struct Tree {
+pub(crate) struct Tree {
     entry: Arc<Entry>,
     outputs: Option<Outputs>,
     stop: Option<oneshot::Sender<Outputs>>,
@@ -50,20 +50,20 @@ pub(super) struct Tree {
 }
 
 /// What it prints.
-pub(super) struct Outputs {
-    pub(super) stdout: ChildStdout,
-    pub(super) stderr: ChildStderr,
+pub(crate) struct Outputs {
+    pub(crate) stdout: ChildStdout,
+    pub(crate) stderr: ChildStderr,
 }
 
 /// What a conversation with it needs, each by itself.
-pub(super) struct Ends<'a> {
-    pub(super) outputs: &'a mut Outputs,
-    pub(super) ended: &'a mut oneshot::Receiver<Ended>,
+pub(crate) struct Ends<'a> {
+    pub(crate) outputs: &'a mut Outputs,
+    pub(crate) ended: &'a mut oneshot::Receiver<Ended>,
 }
 
 /// How a program ended. Nothing of it is left then that could be ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ended {
+pub(crate) enum Ended {
     /// It could not be started; the system's number says why.
     Failed(i32),
     /// It ran.
@@ -79,7 +79,7 @@ impl Tree {
     ///
     /// # Errors
     /// What the system says when the guard cannot be started; the program's own failure is told by its end.
-    pub(super) fn start(processes: &Processes, program: Program) -> io::Result<(Self, Sender)> {
+    pub(crate) fn start(processes: &Processes, program: Program) -> io::Result<(Self, Sender)> {
         let (here, there) = UnixStream::pair()?;
         let (reader, writer) = io::pipe()?;
         hand_over(&here, reader.as_fd())?;
@@ -103,13 +103,13 @@ impl Tree {
     }
 
     /// What it prints, and its end; nothing is left of it then.
-    pub(super) fn ends(&mut self) -> Ends<'_> {
+    pub(crate) fn ends(&mut self) -> Ends<'_> {
         let outputs = self.outputs.as_mut().expect("they are there until it is stopped");
         Ends { outputs, ended: &mut self.ended }
     }
 
     /// Ends it, and waits until nothing is left of it.
-    pub(super) async fn stop(mut self) {
+    pub(crate) async fn stop(mut self) {
         self.begin_ending();
         let _ = (&mut self.ended).await;
     }

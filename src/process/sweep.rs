@@ -16,10 +16,10 @@ use super::guard::GUARD_COMMAND;
 use super::procfs::{self, Life, Process, descendants};
 
 /// The variable that marks a process: `<id of the data directory>/<agent>`.
-pub(super) const OWNER: &str = "PLIMSOLL_OWNER";
+pub(crate) const OWNER: &str = "PLIMSOLL_OWNER";
 
 /// Ends what carries this owner's mark.
-pub(super) async fn end_left_behind(owner: &str, grace: Duration) -> Ending {
+pub(crate) async fn end_left_behind(owner: &str, grace: Duration) -> Ending {
     let said = &AtomicBool::new(false);
     let look = || {
         let owner = owner.to_owned();
@@ -40,7 +40,7 @@ pub(super) async fn end_left_behind(owner: &str, grace: Duration) -> Ending {
 }
 
 /// Whether it is this user's and was started for an agent of this owner.
-pub(super) fn is_marked(process: &Process, owner: &str) -> bool {
+pub(crate) fn is_marked(process: &Process, owner: &str) -> bool {
     // The user first: reading what a process was started with takes its memory's lock.
     process.user() == Some(getuid().as_raw())
         && process.variable(OWNER).is_some_and(|mark| mark.split('/').next() == Some(owner))

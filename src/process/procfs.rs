@@ -18,18 +18,18 @@ const LOOK_WAIT: Duration = Duration::from_secs(3);
 
 /// A process as `/proc/PID/stat` tells of it (proc_pid_stat(5)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Process {
-    pub(super) pid: Pid,
+pub(crate) struct Process {
+    pub(crate) pid: Pid,
     /// In clock ticks since the machine started.
-    pub(super) started: u64,
-    pub(super) parent: Option<Pid>,
-    pub(super) session: Option<Pid>,
-    pub(super) life: Life,
+    pub(crate) started: u64,
+    pub(crate) parent: Option<Pid>,
+    pub(crate) session: Option<Pid>,
+    pub(crate) life: Life,
 }
 
 /// Whether it runs or waits to be reaped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Life {
+pub(crate) enum Life {
     Alive,
     /// It ended, and its parent has not asked how.
     Zombie,
@@ -37,7 +37,7 @@ pub(super) enum Life {
 
 impl Process {
     /// The process that has this id now.
-    pub(super) fn of(pid: Pid) -> Option<Self> {
+    pub(crate) fn of(pid: Pid) -> Option<Self> {
         Self::look(pid).ok().flatten()
     }
 
@@ -56,7 +56,7 @@ impl Process {
     ///
     /// # Errors
     /// What the system says when it cannot be seen who there is: too many open files, say.
-    pub(super) fn all() -> io::Result<Vec<Self>> {
+    pub(crate) fn all() -> io::Result<Vec<Self>> {
         let mut all = Vec::new();
         for entry in fs::read_dir("/proc")? {
             let id = entry?.file_name().to_str().and_then(|name| name.parse().ok());
@@ -68,7 +68,7 @@ impl Process {
     }
 
     /// Who it is, however often its id is used again.
-    pub(super) fn identity(&self) -> (Pid, u64) {
+    pub(crate) fn identity(&self) -> (Pid, u64) {
         (self.pid, self.started)
     }
 
@@ -76,7 +76,7 @@ impl Process {
     ///
     /// # Errors
     /// What the system says when it may not be signalled. Whoever is gone needs no signal.
-    pub(super) fn signal(&self, signal: Signal) -> io::Result<()> {
+    pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
         #[cfg(target_os = "linux")]
         if let Ok(handle) = rustix::process::pidfd_open(self.pid, rustix::process::PidfdFlags::empty()) {
             if !self.is_there() {
@@ -107,17 +107,17 @@ impl Process {
     }
 
     /// Whether it still runs.
-    pub(super) fn runs(&self) -> bool {
+    pub(crate) fn runs(&self) -> bool {
         Self::of(self.pid).is_some_and(|now| now.identity() == self.identity() && now.life == Life::Alive)
     }
 
     /// The user it runs as.
-    pub(super) fn user(&self) -> Option<u32> {
+    pub(crate) fn user(&self) -> Option<u32> {
         Some(fs::metadata(format!("/proc/{}", self.pid)).ok()?.uid())
     }
 
     /// The environment it was started with, unless another user's.
-    pub(super) fn variable(&self, name: &str) -> Option<String> {
+    pub(crate) fn variable(&self, name: &str) -> Option<String> {
         let environment = fs::read(format!("/proc/{}/environ", self.pid)).ok()?;
         let mut variables = environment.split(|byte| *byte == 0);
         let value = variables.find_map(|variable| variable.strip_prefix(name.as_bytes())?.strip_prefix(b"="));
@@ -125,7 +125,7 @@ impl Process {
     }
 
     /// Its arguments, its own name first.
-    pub(super) fn arguments(&self) -> Vec<String> {
+    pub(crate) fn arguments(&self) -> Vec<String> {
         let text = fs::read(format!("/proc/{}/cmdline", self.pid)).unwrap_or_default();
         let text = text.strip_suffix(b"\0").unwrap_or(&text);
         text.split(|byte| *byte == 0).map(|part| String::from_utf8_lossy(part).into_owned()).collect()
@@ -133,7 +133,7 @@ impl Process {
 }
 
 /// Those of `all` that descend from one of `roots`; the roots are not among them.
-pub(super) fn descendants(all: &[Process], roots: impl IntoIterator<Item = Pid>) -> Vec<Process> {
+pub(crate) fn descendants(all: &[Process], roots: impl IntoIterator<Item = Pid>) -> Vec<Process> {
     let mut children: HashMap<Pid, Vec<&Process>> = HashMap::new();
     for process in all {
         if let Some(parent) = process.parent {
@@ -153,14 +153,14 @@ pub(super) fn descendants(all: &[Process], roots: impl IntoIterator<Item = Pid>)
 }
 
 /// Their ids, for people.
-pub(super) fn ids(processes: &[Process]) -> String {
+pub(crate) fn ids(processes: &[Process]) -> String {
     let ids: Vec<String> = processes.iter().map(|process| process.pid.to_string()).collect();
     ids.join(", ")
 }
 
 /// Whether there is a `/proc` to read, and it counts processes as the system does for this one: that of another pid
 /// namespace tells of others under the same ids.
-pub(super) fn is_there() -> bool {
+pub(crate) fn is_there() -> bool {
     let own = fs::read_link("/proc/self").ok();
     own.and_then(|own| own.to_str()?.parse().ok()) == Some(rustix::process::getpid().as_raw_nonzero().get())
 }
@@ -169,7 +169,7 @@ pub(super) fn is_there() -> bool {
 ///
 /// # Errors
 /// Those of `look`; [`io::ErrorKind::TimedOut`] when it takes too long.
-pub(super) async fn off_runtime<T: Send + 'static>(
+pub(crate) async fn off_runtime<T: Send + 'static>(
     look: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
     match timeout(LOOK_WAIT, spawn_blocking(look)).await {

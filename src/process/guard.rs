@@ -26,7 +26,7 @@ use tokio::net::UnixStream;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{sleep, timeout};
 
-use super::dialect::Exit;
+use super::Exit;
 use super::ending;
 use super::procfs::{self, Life, Process, descendants};
 
@@ -44,14 +44,14 @@ const OOM_SCORE_ADD: i32 = 500;
 const OOM_SCORE: &str = "/proc/self/oom_score_adj";
 
 /// The exit code of a guard that could not end all: somebody stayed although it was killed.
-pub(super) const LEFT_SOME: u8 = 3;
+pub(crate) const LEFT_SOME: u8 = 3;
 
 /// How often the end of a group is looked for.
 const GROUP_LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// How a program ended, as its guard reports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Report {
+pub(crate) enum Report {
     /// It could not be started; the system's number says why.
     Failed(i32),
     /// It ran.
@@ -59,7 +59,7 @@ pub(super) enum Report {
 }
 
 impl Report {
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let (word, number) = text.trim_end().split_once(' ')?;
         let number = number.parse().ok()?;
         match word {

@@ -1,0 +1,35 @@
+//! Programs that run for agents, and never alone: a guard stands between each and plimsoll, and ends whatever it leaves
+//! behind. What outlives a guard too is found by its mark at the next start.
+//!
+//! Start at [`Tree`], a run of a program, and [`Processes`], all of them.
+
+mod ending;
+mod guard;
+mod processes;
+mod procfs;
+mod sweep;
+mod tree;
+
+pub use guard::{GUARD_COMMAND, run as run_guard};
+pub use processes::Processes;
+
+pub(crate) use ending::KILL_WAIT_MAX;
+pub(crate) use processes::Unsettled;
+pub(crate) use sweep::OWNER;
+pub(crate) use tree::{Ended, Ends, GUARD_END, Outputs, Program, Tree};
+
+/// How a program ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// By itself.
+    Code(i32),
+    /// By a signal.
+    Signal(i32),
+}
+
+impl Exit {
+    /// Whether a program ended itself in failure. Past 127 a shell says that a signal ended what it ran.
+    pub(crate) fn is_own_failure(self) -> bool {
+        matches!(self, Self::Code(1..=127))
+    }
+}
