@@ -17,5 +17,5 @@ pub use machine::{
     StopReason, Verdict, Wanted,
 };
 pub use record::EventKind;
-pub use runner::{Act, Runner, Script, ScriptedRunner, Up};
+pub use runner::{Act, Printed, ProcessConfig, ProcessRunner, Readiness, Runner, Script, ScriptedRunner, Up};
 pub use supervisor::{Cause, Instances, Kept, Lease, Unavailable};

@@ -31,6 +31,7 @@ mod full_disk;
 mod fuzz_corpus;
 mod gateway;
 mod journal;
+mod lifecycle;
 mod otlp;
 mod outlive;
 mod prometheus;

@@ -1,5 +1,7 @@
 //! Runners: what starts and stops an instance. One trait, one file per kind. Start at [`Runner`].
 
+mod process;
+mod ready;
 mod scripted;
 
 use std::net::SocketAddr;
@@ -10,6 +12,8 @@ use futures_util::future::BoxFuture;
 
 use super::machine::{Exit, Failure, Run};
 
+pub use process::{Printed, ProcessConfig, ProcessRunner};
+pub use ready::Readiness;
 pub use scripted::{Act, Script, ScriptedRunner};
 
 /// Starts and stops one instance. Every call ends within a deadline of its own.

@@ -1,0 +1,268 @@
+//! An instance that is a process on this machine. A guard stands between it and plimsoll: nothing of it outlives its
+//! stop, or plimsoll ([`crate::process`]).
+
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsString;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt as _, StreamExt as _};
+use tokio::io::AsyncRead;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_util::codec::{AnyDelimiterCodec, AnyDelimiterCodecError, FramedRead};
+
+use super::ready::{Looker, Readiness};
+use super::{Runner, Up};
+use crate::clock::Clock;
+use crate::ids::AgentId;
+use crate::lifecycle::machine::{Exit, Failure, FailureKind, Run};
+use crate::limits::OUTPUT_LINE_BYTES_MAX;
+use crate::live::OutputStream;
+use crate::process::{self, Ended, Ends, OWNER, Outputs, Processes, Program, Tree};
+
+/// What is run, and how one knows that it is ready.
+#[derive(Debug, Clone)]
+pub struct ProcessConfig {
+    /// A name in `PATH`, or a path.
+    pub program: OsString,
+    /// What it is given.
+    pub arguments: Vec<OsString>,
+    /// Its whole environment, but for the mark of its owner.
+    pub variables: BTreeMap<OsString, OsString>,
+    /// Where it works: absolute.
+    pub cwd: PathBuf,
+    /// Where it answers.
+    pub address: SocketAddr,
+    /// How one knows that it is ready.
+    pub ready: Readiness,
+    /// How long that may take.
+    pub ready_timeout: Duration,
+    /// How long it may take to end by itself once it was asked to.
+    pub grace: Duration,
+}
+
+/// Hears each line that an instance prints, without its end.
+pub type Printed = Arc<dyn Fn(OutputStream, &[u8]) + Send + Sync>;
+
+/// See the module.
+pub struct ProcessRunner {
+    instance: AgentId,
+    config: ProcessConfig,
+    processes: Processes,
+    looker: Looker,
+    printed: Printed,
+    clock: Clock,
+    /// A std mutex suffices: a hold is one look-up.
+    runs: Mutex<HashMap<Run, Running>>,
+}
+
+/// A run, and who looks after it.
+struct Running {
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl ProcessRunner {
+    /// A runner of this instance.
+    ///
+    /// # Errors
+    /// Says why nothing could be looked at over HTTP.
+    pub fn new(
+        instance: AgentId,
+        config: ProcessConfig,
+        processes: Processes,
+        printed: Printed,
+        clock: Clock,
+    ) -> Result<Self, String> {
+        let (looker, runs) = (Looker::new()?, Mutex::default());
+        Ok(Self { instance, config, processes, looker, printed, clock, runs })
+    }
+
+    async fn begin(&self, run: Run) -> Result<Up, Failure> {
+        let began = self.clock.elapsed();
+        let (tree, _stdin) =
+            Tree::start(&self.processes, self.program()).map_err(|error| self.unstarted(&error))?;
+        let (said, line) = watch::channel(false);
+        let (over, mut ended) = oneshot::channel();
+        let (stop, stopped) = oneshot::channel();
+        let hears = Hears { printed: Arc::clone(&self.printed), wanted: self.wanted(), said };
+        let task = tokio::spawn(look_after(tree, hears, stopped, over));
+        self.runs().insert(run, Running { stop, task });
+        let start = self.clock.elapsed().saturating_sub(began);
+        let ready = self.looker.wait(&self.config.ready, self.config.address, line);
+        let failure = tokio::select! {
+            biased;
+            ended = &mut ended => self.ended_early(ended.unwrap_or(Ended::Unguarded)),
+            ready = timeout(self.config.ready_timeout, ready) => match ready {
+                Ok(()) => {
+                    let ended = async { exit_of(ended.await.unwrap_or(Ended::Unguarded)) }.boxed();
+                    return Ok(Up { address: Some(self.config.address), start, ended });
+                }
+                Err(_) => self.not_ready(),
+            },
+        };
+        self.end(run).await;
+        Err(failure)
+    }
+
+    async fn end(&self, run: Run) {
+        let running = self.runs().remove(&run);
+        if let Some(Running { stop, task }) = running {
+            // One that has ended needs no telling.
+            let _ = stop.send(());
+            let _ = task.await;
+        }
+    }
+
+    fn program(&self) -> Program {
+        let ProcessConfig { program, arguments, variables, cwd, grace, .. } = &self.config;
+        let mut variables = variables.clone();
+        variables.insert(OWNER.into(), self.processes.mark(&self.instance).into());
+        Program {
+            name: program.clone(),
+            arguments: arguments.clone(),
+            variables,
+            cwd: cwd.clone(),
+            grace: *grace,
+        }
+    }
+
+    /// The text of the line that says that it is ready.
+    fn wanted(&self) -> Option<String> {
+        match &self.config.ready {
+            Readiness::Line(text) => Some(text.clone()),
+            Readiness::Http(_) | Readiness::Tcp => None,
+        }
+    }
+
+    fn unstarted(&self, error: &io::Error) -> Failure {
+        let program = self.config.program.to_string_lossy();
+        let error = match error.kind() {
+            io::ErrorKind::NotFound => {
+                format!("there is no program {program}, or no directory {}", self.config.cwd.display())
+            }
+            io::ErrorKind::PermissionDenied => format!("{program} may not be run: make it executable"),
+            _ => format!("{program} cannot be run: {error}"),
+        };
+        Failure { kind: FailureKind::NotStarted, error: error.into() }
+    }
+
+    fn ended_early(&self, ended: Ended) -> Failure {
+        let how = match ended {
+            Ended::Failed(number) => return self.unstarted(&io::Error::from_raw_os_error(number)),
+            Ended::Exited(process::Exit::Code(code)) => format!("with exit code {code}"),
+            Ended::Exited(process::Exit::Signal(signal)) => format!("by signal {signal}"),
+            Ended::Unguarded | Ended::GuardFailed => "when the process that guards it ended".to_owned(),
+        };
+        let error = format!("it ended {how} before it was ready: see what it printed");
+        Failure { kind: FailureKind::Exited, error: error.into() }
+    }
+
+    fn not_ready(&self) -> Failure {
+        let (address, limit) = (self.config.address, self.config.ready_timeout);
+        let what = match &self.config.ready {
+            Readiness::Http(path) => format!("http://{address}{path} did not answer with 2xx"),
+            Readiness::Tcp => format!("{address} took no connection"),
+            Readiness::Line(text) => format!("it printed no line with {text:?}"),
+        };
+        let error = format!("{what} within {limit:?}: see what it printed");
+        Failure { kind: FailureKind::NotReady, error: error.into() }
+    }
+
+    fn runs(&self) -> MutexGuard<'_, HashMap<Run, Running>> {
+        self.runs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Runner for ProcessRunner {
+    fn kind(&self) -> &'static str {
+        "process"
+    }
+
+    fn start(&self, run: Run) -> BoxFuture<'_, Result<Up, Failure>> {
+        self.begin(run).boxed()
+    }
+
+    /// The guard ends whatever is left within its own deadlines; what even that cannot end is told by it.
+    fn stop(&self, run: Run) -> BoxFuture<'_, Result<(), Arc<str>>> {
+        self.end(run).map(Ok).boxed()
+    }
+}
+
+/// Who hears what an instance prints.
+struct Hears {
+    printed: Printed,
+    wanted: Option<String>,
+    said: watch::Sender<bool>,
+}
+
+impl Hears {
+    /// Takes all that comes, to its end. What is longer than a line may be is left out.
+    async fn hear(&self, stream: OutputStream, source: &mut (impl AsyncRead + Unpin)) {
+        let codec = AnyDelimiterCodec::new_with_max_length(b"\n".into(), b"\n".into(), OUTPUT_LINE_BYTES_MAX);
+        let mut lines = FramedRead::new(source, codec);
+        loop {
+            let line = match lines.next().await {
+                Some(Ok(line)) => line,
+                Some(Err(AnyDelimiterCodecError::MaxChunkLengthExceeded)) => {
+                    // It says once that it is over, and goes on after the line then.
+                    let _ = lines.next().await;
+                    continue;
+                }
+                Some(Err(AnyDelimiterCodecError::Io(_))) | None => return,
+            };
+            (self.printed)(stream, &line);
+            let wanted = self.wanted.as_deref().filter(|_| stream == OutputStream::Stdout);
+            if wanted.is_some_and(|text| String::from_utf8_lossy(&line).contains(text)) {
+                self.said.send_replace(true);
+            }
+        }
+    }
+}
+
+/// Hears what a run prints, until it has ended or is stopped.
+async fn look_after(
+    mut tree: Tree,
+    hears: Hears,
+    stopped: oneshot::Receiver<()>,
+    over: oneshot::Sender<Ended>,
+) {
+    let ended = {
+        let Ends { outputs: Outputs { stdout, stderr }, ended } = tree.ends();
+        let hearing = async {
+            tokio::join!(hears.hear(OutputStream::Stdout, stdout), hears.hear(OutputStream::Stderr, stderr));
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            ended = ended => Some(ended.unwrap_or(Ended::Unguarded)),
+            // A runner that is gone wants nothing of it left.
+            _ = stopped => None,
+            () = hearing => None,
+        }
+    };
+    match ended {
+        Some(ended) => {
+            // Nobody may ask any more.
+            let _ = over.send(ended);
+        }
+        None => {
+            tree.stop().await;
+            // Its end was ordered: it is nothing that it did by itself.
+            drop(over);
+        }
+    }
+}
+
+fn exit_of(ended: Ended) -> Exit {
+    match ended {
+        Ended::Exited(process::Exit::Code(code)) => Exit { code: Some(code), ..Exit::default() },
+        Ended::Exited(process::Exit::Signal(signal)) => Exit { signal: Some(signal), ..Exit::default() },
+        Ended::Failed(_) | Ended::Unguarded | Ended::GuardFailed => Exit::default(),
+    }
+}
