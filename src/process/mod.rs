@@ -1,7 +1,7 @@
 //! Programs that run for agents, and never alone: a guard stands between each and plimsoll, and ends whatever it leaves
 //! behind. What outlives a guard too is found by its mark at the next start.
 //!
-//! Start at [`Tree`], a run of a program, and [`Processes`], all of them.
+//! Start at `Tree`, a run of a program, and [`Processes`], all of them.
 
 mod ending;
 mod guard;

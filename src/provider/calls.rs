@@ -57,6 +57,7 @@ pub struct ModelUsed {
     /// Calls that may be billed and did not say how many tokens they read, or how many they wrote.
     pub unreported: u64,
     /// Tokens that calls did not say, by the bytes of text.
+    #[serde(default)]
     pub estimated_tokens: u64,
     /// US dollars of calls that did not say all tokens, beside `cost_usd`; `null` where there are none.
     pub estimated_usd: Option<f64>,

@@ -35,10 +35,28 @@ pub struct Machine {
 #[derive(Debug, Clone)]
 enum Phase {
     Cold,
-    Starting { run: Run, since: Duration },
-    Up { run: Run, since: Duration, leases: usize, quiet_since: Duration },
-    Stopping { run: Run, reason: StopReason, idle: Duration },
-    Failed { failure: Failure, retry_at: Duration, left: Option<Left> },
+    Starting {
+        run: Run,
+        since: Duration,
+    },
+    Up {
+        run: Run,
+        since: Duration,
+        leases: usize,
+        quiet_since: Duration,
+    },
+    /// `again` is whether it was told to start meanwhile.
+    Stopping {
+        run: Run,
+        reason: StopReason,
+        idle: Duration,
+        again: bool,
+    },
+    Failed {
+        failure: Failure,
+        retry_at: Duration,
+        left: Option<Left>,
+    },
 }
 
 /// A run that did not stop.
@@ -149,13 +167,15 @@ impl Machine {
 
     /// Starts what can be started now.
     fn rise(&mut self, now: Duration, step: &mut Step) {
-        let left = match &self.phase {
+        let left = match &mut self.phase {
             _ if self.gone.is_some() => return,
             Phase::Cold => None,
             Phase::Failed { retry_at, left, .. } if now >= *retry_at => *left,
-            Phase::Failed { .. } | Phase::Starting { .. } | Phase::Up { .. } | Phase::Stopping { .. } => {
+            Phase::Stopping { again, .. } => {
+                *again = true;
                 return;
             }
+            Phase::Failed { .. } | Phase::Starting { .. } | Phase::Up { .. } => return,
         };
         match left {
             Some(left) => self.stop_again(left, step),
@@ -171,7 +191,7 @@ impl Machine {
     }
 
     fn stop_again(&mut self, Left { run, reason, idle }: Left, step: &mut Step) {
-        self.enter(Phase::Stopping { run, reason, idle });
+        self.enter(Phase::Stopping { run, reason, idle, again: false });
         step.order = Some(Order::Stop(run));
     }
 
@@ -183,6 +203,9 @@ impl Machine {
         if self.waiting > 0 {
             step.verdict = Some(Verdict::Stopped(reason));
             self.waiting = 0;
+        }
+        if let Phase::Stopping { again, .. } = &mut self.phase {
+            *again = false;
         }
         match self.phase.clone() {
             Phase::Cold | Phase::Stopping { .. } => {}
@@ -231,10 +254,10 @@ impl Machine {
     }
 
     fn stopped(&mut self, now: Duration, step: &mut Step) {
-        let Phase::Stopping { reason, idle, .. } = self.phase else { return };
+        let Phase::Stopping { reason, idle, again, .. } = self.phase else { return };
         step.facts.push(Fact::Stopped { idle, reason });
         self.failures = 0;
-        if self.waiting > 0 {
+        if again || self.waiting > 0 {
             self.launch(now, step);
         } else {
             self.enter(Phase::Cold);
@@ -242,7 +265,7 @@ impl Machine {
     }
 
     fn stop_failed(&mut self, now: Duration, roll: f64, error: Arc<str>, step: &mut Step) {
-        let Phase::Stopping { run, reason, idle } = self.phase else { return };
+        let Phase::Stopping { run, reason, idle, .. } = self.phase else { return };
         let (_, retry_in) = self.count_failure(roll);
         step.facts.push(Fact::StopFailed { error: Arc::clone(&error) });
         let failure = Failure { kind: FailureKind::NotStopped, error };

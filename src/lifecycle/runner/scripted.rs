@@ -48,7 +48,7 @@ pub struct ScriptedRunner {
 #[derive(Default)]
 struct Stage {
     script: Script,
-    /// What was asked for, in order.
+    /// What was asked for and what came of it, in order.
     calls: Vec<(&'static str, Run)>,
     /// The run that is up, and how to end it.
     up: Option<(Run, oneshot::Sender<Exit>)>,
@@ -75,7 +75,8 @@ impl ScriptedRunner {
         self.stage().up.as_ref().map(|(run, _)| *run)
     }
 
-    /// Every `start` and `stop` so far, with its run.
+    /// Every `start` and `stop` so far, and each that came to its end (`started`, `start failed`, `stopped`,
+    /// `stop failed`), with its run.
     #[must_use]
     pub fn calls(&self) -> Vec<(&'static str, Run)> {
         self.stage().calls.clone()
@@ -99,11 +100,13 @@ impl Runner for ScriptedRunner {
                 stage.script.starts.pop_front().unwrap_or_default()
             };
             tokio::time::sleep(takes).await;
+            let mut stage = self.stage();
             if let Some(failure) = fails {
+                stage.calls.push(("start failed", run));
                 return Err(failure);
             }
             let (end, ended) = oneshot::channel();
-            let mut stage = self.stage();
+            stage.calls.push(("started", run));
             stage.up = Some((run, end));
             // An end that is dropped was ordered: it is nothing that the run did by itself.
             let ended = async {
@@ -126,10 +129,13 @@ impl Runner for ScriptedRunner {
                 stage.script.stops.pop_front().unwrap_or_default()
             };
             tokio::time::sleep(takes).await;
+            let mut stage = self.stage();
             if let Some(error) = fails {
+                stage.calls.push(("stop failed", run));
                 return Err(error);
             }
-            self.stage().up = None;
+            stage.calls.push(("stopped", run));
+            stage.up = None;
             Ok(())
         }
         .boxed()

@@ -1,9 +1,11 @@
 //! One instance: its machine, who waits for it, and the task that carries out its orders.
 
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, OptionFuture};
 use tokio::sync::{Notify, oneshot};
 
@@ -12,9 +14,12 @@ use super::{Cause, Kept, Unavailable};
 use crate::clock::Clock;
 use crate::ids::AgentId;
 use crate::lifecycle::machine::{
-    Exit, Input, Machine, Order, Refused, Run, State, Step, StopReason, Verdict, Wanted,
+    Exit, Failure, FailureKind, Input, Machine, Order, Refused, Run, State, Step, StopReason, Verdict, Wanted,
 };
 use crate::lifecycle::runner::{Runner, Up};
+
+/// What is said of a bug in a runner; the log has the rest.
+const PANICKED: &str = "a bug in plimsoll: its runner panicked, the log says where";
 
 /// See the module.
 pub(super) struct Instance {
@@ -34,8 +39,9 @@ struct Core {
     order: Option<Order>,
     /// Where the run that is up answers.
     address: Option<SocketAddr>,
-    /// Who or what caused the order under way.
+    /// Who or what caused the order under way, and who or what will have caused the next start.
     cause: Cause,
+    next: Option<Cause>,
     /// When the task wakes by itself.
     armed: Option<Duration>,
 }
@@ -78,6 +84,7 @@ impl Instance {
             order: None,
             address: None,
             cause: Cause::SYSTEM,
+            next: None,
             armed: None,
         };
         Self { id, runner, core: Mutex::new(core), wake: Notify::new(), pen, clock }
@@ -89,8 +96,8 @@ impl Instance {
             let now = self.clock.elapsed();
             self.forget_who_went(&mut core, now);
             let (wanted, step) = core.machine.want(now);
-            if step.order.is_some() {
-                core.cause = cause;
+            if wanted == Wanted::Waits {
+                core.next.get_or_insert(cause);
             }
             let answers = self.follow(&mut core, step);
             debug_assert!(answers.is_empty(), "to want something ends nobody's wait");
@@ -119,10 +126,12 @@ impl Instance {
             let mut core = self.core();
             let now = self.clock.elapsed();
             self.forget_who_went(&mut core, now);
-            let step = core.machine.on(now, rand::random(), input);
-            if let Some(cause) = cause.filter(|_| step != Step::default()) {
-                core.cause = cause;
+            match (&input, cause) {
+                (_, None) => {}
+                (Input::Start, Some(cause)) => core.next = core.next.take().or(Some(cause)),
+                (_, Some(cause)) => core.cause = cause,
             }
+            let step = core.machine.on(now, rand::random(), input);
             self.follow(&mut core, step)
         };
         for (waiter, answer) in answers {
@@ -151,7 +160,8 @@ impl Instance {
                 Some(Order::Stop(run)) => {
                     // What ends now was told to.
                     ended = None.into();
-                    let stopped = self.runner.stop(run).await;
+                    let stopped = AssertUnwindSafe(self.runner.stop(run)).catch_unwind().await;
+                    let stopped = stopped.unwrap_or_else(|_| Err(PANICKED.into()));
                     self.tell(stopped.map_or_else(Input::StopFailed, |()| Input::Stopped), None);
                 }
                 None => tokio::select! {
@@ -171,7 +181,15 @@ impl Instance {
         let started = tokio::select! {
             biased;
             () = self.ordered() => return None.into(),
-            started = self.runner.start(run) => started,
+            started = AssertUnwindSafe(self.runner.start(run)).catch_unwind() => started,
+        };
+        let started = match started {
+            Ok(started) => started,
+            Err(_) => {
+                // What it may have begun; it cannot tell more than it did.
+                let _ = AssertUnwindSafe(self.runner.stop(run)).catch_unwind().await;
+                Err(Failure { kind: FailureKind::NotStarted, error: PANICKED.into() })
+            }
         };
         match started {
             Ok(Up { address, start, ended }) => {
@@ -204,6 +222,11 @@ impl Instance {
         for fact in facts {
             self.pen.write(&self.id, fact.record(core.cause.actor.clone(), core.cause.trace_id));
         }
+        if let Some(Order::Start(_)) = order {
+            core.cause = core.next.take().unwrap_or(Cause::SYSTEM);
+        } else if core.machine.waiting() == 0 && core.machine.state() != State::Stopping {
+            core.next = None;
+        }
         let alarm = core.machine.alarm();
         let sooner = alarm.is_some_and(|alarm| core.armed.is_none_or(|armed| alarm < armed));
         if order.is_some() || sooner || core.machine.is_over() {
@@ -211,6 +234,7 @@ impl Instance {
             self.wake.notify_one();
         }
         let Some(verdict) = verdict else { return Vec::new() };
+        core.next = None;
         let address = core.address;
         let answer = |_: &_| match &verdict {
             Verdict::Serve(run) => Ok(self.lease(*run, address)),

@@ -151,6 +151,8 @@ enum Line {
 pub(super) struct Reader {
     dialect: Box<dyn Read>,
     speech: Speech,
+    /// Whether the turn goes on with a conversation.
+    resumed: bool,
     /// Bytes of text.
     text_bytes: usize,
     /// Whether it printed anything.
@@ -234,7 +236,8 @@ impl Dialect {
             Self::Codex => Box::new(codex::Reader::new(invocation.resume)),
             Self::Gemini => Box::new(gemini::Reader::default()),
         };
-        Reader { dialect, speech: Speech::default(), text_bytes: 0, printed: false, retried: false }
+        let (resumed, speech) = (invocation.resume.is_some(), Speech::default());
+        Reader { dialect, speech, resumed, text_bytes: 0, printed: false, retried: false }
     }
 }
 
@@ -278,7 +281,10 @@ impl Reader {
     pub(super) fn used(&self) -> Vec<Used> {
         let mut used = self.dialect.used();
         if used.is_empty() {
-            used.push(Used { charged_later: self.dialect.is_charged_later(), ..Used::default() });
+            // A conversation in which nothing happened yet is not gone on with.
+            let goes_on = self.resumed || self.speech.said() || self.speech.worked();
+            let charged_later = goes_on && self.dialect.is_charged_later();
+            used.push(Used { charged_later, ..Used::default() });
         }
         for used in used.iter_mut().filter(|used| used.model.is_none()) {
             used.model = self.dialect.model().map(str::to_owned);
