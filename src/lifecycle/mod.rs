@@ -1,7 +1,7 @@
 //! Instances: the processes and containers that host agents, which start when they are needed and stop when they are idle.
 //!
 //! What decides is pure ([`Machine`]); [`Instances`] drives one for each instance over a [`Runner`], and has written down
-//! what happens; [`Ledger`] counts that. The only runner so far obeys a script, and no agent is hosted yet.
+//! what happens; [`Ledger`] counts that. There are runners for processes and for scripts; no agent is hosted by them yet.
 
 mod backoff;
 mod ledger;

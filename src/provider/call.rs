@@ -166,7 +166,7 @@ impl Call {
     fn record(&mut self, error: Option<Cow<'static, str>>, paid: bool) {
         self.ended = true;
         let said = &self.report.used;
-        let paid = paid && !said.charged_later;
+        let (free, paid) = (!paid, paid && !said.charged_later);
         let latency = self.elapsed_ms();
         let answered = said.model.as_deref().unwrap_or(&self.known.requested_model);
         let price = price_of(&self.deps.prices, answered);
@@ -181,6 +181,7 @@ impl Call {
             cache_write_tokens: said.cache_write_tokens,
             cost_usd,
             paid,
+            free,
             estimated: if paid { self.unsaid(error.is_none()).estimate(said, price) } else { None },
         };
         let unpriced = used.is_unpriced();

@@ -18,7 +18,8 @@ pub const OTHER_MODELS: &str = "other";
 #[derive(Debug, Clone, Default)]
 pub struct RequestCalls(Arc<Mutex<State>>);
 
-/// What model calls used together, where every one of them says it: the usage that stands in an answer.
+/// What model calls used together, where every one of them says it: the usage that stands in an answer. Those that are
+/// free used nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct CallsUsed {
     /// How many there were.
@@ -29,6 +30,8 @@ pub struct CallsUsed {
     pub output_tokens: Option<u64>,
     /// US dollars; `None` where tokens or prices are not known, and for no call at all.
     pub cost_usd: Option<f64>,
+    /// How many were not free.
+    counted: u64,
 }
 
 /// What the calls of a request to one model used, as far as it is known: what was paid is never lost because something
@@ -75,6 +78,8 @@ pub(super) struct CallUsed<'a> {
     pub(super) cost_usd: Option<f64>,
     /// Whether it may be billed, and no later call will say what it used.
     pub(super) paid: bool,
+    /// Whether it used nothing.
+    pub(super) free: bool,
     /// What it used beside what it said.
     pub(super) estimated: Option<Estimate>,
 }
@@ -178,16 +183,22 @@ impl CallUsed<'_> {
 
 impl CallsUsed {
     fn with(self, call: &CallUsed<'_>) -> Self {
+        let calls = self.calls + 1;
+        if call.free {
+            return Self { calls, ..self };
+        }
         let CallUsed { input_tokens, mut output_tokens, mut cost_usd, .. } = *call;
         if call.estimated.is_some() {
             // What was said of a call that was stopped is a part of it.
             (output_tokens, cost_usd) = (None, None);
         }
-        if self.calls == 0 {
-            return Self { calls: 1, input_tokens, output_tokens, cost_usd };
+        let counted = self.counted + 1;
+        if counted == 1 {
+            return Self { calls, input_tokens, output_tokens, cost_usd, counted };
         }
         Self {
-            calls: self.calls + 1,
+            calls,
+            counted,
             input_tokens: self.input_tokens.zip(input_tokens).map(|(a, b)| a.saturating_add(b)),
             output_tokens: self.output_tokens.zip(output_tokens).map(|(a, b)| a.saturating_add(b)),
             cost_usd: self.cost_usd.zip(cost_usd).map(|(a, b)| Money::clean(a + b)),
@@ -229,6 +240,7 @@ mod tests {
             cache_write_tokens: None,
             cost_usd: Some(0.5),
             paid: true,
+            free: false,
             estimated: None,
         }
     }
@@ -240,8 +252,28 @@ mod tests {
         calls.add(&call("m"), None);
         calls.add(&CallUsed { output_tokens: None, ..call("m") }, Some("length".to_owned()));
         calls.add(&call("m"), Some("stop".to_owned()));
-        let all = CallsUsed { calls: 3, input_tokens: Some(9), output_tokens: None, cost_usd: Some(1.5) };
+        let all = CallsUsed {
+            calls: 3,
+            input_tokens: Some(9),
+            output_tokens: None,
+            cost_usd: Some(1.5),
+            counted: 3,
+        };
         assert_eq!((calls.used(), calls.finish_reason().as_deref()), (all, Some("stop")));
+    }
+
+    #[test]
+    fn a_try_that_was_free_hides_nothing_of_the_others() {
+        let free = CallUsed { provider: "p", model: "m", free: true, ..CallUsed::default() };
+        for tries in [[free, call("m")], [call("m"), free]] {
+            let calls = RequestCalls::default();
+            tries.iter().for_each(|used| calls.add(used, None));
+            let CallsUsed { calls, input_tokens, output_tokens, cost_usd, .. } = calls.used();
+            assert_eq!((calls, input_tokens, output_tokens, cost_usd), (2, Some(3), Some(1), Some(0.5)));
+        }
+        let calls = RequestCalls::default();
+        calls.add(&free, None);
+        assert_eq!((calls.used().calls, calls.used().cost_usd), (1, None));
     }
 
     #[test]

@@ -376,7 +376,7 @@ async fn what_a_retry_cost_is_counted_beside_the_try_that_said_nothing() {
     let page = server.client().get("/audit?kind=request_finished").await.expect("answered");
     let page: Value = page.json().await.expect("JSON");
     let record = &page["records"][0];
-    assert_eq!((&record["version"], &record["detail"]["costUsd"]), (&json!(2), &Value::Null));
+    assert_eq!((&record["version"], &record["detail"]["costUsd"]), (&json!(2), &json!(0.015)));
     assert_eq!(record["detail"]["models"][0]["costUsd"], json!(0.015));
 }
 
