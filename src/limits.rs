@@ -269,6 +269,9 @@ pub const CONFIG_PROBLEMS_MAX: usize = 100;
 /// Bytes of a file that holds one secret: a key or a token, not an archive named by mistake.
 pub const SECRET_FILE_BYTES_MAX: u64 = 64 << 10;
 
+/// Records of instances that may wait for the disk: an hour of eighty instances that fail every five minutes.
+pub const INSTANCE_RECORDS_QUEUED_MAX: usize = 1_024;
+
 const _: () =
     assert!(JOURNAL_QUEUE_APPENDS_MAX >= JOURNAL_GROUP_RECORDS_MAX, "a full queue must fill a group");
 const _: () =

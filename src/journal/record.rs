@@ -320,6 +320,22 @@ pub struct Record {
 }
 
 impl Record {
+    /// A record as any: for tests that look at what is in one.
+    #[cfg(test)]
+    pub(crate) fn example(stream: StreamId, kind: &str, detail: Value) -> Self {
+        Self {
+            seq: Seq(1),
+            time: Timestamp::from_millis(0),
+            stream,
+            kind: kind.to_owned(),
+            version: 1,
+            actor: Actor::Local,
+            trace_id: None,
+            detail,
+            prev_hash: RecordHash::default(),
+        }
+    }
+
     /// The names of [`Record::cells`].
     pub const COLUMNS: [&'static str; 9] =
         ["seq", "time", "stream", "kind", "version", "actor", "trace_id", "detail", "prev_hash"];

@@ -184,21 +184,12 @@ mod tests {
     use super::*;
     use crate::clock::Timestamp;
     use crate::ids::Seq;
-    use crate::journal::{Actor, RecordHash, StreamId};
+    use crate::journal::StreamId;
     use serde_json::json;
 
     fn record(stream: &str, kind: &str, detail: Value) -> Record {
-        Record {
-            seq: Seq(7),
-            time: Timestamp::from_millis(1_000),
-            stream: StreamId::parse(stream).expect("a stream"),
-            kind: kind.to_owned(),
-            version: 1,
-            actor: Actor::Local,
-            trace_id: None,
-            detail,
-            prev_hash: RecordHash::default(),
-        }
+        let stream = StreamId::parse(stream).expect("a stream");
+        Record { seq: Seq(7), time: Timestamp::from_millis(1_000), ..Record::example(stream, kind, detail) }
     }
 
     #[test]

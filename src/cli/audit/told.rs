@@ -79,22 +79,10 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::clock::Timestamp;
-    use crate::ids::Seq;
-    use crate::journal::{Actor, RecordHash, StreamId};
+    use crate::journal::StreamId;
 
     fn of(kind: &str, detail: Value) -> String {
-        told(&Record {
-            seq: Seq(1),
-            time: Timestamp::from_millis(0),
-            stream: StreamId::request(),
-            kind: kind.to_owned(),
-            version: 1,
-            actor: Actor::Local,
-            trace_id: None,
-            detail,
-            prev_hash: RecordHash::default(),
-        })
+        told(&Record::example(StreamId::request(), kind, detail))
     }
 
     #[test]

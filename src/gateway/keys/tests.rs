@@ -271,15 +271,5 @@ fn record(seq: u64, time: Timestamp, key: &str, end: bool) -> Record {
         });
         (REQUEST_ACCEPTED, detail)
     };
-    Record {
-        seq: crate::ids::Seq(seq),
-        time,
-        stream: StreamId::request(),
-        kind: kind.to_owned(),
-        version: 1,
-        actor: Actor::Local,
-        trace_id: None,
-        detail,
-        prev_hash: RecordHash::default(),
-    }
+    Record { seq: crate::ids::Seq(seq), time, ..Record::example(StreamId::request(), kind, detail) }
 }

@@ -13,6 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use edges::{EDGES, State};
+#[cfg(test)]
+pub(super) use tests::POLICY;
 pub use words::{
     Exit, Fact, Failure, FailureKind, Input, Order, Policy, Refused, Run, Start, Step, StopReason, Verdict,
     Wanted,

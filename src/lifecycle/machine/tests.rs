@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::lifecycle::Backoff;
 
-const POLICY: Policy = Policy {
+pub(in crate::lifecycle) const POLICY: Policy = Policy {
     start: Start::Lazy,
     idle_after: at(60),
     backoff: Backoff { min: at(1), max: at(300) },

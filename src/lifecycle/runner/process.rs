@@ -1,7 +1,7 @@
 //! An instance that is a process on this machine. A guard stands between it and plimsoll: nothing of it outlives its
 //! stop, or plimsoll ([`crate::process`]).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
 use std::net::SocketAddr;
@@ -58,12 +58,14 @@ pub struct ProcessRunner {
     looker: Looker,
     printed: Printed,
     clock: Clock,
-    /// A std mutex suffices: a hold is one look-up.
-    runs: Mutex<HashMap<Run, Running>>,
+    /// The run that was started last; one that ended by itself stays until the next. A std mutex suffices: a hold is one
+    /// look.
+    running: Mutex<Option<Running>>,
 }
 
 /// A run, and who looks after it.
 struct Running {
+    run: Run,
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
 }
@@ -80,8 +82,8 @@ impl ProcessRunner {
         printed: Printed,
         clock: Clock,
     ) -> Result<Self, String> {
-        let (looker, runs) = (Looker::new()?, Mutex::default());
-        Ok(Self { instance, config, processes, looker, printed, clock, runs })
+        let (looker, running) = (Looker::new()?, Mutex::default());
+        Ok(Self { instance, config, processes, looker, printed, clock, running })
     }
 
     async fn begin(&self, run: Run) -> Result<Up, Failure> {
@@ -93,7 +95,7 @@ impl ProcessRunner {
         let (stop, stopped) = oneshot::channel();
         let hears = Hears { printed: Arc::clone(&self.printed), wanted: self.wanted(), said };
         let task = tokio::spawn(look_after(tree, hears, stopped, over));
-        self.runs().insert(run, Running { stop, task });
+        *self.running() = Some(Running { run, stop, task });
         let start = self.clock.elapsed().saturating_sub(began);
         let ready = self.looker.wait(&self.config.ready, self.config.address, line);
         let failure = tokio::select! {
@@ -112,8 +114,8 @@ impl ProcessRunner {
     }
 
     async fn end(&self, run: Run) {
-        let running = self.runs().remove(&run);
-        if let Some(Running { stop, task }) = running {
+        let running = self.running().take_if(|running| running.run == run);
+        if let Some(Running { run: _, stop, task }) = running {
             // One that has ended needs no telling.
             let _ = stop.send(());
             let _ = task.await;
@@ -175,8 +177,8 @@ impl ProcessRunner {
         Failure { kind: FailureKind::NotReady, error: error.into() }
     }
 
-    fn runs(&self) -> MutexGuard<'_, HashMap<Run, Running>> {
-        self.runs.lock().unwrap_or_else(PoisonError::into_inner)
+    fn running(&self) -> MutexGuard<'_, Option<Running>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -251,11 +253,8 @@ async fn look_after(
             // Nobody may ask any more.
             let _ = over.send(ended);
         }
-        None => {
-            tree.stop().await;
-            // Its end was ordered: it is nothing that it did by itself.
-            drop(over);
-        }
+        // Its end was ordered: nobody is told of one by itself.
+        None => tree.stop().await,
     }
 }
 

@@ -236,20 +236,14 @@ impl Instance {
         let Some(verdict) = verdict else { return Vec::new() };
         core.next = None;
         let address = core.address;
-        let answer = |_: &_| match &verdict {
+        let answer = || match &verdict {
             Verdict::Serve(run) => Ok(self.lease(*run, address)),
             Verdict::Failed(failure, retry_in) => {
                 Err(self.refusal(Refused::Failed(failure.clone(), *retry_in)))
             }
             Verdict::Stopped(reason) => Err(self.refusal(Refused::Gone(*reason))),
         };
-        core.waiting
-            .drain(..)
-            .map(|waiter| {
-                let answer = answer(&waiter);
-                (waiter, answer)
-            })
-            .collect()
+        core.waiting.drain(..).map(|waiter| (waiter, answer())).collect()
     }
 
     /// Requests that wait no more make room.

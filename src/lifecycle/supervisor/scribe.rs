@@ -8,9 +8,8 @@ use tokio::task::JoinHandle;
 
 use crate::ids::AgentId;
 use crate::journal::{Append, AppendError, Journal, NewRecord, StreamId};
+use crate::limits::INSTANCE_RECORDS_QUEUED_MAX;
 
-/// Records that may wait for the disk: an hour of a hundred instances that fail at the longest wait between two tries.
-const RECORDS_MAX: usize = 1_024;
 /// How long to wait before a record is tried again: a disk that is full has space again sooner or later.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -43,7 +42,7 @@ impl Pen {
 
 impl Scribe {
     pub(super) fn new(journal: Arc<dyn Journal>) -> Self {
-        let (sender, said) = mpsc::channel(RECORDS_MAX);
+        let (sender, said) = mpsc::channel(INSTANCE_RECORDS_QUEUED_MAX);
         Self { pen: Pen(sender), task: tokio::spawn(write_all(journal, said)) }
     }
 

@@ -12,16 +12,9 @@ use crate::clock::{ManualTime, Timestamp};
 use crate::journal::{Fold, MemoryJournal, Record, Scan};
 use crate::lifecycle::machine::{Exit, FailureKind, Run, Start};
 use crate::lifecycle::runner::{Act, Script, ScriptedRunner, Up};
-use crate::lifecycle::{Backoff, Ledger};
+use crate::lifecycle::{Ledger, machine};
 
-const POLICY: Policy = Policy {
-    start: Start::Lazy,
-    idle_after: secs(60),
-    backoff: Backoff { min: secs(1), max: secs(300) },
-    well_after: secs(30),
-    crash_loop_failures: 3,
-    waiting_max: 100,
-};
+const POLICY: Policy = Policy { waiting_max: 100, ..machine::POLICY };
 
 const fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
