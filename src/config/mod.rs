@@ -7,6 +7,7 @@ mod budgets;
 mod de;
 mod expand;
 mod files;
+mod instances;
 mod parse;
 mod problem;
 mod schema;
@@ -23,7 +24,7 @@ use serde::Serialize;
 use crate::gateway::AgentConfig;
 use crate::ids::AgentId;
 use crate::limits::CONFIG_PROBLEMS_MAX;
-use crate::{api, gateway, journal, live, provider, telemetry};
+use crate::{api, gateway, journal, lifecycle, live, provider, telemetry};
 
 pub use expand::Environment;
 pub use files::{LoadRequest, Located, Overlay, locate, searched};
@@ -55,6 +56,8 @@ pub struct Config {
     pub providers: BTreeMap<String, provider::Config>,
     /// What a million tokens cost, by model.
     pub prices: BTreeMap<String, provider::Price>,
+    /// The container engine.
+    pub engine: lifecycle::EngineConfig,
     /// Who answers.
     pub agents: BTreeMap<AgentId, AgentConfig>,
 }
@@ -76,6 +79,7 @@ impl Default for Config {
                 provider::Config::Echo(provider::EchoConfig::default()),
             )]),
             prices: BTreeMap::new(),
+            engine: lifecycle::EngineConfig::default(),
             agents: BTreeMap::from([(echo, AgentConfig::of_provider("echo"))]),
         }
     }

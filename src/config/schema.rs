@@ -17,7 +17,7 @@ use crate::limits::CONFIG_PROBLEMS_MAX;
 use crate::provider::{self, AnthropicConfig, EchoConfig, ExecConfig, OpenAiConfig};
 
 /// The keys at the top.
-pub(crate) const KEYS: [&str; 11] = [
+pub(crate) const KEYS: [&str; 12] = [
     "data_dir",
     "server",
     "auth",
@@ -28,6 +28,7 @@ pub(crate) const KEYS: [&str; 11] = [
     "telemetry",
     "providers",
     "prices",
+    "engine",
     "agents",
 ];
 
@@ -75,6 +76,7 @@ pub(crate) fn fill(root: &mut Node, problems: &mut Vec<ConfigProblem>) -> Config
         live: filler.section("live"),
         telemetry: filler.section("telemetry"),
         prices: filler.section("prices"),
+        engine: filler.section("engine"),
         providers,
         agents,
     }

@@ -2,6 +2,7 @@
 //!
 //! Start at [`resolve`]; [`secrets`] lists every value that must be masked in what others say.
 
+use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -10,6 +11,8 @@ use super::problem::{ConfigProblem, KeyPath, Origin};
 use super::tree::Node;
 use super::{Config, Environment};
 use crate::api::{self, TlsError};
+use crate::gateway::AgentConfig;
+use crate::lifecycle::InstanceConfig;
 use crate::limits::SECRET_FILE_BYTES_MAX;
 use crate::provider::{self, AnthropicConfig, OpenAiConfig};
 use crate::secret::Secret;
@@ -44,12 +47,7 @@ pub(crate) fn resolve(config: &mut Config, root: &Node, folder: &Path) -> Findin
             provider::Config::OpenAi(OpenAiConfig { remote, .. })
             | provider::Config::Anthropic(AnthropicConfig { remote, .. }) => remote,
             provider::Config::Exec(c) => {
-                // A bare name is looked for in PATH.
-                if c.program.contains('/') {
-                    let mut program = PathBuf::from(&c.program);
-                    absolute(&mut program, &KeyPath::of(&["providers", name, "program"]));
-                    c.program = program.to_string_lossy().into_owned();
-                }
+                program(&mut c.program, &KeyPath::of(&["providers", name, "program"]), &absolute);
                 continue;
             }
             provider::Config::Echo(_) => continue,
@@ -66,11 +64,25 @@ pub(crate) fn resolve(config: &mut Config, root: &Node, folder: &Path) -> Findin
         }
     }
     for (id, agent) in &mut config.agents {
+        let path = KeyPath::of(&["agents", id.as_str()]);
         if let Some(cwd) = &mut agent.cwd {
-            absolute(cwd, &KeyPath::of(&["agents", id.as_str(), "cwd"]));
+            absolute(cwd, &path.key("cwd"));
+        }
+        let process = agent.instance.as_mut().and_then(|instance| instance.process.as_mut());
+        if let Some(process) = process {
+            program(&mut process.program, &path.key("instance").key("process").key("program"), &absolute);
         }
     }
     findings
+}
+
+/// A bare name is looked for in PATH.
+fn program(program: &mut String, key: &KeyPath, absolute: &dyn Fn(&mut PathBuf, &KeyPath)) {
+    if program.contains('/') {
+        let mut path = PathBuf::from(&*program);
+        absolute(&mut path, key);
+        *program = path.to_string_lossy().into_owned();
+    }
 }
 
 /// Every secret value of the configuration, and those of this environment that programs are handed.
@@ -82,22 +94,19 @@ pub fn secrets(config: &Config, environment: Environment<'_>) -> Vec<Secret> {
             | provider::Config::Anthropic(AnthropicConfig { remote, .. }) => {
                 remote.api_key.iter().cloned().collect()
             }
-            provider::Config::Exec(provider) => {
-                // One written out in the file is a setting, not a secret: most of them are.
-                let set = provider.env.values().filter(|value| !value.is_literal());
-                let within = set.clone().flat_map(Secret::variables);
-                let handed = provider.env_pass.iter().map(String::as_str).chain(within);
-                let handed = handed.filter(|name| !is_ordinary(name)).map(|name| {
-                    let value = environment(name).unwrap_or_default();
-                    Secret::new(value.to_string_lossy().into_owned(), format!("${{{name}}}"))
-                });
-                set.cloned().chain(handed).flat_map(|secret| lines(&secret)).collect()
-            }
+            provider::Config::Exec(provider) => handed(&provider.env, &provider.env_pass, environment),
             provider::Config::Echo(_) => Vec::new(),
         }
     };
+    let of_agent = |agent: &AgentConfig| {
+        let InstanceConfig { process, container, .. } = agent.instance.as_ref()?;
+        let process = process.as_ref().map(|process| handed(&process.env, &process.env_pass, environment));
+        process.or_else(|| Some(handed(&container.as_ref()?.env, &[], environment)))
+    };
     let headers = config.telemetry.otlp.headers.values().cloned();
-    let mut values: Vec<_> = config.providers.values().flat_map(of_provider).chain(headers).collect();
+    let of_agents = config.agents.values().filter_map(of_agent).flatten();
+    let mut values: Vec<_> =
+        config.providers.values().flat_map(of_provider).chain(of_agents).chain(headers).collect();
     values.retain(|secret| !secret.expose().is_empty());
     values.sort_by(|one, other| {
         let key = |secret: &Secret| std::cmp::Reverse(secret.expose().len());
@@ -105,6 +114,18 @@ pub fn secrets(config: &Config, environment: Environment<'_>) -> Vec<Secret> {
     });
     values.dedup_by(|one, other| one.expose() == other.expose());
     values
+}
+
+/// What a program is handed that is secret. One written out in the file is a setting, not a secret: most of them are.
+fn handed(env: &BTreeMap<String, Secret>, env_pass: &[String], environment: Environment<'_>) -> Vec<Secret> {
+    let set = env.values().filter(|value| !value.is_literal());
+    let within = set.clone().flat_map(Secret::variables);
+    let names = env_pass.iter().map(String::as_str).chain(within);
+    let handed = names.filter(|name| !is_ordinary(name)).map(|name| {
+        let value = environment(name).unwrap_or_default();
+        Secret::new(value.to_string_lossy().into_owned(), format!("${{{name}}}"))
+    });
+    set.cloned().chain(handed).flat_map(|secret| lines(&secret)).collect()
 }
 
 /// A program prints one line at a time.

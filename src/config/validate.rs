@@ -13,15 +13,15 @@ use crate::ids::AgentId;
 use crate::units::{Bytes, Period};
 use crate::{api, gateway, journal, live, provider, telemetry};
 
-const MS: u64 = 1;
-const SECOND: u64 = 1_000;
-const MINUTE: u64 = 60 * SECOND;
-const HOUR: u64 = 60 * MINUTE;
-const DAY: u64 = 24 * HOUR;
-const KIB: u64 = 1 << 10;
-const MIB: u64 = 1 << 20;
-const GIB: u64 = 1 << 30;
-const TIB: u64 = 1 << 40;
+pub(super) const MS: u64 = 1;
+pub(super) const SECOND: u64 = 1_000;
+pub(super) const MINUTE: u64 = 60 * SECOND;
+pub(super) const HOUR: u64 = 60 * MINUTE;
+pub(super) const DAY: u64 = 24 * HOUR;
+pub(super) const KIB: u64 = 1 << 10;
+pub(super) const MIB: u64 = 1 << 20;
+pub(super) const GIB: u64 = 1 << 30;
+pub(super) const TIB: u64 = 1 << 40;
 
 /// Checks every value; `root` says where they stand.
 pub(crate) fn validate(config: &Config, root: &Node) -> Vec<ConfigProblem> {
@@ -37,6 +37,7 @@ pub(crate) fn validate(config: &Config, root: &Node) -> Vec<ConfigProblem> {
         telemetry,
         providers,
         prices,
+        engine,
         agents,
     } = config;
     checks.server(server);
@@ -56,39 +57,47 @@ pub(crate) fn validate(config: &Config, root: &Node) -> Vec<ConfigProblem> {
         Some(node) => node.keys().collect(),
         None => providers.keys().map(String::as_str).collect(),
     };
+    checks.engine(engine);
     for (id, agent) in agents {
         checks.agent(id, agent, gateway.running_max, &names);
         checks.model(id, agent, providers.get(&agent.provider));
+        checks.hosting(id, agent, providers.get(&agent.provider), engine);
     }
+    checks.ports(agents);
     checks.problems
 }
 
-struct Checks<'a> {
-    root: &'a Node,
+pub(super) struct Checks<'a> {
+    pub(super) root: &'a Node,
     problems: Vec<ConfigProblem>,
 }
 
 impl Checks<'_> {
-    fn wrong(&mut self, path: &KeyPath, message: impl Into<String>) {
+    pub(super) fn wrong(&mut self, path: &KeyPath, message: impl Into<String>) {
         self.problems.push(ConfigProblem::new(self.root.origin(path), path.clone(), message));
     }
 
-    fn range<T: PartialOrd + Display>(&mut self, path: &KeyPath, value: T, range: RangeInclusive<T>) {
+    pub(super) fn range<T: PartialOrd + Display>(
+        &mut self,
+        path: &KeyPath,
+        value: T,
+        range: RangeInclusive<T>,
+    ) {
         if !range.contains(&value) {
             self.wrong(path, format!("expected {} to {}", range.start(), range.end()));
         }
     }
 
-    fn period(&mut self, path: &KeyPath, value: Period, millis: RangeInclusive<u64>) {
+    pub(super) fn period(&mut self, path: &KeyPath, value: Period, millis: RangeInclusive<u64>) {
         self.range(path, value, Period::from_millis(*millis.start())..=Period::from_millis(*millis.end()));
     }
 
-    fn bytes(&mut self, path: &KeyPath, value: Bytes, bytes: RangeInclusive<u64>) {
+    pub(super) fn bytes(&mut self, path: &KeyPath, value: Bytes, bytes: RangeInclusive<u64>) {
         self.range(path, value, Bytes(*bytes.start())..=Bytes(*bytes.end()));
     }
 
     /// Where the elements of a list stand that were not refused.
-    fn places(&self, list: &KeyPath, length: usize) -> impl Iterator<Item = usize> + use<> {
+    pub(super) fn places(&self, list: &KeyPath, length: usize) -> impl Iterator<Item = usize> + use<> {
         let places: Vec<usize> = match self.root.get(&list.0).map(|node| &node.value) {
             Some(Value::List(nodes)) => {
                 (0..nodes.len()).filter(|index| nodes[*index].value != Value::Refused).collect()
@@ -267,7 +276,9 @@ impl Checks<'_> {
 
     fn openai(&mut self, path: &KeyPath, config: &provider::OpenAiConfig) {
         let provider::OpenAiConfig { base_url, remote } = config;
-        self.url(&path.key("base_url"), base_url);
+        if let Some(base_url) = base_url {
+            self.url(&path.key("base_url"), base_url);
+        }
         self.remote(path, remote);
     }
 
@@ -314,14 +325,31 @@ impl Checks<'_> {
         if program.is_empty() || program.contains('\0') {
             self.wrong(&path.key("program"), "expected the name or the path of a program");
         }
-        for (index, argument) in self.places(&path.key("args"), args.len()).zip(args) {
+        self.arguments(&path.key("args"), args);
+        self.variables(path, env_pass, env.keys());
+        self.bytes(&path.key("output_bytes_max"), *output_bytes_max, 4 * KIB..=16 * GIB);
+        self.bytes(&path.key("line_bytes_max"), *line_bytes_max, KIB..=64 * MIB);
+        self.period(&path.key("kill_grace"), *kill_grace, 0..=60 * SECOND);
+    }
+
+    pub(super) fn arguments(&mut self, path: &KeyPath, arguments: &[String]) {
+        for (index, argument) in self.places(path, arguments.len()).zip(arguments) {
             if argument.contains('\0') {
-                self.wrong(&path.key("args").index(index), "an argument cannot hold a NUL");
+                self.wrong(&path.index(index), "an argument cannot hold a NUL");
             }
         }
+    }
+
+    /// The names under `env_pass` and `env`.
+    pub(super) fn variables<'e>(
+        &mut self,
+        path: &KeyPath,
+        env_pass: &[String],
+        env: impl Iterator<Item = &'e String>,
+    ) {
         let names = env_pass.iter().zip(self.places(&path.key("env_pass"), env_pass.len()));
         let names = names.map(|(name, index)| (path.key("env_pass").index(index), name));
-        let names: Vec<_> = names.chain(env.keys().map(|name| (path.key("env").key(name), name))).collect();
+        let names: Vec<_> = names.chain(env.map(|name| (path.key("env").key(name), name))).collect();
         for (at, name) in names {
             if !is_variable(name) {
                 self.wrong(&at, "expected the name of a variable: letters, digits and _, no digit first");
@@ -332,9 +360,6 @@ impl Checks<'_> {
                 );
             }
         }
-        self.bytes(&path.key("output_bytes_max"), *output_bytes_max, 4 * KIB..=16 * GIB);
-        self.bytes(&path.key("line_bytes_max"), *line_bytes_max, KIB..=64 * MIB);
-        self.period(&path.key("kill_grace"), *kill_grace, 0..=60 * SECOND);
     }
 
     /// An address to call: it stands in logs and traces, so no credentials may stand in it.
@@ -378,6 +403,7 @@ impl Checks<'_> {
             requests_per_min,
             deadline,
             tools: _,
+            instance: _,
         } = agent;
         let path = KeyPath::of(&["agents", id.as_str()]);
         if !providers.contains(&provider.as_str()) {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::lifecycle::InstanceConfig;
 use crate::units::{Bytes, Period};
 
 /// `gateway:`.
@@ -69,7 +70,7 @@ impl Default for Config {
 }
 
 /// One entry of `agents:`, keyed by the agent's id.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AgentConfig {
     /// The key of an entry under `providers:`.
@@ -105,6 +106,9 @@ pub struct AgentConfig {
     /// Names of tools it is known to have; `/health` counts them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tools: Vec<String>,
+    /// The process or the container that hosts it, for one whose provider is of `kind: openai` and has no `base_url`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<InstanceConfig>,
 }
 
 impl AgentConfig {
@@ -123,6 +127,7 @@ impl AgentConfig {
             requests_per_min: None,
             deadline: None,
             tools: Vec::new(),
+            instance: None,
         }
     }
 }

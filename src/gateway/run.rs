@@ -342,6 +342,7 @@ impl Serving<'_> {
             remaining: self.deadline.saturating_sub(self.since_accepted()),
             calls: self.transcript.calls.clone(),
             retry: self.retry(),
+            at: None,
         }
     }
 

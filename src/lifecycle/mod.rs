@@ -4,6 +4,7 @@
 //! what happens; [`Ledger`] counts that. There are runners for processes and for scripts; no agent is hosted by them yet.
 
 mod backoff;
+mod config;
 mod ledger;
 mod machine;
 mod record;
@@ -11,6 +12,9 @@ mod runner;
 mod supervisor;
 
 pub use backoff::Backoff;
+pub use config::{
+    BindConfig, ContainerHost, EngineConfig, InstanceConfig, Orphans, ProcessHost, Pull, ReadyConfig, Trust,
+};
 pub use ledger::{InstanceCounts, LastEvent, Ledger};
 pub use machine::{
     EDGES, Exit, Fact, Failure, FailureKind, Input, Machine, Order, Policy, Refused, Run, Start, State, Step,

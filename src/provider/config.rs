@@ -66,8 +66,10 @@ impl Default for EchoConfig {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OpenAiConfig {
-    /// The address up to and including `/v1`, http or https, without credentials.
-    pub base_url: String,
+    /// The address up to and including `/v1`, http or https, without credentials. Without one its agents have instances
+    /// of their own, and are asked there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_url: Option<String>,
     /// Its other keys stand beside it, and are read apart.
     #[serde(flatten, skip_deserializing)]
     pub remote: RemoteConfig,

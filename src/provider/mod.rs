@@ -139,6 +139,27 @@ pub struct Turn {
     pub calls: RequestCalls,
     /// Asked before a call that failed goes out again.
     pub retry: MayRetry,
+    /// Where the agent's instance answers, for one that has one.
+    pub at: Option<At>,
+}
+
+/// Where an instance answers, over plain HTTP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct At {
+    /// An IP address.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// What the paths of its API stand under: begins with `/`, or is empty.
+    pub path: String,
+}
+
+impl At {
+    fn url(&self, path: &str) -> Option<reqwest::Url> {
+        let Self { host, port, path: base } = self;
+        let bracketed = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+        reqwest::Url::parse(&format!("http://{bracketed}:{port}{}/{path}", base.trim_end_matches('/'))).ok()
+    }
 }
 
 /// Says whether a call may go out again: what its agent may spend can be spent meanwhile.

@@ -96,10 +96,17 @@ fn the_commented_defaults_show_every_key() {
         ("providers.*", "providers: {p: {kind: anthropic, ZZZ: 1}}"),
         ("providers.*", "providers: {p: {kind: exec, program: p, ZZZ: 1}}"),
         ("prices.*", "prices: {m: {ZZZ: 1}}"),
+        ("engine", "engine: {ZZZ: 1}"),
         ("agents.*", "agents: {a: {ZZZ: 1}}"),
+        ("agents.*.instance", "agents: {a: {instance: {ZZZ: 1}}}"),
+        ("agents.*.instance.ready", "agents: {a: {instance: {ready: {ZZZ: 1}}}}"),
+        ("agents.*.instance.process", "agents: {a: {instance: {process: {ZZZ: 1}}}}"),
+        ("agents.*.instance.container", "agents: {a: {instance: {container: {ZZZ: 1}}}}"),
+        ("agents.*.instance.container.binds[]", "agents: {a: {instance: {container: {binds: [{ZZZ: 1}]}}}}"),
     ];
-    // The secret in a file stands in the documentation of `api_key`; both at once are refused.
-    let elsewhere = ["providers.*.api_key_file"];
+    // These stand in what is said of others; both at once are refused.
+    let elsewhere =
+        ["providers.*.api_key_file", "agents.*.instance.ready.line", "agents.*.instance.container.name"];
     for (place, text) in places {
         let text = if text.is_empty() { "ZZZ: 1" } else { text };
         let problems = load_text(text.as_bytes(), &|_| None::<OsString>).map(|_| ()).expect_err(text);

@@ -54,7 +54,7 @@ impl House {
 }
 
 pub(crate) fn config(base_url: String) -> OpenAiConfig {
-    OpenAiConfig { base_url, remote: remote() }
+    OpenAiConfig { base_url: Some(base_url), remote: remote() }
 }
 
 pub(crate) fn remote() -> RemoteConfig {
@@ -211,7 +211,7 @@ async fn a_whole_answer_is_one_delta_and_has_no_first_token() {
     let body = r#"{"model":"m-2","choices":[{"message":{"role":"assistant","content":"All"},"finish_reason":"stop"}]}"#;
     let upstream = Upstream::start(vec![whole(body)]).await;
     let house = house(OpenAiConfig {
-        base_url: upstream.base_url(),
+        base_url: Some(upstream.base_url()),
         remote: RemoteConfig { stream: false, ..remote() },
     });
     let answer = ask(&house, "hi").await.1.expect("answered");
@@ -350,7 +350,7 @@ async fn a_failed_call_marks_its_spans() {
     let quoting = refusal("500 Internal Server Error", "", &format!("you said {PROMPT}"));
     let upstream = Upstream::start(vec![quoting]).await;
     let house = house(OpenAiConfig {
-        base_url: upstream.base_url(),
+        base_url: Some(upstream.base_url()),
         remote: RemoteConfig { retries: 1, ..remote() },
     });
     let rejection = ask(&house, PROMPT).await.1.expect_err("failed");
@@ -418,7 +418,7 @@ async fn a_server_that_hangs_before_or_in_its_answer_times_out() {
     for (bytes, partial) in [(Vec::new(), ""), ([stream_head(), hello].concat(), "Hel")] {
         let upstream = Upstream::start(vec![Reply::Hang(bytes)]).await;
         let impatient = OpenAiConfig {
-            base_url: upstream.base_url(),
+            base_url: Some(upstream.base_url()),
             remote: RemoteConfig { idle_timeout: Period::from_millis(200), ..remote() },
         };
         fails(impatient, "timeout", "silent for 200 ms", partial).await;
@@ -477,7 +477,7 @@ async fn a_connection_that_does_not_come_about_costs_no_more_than_its_limit() {
     }
     let limit = Period::from_millis(300);
     let unreachable = OpenAiConfig {
-        base_url: format!("http://{address}/v1"),
+        base_url: Some(format!("http://{address}/v1")),
         remote: RemoteConfig { connect_timeout: limit, ..remote() },
     };
     let house = fails(unreachable, "connection", "no connection to the provider: it took too long", "").await;
@@ -533,7 +533,7 @@ async fn a_429_is_tried_again_when_it_says_so() {
     let busy = refusal("429 Too Many Requests", "retry-after: 1\r\n", r#"{"error":"slow down"}"#);
     let upstream = Upstream::start(vec![busy, stream(&[&delta("ok"), STOP, "[DONE]"])]).await;
     let house = house(OpenAiConfig {
-        base_url: upstream.base_url(),
+        base_url: Some(upstream.base_url()),
         remote: RemoteConfig { retries: 2, ..remote() },
     });
     let (events, answer) = ask(&house, "hi").await;
@@ -552,7 +552,7 @@ async fn a_429_is_tried_again_when_it_says_so() {
 async fn tries_end_at_their_number_and_never_pass_the_deadline() {
     let upstream = Upstream::start(vec![refusal("503 Service Unavailable", "", "")]).await;
     fails(
-        OpenAiConfig { base_url: upstream.base_url(), remote: RemoteConfig { retries: 2, ..remote() } },
+        OpenAiConfig { base_url: Some(upstream.base_url()), remote: RemoteConfig { retries: 2, ..remote() } },
         "503",
         "HTTP 503",
         "",
@@ -563,8 +563,10 @@ async fn tries_end_at_their_number_and_never_pass_the_deadline() {
     for later in ["3600", "18446744073709551615"] {
         let later = refusal("429 Too Many Requests", &format!("retry-after: {later}\r\n"), "");
         let upstream = Upstream::start(vec![later]).await;
-        let config =
-            OpenAiConfig { base_url: upstream.base_url(), remote: RemoteConfig { retries: 5, ..remote() } };
+        let config = OpenAiConfig {
+            base_url: Some(upstream.base_url()),
+            remote: RemoteConfig { retries: 5, ..remote() },
+        };
         let house = fails(config, "429", "HTTP 429", "").await;
         assert_eq!(house.live.model_calls().total, 1);
     }
@@ -574,7 +576,7 @@ async fn tries_end_at_their_number_and_never_pass_the_deadline() {
 async fn an_answer_that_was_begun_is_never_asked_for_again() {
     let upstream = Upstream::start(vec![stream(&[&delta("Hel")])]).await;
     fails(
-        OpenAiConfig { base_url: upstream.base_url(), remote: RemoteConfig { retries: 5, ..remote() } },
+        OpenAiConfig { base_url: Some(upstream.base_url()), remote: RemoteConfig { retries: 5, ..remote() } },
         "stream_cut",
         "cut",
         "Hel",
@@ -632,7 +634,7 @@ async fn tls_is_trusted_through_the_ca_file_and_not_without_it() {
     let ca_file = dir.path().join("ca.pem");
     let upstream = Upstream::start_tls(vec![stream(&[&one, end, "[DONE]"])], &ca_file).await;
     let trusting = OpenAiConfig {
-        base_url: upstream.base_url(),
+        base_url: Some(upstream.base_url()),
         remote: RemoteConfig { ca_file: Some(ca_file), ..remote() },
     };
     assert_eq!(ask(&house(trusting), "hi").await.1.expect("answered").text, "safe");
@@ -671,12 +673,12 @@ fn bad_configurations_are_refused_by_name() {
         processes: Processes::default(),
     };
     let good = config("http://127.0.0.1:1/v1".to_owned());
-    let of = |remote| OpenAiConfig { base_url: "https://h/v1".to_owned(), remote };
+    let of = |remote| OpenAiConfig { base_url: Some("https://h/v1".to_owned()), remote };
     let file = Some(PathBuf::from("/nowhere"));
     let broken = [
-        (OpenAiConfig { base_url: "localhost".to_owned(), ..good.clone() }, "base_url"),
-        (OpenAiConfig { base_url: "ftp://h/".to_owned(), ..good.clone() }, "http"),
-        (OpenAiConfig { base_url: "http://u:p@h/".to_owned(), ..good.clone() }, "credentials"),
+        (OpenAiConfig { base_url: Some("localhost".to_owned()), ..good.clone() }, "base_url"),
+        (OpenAiConfig { base_url: Some("ftp://h/".to_owned()), ..good.clone() }, "http"),
+        (OpenAiConfig { base_url: Some("http://u:p@h/".to_owned()), ..good.clone() }, "credentials"),
         (of(RemoteConfig { api_key_file: file.clone(), ..remote() }), "not both"),
         (of(RemoteConfig { api_key: None, api_key_file: file.clone(), ..remote() }), "/nowhere"),
         (of(RemoteConfig { ca_file: file, ..remote() }), "ca_file /nowhere"),

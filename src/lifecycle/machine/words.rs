@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 #[cfg(doc)]
 use super::Machine;
 use crate::lifecycle::Backoff;
@@ -29,7 +31,8 @@ pub struct Policy {
 }
 
 /// When an instance starts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum Start {
     /// With plimsoll, and again whenever it ends by itself; it never stops for being idle.
     Hot,

@@ -18,8 +18,8 @@ pub(super) fn build(name: &str, config: &AnthropicConfig, deps: &ProviderDeps) -
     let AnthropicConfig { base_url, max_tokens, remote } = config;
     let base_url = base_url.trim_end_matches('/');
     // Given as for `kind: openai`, it is meant so.
-    let settings = Settings { base_url: base_url.strip_suffix("/v1").unwrap_or(base_url), remote };
-    Remote::new(name, Messages { max_tokens: *max_tokens }, &settings, deps)
+    let base_url = Some(base_url.strip_suffix("/v1").unwrap_or(base_url));
+    Remote::new(name, Messages { max_tokens: *max_tokens }, &Settings { base_url, remote }, deps)
 }
 
 struct Messages {

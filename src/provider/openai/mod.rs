@@ -28,8 +28,8 @@ const KNOWN_HOSTS: &[(&str, &str)] = &[
 /// [`BuildError`] when the address is none, or a file cannot be read.
 pub(super) fn build(name: &str, config: &OpenAiConfig, deps: &ProviderDeps) -> Result<Remote, BuildError> {
     let OpenAiConfig { base_url, remote } = config;
-    let settings = Settings { base_url: base_url.trim_end_matches('/'), remote };
-    Remote::new(name, ChatCompletions, &settings, deps)
+    let base_url = base_url.as_deref().map(|url| url.trim_end_matches('/'));
+    Remote::new(name, ChatCompletions, &Settings { base_url, remote }, deps)
 }
 
 struct ChatCompletions;

@@ -12,7 +12,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 
 use super::super::quote::{self, Mask};
-use super::super::{ProviderError, RemoteConfig};
+use super::super::{At, ProviderError, RemoteConfig};
 use super::{Api, Mode, Settings};
 use crate::secret::Secret;
 use crate::telemetry::TraceContext;
@@ -33,25 +33,27 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) struct Endpoint {
     /// Sends the key and what else every request has.
     client: Client,
-    answers: Url,
-    models: Url,
+    /// Where it is; none where each turn says.
+    server: Option<Server>,
+    answers_path: &'static str,
     idle_timeout: Duration,
     /// `gen_ai.provider.name`.
     pub(super) provider: &'static str,
-    /// `server.address`.
-    pub(super) host: String,
-    /// `server.port`.
-    pub(super) port: u16,
     /// Takes secrets out of what the server says.
     pub(super) mask: Mask,
 }
 
-impl Endpoint {
-    /// # Errors
-    /// Says what is wrong with the address or with a file.
-    pub(super) fn new(api: &dyn Api, settings: &Settings<'_>, mask: &Mask) -> Result<Self, String> {
-        let base =
-            Url::parse(settings.base_url).map_err(|error| format!("base_url is no address: {error}"))?;
+/// A server that is always the same.
+struct Server {
+    answers: Url,
+    models: Url,
+    host: String,
+    port: u16,
+}
+
+impl Server {
+    fn new(api: &dyn Api, base_url: &str) -> Result<Self, String> {
+        let base = Url::parse(base_url).map_err(|error| format!("base_url is no address: {error}"))?;
         if !matches!(base.scheme(), "http" | "https") {
             return Err("base_url must begin with http:// or https://".to_owned());
         }
@@ -63,40 +65,76 @@ impl Endpoint {
             Url::parse(&format!("{}/{path}", base.as_str().trim_end_matches('/')))
                 .map_err(|error| format!("base_url is no address: {error}"))
         };
-        let key = api_key(settings.remote)?;
-        let headers = headers(api, key.as_ref())?;
         Ok(Self {
-            client: client(settings.remote, base.scheme() == "https", headers)?,
             answers: join(api.answers_path())?,
             models: join(api.models_path())?,
-            mask: mask.and(key.as_ref()),
-            idle_timeout: settings.remote.idle_timeout.0,
-            provider: api.provider(&host),
             port: base.port_or_known_default().unwrap_or_default(),
             host,
         })
     }
+}
+
+impl Endpoint {
+    /// # Errors
+    /// Says what is wrong with the address or with a file.
+    pub(super) fn new(api: &dyn Api, settings: &Settings<'_>, mask: &Mask) -> Result<Self, String> {
+        let server = settings.base_url.map(|base_url| Server::new(api, base_url)).transpose()?;
+        let key = api_key(settings.remote)?;
+        let headers = headers(api, key.as_ref())?;
+        // What an instance speaks is no matter of certificates: it has none that anybody vouched for.
+        let tls = server.as_ref().is_some_and(|server| server.answers.scheme() == "https");
+        Ok(Self {
+            client: client(settings.remote, tls, headers)?,
+            answers_path: api.answers_path(),
+            mask: mask.and(key.as_ref()),
+            idle_timeout: settings.remote.idle_timeout.0,
+            provider: api.provider(server.as_ref().map_or("", |server| &server.host)),
+            server,
+        })
+    }
+
+    /// `server.address` and `server.port`, where they are always the same.
+    pub(super) fn server(&self) -> Option<(&str, u16)> {
+        self.server.as_ref().map(|server| (server.host.as_str(), server.port))
+    }
 
     /// A request for an answer.
-    pub(super) fn answer(&self, body: Vec<u8>, mode: Mode, trace: Option<TraceContext>) -> RequestBuilder {
+    ///
+    /// # Errors
+    /// [`ProviderError::Connection`] where nobody says who is asked.
+    pub(super) fn answer(
+        &self,
+        at: Option<&At>,
+        body: Vec<u8>,
+        mode: Mode,
+        trace: Option<TraceContext>,
+    ) -> Result<RequestBuilder, ProviderError> {
+        const NOWHERE: ProviderError =
+            ProviderError::Connection { reason: "its provider has no `base_url`, and it has no instance" };
+        let of_instance = at.map(|at| at.url(self.answers_path).ok_or(NOWHERE)).transpose()?;
+        let of_server = || self.server.as_ref().map(|server| server.answers.clone());
+        let answers = of_instance.or_else(of_server).ok_or(NOWHERE)?;
         let accept = match mode {
             Mode::Stream => "text/event-stream",
             Mode::Whole => "application/json",
         };
-        let request = self.client.post(self.answers.clone());
+        let request = self.client.post(answers);
         let request = request
             .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
             .header(ACCEPT, HeaderValue::from_static(accept))
             .body(body);
-        let Some(trace) = trace else { return request };
+        let Some(trace) = trace else { return Ok(request) };
         let request = request.header("traceparent", trace.to_string());
         let state = trace.state.header();
-        if state.is_empty() { request } else { request.header("tracestate", state) }
+        Ok(if state.is_empty() { request } else { request.header("tracestate", state) })
     }
 
     /// Asks which models there are: whether the server is there and lets us in.
     pub(super) async fn models(&self) -> Result<String, ProviderError> {
-        let request = self.client.get(self.models.clone()).timeout(CHECK_TIMEOUT);
+        let Some(server) = &self.server else {
+            return Ok("is asked at the instances of its agents".to_owned());
+        };
+        let request = self.client.get(server.models.clone()).timeout(CHECK_TIMEOUT);
         let response = request.send().await.map_err(|error| self.failed(&error))?;
         if !response.status().is_success() {
             return Err(self.refused(response).await);

@@ -55,7 +55,7 @@ struct Seen {
 
 impl<'a> Exchange<'a> {
     pub(super) fn begin(shared: &'a Shared, turn: &'a Turn, out: &'a Emitter) -> Self {
-        let asked = shared.asks(turn.model.as_deref());
+        let asked = shared.asks(turn.model.as_deref(), turn.at.as_ref());
         let call = Call::start(&shared.deps, turn, &asked);
         Self { shared, turn, out, call, reader: shared.api.reader(), seen: Seen::default() }
     }
@@ -71,7 +71,7 @@ impl<'a> Exchange<'a> {
         let mode = self.shared.mode;
         let body = self.shared.api.request(self.turn, mode);
         let endpoint = &self.shared.endpoint;
-        let request = endpoint.answer(body, mode, self.call.traceparent());
+        let request = endpoint.answer(self.turn.at.as_ref(), body, mode, self.call.traceparent())?;
         let response = self.in_time(request.send()).await?.map_err(|error| endpoint.failed(&error))?;
         if !response.status().is_success() {
             // Bounded by itself: it may be slow to say why.

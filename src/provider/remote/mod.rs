@@ -25,7 +25,7 @@ use self::exchange::Exchange;
 use super::call::Report;
 use super::emit::{self, Emitter};
 use super::{
-    Asked, BuildError, MODEL_DEFAULT, Provider, ProviderDeps, ProviderError, ProviderEvent, RemoteConfig,
+    Asked, At, BuildError, MODEL_DEFAULT, Provider, ProviderDeps, ProviderError, ProviderEvent, RemoteConfig,
     Turn,
 };
 use crate::limits::LABEL_BYTES_MAX;
@@ -39,8 +39,8 @@ const RETRY_DELAY_MAX: Duration = Duration::from_secs(20);
 /// Which server is asked, and how.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Settings<'a> {
-    /// What the paths of an API stand under.
-    pub(super) base_url: &'a str,
+    /// What the paths of an API stand under; without one each turn says where.
+    pub(super) base_url: Option<&'a str>,
     pub(super) remote: &'a RemoteConfig,
 }
 
@@ -187,7 +187,7 @@ impl Provider for Remote {
     }
 
     fn asks<'a>(&'a self, model: Option<&'a str>) -> Asked<'a> {
-        self.0.asks(model)
+        self.0.asks(model, None)
     }
 
     fn send(&self, turn: Turn) -> BoxStream<'static, ProviderEvent> {
@@ -204,9 +204,9 @@ impl Provider for Remote {
 }
 
 impl Shared {
-    fn asks<'a>(&'a self, model: Option<&'a str>) -> Asked<'a> {
-        let Endpoint { provider, host, port, .. } = &self.endpoint;
-        Asked { provider, model: model.unwrap_or(MODEL_DEFAULT), server: Some((host, *port)) }
+    fn asks<'a>(&'a self, model: Option<&'a str>, at: Option<&'a At>) -> Asked<'a> {
+        let server = at.map(|at| (at.host.as_str(), at.port)).or(self.endpoint.server());
+        Asked { provider: self.endpoint.provider, model: model.unwrap_or(MODEL_DEFAULT), server }
     }
 
     /// Tries until it is answered or no further try makes sense.

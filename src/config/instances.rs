@@ -1,0 +1,236 @@
+//! What `engine:` and `agents.<id>.instance:` may be, and what must fit together.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::problem::KeyPath;
+use super::validate::{Checks, DAY, HOUR, MIB, MINUTE, MS, SECOND, TIB};
+use crate::gateway::AgentConfig;
+use crate::ids::AgentId;
+use crate::lifecycle::{
+    BindConfig, ContainerHost, EngineConfig, InstanceConfig, ProcessHost, ReadyConfig, Start, Trust,
+};
+use crate::provider::{self, OpenAiConfig};
+
+impl Checks<'_> {
+    pub(super) fn engine(&mut self, config: &EngineConfig) {
+        let EngineConfig {
+            address,
+            trust: _,
+            images,
+            pull: _,
+            pull_timeout,
+            bind_root,
+            network,
+            timeout,
+            orphans: _,
+        } = config;
+        let key = |key: &str| KeyPath::of(&["engine", key]);
+        let socket = address.strip_prefix("unix://").is_some_and(|path| path.starts_with('/'));
+        let tcp = address.strip_prefix("tcp://").is_some_and(|host| {
+            let authority = host.parse::<http::uri::Authority>().ok();
+            authority.is_some_and(|authority| authority.port_u16().is_some() && !host.contains('@'))
+        });
+        if !socket && !tcp {
+            self.wrong(&key("address"), "expected unix:///path/of/a/socket or tcp://host:port");
+        }
+        for (index, image) in self.places(&key("images"), images.len()).zip(images) {
+            if !is_image(image) {
+                self.wrong(&key("images").index(index), "expected an image, such as ghcr.io/acme/agent:1.2");
+            }
+        }
+        self.period(&key("pull_timeout"), *pull_timeout, SECOND..=DAY);
+        self.period(&key("timeout"), *timeout, 100 * MS..=10 * MINUTE);
+        if bind_root.as_deref().is_some_and(|root| !root.is_absolute() || root == Path::new("/")) {
+            self.wrong(&key("bind_root"), "expected an absolute directory, and not the root of everything");
+        }
+        if network == "host" || network == "none" || network.contains(':') || network.is_empty() {
+            self.wrong(
+                &key("network"),
+                "expected the name of a network that the engine made, such as bridge: containers share neither \
+                 this machine's nor another container's",
+            );
+        }
+    }
+
+    /// Whether an agent, its provider and its instance fit together.
+    pub(super) fn hosting(
+        &mut self,
+        id: &AgentId,
+        agent: &AgentConfig,
+        provider: Option<&provider::Config>,
+        engine: &EngineConfig,
+    ) {
+        let path = KeyPath::of(&["agents", id.as_str()]);
+        let without_address =
+            matches!(provider, Some(provider::Config::OpenAi(OpenAiConfig { base_url: None, .. })));
+        match (&agent.instance, provider) {
+            (Some(instance), _) => {
+                if provider.is_some() && !without_address {
+                    self.wrong(
+                        &path.key("provider"),
+                        "an agent with an `instance` is asked there: name a provider with `kind: openai` and without `base_url`",
+                    );
+                }
+                self.instance(&path.key("instance"), instance, engine);
+            }
+            (None, Some(_)) if without_address => self.wrong(
+                &path.key("provider"),
+                "this provider has no `base_url`: give it one, or give the agent an `instance`",
+            ),
+            (None, _) => {}
+        }
+    }
+
+    /// Two processes cannot answer on one port.
+    pub(super) fn ports(&mut self, agents: &BTreeMap<AgentId, AgentConfig>) {
+        let mut taken: BTreeMap<u16, &AgentId> = BTreeMap::new();
+        for (id, agent) in agents {
+            let Some(InstanceConfig { port, process: Some(_), .. }) = &agent.instance else { continue };
+            if let Some(other) = taken.insert(*port, id) {
+                let path = KeyPath::of(&["agents", id.as_str(), "instance", "port"]);
+                self.wrong(&path, format!("the process of agent {other} answers on this port already"));
+            }
+        }
+    }
+
+    fn instance(&mut self, path: &KeyPath, config: &InstanceConfig, engine: &EngineConfig) {
+        let InstanceConfig {
+            start,
+            idle_after,
+            port,
+            path: base,
+            ready,
+            ready_timeout,
+            stop_grace,
+            waiting_max,
+            process,
+            container,
+        } = config;
+        self.period(&path.key("idle_after"), *idle_after, SECOND..=30 * DAY);
+        self.range(&path.key("port"), *port, 1..=u16::MAX);
+        self.path(&path.key("path"), base);
+        self.period(&path.key("ready_timeout"), *ready_timeout, 100 * MS..=HOUR);
+        self.period(&path.key("stop_grace"), *stop_grace, 0..=10 * MINUTE);
+        self.range(&path.key("waiting_max"), *waiting_max, 1..=100_000);
+        self.ready(&path.key("ready"), ready, container.is_some());
+        match (process, container) {
+            (Some(process), None) => self.process(&path.key("process"), process),
+            (None, Some(container)) => {
+                self.container(&path.key("container"), container, engine);
+                if *start == Start::Lazy && engine.trust == Trust::Observe {
+                    self.wrong(
+                        &path.key("start"),
+                        "plimsoll may only look at containers, so it starts none: set `engine.trust` to \
+                         start_stop or create, or `start: hot` for one that others keep up",
+                    );
+                }
+            }
+            (Some(_), Some(_)) | (None, None) => {
+                self.wrong(path, "give it either a `process` or a `container`");
+            }
+        }
+    }
+
+    /// The path of a URL, or nothing.
+    fn path(&mut self, path: &KeyPath, text: &str) {
+        let fits = text.is_empty() || text.parse::<http::uri::PathAndQuery>().is_ok();
+        if !fits || !(text.is_empty() || text.starts_with('/')) {
+            self.wrong(path, "expected a path that begins with /, such as /v1");
+        }
+    }
+
+    fn ready(&mut self, path: &KeyPath, config: &ReadyConfig, in_container: bool) {
+        let ReadyConfig { http, line, healthcheck } = config;
+        if [http.is_some(), line.is_some(), *healthcheck].into_iter().filter(|given| *given).count() > 1 {
+            self.wrong(
+                path,
+                "give one of `http`, `line` and `healthcheck`, or none: then its port is looked at",
+            );
+        }
+        if let Some(http) = http {
+            self.path(&path.key("http"), http);
+        }
+        if line.as_deref().is_some_and(str::is_empty) {
+            self.wrong(&path.key("line"), "expected a part of the line that says that it is ready");
+        }
+        if *healthcheck && !in_container {
+            self.wrong(&path.key("healthcheck"), "only a container has one");
+        }
+    }
+
+    fn process(&mut self, path: &KeyPath, config: &ProcessHost) {
+        let ProcessHost { program, args, env_pass, env } = config;
+        if program.is_empty() || program.contains('\0') {
+            self.wrong(&path.key("program"), "expected the name or the path of a program");
+        }
+        self.arguments(&path.key("args"), args);
+        self.variables(path, env_pass, env.keys());
+    }
+
+    fn container(&mut self, path: &KeyPath, config: &ContainerHost, engine: &EngineConfig) {
+        let ContainerHost { name, image, command, env, binds, user, memory_max, cpus, pids_max } = config;
+        match (name, image) {
+            (Some(name), None) => {
+                if !is_container_name(name) {
+                    self.wrong(&path.key("name"), "expected the name of a container");
+                }
+                let made = !command.is_empty() || !env.is_empty() || !binds.is_empty() || user.is_some();
+                if made {
+                    self.wrong(
+                        path,
+                        "a container that somebody else made is as it is: leave out all but `name`",
+                    );
+                }
+            }
+            (None, Some(image)) => {
+                if engine.trust != Trust::Create {
+                    self.wrong(&path.key("image"), "to make containers, set `engine.trust: create`");
+                }
+                if !engine.images.contains(image) {
+                    self.wrong(
+                        &path.key("image"),
+                        "containers are made of images that `engine.images` lists",
+                    );
+                }
+            }
+            (Some(_), Some(_)) | (None, None) => self.wrong(path, "give it either a `name` or an `image`"),
+        }
+        self.arguments(&path.key("command"), command);
+        self.variables(path, &[], env.keys());
+        for (index, bind) in self.places(&path.key("binds"), binds.len()).zip(binds) {
+            self.bind(&path.key("binds").index(index), bind, engine);
+        }
+        self.bytes(&path.key("memory_max"), *memory_max, 6 * MIB..=TIB);
+        self.range(&path.key("cpus"), *cpus, 0.01..=1_024.0);
+        self.range(&path.key("pids_max"), *pids_max, 1..=1_000_000);
+    }
+
+    fn bind(&mut self, path: &KeyPath, bind: &BindConfig, engine: &EngineConfig) {
+        let BindConfig { source, target, writable: _ } = bind;
+        if engine.bind_root.is_none() {
+            self.wrong(path, "what containers may see lies under `engine.bind_root`, which is not set");
+        }
+        if !source.is_absolute() {
+            self.wrong(&path.key("source"), "expected an absolute path");
+        }
+        if !target.starts_with('/') || target == "/" || target.contains([':', '\0']) {
+            self.wrong(&path.key("target"), "expected an absolute path in the container, without a colon");
+        }
+    }
+}
+
+/// The letters that a reference to an image may hold
+/// (<https://github.com/distribution/reference/blob/main/regexp.go>).
+fn is_image(text: &str) -> bool {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "._-/:@".contains(c);
+    text.len() <= 512 && text.starts_with(|c: char| c.is_ascii_alphanumeric()) && text.chars().all(fits)
+}
+
+/// As Docker has it: `[a-zA-Z0-9][a-zA-Z0-9_.-]+`.
+fn is_container_name(text: &str) -> bool {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+    (2..=255).contains(&text.len())
+        && text.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && text.chars().all(fits)
+}
