@@ -1,6 +1,7 @@
-//! What is counted of each instance over restarts: a fold of its records.
+//! What is known of each instance over restarts: what is counted, and the containers that were made for it. A fold of
+//! its records.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -11,11 +12,24 @@ use crate::clock::Timestamp;
 use crate::ids::AgentId;
 use crate::journal::{Fold, Record, StreamKind};
 
-/// What was counted of every instance that was not removed.
+/// What was counted of every instance that was not removed, and which containers are ours.
 #[derive(Default)]
 pub struct Ledger {
     /// A std mutex suffices: a hold is one step of a counter, or a copy of some.
-    instances: Mutex<BTreeMap<AgentId, InstanceCounts>>,
+    instances: Mutex<BTreeMap<AgentId, Entry>>,
+}
+
+/// What is known of one instance.
+#[derive(Default, Serialize, Deserialize)]
+struct Entry {
+    #[serde(flatten)]
+    counts: InstanceCounts,
+    /// Names of containers that were planned and may be there.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    containers: BTreeSet<String>,
+    /// Its agent was deleted, and only its containers are remembered.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    removed: bool,
 }
 
 /// What was counted of one instance since its agent was made.
@@ -55,7 +69,12 @@ impl InstanceCounts {
             EventKind::LazyStop => Some(&mut self.lazy_stop),
             EventKind::LazyStopFailed => Some(&mut self.lazy_stop_failed),
             EventKind::Exited => Some(&mut self.exited),
-            EventKind::CrashLoop | EventKind::Removed => None,
+            EventKind::CrashLoop
+            | EventKind::Adopted
+            | EventKind::Lost
+            | EventKind::ContainerPlanned
+            | EventKind::ContainerRemoved
+            | EventKind::Removed => None,
         };
         if let Some(counter) = counter {
             *counter = counter.saturating_add(1);
@@ -65,20 +84,65 @@ impl InstanceCounts {
     }
 }
 
+impl Entry {
+    fn step(&mut self, kind: EventKind, record: &Record) {
+        let name = || record.detail.get("name").and_then(Value::as_str).unwrap_or_default();
+        match kind {
+            // What is only meant to happen, or happened to what is no longer used, did not happen to the instance.
+            EventKind::ContainerPlanned => {
+                self.removed = false;
+                self.containers.insert(name().to_owned());
+            }
+            EventKind::ContainerRemoved => {
+                self.containers.remove(name());
+            }
+            EventKind::Removed => (self.counts, self.removed) = (InstanceCounts::default(), true),
+            EventKind::LazyStart
+            | EventKind::LazyStartFailed
+            | EventKind::LazyStop
+            | EventKind::LazyStopFailed
+            | EventKind::Exited
+            | EventKind::CrashLoop
+            | EventKind::Adopted
+            | EventKind::Lost => {
+                self.removed = false;
+                self.counts.step(kind, record);
+            }
+        }
+    }
+}
+
 impl Ledger {
     /// What was counted of this instance; zeros if nothing happened to it.
     #[must_use]
     pub fn of(&self, instance: &AgentId) -> InstanceCounts {
-        self.instances().get(instance).cloned().unwrap_or_default()
+        self.instances().get(instance).map(|entry| entry.counts.clone()).unwrap_or_default()
     }
 
     /// Every instance that something happened to and that was not removed.
     #[must_use]
     pub fn known(&self) -> Vec<AgentId> {
-        self.instances().keys().cloned().collect()
+        let instances = self.instances();
+        let kept = instances.iter().filter(|(_, entry)| !entry.removed);
+        kept.map(|(id, _)| id.clone()).collect()
     }
 
-    fn instances(&self) -> MutexGuard<'_, BTreeMap<AgentId, InstanceCounts>> {
+    /// The containers that were planned for this instance and not seen gone since: these are ours, whatever others look
+    /// like.
+    #[must_use]
+    pub fn containers(&self, instance: &AgentId) -> BTreeSet<String> {
+        self.instances().get(instance).map(|entry| entry.containers.clone()).unwrap_or_default()
+    }
+
+    /// Every instance with such containers, of removed agents too.
+    #[must_use]
+    pub fn with_containers(&self) -> Vec<AgentId> {
+        let instances = self.instances();
+        let having = instances.iter().filter(|(_, entry)| !entry.containers.is_empty());
+        having.map(|(id, _)| id.clone()).collect()
+    }
+
+    fn instances(&self) -> MutexGuard<'_, BTreeMap<AgentId, Entry>> {
         self.instances.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -96,10 +160,11 @@ impl Fold for Ledger {
     fn apply(&self, record: &Record) {
         let Some(kind) = EventKind::parse(&record.kind) else { return };
         let Some(instance) = record.stream.instance_id() else { return };
-        if kind == EventKind::Removed {
-            self.instances().remove(&instance);
-        } else {
-            self.instances().entry(instance).or_default().step(kind, record);
+        let mut instances = self.instances();
+        let entry = instances.entry(instance.clone()).or_default();
+        entry.step(kind, record);
+        if entry.removed && entry.containers.is_empty() {
+            instances.remove(&instance);
         }
     }
 
@@ -144,6 +209,9 @@ mod tests {
             Fact::StopFailed { error: "it hangs".into() },
             Fact::Exited(Exit { code: Some(1), ..Exit::default() }),
             Fact::CrashLoop { failures: 5 },
+            Fact::ContainerPlanned { name: "plimsoll-one-1".into(), image: "acme/agent:1".into() },
+            Fact::ContainerRemoved { name: "plimsoll-one-1".into() },
+            Fact::Adopted { container: "plimsoll-one-1".into() },
         ];
         match facts.get(choice) {
             Some(fact) => fact.record(Actor::System, None),
@@ -182,17 +250,33 @@ mod tests {
         assert!(last.ts > Timestamp::from_millis(0));
         assert_eq!(ledger.of(&id("two")).lazy_start_failed, 1);
         assert_eq!(ledger.of(&id("three")), InstanceCounts::default());
-        append(&journal, "one", record(6)).await;
+        append(&journal, "one", record(9)).await;
         assert_eq!(ledger.of(&id("one")), InstanceCounts::default(), "deleted");
         append(&journal, "one", record(0)).await;
         assert_eq!(ledger.of(&id("one")).lazy_start, 1, "made again, it begins again");
         assert_eq!(ledger.known(), [id("one"), id("two")]);
     }
 
+    #[tokio::test]
+    async fn a_container_is_ours_from_its_plan_until_it_is_gone_even_if_its_agent_is_deleted() {
+        let ledger = Arc::new(Ledger::default());
+        let journal = journal(&ledger);
+        append(&journal, "one", record(0)).await;
+        append(&journal, "one", record(6)).await;
+        let planned = BTreeSet::from(["plimsoll-one-1".to_owned()]);
+        assert_eq!(ledger.containers(&id("one")), planned);
+        assert_eq!(ledger.of(&id("one")).last_event.expect("there was one").r#type, "lazy_start");
+        append(&journal, "one", record(9)).await;
+        assert_eq!((ledger.known(), ledger.of(&id("one"))), (vec![], InstanceCounts::default()));
+        assert_eq!((ledger.with_containers(), ledger.containers(&id("one"))), (vec![id("one")], planned));
+        append(&journal, "one", record(7)).await;
+        assert_eq!((ledger.with_containers(), ledger.snapshot()), (vec![], json!({})));
+    }
+
     proptest! {
         #[test]
         fn a_snapshot_and_what_came_after_it_are_what_all_records_are(
-            facts in prop::collection::vec((0_usize..2, 0_usize..7), 0..40),
+            facts in prop::collection::vec((0_usize..2, 0_usize..10), 0..40),
             cut in 0_usize..40,
         ) {
             let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");

@@ -17,8 +17,8 @@ pub use config::{
 };
 pub use ledger::{InstanceCounts, LastEvent, Ledger};
 pub use machine::{
-    EDGES, Exit, Fact, Failure, FailureKind, Input, Machine, Order, Policy, Refused, Run, Start, State, Step,
-    StopReason, Verdict, Wanted,
+    EDGES, Exit, Fact, Failure, FailureKind, Input, LostAction, Machine, Order, Policy, Refused, Run, Start,
+    State, Step, StopReason, Verdict, Wanted,
 };
 pub use record::EventKind;
 pub use runner::{Act, Printed, ProcessConfig, ProcessRunner, Readiness, Runner, Script, ScriptedRunner, Up};

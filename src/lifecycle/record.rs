@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::machine::{Exit, Fact, Failure, FailureKind, StopReason};
+use super::machine::{Exit, Fact, Failure, FailureKind, LostAction, StopReason};
 use crate::ids::{AgentId, TraceId};
 use crate::journal::{Actor, NewRecord};
 
@@ -23,6 +23,14 @@ pub enum EventKind {
     Exited,
     /// It fails again and again: `{failures}`.
     CrashLoop,
+    /// An earlier plimsoll left it running, and it is kept again: `{container}`.
+    Adopted,
+    /// An earlier plimsoll left it running, and it is not kept: `{action, container?}`.
+    Lost,
+    /// A container is about to be made for it: `{name, image}`.
+    ContainerPlanned,
+    /// That container is gone: `{name}`.
+    ContainerRemoved,
     /// Its agent was deleted: `{}`. What is counted begins again.
     Removed,
 }
@@ -32,13 +40,17 @@ const VERSION: u16 = 1;
 
 impl EventKind {
     /// Every kind.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 11] = [
         Self::LazyStart,
         Self::LazyStartFailed,
         Self::LazyStop,
         Self::LazyStopFailed,
         Self::Exited,
         Self::CrashLoop,
+        Self::Adopted,
+        Self::Lost,
+        Self::ContainerPlanned,
+        Self::ContainerRemoved,
         Self::Removed,
     ];
 
@@ -52,6 +64,10 @@ impl EventKind {
             Self::LazyStopFailed => "lazy_stop_failed",
             Self::Exited => "exited",
             Self::CrashLoop => "crash_loop",
+            Self::Adopted => "adopted",
+            Self::Lost => "lost",
+            Self::ContainerPlanned => "container_planned",
+            Self::ContainerRemoved => "container_removed",
             Self::Removed => "removed",
         }
     }
@@ -66,6 +82,10 @@ impl EventKind {
             Self::LazyStopFailed => "container.lazy_stop_failed",
             Self::Exited => "container.exited",
             Self::CrashLoop => "container.crash_loop",
+            Self::Adopted => "container.adopted",
+            Self::Lost => "container.lost",
+            Self::ContainerPlanned => "container.planned",
+            Self::ContainerRemoved => "container.removed",
             Self::Removed => "agent.removed",
         }
     }
@@ -78,6 +98,23 @@ impl EventKind {
 }
 
 impl FailureKind {
+    /// Every kind.
+    pub const ALL: [Self; 13] = [
+        Self::NotStarted,
+        Self::Exited,
+        Self::NotReady,
+        Self::NotStopped,
+        Self::Crashed,
+        Self::Engine,
+        Self::ImageMissing,
+        Self::PullRefused,
+        Self::NameConflict,
+        Self::PortInUse,
+        Self::Unreachable,
+        Self::Foreign,
+        Self::Refused,
+    ];
+
     /// The name in records and labels.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -88,6 +125,23 @@ impl FailureKind {
             Self::NotStopped => "not_stopped",
             Self::Crashed => "crashed",
             Self::Engine => "engine",
+            Self::ImageMissing => "image_missing",
+            Self::PullRefused => "pull_refused",
+            Self::NameConflict => "name_conflict",
+            Self::PortInUse => "port_in_use",
+            Self::Unreachable => "unreachable",
+            Self::Foreign => "foreign",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+impl LostAction {
+    /// The name in records.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Stopped => "stopped",
         }
     }
 }
@@ -115,6 +169,10 @@ impl Fact {
             Self::Stopped { .. } => EventKind::LazyStop,
             Self::StopFailed { .. } => EventKind::LazyStopFailed,
             Self::Exited(_) => EventKind::Exited,
+            Self::Adopted { .. } => EventKind::Adopted,
+            Self::Lost { .. } => EventKind::Lost,
+            Self::ContainerPlanned { .. } => EventKind::ContainerPlanned,
+            Self::ContainerRemoved { .. } => EventKind::ContainerRemoved,
             Self::CrashLoop { .. } => EventKind::CrashLoop,
         }
     }
@@ -140,6 +198,13 @@ impl Fact {
             Self::Exited(Exit { code, signal, oom }) => {
                 json!({"exit_code": code, "oom": oom, "signal": signal})
             }
+            Self::Adopted { container } => json!({"container": container}),
+            Self::Lost { action, container: None } => json!({"action": action.as_str()}),
+            Self::Lost { action, container: Some(container) } => {
+                json!({"action": action.as_str(), "container": container})
+            }
+            Self::ContainerPlanned { name, image } => json!({"name": name, "image": image}),
+            Self::ContainerRemoved { name } => json!({"name": name}),
             Self::CrashLoop { failures } => json!({"failures": failures}),
         }
     }
@@ -177,6 +242,19 @@ impl Fact {
                 format!("{instance} ended by itself with exit code {code}")
             }
             Self::Exited(Exit { code: None, .. }) => format!("{instance} ended by itself"),
+            Self::Adopted { container } => {
+                format!("{instance} was still running in container {container}, and is kept")
+            }
+            Self::Lost { action: LostAction::Stopped, container: None } => {
+                format!("{instance} was left running by an earlier plimsoll, and was stopped")
+            }
+            Self::Lost { action: LostAction::Stopped, container: Some(container) } => {
+                format!("{instance} was left running in container {container}, and was stopped")
+            }
+            Self::ContainerPlanned { name, image } => {
+                format!("{instance} gets container {name} of image {image}")
+            }
+            Self::ContainerRemoved { name } => format!("container {name} of {instance} is gone"),
             Self::CrashLoop { failures } => {
                 format!("{instance} failed {failures} times in a row: look at what it prints")
             }
@@ -215,6 +293,11 @@ mod tests {
             exit(Some(137), None, true),
             exit(None, None, false),
             Fact::CrashLoop { failures: 5 },
+            Fact::Adopted { container: "plimsoll-reviewer-1".into() },
+            Fact::Lost { action: LostAction::Stopped, container: None },
+            Fact::Lost { action: LostAction::Stopped, container: Some("plimsoll-reviewer-1".into()) },
+            Fact::ContainerPlanned { name: "plimsoll-reviewer-1".into(), image: "acme/agent:1".into() },
+            Fact::ContainerRemoved { name: "plimsoll-reviewer-1".into() },
         ]
     }
 
@@ -240,5 +323,10 @@ mod tests {
             assert_eq!(alike.count(), 1, "{kind:?}");
         }
         assert_eq!(EventKind::parse("started"), None);
+    }
+
+    #[test]
+    fn names_of_failures_are_kept() {
+        insta::assert_snapshot!(FailureKind::ALL.map(FailureKind::as_str).join("\n"));
     }
 }

@@ -16,8 +16,8 @@ pub use edges::{EDGES, State};
 #[cfg(test)]
 pub(super) use tests::POLICY;
 pub use words::{
-    Exit, Fact, Failure, FailureKind, Input, Order, Policy, Refused, Run, Start, Step, StopReason, Verdict,
-    Wanted,
+    Exit, Fact, Failure, FailureKind, Input, LostAction, Order, Policy, Refused, Run, Start, Step,
+    StopReason, Verdict, Wanted,
 };
 
 /// See the module.

@@ -77,6 +77,20 @@ pub enum FailureKind {
     Crashed,
     /// Nobody can tell: the engine does not answer.
     Engine,
+    /// The image is not there.
+    ImageMissing,
+    /// The image could not be fetched.
+    PullRefused,
+    /// Something else has its name.
+    NameConflict,
+    /// Something else has its port.
+    PortInUse,
+    /// It has no address where it could be asked.
+    Unreachable,
+    /// What has its name belongs to somebody else.
+    Foreign,
+    /// The configuration does not allow it.
+    Refused,
 }
 
 /// How an instance ended by itself.
@@ -190,11 +204,42 @@ pub enum Fact {
     },
     /// It ended by itself.
     Exited(Exit),
+    /// One that an earlier plimsoll left running is kept again.
+    Adopted {
+        /// The name of its container.
+        container: Arc<str>,
+    },
+    /// What an earlier plimsoll left running is not kept.
+    Lost {
+        /// What was done about it.
+        action: LostAction,
+        /// The name of its container, for one that is a container.
+        container: Option<Arc<str>>,
+    },
+    /// A container of this name is about to be made: from now on what has the name is ours.
+    ContainerPlanned {
+        /// Its name; nobody can guess it.
+        name: Arc<str>,
+        /// What it is made of.
+        image: Arc<str>,
+    },
+    /// There is no container of this name any more, and never will be again.
+    ContainerRemoved {
+        /// Its name.
+        name: Arc<str>,
+    },
     /// It failed once more, as often as makes a crash loop. Told once until it is well again.
     CrashLoop {
         /// In a row.
         failures: u32,
     },
+}
+
+/// What is done about what an earlier plimsoll left running and this one does not keep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LostAction {
+    /// It was stopped.
+    Stopped,
 }
 
 /// What follows from an input.
