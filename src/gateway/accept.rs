@@ -13,7 +13,7 @@ use super::record::{MESSAGE_BYTES, Outcome, SESSIONS};
 use super::run::{self, Given, Job, Presence};
 use super::service::{Agent, Inner};
 use super::{Accepted, Caller, Channel, Config, Gateway, OnDisconnect, Rejection, SendRequest};
-use crate::ids::{AgentId, RequestId, SessionId, TraceId};
+use crate::ids::{RequestId, SessionId, TraceId};
 use crate::journal::Actor;
 use crate::limits::{DEADLINE_MAX, REQUEST_EVENTS_MAX};
 use crate::provider::{Hosting, Message, Refusal};
@@ -39,8 +39,8 @@ impl Gateway {
 
     fn accept(&self, caller: Caller, request: SendRequest) -> Result<Accepted, Rejection> {
         let inner = &self.inner;
-        let agent = self.agent(&request.agent)?;
-        self.check(agent, &request)?;
+        let agent = inner.agents.find(&request.agent)?;
+        self.check(&agent, &request)?;
         let Caller { actor, channel, trace } = caller;
         let message_bytes = request.bytes();
         let wanted = Wanted::of(&actor, &request);
@@ -80,8 +80,10 @@ impl Gateway {
         let place = inner.ask(&active.agent).inspect_err(refuse)?;
         // One with a key takes no turn from others while the disk takes its time.
         let admitted = inner.floor.admit(&active, claim.is_some()).inspect_err(refuse)?;
+        // Only now: who retires it cancels what stands on the floor by then.
+        agent.still_there(&active.agent).inspect_err(refuse)?;
         place.keep();
-        let presence = Presence::enter(inner, agent, history.is_none().then(|| active.lane()));
+        let presence = Presence::enter(inner, &agent, history.is_none().then(|| active.lane()));
         let (events_tx, events) = mpsc::channel(REQUEST_EVENTS_MAX);
         let (outcome_tx, outcome) = oneshot::channel();
         let accepted =
@@ -89,13 +91,12 @@ impl Gateway {
         let (span, trace_id) = traced(&active, trace);
         let job = Job {
             inner: Arc::clone(inner),
-            agent: Arc::clone(agent),
             slot: admitted.slot,
             ahead: admitted.ahead,
             turn: admitted.turn,
             message: message.into(),
             given: Given { system, history },
-            deadline: deadline.unwrap_or_else(|| self.usual_deadline(agent)),
+            deadline: deadline.unwrap_or_else(|| self.usual_deadline(&agent)),
             on_disconnect,
             actor,
             trace_id,
@@ -105,13 +106,10 @@ impl Gateway {
             presence,
             claim,
             active,
+            agent,
         };
         inner.tasks.spawn(run::run(job));
         Ok(accepted)
-    }
-
-    fn agent(&self, id: &AgentId) -> Result<&Arc<Agent>, Rejection> {
-        self.inner.agents.get(id).ok_or_else(|| Rejection::UnknownAgent { agent: id.clone() })
     }
 
     /// Whether the message runs, as far as its key says.

@@ -92,7 +92,7 @@ impl Gateway {
     pub fn usage(&self, query: &UsageQuery) -> Result<UsageReport, Rejection> {
         let inner = &self.inner;
         match &query.agent {
-            Some(agent) if !inner.agents.contains_key(agent) && !inner.meter.knows(agent) => {
+            Some(agent) if !inner.agents.contains(agent) && !inner.meter.knows(agent) => {
                 Err(Rejection::UnknownAgent { agent: agent.clone() })
             }
             Some(_) | None => Ok(inner.meter.report(query)),
@@ -100,7 +100,7 @@ impl Gateway {
     }
 
     fn named(&self, agent: Option<AgentId>) -> Result<Vec<AgentId>, Rejection> {
-        let known = &self.inner.agents;
+        let known = self.inner.agents.all();
         match agent {
             None => Ok(known.keys().cloned().collect()),
             Some(agent) if known.contains_key(&agent) => Ok(vec![agent]),
@@ -112,9 +112,10 @@ impl Gateway {
 impl Inner {
     /// Brings the gauges of spending and pauses up to date.
     pub(super) fn refresh_control_gauges(&self) {
-        let paused = self.agents.keys().filter(|agent| self.pauses.is_paused(agent)).count();
+        let agents = self.agents.all();
+        let paused = agents.keys().filter(|agent| self.pauses.is_paused(agent)).count();
         self.metrics.paused.set(paused as f64);
-        for (id, agent) in &self.agents {
+        for (id, agent) in &*agents {
             let Spending { usd, budget } = self.meter.spending(id);
             agent.metrics.spend.set(usd);
             agent.metrics.budget.iter().zip(budget).for_each(|(gauge, budget)| gauge.set(budget));

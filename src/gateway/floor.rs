@@ -59,17 +59,18 @@ pub(super) struct AgentLoad {
 }
 
 impl Floor {
-    pub(super) fn new(
-        limits: LaneLimits,
-        bytes_max: usize,
-        caps: &[(AgentId, usize)],
-        clock: Clock,
-    ) -> Arc<Self> {
-        let mut lanes = Lanes::new(limits);
-        caps.iter().for_each(|(agent, cap)| lanes.cap_agent(agent, *cap));
-        let (wakers, active) = (HashMap::new(), HashMap::new());
+    pub(super) fn new(limits: LaneLimits, bytes_max: usize, clock: Clock) -> Arc<Self> {
+        let (lanes, wakers, active) = (Lanes::new(limits), HashMap::new(), HashMap::new());
         let state = State { lanes, wakers, active, bytes: 0, bytes_max, open: true };
         Arc::new(Self { state: Mutex::new(state), clock })
+    }
+
+    /// Lets so many requests of an agent run at once; without a cap only the global one holds.
+    pub(super) fn cap_agent(&self, agent: &AgentId, cap: Option<usize>) {
+        let now = self.clock.elapsed();
+        let mut state = self.state();
+        state.lanes.cap_agent(agent, cap.unwrap_or(usize::MAX));
+        state.give_turns(now);
     }
 
     /// Puts a request into its lane. One that is `held` gets no turn until its slot is released.

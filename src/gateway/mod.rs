@@ -20,6 +20,7 @@ mod pauses;
 mod record;
 mod recorded;
 mod request;
+mod roster;
 mod run;
 mod service;
 mod session;

@@ -191,16 +191,10 @@ pub(super) struct UsedTool<'a> {
 }
 
 impl Recorder {
-    /// What agents are configured to have counts as known `tools` from the start.
-    pub(super) fn new(
-        live: Arc<Live>,
-        journal: Arc<dyn Journal>,
-        shared: Shared,
-        tools: BTreeSet<String>,
-    ) -> Self {
+    pub(super) fn new(live: Arc<Live>, journal: Arc<dyn Journal>, shared: Shared) -> Self {
         DROP_REASONS.iter().for_each(|reason| shared.expect_dropped(REQUEST_FINISHED, reason));
         LIMITS.iter().chain(&meter::LIMITS).for_each(|limit| shared.expect_limit(limit));
-        Self { live, journal, shared, tools: Mutex::new(tools) }
+        Self { live, journal, shared, tools: Mutex::default() }
     }
 
     pub(super) fn live(&self) -> &Live {
@@ -248,9 +242,11 @@ impl Recorder {
         self.shared.limit_hit(limit);
     }
 
-    /// How many distinct tools agents are known to have or have used.
-    pub(super) fn tools(&self) -> usize {
-        self.tools.lock().unwrap_or_else(PoisonError::into_inner).len()
+    /// How many distinct tools there are: those used, and those `listed`.
+    pub(super) fn tools<'a>(&self, listed: impl Iterator<Item = &'a str>) -> usize {
+        let used = self.tools.lock().unwrap_or_else(PoisonError::into_inner);
+        let unused: BTreeSet<&str> = listed.filter(|tool| !used.contains(*tool)).collect();
+        used.len() + unused.len()
     }
 
     /// Records the end of a tool; one that failed leaves an error event.

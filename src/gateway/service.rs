@@ -1,6 +1,7 @@
 //! The gateway itself: what the API calls.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use super::meter::Meter;
 use super::metrics::{AgentMetrics, Metrics};
 use super::pauses::Pauses;
 use super::record::Recorder;
-
+use super::roster::{Agents, Roster};
 use super::session::{SessionLimits, SessionSummary, Sessions};
 use super::stop::SHUTTING_DOWN;
 use super::{AgentConfig, Config, Rejection};
@@ -71,7 +72,7 @@ pub struct Gateway {
 /// What all requests share.
 pub(super) struct Inner {
     pub(super) config: Config,
-    pub(super) agents: BTreeMap<AgentId, Arc<Agent>>,
+    pub(super) agents: Roster,
     pub(super) floor: Arc<Floor>,
     pub(super) meter: Arc<Meter>,
     pub(super) pauses: Arc<Pauses>,
@@ -91,6 +92,8 @@ pub(super) struct Agent {
     pub(super) config: AgentConfig,
     pub(super) provider: Arc<dyn Provider>,
     pub(super) metrics: AgentMetrics,
+    /// Whether it left the roster.
+    pub(super) retired: AtomicBool,
 }
 
 /// One entry of `agent.list`.
@@ -166,42 +169,34 @@ impl Gateway {
     /// [`UnknownProvider`] when an agent names a provider that is not among the parts.
     pub fn new(parts: GatewayParts) -> Result<Self, UnknownProvider> {
         let GatewayParts { config, agents, providers, live, journal, registry, shared, clock } = parts;
-        let metrics = Metrics::new(&registry);
-        let mut made = BTreeMap::new();
-        let mut caps = Vec::new();
-        let mut tools = BTreeSet::new();
-        for (id, agent) in agents {
-            let unknown = || UnknownProvider { agent: id.clone(), provider: agent.provider.clone() };
-            let provider = Arc::clone(providers.get(&agent.provider).ok_or_else(unknown)?);
-            let alone = (provider.hosting() == Hosting::Process).then_some(1);
-            caps.extend(agent.max_concurrent.or(alone).map(|cap| (id.clone(), cap)));
-            tools.extend(agent.tools.iter().cloned());
-            let asked = provider.asks(agent.model.as_deref());
-            live.expect_agent(&id, asked.provider, asked.model, &agent.tools);
-            let metrics = metrics.of_agent(&id, agent.usd_per_day);
-            made.insert(id, Arc::new(Agent { config: agent, provider, metrics }));
-        }
         let limits = LaneLimits {
             running_max: config.running_max,
             queued_max: config.queued_max,
             lane_depth_max: config.lane_depth_max,
         };
-        let configs = made.iter().map(|(id, agent)| (id, &agent.config));
         let inner = Inner {
-            meter: Meter::new(clock.clone(), &config.time_zone, configs),
+            meter: Meter::new(clock.clone(), &config.time_zone),
             pauses: Arc::default(),
-            agents: made,
-            floor: Floor::new(limits, bytes(config.active_bytes_max), &caps, clock.clone()),
+            agents: Roster::default(),
+            floor: Floor::new(limits, bytes(config.active_bytes_max), clock.clone()),
             answers: Answers::new(&config),
             keys: Arc::new(Keys::new(IDEMPOTENCY_KEYS_MAX, clock.clone())),
             agent_sessions: Arc::new(AgentSessions::new(AGENT_SESSIONS_MAX)),
             sessions: Mutex::new(Sessions::new(session_limits(&config))),
             tasks: TaskTracker::new(),
-            metrics,
-            recorder: Recorder::new(live, journal, shared, tools),
+            metrics: Metrics::new(&registry),
+            recorder: Recorder::new(live, journal, shared),
             clock,
             config,
         };
+        let mut made = Agents::new();
+        for (id, agent) in agents {
+            let unknown = || UnknownProvider { agent: id.clone(), provider: agent.provider.clone() };
+            let provider = Arc::clone(providers.get(&agent.provider).ok_or_else(unknown)?);
+            let agent = inner.make(&id, agent, provider);
+            made.insert(id, agent);
+        }
+        inner.agents.add(made);
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -227,13 +222,13 @@ impl Gateway {
     /// Whether an agent of this id is configured.
     #[must_use]
     pub fn has_agent(&self, agent: &AgentId) -> bool {
-        self.inner.agents.contains_key(agent)
+        self.inner.agents.contains(agent)
     }
 
     /// Whether an agent is a process beside plimsoll, which could call it like anybody on this machine.
     #[must_use]
     pub fn has_processes(&self) -> bool {
-        self.inner.agents.values().any(|agent| agent.provider.hosting() == Hosting::Process)
+        self.inner.agents.all().values().any(|agent| agent.provider.hosting() == Hosting::Process)
     }
 
     /// Every agent, by id.
@@ -254,7 +249,7 @@ impl Gateway {
                 tools: agent.config.tools.clone(),
             }
         };
-        self.inner.agents.iter().map(show).collect()
+        self.inner.agents.all().iter().map(show).collect()
     }
 
     /// Every session that is kept.
@@ -322,7 +317,9 @@ impl Gateway {
     #[must_use]
     pub fn health(&self) -> HealthCounts {
         let sessions = self.inner.sessions().count(self.inner.clock.elapsed());
-        HealthCounts { sessions, tools: self.inner.recorder.tools() }
+        let agents = self.inner.agents.all();
+        let listed = agents.values().flat_map(|agent| &agent.config.tools).map(String::as_str);
+        HealthCounts { sessions, tools: self.inner.recorder.tools(listed) }
     }
 
     /// Brings the gauges up to date; to be called before metrics are rendered.
@@ -356,7 +353,8 @@ impl Gateway {
         };
         // A disk that hangs holds up nobody for long.
         let _ = tokio::time::timeout(JOURNAL_CATCH_UP_WAIT, books).await;
-        let closing = self.inner.agents.values().map(|agent| agent.provider.close());
+        let agents = self.inner.agents.all();
+        let closing = agents.values().map(|agent| agent.provider.close());
         join_all(closing).await;
     }
 

@@ -135,12 +135,13 @@ impl Gateway {
         agent: Option<&AgentId>,
         wait: Duration,
     ) -> Result<RequestStatus, Rejection> {
+        let known = self.inner.agents.all();
         let agents: Vec<&AgentId> = match agent {
-            Some(agent) if !self.inner.agents.contains_key(agent) => {
+            Some(agent) if !known.contains_key(agent) => {
                 return Err(Rejection::UnknownAgent { agent: agent.clone() });
             }
             Some(agent) => vec![agent],
-            None => self.inner.agents.keys().collect(),
+            None => known.keys().collect(),
         };
         let now = self.inner.clock.elapsed();
         let find = |agent: &AgentId| {

@@ -174,10 +174,6 @@ impl Limit {
 }
 
 impl Account {
-    pub(super) fn new(limits: Limits) -> Self {
-        Self { limits, ..Self::default() }
-    }
-
     /// Lets a request in, or names the limit that is reached.
     pub(super) fn admit(&mut self, asking: Asking, now: Timestamp, today: &Day) -> Result<(), Reached> {
         if let Some(reached) = self.reached(asking, now, today) {

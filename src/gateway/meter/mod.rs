@@ -110,20 +110,10 @@ impl Drop for Place {
 impl Meter {
     /// # Panics
     /// When there is no such zone, which the check of the configuration rules out.
-    pub(super) fn new<'a>(
-        clock: Clock,
-        time_zone: &str,
-        agents: impl Iterator<Item = (&'a AgentId, &'a AgentConfig)>,
-    ) -> Arc<Self> {
+    pub(super) fn new(clock: Clock, time_zone: &str) -> Arc<Self> {
         let zone = Zone::named(time_zone).expect("the configuration was checked");
-        let limits = |agent: &AgentConfig| Limits {
-            usd_per_day: agent.usd_per_day.map(Money::of_usd),
-            tokens_per_min: agent.tokens_per_min,
-            requests_per_min: agent.requests_per_min.map(u64::from),
-        };
-        let account = |(id, agent): (&AgentId, &AgentConfig)| (id.clone(), Account::new(limits(agent)));
         let today = zone.day_of(clock.now());
-        let (accounts, timeline) = (agents.map(account).collect(), Timeline::default());
+        let (accounts, timeline) = (BTreeMap::new(), Timeline::default());
         let state = State { accounts, today, timeline, life: Life::Earlier };
         let usage = Mutex::new(Usage::new(zone.clone()));
         Arc::new(Self {
@@ -135,6 +125,16 @@ impl Meter {
             lost: Notify::new(),
             writing: tokio::sync::Mutex::default(),
         })
+    }
+
+    /// Holds an agent to the limits of its configuration. What it spent before, under this id, counts.
+    pub(super) fn limit(&self, agent: &AgentId, config: &AgentConfig) {
+        let limits = Limits {
+            usd_per_day: config.usd_per_day.map(Money::of_usd),
+            tokens_per_min: config.tokens_per_min,
+            requests_per_min: config.requests_per_min.map(u64::from),
+        };
+        self.state().accounts.entry(agent.clone()).or_default().limits = limits;
     }
 
     /// Asks for a request that arrives.

@@ -49,7 +49,9 @@ fn config(
 }
 
 fn meter(clock: &Clock, config: &AgentConfig) -> Arc<Meter> {
-    Meter::new(clock.clone(), "UTC", std::iter::once((&agent(), config)))
+    let meter = Meter::new(clock.clone(), "UTC");
+    meter.limit(&agent(), config);
+    meter
 }
 
 fn journal_of(clock: &Clock, meter: &Arc<Meter>) -> MemoryJournal {

@@ -37,7 +37,8 @@ fn ended(account: &mut Account, request: RequestId, at: Timestamp, spent: Spent)
 }
 
 fn limited(usd_per_day: Option<f64>, tokens_per_min: Option<u64>, requests_per_min: Option<u64>) -> Account {
-    Account::new(Limits { usd_per_day: usd_per_day.map(Money::of_usd), tokens_per_min, requests_per_min })
+    let limits = Limits { usd_per_day: usd_per_day.map(Money::of_usd), tokens_per_min, requests_per_min };
+    Account { limits, ..Account::default() }
 }
 
 fn arrives(account: &mut Account, now: Timestamp) -> Result<(), Reached> {
