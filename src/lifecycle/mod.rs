@@ -21,5 +21,8 @@ pub use machine::{
     State, Step, StopReason, Verdict, Wanted,
 };
 pub use record::EventKind;
-pub use runner::{Act, Printed, ProcessConfig, ProcessRunner, Readiness, Runner, Script, ScriptedRunner, Up};
+pub use runner::{
+    Act, ContainerBook, DockerEngine, DockerRunner, EngineStatus, Find, Found, Printed, ProcessConfig,
+    ProcessRunner, Readiness, Runner, Script, ScriptedRunner, Up, remove_left as remove_left_containers,
+};
 pub use supervisor::{Cause, Instances, Kept, Lease, Unavailable};
