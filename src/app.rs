@@ -18,11 +18,12 @@ use crate::clock::Clock;
 use crate::config::{Config, secrets};
 use crate::gateway::{Gateway, GatewayParts, UnknownProvider};
 use crate::journal::{DataDir, Journal, JournalDeps, LateJournal, OpenError};
-use crate::live::{Event, Level, Live};
+use crate::lifecycle::{Hosts, Instances, InstancesParts, Unkept};
+use crate::live::Live;
 use crate::process::Processes;
 use crate::provider::{self, BuildError, Mask, ProviderDeps};
 use crate::secret::Secret;
-use crate::telemetry::{self, EventLevel, Registry, Shared, Telemetry, TracedEvent};
+use crate::telemetry::{self, Registry, Shared, Telemetry};
 
 /// How long open connections may take to end once the last request has: a little more than the server's own cap.
 const SERVER_END: Duration = Duration::from_secs(15);
@@ -51,6 +52,9 @@ pub enum StartError {
     /// An agent has no provider.
     #[error(transparent)]
     Agent(#[from] UnknownProvider),
+    /// An instance cannot be hosted.
+    #[error(transparent)]
+    Instance(#[from] Unkept),
     /// The address cannot be listened on.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -88,8 +92,7 @@ impl App {
     ) -> Result<Self, StartError> {
         let shared = Shared::new(&registry);
         let live = Live::new(&config.live, &registry, clock.clone());
-        let sink = event_sink(Arc::clone(&live));
-        let telemetry = telemetry::install(&config.telemetry, &registry, sink, clock.clone())?;
+        let telemetry = telemetry::install(&config.telemetry, &registry, live.sink(), clock.clone())?;
         telemetry::log_panics();
         let (dir, rate) = (data_dir.clone(), config.server.requests_per_second);
         let tokens = Arc::new(TokenBook::new(&config.auth.tokens, rate, clock.clone())?);
@@ -97,11 +100,18 @@ impl App {
         let dir = spawn_blocking(move || DataDir::open(&dir)).await??;
         let processes = Processes::take_over(dir.id()).await;
         let journal = Arc::new(LateJournal::default());
+        let deps = provider_deps(&config, &live, &clock, processes.clone());
+        let instances = Instances::new(InstancesParts {
+            hosts: Hosts { processes, heard: deps.heard(), clock: clock.clone() },
+            ledger: Arc::default(),
+            journal: Arc::clone(&journal) as _,
+            registry: registry.clone(),
+            shared: shared.clone(),
+            clock: clock.clone(),
+        });
         let gateway = Gateway::new(GatewayParts {
-            providers: provider::build_all(
-                &config.providers,
-                &provider_deps(&config, &live, &clock, processes),
-            )?,
+            providers: provider::build_all(&config.providers, &deps)?,
+            instances: Arc::new(instances),
             config: config.gateway,
             agents: config.agents,
             live: Arc::clone(&live),
@@ -135,6 +145,7 @@ impl App {
             opened = journal.open(dir, config.journal, deps) => opened?,
             () = &mut server => unreachable!("nothing told it to stop"),
         }
+        gateway.open_instances().await?;
         let first_token = if gateway.has_processes() { tokens.shut(&*journal).await } else { None };
         Server::may_serve(listen, &tokens)?;
         let server = tokio::spawn(server);
@@ -174,22 +185,6 @@ fn late(part: &'static str, ended: Result<Result<(), JoinError>, tokio::time::er
         Ok(Err(error)) => tracing::error!(part, %error, "a part panicked while it stopped"),
         Err(_) => tracing::error!(part, "a part did not stop in time and is cut"),
     }
-}
-
-/// Live events are what `tracing` says with a source; telemetry hands them up here.
-fn event_sink(live: Arc<Live>) -> telemetry::EventSink {
-    Arc::new(move |event: TracedEvent| {
-        let TracedEvent { timestamp, level, source, message, mut context, trace_id } = event;
-        if let Some(id) = trace_id {
-            context.entry("traceId").or_insert_with(|| id.to_string().into());
-        }
-        let level = match level {
-            EventLevel::Info => Level::Info,
-            EventLevel::Warn => Level::Warn,
-            EventLevel::Error => Level::Error,
-        };
-        live.record_event(Event { timestamp, level, source, message, context });
-    })
 }
 
 fn provider_deps(config: &Config, live: &Arc<Live>, clock: &Clock, processes: Processes) -> ProviderDeps {

@@ -2,13 +2,14 @@
 
 use crate::telemetry::Registry;
 use crate::telemetry::metric::Definition;
-use crate::{api, gateway, journal, live, telemetry};
+use crate::{api, gateway, journal, lifecycle, live, telemetry};
 
 /// The lists of all modules.
 const MODULES: &[&[&Definition]] = &[
     api::metrics::CATALOGUE,
     gateway::metrics::CATALOGUE,
     journal::metrics::CATALOGUE,
+    lifecycle::metrics::CATALOGUE,
     live::metrics::CATALOGUE,
     telemetry::metrics::CATALOGUE,
     telemetry::process::CATALOGUE,

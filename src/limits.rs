@@ -282,3 +282,15 @@ const _: () = assert!(
 );
 const _: () =
     assert!(17 * JOURNAL_ROW_BYTES_MAX < 120 * 1024, "a full leaf must stay under sled's blob threshold");
+
+/// The first wait after an instance failed, and the longest: a mistake that is mended is tried again within 5 min, and one
+/// that is not costs 300 starts a day.
+pub const INSTANCE_BACKOFF_MIN: Duration = Duration::from_secs(1);
+/// See [`INSTANCE_BACKOFF_MIN`].
+pub const INSTANCE_BACKOFF_MAX: Duration = Duration::from_secs(300);
+
+/// An instance that stayed up for so long is well, and what failed before is forgotten.
+pub const INSTANCE_WELL_AFTER: Duration = Duration::from_secs(60);
+
+/// So many failures of an instance in a row are a crash loop: by then half a minute of waiting did not help.
+pub const INSTANCE_CRASH_LOOP_FAILURES: u32 = 5;

@@ -16,6 +16,7 @@ use super::{AuthConfig, Config, MetricsConfig, Readiness};
 use crate::clock::Clock;
 use crate::gateway::{self, Gateway, GatewayParts};
 use crate::journal::{Fold, MemoryJournal};
+use crate::lifecycle::{Instances, InstancesParts};
 use crate::live::{self, Live};
 use crate::telemetry::{Registry, Shared};
 
@@ -38,6 +39,12 @@ pub(super) fn state_at(config: Config, clock: Clock) -> ApiState {
         config: gateway::Config::default(),
         agents: BTreeMap::new(),
         providers: BTreeMap::new(),
+        instances: Arc::new(Instances::new(InstancesParts::bare(
+            Arc::default(),
+            Arc::clone(&journal) as _,
+            &registry,
+            &clock,
+        ))),
         live: Arc::clone(&live),
         journal: Arc::clone(&journal) as _,
         registry: registry.clone(),

@@ -177,9 +177,11 @@ fn listed(problems: &[ConfigProblem]) -> String {
 
 fn start_code(error: &StartError) -> Code {
     match error {
-        StartError::Telemetry(_) | StartError::Tokens(_) | StartError::Provider(_) | StartError::Agent(_) => {
-            Code::Configuration
-        }
+        StartError::Telemetry(_)
+        | StartError::Tokens(_)
+        | StartError::Provider(_)
+        | StartError::Agent(_)
+        | StartError::Instance(_) => Code::Configuration,
         StartError::Journal(_) => Code::DataDirectory,
         StartError::Bind(error) => match error {
             BindError::Listen { .. } => Code::Listen,

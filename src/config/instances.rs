@@ -8,7 +8,8 @@ use super::validate::{Checks, DAY, HOUR, MIB, MINUTE, MS, SECOND, TIB};
 use crate::gateway::AgentConfig;
 use crate::ids::AgentId;
 use crate::lifecycle::{
-    BindConfig, ContainerHost, EngineConfig, InstanceConfig, ProcessHost, ReadyConfig, Start, Trust,
+    BindConfig, ContainerHost, EngineConfig, InstanceConfig, ProcessHost, ReadyConfig, ScriptedAct,
+    ScriptedHost, Start, Trust,
 };
 use crate::provider::{self, OpenAiConfig};
 
@@ -66,10 +67,16 @@ impl Checks<'_> {
             matches!(provider, Some(provider::Config::OpenAi(OpenAiConfig { base_url: None, .. })));
         match (&agent.instance, provider) {
             (Some(instance), _) => {
-                if provider.is_some() && !without_address {
+                if provider.is_some() && instance.scripted.is_none() && !without_address {
                     self.wrong(
                         &path.key("provider"),
                         "an agent with an `instance` is asked there: name a provider with `kind: openai` and without `base_url`",
+                    );
+                }
+                if instance.scripted.is_some() && without_address {
+                    self.wrong(
+                        &path.key("provider"),
+                        "a scripted instance answers nothing: name another provider",
                     );
                 }
                 self.instance(&path.key("instance"), instance, engine);
@@ -106,17 +113,20 @@ impl Checks<'_> {
             waiting_max,
             process,
             container,
+            scripted,
         } = config;
         self.period(&path.key("idle_after"), *idle_after, SECOND..=30 * DAY);
-        self.range(&path.key("port"), *port, 1..=u16::MAX);
+        let ports = if scripted.is_some() { 0..=0 } else { 1..=u16::MAX };
+        self.range(&path.key("port"), *port, ports);
         self.path(&path.key("path"), base);
         self.period(&path.key("ready_timeout"), *ready_timeout, 100 * MS..=HOUR);
         self.period(&path.key("stop_grace"), *stop_grace, 0..=10 * MINUTE);
         self.range(&path.key("waiting_max"), *waiting_max, 1..=100_000);
         self.ready(&path.key("ready"), ready, container.is_some());
-        match (process, container) {
-            (Some(process), None) => self.process(&path.key("process"), process),
-            (None, Some(container)) => {
+        match (process, container, scripted) {
+            (Some(process), None, None) => self.process(&path.key("process"), process),
+            (None, None, Some(script)) => self.script(&path.key("scripted"), script),
+            (None, Some(container), None) => {
                 self.container(&path.key("container"), container, engine);
                 if *start == Start::Lazy && engine.trust == Trust::Observe {
                     self.wrong(
@@ -126,8 +136,16 @@ impl Checks<'_> {
                     );
                 }
             }
-            (Some(_), Some(_)) | (None, None) => {
-                self.wrong(path, "give it either a `process` or a `container`");
+            _ => self.wrong(path, "give it one of `process`, `container` and `scripted`"),
+        }
+    }
+
+    fn script(&mut self, path: &KeyPath, config: &ScriptedHost) {
+        let ScriptedHost { starts, stops } = config;
+        for (key, acts) in [("starts", starts), ("stops", stops)] {
+            for (index, act) in self.places(&path.key(key), acts.len()).zip(acts) {
+                let ScriptedAct { takes, fails: _ } = act;
+                self.period(&path.key(key).index(index).key("takes"), *takes, 0..=HOUR);
             }
         }
     }

@@ -70,6 +70,7 @@ pub(crate) fn resolve(config: &mut Config, root: &Node, folder: &Path) -> Findin
         }
         let process = agent.instance.as_mut().and_then(|instance| instance.process.as_mut());
         if let Some(process) = process {
+            agent.cwd.get_or_insert_with(|| folder.to_owned());
             program(&mut process.program, &path.key("instance").key("process").key("program"), &absolute);
         }
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::gateway::AgentConfig;
 use crate::ids::AgentId;
+use crate::lifecycle::{InstanceConfig, ScriptedAct, ScriptedHost};
 use crate::provider::{Config as ProviderConfig, EchoConfig, Price};
 use crate::units::Period;
 
@@ -29,6 +30,8 @@ pub struct Member {
     pub usd_per_day: Option<f64>,
     /// How often it is asked, beside the others.
     pub weight: u32,
+    /// Whether it starts when it is asked, and stops soon after.
+    pub lazy: bool,
 }
 
 /// All agents of the demo.
@@ -43,6 +46,7 @@ pub const AGENTS: &[Member] = &[
         max_concurrent: None,
         usd_per_day: None,
         weight: 40,
+        lazy: false,
     },
     Member {
         name: "reviewer",
@@ -54,6 +58,7 @@ pub const AGENTS: &[Member] = &[
         max_concurrent: None,
         usd_per_day: Some(25.0),
         weight: 25,
+        lazy: false,
     },
     Member {
         name: "researcher",
@@ -65,6 +70,7 @@ pub const AGENTS: &[Member] = &[
         max_concurrent: Some(8),
         usd_per_day: None,
         weight: 15,
+        lazy: false,
     },
     Member {
         name: "flaky",
@@ -76,6 +82,7 @@ pub const AGENTS: &[Member] = &[
         max_concurrent: None,
         usd_per_day: None,
         weight: 12,
+        lazy: false,
     },
     Member {
         name: "archivist",
@@ -87,6 +94,19 @@ pub const AGENTS: &[Member] = &[
         max_concurrent: Some(3),
         usd_per_day: None,
         weight: 8,
+        lazy: false,
+    },
+    Member {
+        name: "translator",
+        role: "translation",
+        model: "demo-small",
+        latency_ms: 40,
+        failure_rate: 0.0,
+        tool_rate: 0.0,
+        max_concurrent: None,
+        usd_per_day: None,
+        weight: 1,
+        lazy: true,
     },
 ];
 
@@ -115,11 +135,20 @@ pub fn agents() -> BTreeMap<AgentId, AgentConfig> {
             role: Some(member.role.to_owned()),
             max_concurrent: member.max_concurrent,
             usd_per_day: member.usd_per_day,
+            instance: member.lazy.then(instance),
             ..AgentConfig::of_provider(member.name)
         };
         (AgentId::parse(member.name).expect("every name in AGENTS is an id: a test reads them all"), config)
     };
     AGENTS.iter().map(one).collect()
+}
+
+/// One that takes a moment to start, and fails now and then.
+fn instance() -> InstanceConfig {
+    let takes = |millis| ScriptedAct { takes: Period::from_millis(millis), fails: false };
+    let fails = ScriptedAct { fails: true, ..takes(700) };
+    let starts = vec![takes(400), takes(550), fails, takes(350), takes(900), takes(450)];
+    InstanceConfig::scripted(Period::from_secs(2), ScriptedHost { starts, stops: vec![takes(120)] })
 }
 
 /// Prices of all models but the experimental one, which shows what an unpriced model looks like.

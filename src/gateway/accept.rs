@@ -125,8 +125,8 @@ impl Gateway {
     fn usual_deadline(&self, agent: &Agent) -> Duration {
         let Config { deadline, deadline_process, .. } = &self.inner.config;
         let usual = match agent.provider.hosting() {
-            Hosting::Remote => deadline,
-            Hosting::Process => deadline_process,
+            Hosting::Remote if agent.config.instance.is_none() => deadline,
+            Hosting::Remote | Hosting::Process => deadline_process,
         };
         agent.config.deadline.unwrap_or(*usual).0
     }

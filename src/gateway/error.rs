@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use crate::ids::{AgentId, RequestId};
 
+/// When to try again where an instance has as many waiting for its start as may: starts take seconds.
+const INSTANCE_FULL_RETRY: Duration = Duration::from_secs(5);
+
 /// Why a request was not answered. The message is for the caller and for logs: it never holds an internal path, a URL
 /// with credentials, a stack, or content.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -70,11 +73,13 @@ pub enum Rejection {
         /// When to try again, if the provider said.
         retry_after: Option<Duration>,
     },
-    /// The agent's program could not be run.
+    /// The agent's program could not be run, or its instance is not up.
     #[error("{cause}")]
     NotStarted {
         /// What is wrong and what to do, without paths of this machine.
         cause: String,
+        /// What sort of thing went wrong with an instance, such as `not_ready`.
+        reason: Option<&'static str>,
         /// When to try again, if only time is needed.
         retry_after: Option<Duration>,
     },
@@ -102,6 +107,11 @@ pub enum Rejection {
         /// What it is.
         subject: &'static str,
     },
+    /// As many requests wait for the agent's instance as may.
+    #[error(
+        "as many messages wait for the instance of this agent to start as may (`instance.waiting_max`): send it later"
+    )]
+    InstanceFull,
     /// There are as many idempotency keys as are remembered.
     #[error("there are too many idempotency keys of the last 24 hours: send without one, or later")]
     KeysFull {
@@ -150,7 +160,7 @@ impl Rejection {
             Self::Invalid { .. } | Self::DuplicateRequest { .. } => -32602,
             Self::Bug { .. } => -32603,
             Self::LaneFull { .. } => -32001,
-            Self::GatewayFull { .. } | Self::KeysFull { .. } => -32002,
+            Self::GatewayFull { .. } | Self::KeysFull { .. } | Self::InstanceFull => -32002,
             Self::UnknownAgent { .. } => -32003,
             Self::Deadline { .. } => -32004,
             Self::Cancelled { .. } => -32005,
@@ -177,6 +187,7 @@ impl Rejection {
             | Self::LaneFull { .. }
             | Self::GatewayFull { .. }
             | Self::KeysFull { .. }
+            | Self::InstanceFull
             | Self::UnknownAgent { .. }
             | Self::NotStarted { .. }
             | Self::Limited { .. }
@@ -205,6 +216,7 @@ impl Rejection {
             | Self::KeysFull { retry_after }
             | Self::Limited { retry_after, .. } => Some(*retry_after),
             Self::Provider { retry_after, .. } | Self::NotStarted { retry_after, .. } => *retry_after,
+            Self::InstanceFull => Some(INSTANCE_FULL_RETRY),
             Self::Invalid { .. }
             | Self::UnknownAgent { .. }
             | Self::Paused { .. }

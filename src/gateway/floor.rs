@@ -211,6 +211,17 @@ pub(super) struct Slot {
 }
 
 impl Slot {
+    /// Gives its turn back, and keeps its lane: others run meanwhile. The next turn comes once it is released.
+    pub(super) fn park(&self) -> oneshot::Receiver<()> {
+        let now = self.floor.clock.elapsed();
+        let (waker, turn) = oneshot::channel();
+        let mut state = self.floor.state();
+        state.lanes.park(self.ticket, now);
+        state.wakers.insert(self.ticket, waker);
+        state.give_turns(now);
+        turn
+    }
+
     /// From now on its turn may come.
     pub(super) fn release(&self) {
         let now = self.floor.clock.elapsed();

@@ -175,6 +175,20 @@ impl Lanes {
         self.set_held(ticket, false);
     }
 
+    /// Takes the turn back from a ticket that runs: it stands at the head of its lane again, and gets no turn until it is
+    /// released. Nobody of its lane goes before it.
+    pub(super) fn park(&mut self, ticket: Ticket, now: Duration) {
+        let Some(Place { key, .. }) = self.running.remove(&ticket) else { return };
+        let lane = self.lane_mut(&key).expect("a place belongs to a lane");
+        assert_eq!(lane.running.take(), Some(ticket), "a running ticket runs in its lane");
+        lane.waiting.insert(ticket);
+        lane.held.insert(ticket);
+        assert_eq!(lane.waiting.first(), Some(&ticket), "who ran stands before all who waited");
+        self.agent_mut(&key.agent).running -= 1;
+        self.settle(&key.agent, Some(&key.session));
+        self.waiting.insert(ticket, Place { key, since: now });
+    }
+
     fn set_held(&mut self, ticket: Ticket, held: bool) {
         let Some(Place { key, .. }) = self.waiting.get(&ticket) else { return };
         let key = key.clone();

@@ -12,6 +12,7 @@ mod config;
 mod control;
 mod error;
 mod floor;
+mod hosting;
 mod keys;
 mod lane;
 mod meter;

@@ -39,6 +39,7 @@ const LIMITS: &[&str] = &[
     ANSWERS,
     ANSWERS_BYTES,
     KEYS,
+    INSTANCE_WAITING,
     AGENT_SESSIONS,
 ];
 const LANE_DEPTH: &str = "lane_depth_max";
@@ -50,6 +51,7 @@ pub(super) const MESSAGE_BYTES: &str = "message_bytes_max";
 const ANSWERS: &str = "answers_max";
 /// Not a key of the configuration: [`IDEMPOTENCY_KEYS_MAX`](crate::limits::IDEMPOTENCY_KEYS_MAX).
 const KEYS: &str = "idempotency_keys";
+const INSTANCE_WAITING: &str = "waiting_max";
 /// Nor this: [`AGENT_SESSIONS_MAX`](crate::limits::AGENT_SESSIONS_MAX).
 pub(super) const AGENT_SESSIONS: &str = "agent_sessions";
 const ANSWERS_BYTES: &str = "answers_bytes_max";
@@ -102,6 +104,7 @@ impl Outcome {
                 | Rejection::LaneFull { .. }
                 | Rejection::GatewayFull { .. }
                 | Rejection::KeysFull { .. }
+                | Rejection::InstanceFull
                 | Rejection::UnknownAgent { .. }
                 | Rejection::Provider { .. }
                 | Rejection::Bug { .. }
@@ -210,6 +213,7 @@ impl Recorder {
         match rejection {
             Rejection::LaneFull { .. } => self.limit_hit(LANE_DEPTH),
             Rejection::KeysFull { .. } => self.limit_hit(KEYS),
+            Rejection::InstanceFull => self.limit_hit(INSTANCE_WAITING),
             Rejection::GatewayFull { limit, .. } | Rejection::Limited { limit, .. } => self.limit_hit(limit),
             Rejection::Invalid { .. }
             | Rejection::UnknownAgent { .. }

@@ -15,6 +15,7 @@ use super::accept::instructions;
 use super::active::{Active, RequestState, RunningTool};
 use super::agent_sessions::{Change, TurnEnd};
 use super::floor::Slot;
+use super::hosting::{self, Wanting};
 use super::keys::{Claim, Closed};
 use super::lane::LaneKey;
 use super::record::{AGENT_SESSIONS, Finished, Outcome, RequestFinished, SESSIONS_BYTES, UsedTool};
@@ -24,8 +25,9 @@ use super::transcript::{ToolAtWork, Transcript};
 use super::{AgentEvent, Ended, OnDisconnect, Rejection, ToolSummary, Usage};
 use crate::ids::TraceId;
 use crate::journal::Actor;
+use crate::lifecycle::Lease;
 use crate::limits::{ANSWER_BYTES_MAX, FINAL_EVENT_WAIT, JOURNAL_CATCH_UP_WAIT};
-use crate::provider::{MayRetry, Message, ProviderError, ProviderEvent, Speaker, Turn};
+use crate::provider::{At, MayRetry, Message, ProviderError, ProviderEvent, Speaker, Turn};
 
 /// A request that was admitted.
 pub(super) struct Job {
@@ -224,6 +226,9 @@ async fn until_stopped(job: &mut Job, transcript: &mut Transcript) -> Result<(),
         trace_id: job.trace_id,
         span: &job.span,
         events: &job.events,
+        slot: &job.slot,
+        actor: &job.actor,
+        at: None,
         transcript,
     };
     let (claim, slot) = (&mut job.claim, &job.slot);
@@ -262,6 +267,10 @@ struct Serving<'a> {
     trace_id: TraceId,
     span: &'a Span,
     events: &'a mpsc::Sender<AgentEvent>,
+    slot: &'a Slot,
+    actor: &'a Actor,
+    /// Where its instance answers.
+    at: Option<At>,
     transcript: &'a mut Transcript,
 }
 
@@ -270,11 +279,14 @@ impl Serving<'_> {
         self.emit(AgentEvent::Queued { ahead }).await;
         let wait = tracing::info_span!(parent: self.span, "lane.wait");
         // A turn is always given: the floor drops a waker only after the slot, and the slot is ours.
-        let _ = turn.await;
+        let _ = (&mut *turn).await;
         drop(wait);
         self.transcript.queued = Some(self.since_accepted());
         self.inner.metrics.lane_wait.record(self.since_accepted().as_secs_f64());
         self.inner.ask_again(&self.active.agent).map_err(Stop::Refused)?;
+        // Held to the end: while anybody asks it, the instance is not stopped for being idle.
+        let lease = self.hosted(turn).await?;
+        self.at = hosting::at(self.agent, lease.as_ref());
         self.active.progress().state = RequestState::Running;
         self.emit(AgentEvent::Start { timestamp: self.inner.clock.now() }).await;
         let asked = self.agent.provider.asks(self.agent.config.model.as_deref());
@@ -297,6 +309,19 @@ impl Serving<'_> {
             invoke.record("otel.status_code", "ERROR");
         }
         answered.map_err(Stop::Provider)
+    }
+
+    /// Waits until the agent's instance is up, where it has one.
+    async fn hosted(&mut self, turn: &mut oneshot::Receiver<()>) -> Result<Option<Lease>, Stop> {
+        if self.agent.config.instance.is_none() {
+            return Ok(None);
+        }
+        let began = self.inner.clock.elapsed();
+        let Self { inner, active, slot, actor, trace_id, span, events, .. } = *self;
+        let mut wanting = Wanting { inner, active, slot, turn, actor, trace_id, span, events };
+        let lease = wanting.hosted().await;
+        self.transcript.start = Some(self.inner.clock.elapsed().saturating_sub(began));
+        lease.map(Some)
     }
 
     /// Asks the provider and takes what it tells, to its end.
@@ -342,7 +367,7 @@ impl Serving<'_> {
             remaining: self.deadline.saturating_sub(self.since_accepted()),
             calls: self.transcript.calls.clone(),
             retry: self.retry(),
-            at: None,
+            at: self.at.take(),
         }
     }
 

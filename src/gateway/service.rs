@@ -27,6 +27,7 @@ use super::{AgentConfig, Config, Rejection};
 use crate::clock::Clock;
 use crate::ids::{AgentId, RequestId, SessionId};
 use crate::journal::{Actor, Fold, Journal};
+use crate::lifecycle::{Configured, InstanceConfig, InstanceView, Instances, Start, Unkept};
 use crate::limits::{AGENT_SESSIONS_MAX, IDEMPOTENCY_KEYS_MAX, JOURNAL_CATCH_UP_WAIT};
 use crate::live::{Live, ModelCalls};
 use crate::provider::{Hosting, Message, Provider};
@@ -41,6 +42,8 @@ pub struct GatewayParts {
     pub agents: BTreeMap<AgentId, AgentConfig>,
     /// The providers that agents name.
     pub providers: BTreeMap<String, Arc<dyn Provider>>,
+    /// What hosts agents that have a process or a container of their own.
+    pub instances: Arc<Instances>,
     /// Where the facts of the running process are recorded.
     pub live: Arc<Live>,
     /// Where finished requests are recorded.
@@ -73,6 +76,7 @@ pub struct Gateway {
 pub(super) struct Inner {
     pub(super) config: Config,
     pub(super) agents: Roster,
+    pub(super) instances: Arc<Instances>,
     pub(super) floor: Arc<Floor>,
     pub(super) meter: Arc<Meter>,
     pub(super) pauses: Arc<Pauses>,
@@ -121,6 +125,13 @@ pub struct AgentSummary {
     pub queued: usize,
     /// Tools it is known to have.
     pub tools: Vec<String>,
+    /// Where it lives: `host` (inside plimsoll, or at a model's API), `process` or `container`.
+    pub mode: &'static str,
+    /// When its instance starts.
+    pub start: Start,
+    /// Its instance, where it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instance: Option<InstanceView>,
 }
 
 /// The body of `system.metrics`; the API adds its connections.
@@ -168,7 +179,8 @@ impl Gateway {
     /// # Errors
     /// [`UnknownProvider`] when an agent names a provider that is not among the parts.
     pub fn new(parts: GatewayParts) -> Result<Self, UnknownProvider> {
-        let GatewayParts { config, agents, providers, live, journal, registry, shared, clock } = parts;
+        let GatewayParts { config, agents, providers, instances, live, journal, registry, shared, clock } =
+            parts;
         let limits = LaneLimits {
             running_max: config.running_max,
             queued_max: config.queued_max,
@@ -178,6 +190,7 @@ impl Gateway {
             meter: Meter::new(clock.clone(), &config.time_zone),
             pauses: Arc::default(),
             agents: Roster::default(),
+            instances,
             floor: Floor::new(limits, bytes(config.active_bytes_max), clock.clone()),
             answers: Answers::new(&config),
             keys: Arc::new(Keys::new(IDEMPOTENCY_KEYS_MAX, clock.clone())),
@@ -203,8 +216,9 @@ impl Gateway {
     /// What of its state survives a restart: to be registered when the journal is opened.
     #[must_use]
     pub fn folds(&self) -> Vec<Arc<dyn Fold>> {
-        let Inner { agent_sessions, keys, meter, pauses, .. } = &*self.inner;
+        let Inner { agent_sessions, instances, keys, meter, pauses, .. } = &*self.inner;
         vec![
+            Arc::clone(instances.ledger()) as _,
             Arc::clone(agent_sessions) as _,
             Arc::clone(keys) as _,
             Arc::clone(meter) as _,
@@ -225,10 +239,14 @@ impl Gateway {
         self.inner.agents.contains(agent)
     }
 
-    /// Whether an agent is a process beside plimsoll, which could call it like anybody on this machine.
+    /// Whether an agent is a process or a container beside plimsoll, which could call it like anybody on this machine.
     #[must_use]
     pub fn has_processes(&self) -> bool {
-        self.inner.agents.all().values().any(|agent| agent.provider.hosting() == Hosting::Process)
+        let beside = |agent: &Agent| {
+            let hosted = |instance: &InstanceConfig| instance.scripted.is_none();
+            agent.provider.hosting() == Hosting::Process || agent.config.instance.as_ref().is_some_and(hosted)
+        };
+        self.inner.agents.all().values().any(|agent| beside(agent))
     }
 
     /// Every agent, by id.
@@ -237,6 +255,7 @@ impl Gateway {
         let load = self.inner.floor.load_by_agent();
         let show = |(id, agent): (&AgentId, &Arc<Agent>)| {
             let AgentLoad { running, queued } = load.get(id).copied().unwrap_or_default();
+            let instance = self.inner.instances.view(id);
             AgentSummary {
                 id: id.clone(),
                 provider: agent.provider.kind().to_owned(),
@@ -247,6 +266,9 @@ impl Gateway {
                 running,
                 queued,
                 tools: agent.config.tools.clone(),
+                mode: instance.as_ref().map_or("host", |instance| instance.mode),
+                start: instance.as_ref().map_or(Start::Hot, |instance| instance.start),
+                instance,
             }
         };
         self.inner.agents.all().iter().map(show).collect()
@@ -322,8 +344,28 @@ impl Gateway {
         HealthCounts { sessions, tools: self.inner.recorder.tools(listed) }
     }
 
+    /// Begins with the instances of its agents; to be called once the journal is open, and before anything is served.
+    ///
+    /// # Errors
+    /// [`Unkept`] for an instance that cannot be hosted.
+    pub async fn open_instances(&self) -> Result<(), Unkept> {
+        let agents = self.inner.agents.all();
+        let configured = agents.iter().filter_map(|(id, agent)| {
+            let config = agent.config.instance.clone()?;
+            Some((id.clone(), Configured { config, cwd: agent.config.cwd.clone() }))
+        });
+        self.inner.instances.open(configured).await
+    }
+
+    /// What hosts agents.
+    #[must_use]
+    pub fn instances(&self) -> &Arc<Instances> {
+        &self.inner.instances
+    }
+
     /// Brings the gauges up to date; to be called before metrics are rendered.
     pub fn refresh_gauges(&self) {
+        self.inner.instances.refresh_gauges();
         let Inner { floor, metrics, clock, .. } = &*self.inner;
         let load = floor.load();
         metrics.queue_depth.set(load.queued as f64);
@@ -354,8 +396,8 @@ impl Gateway {
         // A disk that hangs holds up nobody for long.
         let _ = tokio::time::timeout(JOURNAL_CATCH_UP_WAIT, books).await;
         let agents = self.inner.agents.all();
-        let closing = agents.values().map(|agent| agent.provider.close());
-        join_all(closing).await;
+        let closing = join_all(agents.values().map(|agent| agent.provider.close()));
+        tokio::join!(closing, self.inner.instances.shut_down());
     }
 
     fn session_key(&self, agent: &AgentId, session: &SessionId) -> Result<LaneKey, Rejection> {

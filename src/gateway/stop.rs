@@ -36,7 +36,8 @@ impl Stop {
     pub(super) fn rejection(self, partial: String, deadline: Duration) -> Rejection {
         match self {
             Self::Provider(error @ ProviderError::NotStarted { .. }) => {
-                Rejection::NotStarted { cause: error.to_string(), retry_after: error.retry_after() }
+                let (cause, retry_after) = (error.to_string(), error.retry_after());
+                Rejection::NotStarted { cause, reason: None, retry_after }
             }
             Self::Provider(error) => Rejection::Provider {
                 cause: cause(&error),

@@ -26,6 +26,8 @@ pub(super) struct Transcript {
     /// Whether it was given one.
     pub(super) resumed: bool,
     pub(super) queued: Option<Duration>,
+    /// How long its instance took, where the agent has one.
+    pub(super) start: Option<Duration>,
     pub(super) called: Option<Duration>,
     pub(super) first_token: Option<Duration>,
 }
@@ -81,7 +83,7 @@ impl Transcript {
         let ms = |duration: Duration| (duration.as_secs_f64() * 1e6).round() / 1e3;
         Timings {
             queued_ms: ms(self.queued.unwrap_or(total)),
-            start_ms: None,
+            start_ms: self.start.map(ms),
             first_token_ms: self.first_token.map(ms),
             total_ms: ms(total),
         }

@@ -9,8 +9,8 @@ use super::machine::Start;
 use crate::secret::Secret;
 use crate::units::{Bytes, Period};
 
-/// `agents.<id>.instance:`: the process or the container that hosts an agent. Exactly one of [`process`](Self::process)
-/// and [`container`](Self::container) is given.
+/// `agents.<id>.instance:`: the process or the container that hosts an agent. Exactly one of [`process`](Self::process),
+/// [`container`](Self::container) and [`scripted`](Self::scripted) is given.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct InstanceConfig {
@@ -20,7 +20,9 @@ pub struct InstanceConfig {
     /// How long a lazy one stays up without a request; 1 s to 30 d.
     #[serde(default = "default_idle_after")]
     pub idle_after: Period,
-    /// The port that it answers on: of a process on 127.0.0.1, of a container on its own address; 1 to 65535.
+    /// The port that it answers on: of a process on 127.0.0.1, of a container on its own address; 1 to 65535. A scripted
+    /// one has none.
+    #[serde(default)]
     pub port: u16,
     /// What the paths of its API stand under.
     #[serde(default = "default_path")]
@@ -43,6 +45,29 @@ pub struct InstanceConfig {
     /// It is a container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<ContainerHost>,
+    /// It only plays that it starts and stops, for trying out: its agent answers through a provider that needs none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scripted: Option<ScriptedHost>,
+}
+
+impl InstanceConfig {
+    /// A lazy one that plays this script.
+    #[must_use]
+    pub fn scripted(idle_after: Period, script: ScriptedHost) -> Self {
+        Self {
+            start: default_start(),
+            idle_after,
+            port: 0,
+            path: default_path(),
+            ready: ReadyConfig::default(),
+            ready_timeout: default_ready_timeout(),
+            stop_grace: default_stop_grace(),
+            waiting_max: default_waiting_max(),
+            process: None,
+            container: None,
+            scripted: Some(script),
+        }
+    }
 }
 
 /// `ready:`: how one knows that an instance is ready. At most one of these; with none, it is ready once it takes
@@ -108,6 +133,27 @@ pub struct ContainerHost {
     /// Processes and threads that it may have; 1 to 1,000,000.
     #[serde(default = "default_pids_max")]
     pub pids_max: u32,
+}
+
+/// `scripted:`: one act after the other, and again from the first.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ScriptedHost {
+    /// For each start.
+    pub starts: Vec<ScriptedAct>,
+    /// For each stop.
+    pub stops: Vec<ScriptedAct>,
+}
+
+/// One act of a script.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScriptedAct {
+    /// How long it takes; 0 s to 1 h.
+    pub takes: Period,
+    /// Whether it fails.
+    #[serde(default)]
+    pub fails: bool,
 }
 
 /// One entry of `binds:`.

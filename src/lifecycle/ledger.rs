@@ -2,11 +2,12 @@
 //! its records.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::metrics::Metrics;
 use super::record::EventKind;
 use crate::clock::Timestamp;
 use crate::ids::AgentId;
@@ -17,6 +18,8 @@ use crate::journal::{Fold, Record, StreamKind};
 pub struct Ledger {
     /// A std mutex suffices: a hold is one step of a counter, or a copy of some.
     instances: Mutex<BTreeMap<AgentId, Entry>>,
+    /// Steps with each record, once what was counted before stands there too.
+    metrics: OnceLock<Metrics>,
 }
 
 /// What is known of one instance.
@@ -24,6 +27,12 @@ pub struct Ledger {
 struct Entry {
     #[serde(flatten)]
     counts: InstanceCounts,
+    /// How often each kind happened that its counters show.
+    #[serde(default)]
+    events: BTreeMap<EventKind, u64>,
+    /// Whether it was up when the last record was written.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    up: bool,
     /// Names of containers that were planned and may be there.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     containers: BTreeSet<String>,
@@ -96,7 +105,10 @@ impl Entry {
             EventKind::ContainerRemoved => {
                 self.containers.remove(name());
             }
-            EventKind::Removed => (self.counts, self.removed) = (InstanceCounts::default(), true),
+            EventKind::Removed => {
+                let containers = std::mem::take(&mut self.containers);
+                *self = Self { containers, removed: true, ..Self::default() };
+            }
             EventKind::LazyStart
             | EventKind::LazyStartFailed
             | EventKind::LazyStop
@@ -107,6 +119,13 @@ impl Entry {
             | EventKind::Lost => {
                 self.removed = false;
                 self.counts.step(kind, record);
+                *self.events.entry(kind).or_default() += 1;
+                self.up = match kind {
+                    EventKind::LazyStart | EventKind::Adopted => true,
+                    // It may be up still.
+                    EventKind::LazyStopFailed | EventKind::CrashLoop => self.up,
+                    _ => false,
+                };
             }
         }
     }
@@ -125,6 +144,27 @@ impl Ledger {
         let instances = self.instances();
         let kept = instances.iter().filter(|(_, entry)| !entry.removed);
         kept.map(|(id, _)| id.clone()).collect()
+    }
+
+    /// Whether it was up when the last record of it was written.
+    #[must_use]
+    pub fn was_up(&self, instance: &AgentId) -> bool {
+        self.instances().get(instance).is_some_and(|entry| entry.up)
+    }
+
+    /// Makes these counters stand at what was counted before, and step from now on. To be called once, when the journal
+    /// is open.
+    pub(super) fn publish(&self, metrics: &Metrics) {
+        // Under the lock: no record comes between what was counted and the next step.
+        let instances = self.instances();
+        for (id, entry) in instances.iter().filter(|(_, entry)| !entry.removed) {
+            metrics.expect(id);
+            for (kind, count) in &entry.events {
+                metrics.happened(id, kind.as_str(), *count);
+            }
+        }
+        let first = self.metrics.set(metrics.clone());
+        assert!(first.is_ok(), "what was counted is published once");
     }
 
     /// The containers that were planned for this instance and not seen gone since: these are ours, whatever others look
@@ -163,6 +203,9 @@ impl Fold for Ledger {
         let mut instances = self.instances();
         let entry = instances.entry(instance.clone()).or_default();
         entry.step(kind, record);
+        if let Some(metrics) = self.metrics.get() {
+            metrics.step(&instance, kind, &record.detail);
+        }
         if entry.removed && entry.containers.is_empty() {
             instances.remove(&instance);
         }

@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::machine::{Exit, Fact, Failure, FailureKind, LostAction, StopReason};
-use crate::ids::{AgentId, TraceId};
+use crate::ids::TraceId;
 use crate::journal::{Actor, NewRecord};
 
 /// The kinds of these records; each is a label of metrics.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum EventKind {
     /// It was started: `{latency_ms, start_ms}`.
     LazyStart,
@@ -90,11 +92,82 @@ impl EventKind {
         }
     }
 
+    /// Whether it happened to the instance, and is counted.
+    #[must_use]
+    pub const fn is_counted(self) -> bool {
+        !matches!(self, Self::ContainerPlanned | Self::ContainerRemoved | Self::Removed)
+    }
+
     /// The kind of this name in the journal.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.as_str() == name)
     }
+}
+
+/// What a record says, for people.
+#[must_use]
+pub fn summary(kind: EventKind, instance: &str, detail: &Value) -> String {
+    let text = |field: &str| detail[field].as_str().unwrap_or("?");
+    let number = |field: &str| detail[field].as_i64().unwrap_or_default();
+    match kind {
+        EventKind::LazyStart => format!("{instance} is ready after {} ms", number("latency_ms")),
+        EventKind::LazyStartFailed => format!(
+            "{instance} did not start (attempt {}; the next is possible in {} ms): {}",
+            number("attempt"),
+            number("retry_in_ms"),
+            text("error")
+        ),
+        EventKind::LazyStop => {
+            let why = match text("reason") {
+                "idle" => format!("after {} s without a request", number("idle_seconds")),
+                "operator" => "by an operator".to_owned(),
+                "shutdown" => "because plimsoll ends".to_owned(),
+                "removed" => "because its agent was deleted".to_owned(),
+                other => format!("({other})"),
+            };
+            format!("{instance} was stopped {why}")
+        }
+        EventKind::LazyStopFailed => format!("{instance} does not stop: {}", text("error")),
+        EventKind::Exited => ended(instance, detail),
+        EventKind::CrashLoop => {
+            format!("{instance} failed {} times in a row: look at what it prints", number("failures"))
+        }
+        EventKind::Adopted => {
+            format!("{instance} was still running in container {}, and is kept", text("container"))
+        }
+        EventKind::Lost => {
+            let place = detail["container"].as_str();
+            let place = place.map_or_else(String::new, |container| format!(" in container {container}"));
+            match text("action") {
+                "gone" => format!("{instance} ended{place} while no plimsoll was there to see it"),
+                _ => format!("{instance} was left running{place} by an earlier plimsoll, and was stopped"),
+            }
+        }
+        EventKind::ContainerPlanned => {
+            format!("{instance} gets container {} of image {}", text("name"), text("image"))
+        }
+        EventKind::ContainerRemoved => format!("container {} of {instance} is gone", text("name")),
+        EventKind::Removed => format!("the agent of {instance} was deleted"),
+    }
+}
+
+fn ended(instance: &str, detail: &Value) -> String {
+    if detail["oom"] == true {
+        return format!("{instance} was ended because it used more memory than it may");
+    }
+    match (detail["signal"].as_i64(), detail["exit_code"].as_i64()) {
+        (Some(signal), _) => format!("{instance} was ended by signal {signal}"),
+        (None, Some(code)) => format!("{instance} ended by itself with exit code {code}"),
+        (None, None) => format!("{instance} ended by itself"),
+    }
+}
+
+/// That the agent of an instance was deleted.
+#[must_use]
+pub fn removed(actor: Actor) -> NewRecord {
+    let kind = EventKind::Removed.as_str();
+    NewRecord { kind, version: VERSION, actor, trace_id: None, detail: json!({}) }
 }
 
 impl FailureKind {
@@ -142,6 +215,7 @@ impl LostAction {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Stopped => "stopped",
+            Self::Gone => "gone",
         }
     }
 }
@@ -209,58 +283,6 @@ impl Fact {
         }
     }
 
-    /// One sentence for people.
-    #[must_use]
-    pub fn summary(&self, instance: &AgentId) -> String {
-        match self {
-            Self::Started { latency, .. } => format!("{instance} is ready after {} ms", millis(*latency)),
-            Self::StartFailed { failure, attempt, retry_in } => format!(
-                "{instance} did not start (attempt {attempt}; the next is possible in {} ms): {}",
-                millis(*retry_in),
-                failure.error
-            ),
-            Self::Stopped { idle, reason: StopReason::Idle } => {
-                format!("{instance} was stopped after {} s without a request", idle.as_secs())
-            }
-            Self::Stopped { reason: StopReason::Operator, .. } => {
-                format!("{instance} was stopped by an operator")
-            }
-            Self::Stopped { reason: StopReason::Shutdown, .. } => {
-                format!("{instance} was stopped because plimsoll ends")
-            }
-            Self::Stopped { reason: StopReason::Removed, .. } => {
-                format!("{instance} was stopped because its agent was deleted")
-            }
-            Self::StopFailed { error } => format!("{instance} does not stop: {error}"),
-            Self::Exited(Exit { oom: true, .. }) => {
-                format!("{instance} was ended because it used more memory than it may")
-            }
-            Self::Exited(Exit { signal: Some(signal), .. }) => {
-                format!("{instance} was ended by signal {signal}")
-            }
-            Self::Exited(Exit { code: Some(code), .. }) => {
-                format!("{instance} ended by itself with exit code {code}")
-            }
-            Self::Exited(Exit { code: None, .. }) => format!("{instance} ended by itself"),
-            Self::Adopted { container } => {
-                format!("{instance} was still running in container {container}, and is kept")
-            }
-            Self::Lost { action: LostAction::Stopped, container: None } => {
-                format!("{instance} was left running by an earlier plimsoll, and was stopped")
-            }
-            Self::Lost { action: LostAction::Stopped, container: Some(container) } => {
-                format!("{instance} was left running in container {container}, and was stopped")
-            }
-            Self::ContainerPlanned { name, image } => {
-                format!("{instance} gets container {name} of image {image}")
-            }
-            Self::ContainerRemoved { name } => format!("container {name} of {instance} is gone"),
-            Self::CrashLoop { failures } => {
-                format!("{instance} failed {failures} times in a row: look at what it prints")
-            }
-        }
-    }
-
     /// Its record, for the stream of the instance.
     #[must_use]
     pub fn record(&self, actor: Actor, trace_id: Option<TraceId>) -> NewRecord {
@@ -276,6 +298,7 @@ fn millis(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::AgentId;
 
     fn facts() -> Vec<Fact> {
         let failure = Failure { kind: FailureKind::NotReady, error: "no answer on port 80".into() };
@@ -298,6 +321,7 @@ mod tests {
             Fact::Lost { action: LostAction::Stopped, container: Some("plimsoll-reviewer-1".into()) },
             Fact::ContainerPlanned { name: "plimsoll-reviewer-1".into(), image: "acme/agent:1".into() },
             Fact::ContainerRemoved { name: "plimsoll-reviewer-1".into() },
+            Fact::Lost { action: LostAction::Gone, container: None },
         ]
     }
 
@@ -309,7 +333,7 @@ mod tests {
             .map(|fact| {
                 let kind = fact.kind();
                 let (name, stream, detail) = (kind.as_str(), kind.on_stream(), fact.detail());
-                format!("{name} {stream}\n  {detail}\n  {}", fact.summary(&instance))
+                format!("{name} {stream}\n  {detail}\n  {}", summary(kind, instance.as_str(), &detail))
             })
             .collect();
         insta::assert_snapshot!(lines.join("\n"));

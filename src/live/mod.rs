@@ -33,7 +33,7 @@ use self::ring::Ring;
 use crate::clock::Clock;
 use crate::ids::{AgentId, RequestId, TraceId};
 use crate::limits::STREAM_CLIENT_ENVELOPES_MAX;
-use crate::telemetry::Registry;
+use crate::telemetry::{EventLevel, EventSink, Registry, TracedEvent};
 
 /// Sources of error events that are known before the first error, so that their counters stand at 0 from the start.
 pub const ERROR_SOURCES: &[&str] = &["agent.send", "model.call", "tool.call", "journal", "api", "panic"];
@@ -131,9 +131,33 @@ impl Live {
         self.publish_with(|| envelope_of_tool_call(agent, call, self.clock.now()));
     }
 
+    /// Takes what `tracing` says with a source: these are live events.
+    #[must_use]
+    pub fn sink(self: &Arc<Self>) -> EventSink {
+        let live = Arc::clone(self);
+        Arc::new(move |event: TracedEvent| {
+            let TracedEvent { timestamp, level, source, message, mut context, trace_id } = event;
+            if let Some(id) = trace_id {
+                context.entry("traceId").or_insert_with(|| id.to_string().into());
+            }
+            let level = match level {
+                EventLevel::Info => Level::Info,
+                EventLevel::Warn => Level::Warn,
+                EventLevel::Error => Level::Error,
+            };
+            live.record_event(Event { timestamp, level, source, message, context });
+        })
+    }
+
     /// Keeps a line that an agent's program printed. It is content: the caller has taken secrets out, and nobody but
     /// [`Live::output`] ever tells it.
-    pub fn record_output(&self, agent: &AgentId, request: &RequestId, stream: OutputStream, text: &str) {
+    pub fn record_output(
+        &self,
+        agent: &AgentId,
+        request: Option<&RequestId>,
+        stream: OutputStream,
+        text: &str,
+    ) {
         if self.records {
             self.outputs.record(agent, request, stream, text, self.clock.now());
         }

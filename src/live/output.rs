@@ -33,8 +33,9 @@ pub struct OutputLine {
     pub seq: u64,
     /// When it was read, in epoch milliseconds.
     pub timestamp: Timestamp,
-    /// The request it was printed for.
-    pub request_id: RequestId,
+    /// The request it was printed for; absent where an instance printed it, which serves many.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<RequestId>,
     /// Where it stood.
     pub stream: OutputStream,
     /// The line without its end.
@@ -99,7 +100,7 @@ impl Outputs {
     pub(super) fn record(
         &self,
         agent: &AgentId,
-        request_id: &RequestId,
+        request_id: Option<&RequestId>,
         stream: OutputStream,
         text: &str,
         timestamp: Timestamp,
@@ -112,8 +113,14 @@ impl Outputs {
         }
         let Some(output) = agents.get_mut(agent) else { return };
         let seq = *output.newest.borrow() + 1;
-        let line =
-            OutputLine { seq, timestamp, request_id: request_id.clone(), stream, text: text.to_owned(), cut };
+        let line = OutputLine {
+            seq,
+            timestamp,
+            request_id: request_id.cloned(),
+            stream,
+            text: text.to_owned(),
+            cut,
+        };
         *bytes += cost(&line);
         output.bytes += cost(&line);
         output.lines.push_back(line);
@@ -198,7 +205,7 @@ mod tests {
 
     fn print(outputs: &Outputs, name: &str, text: &str) {
         let request = RequestId::parse("r").expect("valid");
-        outputs.record(&agent(name), &request, OutputStream::Stdout, text, Timestamp::from_millis(7));
+        outputs.record(&agent(name), Some(&request), OutputStream::Stdout, text, Timestamp::from_millis(7));
     }
 
     fn texts(page: &OutputPage) -> Vec<&str> {

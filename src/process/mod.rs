@@ -10,6 +10,9 @@ mod procfs;
 mod sweep;
 mod tree;
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+
 pub use guard::{GUARD_COMMAND, run as run_guard};
 pub use processes::Processes;
 
@@ -32,4 +35,13 @@ impl Exit {
     pub(crate) fn is_own_failure(self) -> bool {
         matches!(self, Self::Code(1..=127))
     }
+}
+
+/// Variables of plimsoll's own environment that every program gets.
+const ALWAYS_PASSED: [&str; 4] = ["PATH", "HOME", "LANG", "TMPDIR"];
+
+/// What a program gets of plimsoll's own environment: these variables, and those without which little works.
+pub(crate) fn handed_on(named: &[String]) -> BTreeMap<OsString, OsString> {
+    let names = ALWAYS_PASSED.into_iter().chain(named.iter().map(String::as_str));
+    names.filter_map(|name| Some((name.into(), std::env::var_os(name)?))).collect()
 }

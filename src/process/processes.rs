@@ -2,7 +2,7 @@
 //!
 //! Start at [`Processes`].
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::future::Future;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -36,6 +36,8 @@ struct Shared {
     reaper: bool,
     /// Whether nobody else's do.
     exclusive: bool,
+    /// Those of which an earlier plimsoll had left processes behind.
+    left_behind: BTreeSet<AgentId>,
     /// A std mutex suffices: a hold is one spawn or a look through a list.
     table: Mutex<Table>,
     /// Steps whenever an entry goes.
@@ -92,11 +94,17 @@ impl Processes {
     /// Those of the data directory with this id, guarded by this plimsoll.
     #[must_use]
     pub fn new(owner: &str, guard: PathBuf) -> Self {
-        Self::with(owner, guard, false, None)
+        Self::with(owner, guard, false, None, BTreeSet::new())
     }
 
     /// `strangers` are the children that it has already, if that could be seen.
-    fn with(owner: &str, guard: PathBuf, reaper: bool, strangers: Option<HashSet<(Pid, u64)>>) -> Self {
+    fn with(
+        owner: &str,
+        guard: PathBuf,
+        reaper: bool,
+        strangers: Option<HashSet<(Pid, u64)>>,
+        left_behind: BTreeSet<AgentId>,
+    ) -> Self {
         let (changed, _) = watch::channel(());
         let (owner, tasks) = (owner.to_owned(), TaskTracker::new());
         // It takes tasks all the same, and can be waited for at any time.
@@ -105,7 +113,7 @@ impl Processes {
             !rustix::process::getpid().is_init() && strangers.as_ref().is_some_and(HashSet::is_empty);
         let strangers = strangers.unwrap_or_default();
         let table = Mutex::new(Table { entries: Vec::new(), strangers, left: Vec::new() });
-        Self(Arc::new(Shared { owner, guard, reaper, exclusive, table, changed, tasks }))
+        Self(Arc::new(Shared { owner, guard, reaper, exclusive, left_behind, table, changed, tasks }))
     }
 
     /// Makes this process the one that runs the agents of a data directory, whose lock it holds: ends what an earlier
@@ -131,7 +139,8 @@ impl Processes {
         let reaper = rustix::process::set_child_subreaper(Some(ours)).is_ok();
         #[cfg(not(target_os = "linux"))]
         let reaper = false;
-        let Ending { met, over, left, problem } = sweep::end_left_behind(owner, LEFT_BEHIND_GRACE).await;
+        let (ending, agents) = sweep::end_left_behind(owner, LEFT_BEHIND_GRACE).await;
+        let Ending { met, over, left, problem } = ending;
         if met > 0 {
             tracing::warn!(
                 source = "agent.process",
@@ -147,7 +156,13 @@ impl Processes {
                 "what agents of an earlier run left behind could not all be looked for and ended"
             );
         }
-        Self::with(owner, own_binary(), reaper, strangers)
+        Self::with(owner, own_binary(), reaper, strangers, agents)
+    }
+
+    /// The agents of which an earlier plimsoll had left processes behind, that were ended then.
+    #[must_use]
+    pub fn left_behind(&self) -> &BTreeSet<AgentId> {
+        &self.0.left_behind
     }
 
     /// Waits until no program runs or ends any more, but not for longer than `wait`; whether none does.

@@ -5,8 +5,9 @@
 //! session that they lead. Never this process or one it descends from, and never what runs under a plimsoll that is
 //! alive: that one serves a copy of the directory.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::process::{Pid, getpid, getuid};
@@ -14,17 +15,25 @@ use rustix::process::{Pid, getpid, getuid};
 use super::ending::{self, Ending};
 use super::guard::GUARD_COMMAND;
 use super::procfs::{self, Life, Process, descendants};
+use crate::ids::AgentId;
 
 /// The variable that marks a process: `<id of the data directory>/<agent>`.
 pub(crate) const OWNER: &str = "PLIMSOLL_OWNER";
 
-/// Ends what carries this owner's mark.
-pub(crate) async fn end_left_behind(owner: &str, grace: Duration) -> Ending {
+/// Ends what carries this owner's mark. Gives also the agents that it was started for.
+pub(crate) async fn end_left_behind(owner: &str, grace: Duration) -> (Ending, BTreeSet<AgentId>) {
     let said = &AtomicBool::new(false);
+    let agents = &Mutex::new(BTreeSet::new());
     let look = || {
         let owner = owner.to_owned();
         async move {
-            let found = procfs::off_runtime(move || Ok(left_behind(&owner, &Process::all()?))).await?;
+            let looked = procfs::off_runtime(move || {
+                let found = left_behind(&owner, &Process::all()?);
+                let agents: Vec<AgentId> = found.iter().filter_map(|found| agent_of(found, &owner)).collect();
+                Ok((found, agents))
+            });
+            let (found, theirs) = looked.await?;
+            agents.lock().unwrap_or_else(PoisonError::into_inner).extend(theirs);
             // Before it is waited for: whoever looks at a start that takes long shall know why.
             if !found.is_empty() && !said.swap(true, Ordering::Relaxed) {
                 tracing::info!(
@@ -36,7 +45,16 @@ pub(crate) async fn end_left_behind(owner: &str, grace: Duration) -> Ending {
             Ok(found)
         }
     };
-    ending::end(look, || true, grace).await
+    let ending = ending::end(look, || true, grace).await;
+    let agents = agents.lock().unwrap_or_else(PoisonError::into_inner);
+    (ending, agents.clone())
+}
+
+/// The agent that its mark names.
+fn agent_of(process: &Process, owner: &str) -> Option<AgentId> {
+    let mark = process.variable(OWNER)?;
+    let (of, agent) = mark.split_once('/')?;
+    AgentId::parse(agent).ok().filter(|_| of == owner)
 }
 
 /// Whether it is this user's and was started for an agent of this owner.

@@ -26,7 +26,7 @@ use tracing::Span;
 
 use crate::clock::Clock;
 use crate::ids::{AgentId, RequestId, SessionId, TraceId};
-use crate::live::Live;
+use crate::live::{Live, OutputStream};
 use crate::process::Processes;
 
 pub(crate) use call::price_of;
@@ -258,6 +258,20 @@ pub struct ProviderDeps {
     /// The programs that run for agents.
     pub processes: Processes,
 }
+
+impl ProviderDeps {
+    /// Keeps what instances print, for the operator who looks over an agent's shoulder.
+    #[must_use]
+    pub fn heard(&self) -> Heard {
+        let (live, mask) = (Arc::clone(&self.live), self.mask.clone());
+        Arc::new(move |agent, stream, line| {
+            live.record_output(agent, None, stream, &mask.hide(&String::from_utf8_lossy(line)));
+        })
+    }
+}
+
+/// Takes each line that the instance of an agent prints, without its end.
+pub type Heard = Arc<dyn Fn(&AgentId, OutputStream, &[u8]) + Send + Sync>;
 
 /// Why a provider cannot be made from its configuration.
 #[derive(Debug, thiserror::Error)]

@@ -102,6 +102,8 @@ fn the_commented_defaults_show_every_key() {
         ("agents.*.instance.ready", "agents: {a: {instance: {ready: {ZZZ: 1}}}}"),
         ("agents.*.instance.process", "agents: {a: {instance: {process: {ZZZ: 1}}}}"),
         ("agents.*.instance.container", "agents: {a: {instance: {container: {ZZZ: 1}}}}"),
+        ("agents.*.instance.scripted", "agents: {a: {instance: {scripted: {ZZZ: 1}}}}"),
+        ("agents.*.instance.scripted.starts[]", "agents: {a: {instance: {scripted: {starts: [{ZZZ: 1}]}}}}"),
         ("agents.*.instance.container.binds[]", "agents: {a: {instance: {container: {binds: [{ZZZ: 1}]}}}}"),
     ];
     // These stand in what is said of others; both at once are refused.

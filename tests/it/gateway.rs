@@ -30,6 +30,7 @@ use tracing_subscriber::layer::{Context, Layer};
 
 use crate::provider::events::Heard;
 use crate::provider::spans::{Spans, attribute};
+use crate::support::instances::no_instances;
 use crate::support::subscriber::listen;
 
 /// A gateway and what it writes to.
@@ -63,6 +64,7 @@ fn house_of(config: gateway::Config, provider: impl FnOnce(ProviderDeps) -> Arc<
         config,
         agents: BTreeMap::from(agents),
         providers: BTreeMap::from([("p".to_owned(), provider)]),
+        instances: no_instances(&journal, &registry, &clock),
         live,
         journal: journal.clone(),
         registry: registry.clone(),

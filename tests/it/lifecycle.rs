@@ -14,10 +14,11 @@ use plimsoll::clock::Clock;
 use plimsoll::ids::AgentId;
 use plimsoll::journal::{Fold, Journal, MemoryJournal, Record, Scan};
 use plimsoll::lifecycle::{
-    Backoff, Cause, FailureKind, Instances, Kept, Lease, Ledger, Policy, ProcessConfig, ProcessRunner,
-    Readiness, Start, State, Unavailable,
+    Backoff, Cause, FailureKind, Instances, InstancesParts, Kept, Lease, Ledger, Policy, ProcessConfig,
+    ProcessRunner, Readiness, Start, State, Unavailable,
 };
 use plimsoll::process::Processes;
+use plimsoll::telemetry::Registry;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
@@ -89,13 +90,20 @@ impl Stand {
         };
         let ledger = Arc::new(Ledger::default());
         let journal = Arc::new(MemoryJournal::new(clock.clone(), vec![Arc::clone(&ledger) as Arc<dyn Fold>]));
-        let kept = BTreeMap::from([(id.clone(), Kept { policy, runner: Arc::new(runner) })]);
-        let instances = Instances::new(kept, Arc::clone(&journal) as Arc<dyn Journal>, &clock);
+        let registry = Registry::new(&plimsoll::catalogue::all()).expect("buckets are set");
+        let parts = InstancesParts::bare(
+            Arc::clone(&ledger),
+            Arc::clone(&journal) as Arc<dyn Journal>,
+            &registry,
+            &clock,
+        );
+        let instances = Instances::new(parts);
+        instances.keep(id.clone(), Kept { policy, runner: Arc::new(runner) });
         Self { instances, journal, ledger, printed, id, dir }
     }
 
     async fn acquire(&self) -> Result<Lease, Unavailable> {
-        self.instances.acquire(&self.id, Cause::SYSTEM).await
+        self.instances.acquire(&self.id, Cause::system()).await
     }
 
     async fn failure(&self) -> (FailureKind, String) {
@@ -220,7 +228,7 @@ async fn it_is_ready_once_it_answers_over_http_or_takes_connections() {
         assert_eq!(lease.address(), Some(address));
         assert!(is_there(address).await);
         drop(lease);
-        stand.instances.stop(&stand.id, Cause::SYSTEM).expect("known");
+        stand.instances.stop(&stand.id, Cause::system()).expect("known");
         stand.until_written(&["lazy_start", "lazy_stop"]).await;
         assert_eq!(stand.state(), State::Cold);
         assert!(!is_there(address).await);
@@ -250,7 +258,7 @@ async fn a_stop_in_the_middle_of_a_start_leaves_nothing_of_it() {
     let stand = Stand::new(&STUBBORN.replace("is ready now", "hm"), Wants::default());
     let stop = async {
         until("the process", async || (stand.pids().len() == 2).then_some(())).await;
-        stand.instances.stop(&stand.id, Cause::SYSTEM).expect("known");
+        stand.instances.stop(&stand.id, Cause::system()).expect("known");
     };
     let (refused, ()) = tokio::join!(stand.acquire(), stop);
     assert!(matches!(refused, Err(Unavailable::Stopped { .. })), "{refused:?}");

@@ -30,6 +30,7 @@ mod failures;
 mod full_disk;
 mod fuzz_corpus;
 mod gateway;
+mod hosted;
 mod journal;
 mod lifecycle;
 mod otlp;

@@ -29,6 +29,7 @@ use tokio::net::TcpStream;
 use self::events::Heard;
 use self::spans::{Spans, attribute};
 use crate::support::http::Ask;
+use crate::support::instances::no_instances;
 use crate::support::server::Server;
 use crate::support::upstream::{Reply, STOP, USAGE, Upstream, delta, refusal, stream, stream_head, whole};
 
@@ -96,6 +97,7 @@ pub(crate) fn house_of(config: &provider::Config) -> House {
         config: gateway::Config::default(),
         agents: BTreeMap::from([(agent_id(), agent)]),
         providers: BTreeMap::from([("p".to_owned(), provider)]),
+        instances: no_instances(&journal, &registry, &clock),
         live: Arc::clone(&live),
         journal: journal.clone(),
         registry: registry.clone(),

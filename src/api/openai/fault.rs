@@ -214,7 +214,7 @@ impl From<&Rejection> for Fault {
                 Self::invalid(param, format!("{param}: {problem}"))
             }
             Rejection::LaneFull { .. } => fail(StatusCode::TOO_MANY_REQUESTS, "lane_full"),
-            Rejection::GatewayFull { .. } | Rejection::KeysFull { .. } => {
+            Rejection::GatewayFull { .. } | Rejection::KeysFull { .. } | Rejection::InstanceFull => {
                 fail(StatusCode::TOO_MANY_REQUESTS, "gateway_full")
             }
             Rejection::Limited { limit: "usd_per_day", .. } => {
@@ -318,13 +318,13 @@ mod tests {
             (provider(Some(503), Some(wait)), 503, "provider_overloaded", usual),
             (provider(Some(529), None), 503, "provider_overloaded", never),
             (
-                Rejection::NotStarted { cause: String::new(), retry_after: None },
+                Rejection::NotStarted { cause: String::new(), reason: None, retry_after: None },
                 502,
                 "agent_not_started",
                 never,
             ),
             (
-                Rejection::NotStarted { cause: String::new(), retry_after: Some(wait) },
+                Rejection::NotStarted { cause: String::new(), reason: None, retry_after: Some(wait) },
                 502,
                 "agent_not_started",
                 usual,

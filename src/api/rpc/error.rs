@@ -165,6 +165,12 @@ impl From<&Rejection> for RpcError {
         if matches!(rejection, Rejection::KeysFull { .. }) {
             error.data.limit = Some("idempotency_keys");
         }
+        if matches!(rejection, Rejection::InstanceFull) {
+            error.data.limit = Some("waiting_max");
+        }
+        if let Rejection::NotStarted { reason: Some(reason), .. } = rejection {
+            error.data.cause = Some(*reason);
+        }
         if let Rejection::Conflict { cause, request_id, .. } = rejection {
             error.data.cause = Some(*cause);
             error.data.field = Some("idempotencyKey".to_owned());

@@ -9,6 +9,7 @@ mod audit;
 mod control;
 mod error;
 mod events;
+mod lifecycle;
 mod method;
 mod request;
 mod session;
@@ -93,6 +94,18 @@ pub(crate) const METHODS: &[Method] = &[
         Access::Viewer,
         "Ends a subscription.",
         events::unsubscribe,
+    ),
+    entry::<lifecycle::InstanceParams, lifecycle::Ordered>(
+        "lifecycle.start",
+        Access::Operator,
+        "Starts the instance of an agent; does not wait for it.",
+        lifecycle::start,
+    ),
+    entry::<lifecycle::InstanceParams, lifecycle::Ordered>(
+        "lifecycle.stop",
+        Access::Operator,
+        "Stops the instance of an agent; does not wait for it. The next message starts it again.",
+        lifecycle::stop,
     ),
     entry::<request::GetParams, request::Status>(
         "request.get",

@@ -13,6 +13,7 @@ use crate::gateway::{
 };
 use crate::ids::{AgentId, TownId};
 use crate::journal::{Record, StreamKind, kinds};
+use crate::lifecycle::{self, EventKind};
 use crate::live::{Envelope, Level};
 
 /// How one kind of record is shown.
@@ -156,6 +157,9 @@ fn access_refused(record: &Record) -> String {
 
 /// The envelope of a journaled record.
 pub(crate) fn envelope(record: &Record) -> Envelope {
+    if let Some(envelope) = of_instance(record) {
+        return envelope;
+    }
     let shown = KINDS.iter().find(|shown| shown.kind == record.kind);
     let named = record.stream.as_str().split_once('/').map(|(_, id)| id);
     let of_kind = |kind: StreamKind| named.filter(|_| record.stream.kind() == kind);
@@ -177,6 +181,33 @@ pub(crate) fn envelope(record: &Record) -> Envelope {
         trace_id: record.trace_id,
         seq: Some(record.seq),
     }
+}
+
+/// What happened to an instance has its names and sentences where it is decided.
+fn of_instance(record: &Record) -> Option<Envelope> {
+    let instance = record.stream.instance_id()?;
+    let kind = EventKind::parse(&record.kind)?;
+    Some(Envelope {
+        r#type: Cow::Borrowed(kind.on_stream()),
+        ts: record.time,
+        level: match kind {
+            EventKind::LazyStartFailed | EventKind::LazyStopFailed | EventKind::CrashLoop => Level::Error,
+            EventKind::Exited | EventKind::Lost => Level::Warn,
+            EventKind::LazyStart
+            | EventKind::LazyStop
+            | EventKind::Adopted
+            | EventKind::ContainerPlanned
+            | EventKind::ContainerRemoved
+            | EventKind::Removed => Level::Info,
+        },
+        source: Cow::Borrowed(record.stream.kind().as_str()),
+        summary: lifecycle::summary(kind, instance.as_str(), &record.detail),
+        instance: Some(instance),
+        town: None,
+        detail: record.detail.clone(),
+        trace_id: record.trace_id,
+        seq: Some(record.seq),
+    })
 }
 
 #[cfg(test)]
@@ -224,9 +255,19 @@ mod tests {
 
     #[test]
     fn a_kind_that_is_not_in_the_list_is_not_lost() {
-        let shown = envelope(&record("instance/web", "lazy_start_failed", json!({})));
-        assert_eq!(shown.r#type, "lazy.start_failed");
+        let shown = envelope(&record("instance/web", "of_later_times", json!({})));
+        assert_eq!(shown.r#type, "of.later_times");
         assert_eq!(shown.instance.map(|i| i.to_string()).as_deref(), Some("web"));
-        assert_eq!(shown.summary, "instance/web: lazy start failed");
+        assert_eq!(shown.summary, "instance/web: of later times");
+    }
+
+    #[test]
+    fn what_happened_to_an_instance_is_told_with_its_own_words() {
+        let detail = json!({"error": "no answer", "kind": "not_ready", "attempt": 2, "retry_in_ms": 1_500});
+        let shown = envelope(&record("instance/web", "lazy_start_failed", detail));
+        assert_eq!((shown.r#type.as_ref(), shown.level), ("container.lazy_start_failed", Level::Error));
+        assert_eq!(shown.instance.map(|i| i.to_string()).as_deref(), Some("web"));
+        let told = "web did not start (attempt 2; the next is possible in 1500 ms): no answer";
+        assert_eq!(shown.summary, told);
     }
 }

@@ -22,13 +22,30 @@ pub enum State {
     Failed,
 }
 
+impl State {
+    /// Every state.
+    pub const ALL: [Self; 6] =
+        [Self::Cold, Self::Starting, Self::Ready, Self::Idle, Self::Stopping, Self::Failed];
+
+    /// The name in metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Cold => "cold",
+            Self::Starting => "starting",
+            Self::Ready => "ready",
+            Self::Idle => "idle",
+            Self::Stopping => "stopping",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 /// Every legal edge.
 pub const EDGES: &[(State, State)] = {
     use State::{Cold, Failed, Idle, Ready, Starting, Stopping};
     &[
         (Cold, Starting),
-        // An earlier plimsoll left it running.
-        (Cold, Idle),
         (Starting, Ready),
         (Starting, Idle),
         (Starting, Failed),
@@ -49,8 +66,6 @@ pub const EDGES: &[(State, State)] = {
         (Stopping, Starting),
         (Stopping, Failed),
         (Failed, Starting),
-        // An earlier plimsoll left it running, which the engine could not tell before.
-        (Failed, Idle),
         // What did not stop is stopped again.
         (Failed, Stopping),
         (Failed, Cold),

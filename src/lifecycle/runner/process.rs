@@ -12,6 +12,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::io::AsyncRead;
+use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -88,6 +89,7 @@ impl ProcessRunner {
 
     async fn begin(&self, run: Run) -> Result<Up, Failure> {
         let began = self.clock.elapsed();
+        self.look_at_port().await?;
         let (tree, _stdin) =
             Tree::start(&self.processes, self.program()).map_err(|error| self.unstarted(&error))?;
         let (said, line) = watch::channel(false);
@@ -111,6 +113,21 @@ impl ProcessRunner {
         };
         self.end(run).await;
         Err(failure)
+    }
+
+    /// A stranger on its port would be taken for it, and get what was meant for it.
+    async fn look_at_port(&self) -> Result<(), Failure> {
+        let address = self.config.address;
+        match TcpListener::bind(address).await {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                let error = format!(
+                    "another program listens on {address}: end it, or give the instance another `port`"
+                );
+                Err(Failure { kind: FailureKind::PortInUse, error: error.into() })
+            }
+            // What else is wrong with the address, its own program finds out.
+            Ok(_) | Err(_) => Ok(()),
+        }
     }
 
     async fn end(&self, run: Run) {

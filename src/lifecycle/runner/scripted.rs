@@ -9,31 +9,29 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
 
-use super::{Found, Runner, Up};
+use super::{Runner, Up};
 use crate::lifecycle::machine::{Exit, Failure, Run};
 
 /// What it does, one act after the other; at its end it does everything well and at once.
 #[derive(Debug, Clone, Default)]
 pub struct Script {
-    /// For each look at what was left running.
-    pub finds: VecDeque<Find>,
     /// For each start.
     pub starts: VecDeque<Act<Failure>>,
     /// For each stop.
     pub stops: VecDeque<Act<Arc<str>>>,
     /// Where it says that it answers.
     pub address: Option<SocketAddr>,
+    /// Whether it begins again at its end.
+    pub again: bool,
 }
 
-/// What one look at what was left running finds; without a script, nothing.
-#[derive(Debug, Clone)]
-pub enum Find {
-    /// A container that runs.
-    Running,
-    /// A container that it stops.
-    Stopped,
-    /// It cannot tell.
-    Fails(Failure),
+/// The next act; one that comes again goes to the end.
+fn next<E: Clone>(acts: &mut VecDeque<Act<E>>, again: bool) -> Act<E> {
+    let act = acts.pop_front();
+    if again {
+        acts.extend(act.clone());
+    }
+    act.unwrap_or_default()
 }
 
 /// What one order does.
@@ -65,8 +63,6 @@ struct Stage {
     calls: Vec<(&'static str, Run)>,
     /// The run that is up, and how to end it.
     up: Option<(Run, oneshot::Sender<Exit>)>,
-    /// The same of what was found running.
-    found: Option<oneshot::Sender<Exit>>,
 }
 
 impl ScriptedRunner {
@@ -78,8 +74,7 @@ impl ScriptedRunner {
 
     /// Ends the run that is up, if there is one, as if by itself.
     pub fn exit(&self, exit: Exit) {
-        let mut stage = self.stage();
-        if let Some(end) = stage.up.take().map(|(_, end)| end).or(stage.found.take()) {
+        if let Some((_, end)) = self.stage().up.take() {
             // Nobody may look after it any more.
             let _ = end.send(exit);
         }
@@ -108,29 +103,13 @@ impl Runner for ScriptedRunner {
         "scripted"
     }
 
-    fn find(&self) -> BoxFuture<'_, Result<Found, Failure>> {
-        let mut stage = self.stage();
-        let container = "scripted".into();
-        let found = match stage.script.finds.pop_front() {
-            None => Ok(Found::Nothing),
-            Some(Find::Stopped) => Ok(Found::Stopped { container }),
-            Some(Find::Fails(failure)) => Err(failure),
-            Some(Find::Running) => {
-                let (end, ended) = oneshot::channel();
-                stage.found = Some(end);
-                let up = Up { address: stage.script.address, start: Duration::ZERO, ended: until(ended) };
-                Ok(Found::Adopted { container, up })
-            }
-        };
-        std::future::ready(found).boxed()
-    }
-
     fn start(&self, run: Run) -> BoxFuture<'_, Result<Up, Failure>> {
         async move {
             let Act { takes, fails } = {
                 let mut stage = self.stage();
                 stage.calls.push(("start", run));
-                stage.script.starts.pop_front().unwrap_or_default()
+                let again = stage.script.again;
+                next(&mut stage.script.starts, again)
             };
             tokio::time::sleep(takes).await;
             let mut stage = self.stage();
@@ -141,7 +120,15 @@ impl Runner for ScriptedRunner {
             let (end, ended) = oneshot::channel();
             stage.calls.push(("started", run));
             stage.up = Some((run, end));
-            Ok(Up { address: stage.script.address, start: takes, ended: until(ended) })
+            // An end that is dropped was ordered: it is nothing that the run did by itself.
+            let ended = async {
+                match ended.await {
+                    Ok(exit) => exit,
+                    Err(_) => std::future::pending().await,
+                }
+            }
+            .boxed();
+            Ok(Up { address: stage.script.address, start: takes, ended })
         }
         .boxed()
     }
@@ -151,7 +138,8 @@ impl Runner for ScriptedRunner {
             let Act { takes, fails } = {
                 let mut stage = self.stage();
                 stage.calls.push(("stop", run));
-                stage.script.stops.pop_front().unwrap_or_default()
+                let again = stage.script.again;
+                next(&mut stage.script.stops, again)
             };
             tokio::time::sleep(takes).await;
             let mut stage = self.stage();
@@ -160,20 +148,9 @@ impl Runner for ScriptedRunner {
                 return Err(error);
             }
             stage.calls.push(("stopped", run));
-            (stage.up, stage.found) = (None, None);
+            stage.up = None;
             Ok(())
         }
         .boxed()
     }
-}
-
-/// An end that is dropped was ordered: it is nothing that the run did by itself.
-fn until(ended: oneshot::Receiver<Exit>) -> BoxFuture<'static, Exit> {
-    async {
-        match ended.await {
-            Ok(exit) => exit,
-            Err(_) => std::future::pending().await,
-        }
-    }
-    .boxed()
 }

@@ -8,23 +8,21 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, OptionFuture};
 use tokio::sync::{Notify, oneshot};
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use super::scribe::Pen;
-use super::{Cause, Kept, Unavailable};
+use super::{Cause, FailureView, InstanceView, Kept, Unavailable};
 use crate::clock::Clock;
 use crate::ids::AgentId;
-use crate::lifecycle::Backoff;
+use crate::lifecycle::ledger::InstanceCounts;
 use crate::lifecycle::machine::{
-    Exit, Failure, FailureKind, Input, LostAction, Machine, Order, Refused, Run, State, Step, StopReason,
-    Verdict, Wanted,
+    Exit, Failure, FailureKind, Input, Machine, Order, Refused, Run, State, Step, StopReason, Verdict, Wanted,
 };
-use crate::lifecycle::runner::{Found, Runner, Up};
+use crate::lifecycle::runner::{Runner, Up};
 
 /// What is said of a bug in a runner; the log has the rest.
 const PANICKED: &str = "a bug in plimsoll: its runner panicked, the log says where";
-
-/// How long to wait before an engine that could not tell what was left running is asked again.
-const FIND_AGAIN: Backoff = Backoff { min: Duration::from_secs(1), max: Duration::from_secs(30) };
 
 /// See the module.
 pub(super) struct Instance {
@@ -36,6 +34,8 @@ pub(super) struct Instance {
     wake: Notify,
     pen: Pen,
     clock: Clock,
+    /// Cancelled once nothing of it runs, and never will again.
+    over: CancellationToken,
 }
 
 struct Core {
@@ -51,37 +51,6 @@ struct Core {
     armed: Option<Duration>,
 }
 
-/// The search for what an earlier plimsoll left running.
-#[derive(Default)]
-struct Search {
-    over: bool,
-    failures: u32,
-    /// When it is looked for again, if the engine could not tell.
-    again: Option<Duration>,
-}
-
-impl Search {
-    /// Whether to look now: at first, before each start, and now and then while nothing of it runs.
-    fn is_due(&self, state: State, now: Duration) -> bool {
-        let late = self.again.is_none_or(|again| now >= again);
-        match state {
-            _ if self.over => false,
-            State::Starting => true,
-            State::Cold | State::Failed => late,
-            State::Ready | State::Idle | State::Stopping => false,
-        }
-    }
-
-    fn is_over(&mut self) {
-        *self = Self { over: true, ..Self::default() };
-    }
-
-    fn failed(&mut self, now: Duration) {
-        self.failures = self.failures.saturating_add(1);
-        self.again = Some(now.saturating_add(FIND_AGAIN.after(self.failures, rand::random())));
-    }
-}
-
 /// Answers that are sent once nothing is locked: one that nobody takes is dropped, and a lease locks then.
 type Answers = Vec<(oneshot::Sender<Result<Lease, Unavailable>>, Result<Lease, Unavailable>)>;
 
@@ -93,6 +62,12 @@ pub struct Lease {
 }
 
 impl Lease {
+    /// Whether the run that it keeps up is still up: one can end by itself, or be stopped.
+    #[must_use]
+    pub fn is_current(&self) -> bool {
+        self.instance.core().machine.is_up(self.run)
+    }
+
     /// Where the instance answers, for one that is asked over the network.
     #[must_use]
     pub fn address(&self) -> Option<SocketAddr> {
@@ -119,11 +94,12 @@ impl Instance {
             waiting: Vec::new(),
             order: None,
             address: None,
-            cause: Cause::SYSTEM,
+            cause: Cause::system(),
             next: None,
             armed: None,
         };
-        Self { id, runner, core: Mutex::new(core), wake: Notify::new(), pen, clock }
+        let (wake, over) = (Notify::new(), CancellationToken::new());
+        Self { id, runner, core: Mutex::new(core), wake, pen, clock, over }
     }
 
     pub(super) async fn acquire(self: &Arc<Self>, cause: Cause) -> Result<Lease, Unavailable> {
@@ -152,8 +128,37 @@ impl Instance {
         })
     }
 
+    pub(super) fn join(self: &Arc<Self>) -> Option<Lease> {
+        let mut core = self.core();
+        let run = core.machine.join()?;
+        Some(self.lease(run, core.address))
+    }
+
     pub(super) fn state(&self) -> State {
         self.core().machine.state()
+    }
+
+    /// What it does, and how many wait for it.
+    pub(super) fn load(&self) -> (State, usize) {
+        let core = self.core();
+        (core.machine.state(), core.machine.waiting())
+    }
+
+    pub(super) fn view(&self, counts: InstanceCounts) -> InstanceView {
+        let core = self.core();
+        let now = self.clock.elapsed();
+        let failure = core.machine.failed().map(|(failure, retry_at)| FailureView {
+            kind: failure.kind.as_str(),
+            error: Arc::clone(&failure.error),
+            retry_in_ms: u64::try_from(retry_at.saturating_sub(now).as_millis()).unwrap_or(u64::MAX),
+        });
+        let (start, state) = (core.machine.start(), core.machine.state());
+        InstanceView { mode: self.runner.kind(), start, state, counts, failure }
+    }
+
+    /// Waits until nothing of it runs, and never will again.
+    pub(super) async fn over(&self) {
+        self.over.cancelled().await;
     }
 
     /// Something happened, and follows from this, if from anything new.
@@ -179,20 +184,15 @@ impl Instance {
     /// Carries out the orders, one at a time, until there will be no more.
     pub(super) async fn drive(self: Arc<Self>) {
         if self.core().machine.is_hot() {
-            self.tell(Input::Start, Some(Cause::SYSTEM));
+            self.tell(Input::Start, Some(Cause::system()));
         }
         let mut ended: OptionFuture<BoxFuture<'static, (Run, Exit)>> = None.into();
-        let mut search = Search::default();
         loop {
-            // Before it is started or is over, what is left of it is looked for once more.
-            let (state, now) = (self.state(), self.clock.elapsed());
-            if search.is_due(state, now) {
-                ended = self.find(&mut search).await;
-            }
             let (order, alarm) = {
                 let mut core = self.core();
                 if core.order.is_none() && core.machine.is_over() {
-                    break;
+                    self.over.cancel();
+                    return;
                 }
                 core.armed = core.machine.alarm();
                 (core.order.take(), core.armed)
@@ -202,70 +202,43 @@ impl Instance {
                 Some(Order::Stop(run)) => {
                     // What ends now was told to.
                     ended = None.into();
-                    let stopped = AssertUnwindSafe(self.runner.stop(run)).catch_unwind().await;
+                    let span = tracing::info_span!(
+                        parent: &self.core().cause.span,
+                        "instance.stop",
+                        agent = %self.id,
+                        plimsoll.instance.mode = self.runner.kind(),
+                    );
+                    let stopping = AssertUnwindSafe(self.runner.stop(run)).catch_unwind();
+                    let stopped = stopping.instrument(span).await;
                     let stopped = stopped.unwrap_or_else(|_| Err(PANICKED.into()));
                     self.tell(stopped.map_or_else(Input::StopFailed, |()| Input::Stopped), None);
                 }
                 None => tokio::select! {
                     () = self.wake.notified() => {}
-                    Some(()) = self.until(alarm) => self.tell(Input::Alarm, Some(Cause::SYSTEM)),
-                    Some(()) = self.until(search.again) => {}
+                    Some(()) = self.until(alarm) => self.tell(Input::Alarm, Some(Cause::system())),
                     Some((run, exit)) = &mut ended => {
                         ended = None.into();
-                        self.tell(Input::Exited(run, exit), Some(Cause::SYSTEM));
+                        self.tell(Input::Exited(run, exit), Some(Cause::system()));
                     }
                 },
             }
         }
-        if self.core().machine.is_removed() {
-            let removed = AssertUnwindSafe(self.runner.remove()).catch_unwind().await;
-            if let Err(error) = removed.unwrap_or_else(|_| Err(PANICKED.into())) {
-                tracing::error!(source = "lifecycle", instance = %self.id, %error, "something is left of an instance");
-            }
-        }
-    }
-
-    /// Looks for what an earlier plimsoll left running. Gives the end of what is kept.
-    async fn find(self: &Arc<Self>, search: &mut Search) -> OptionFuture<BoxFuture<'static, (Run, Exit)>> {
-        let found = AssertUnwindSafe(self.runner.find()).catch_unwind().await;
-        let found =
-            found.unwrap_or_else(|_| Err(Failure { kind: FailureKind::NotStarted, error: PANICKED.into() }));
-        match found {
-            Ok(Found::Nothing) => search.is_over(),
-            Ok(Found::Stopped { container }) => {
-                search.is_over();
-                let lost = Input::Lost { action: LostAction::Stopped, container: Some(container) };
-                self.tell(lost, Some(Cause::SYSTEM));
-            }
-            Ok(Found::Adopted { container, up: Up { address, start: _, ended } }) => {
-                search.is_over();
-                self.core().address = address;
-                self.tell(Input::Adopted(container), Some(Cause::SYSTEM));
-                let mut core = self.core();
-                if let Some(run) = core.machine.up() {
-                    // The start that was ordered has come true.
-                    core.order.take_if(|order| matches!(order, Order::Start(_)));
-                    let ended: BoxFuture<'static, _> = Box::pin(async move { (run, ended.await) });
-                    return Some(ended).into();
-                }
-            }
-            Err(failure) => {
-                tracing::warn!(
-                    source = "lifecycle", instance = %self.id, error = &*failure.error,
-                    "whether an instance was left running cannot be told yet"
-                );
-                search.failed(self.clock.elapsed());
-            }
-        }
-        None.into()
     }
 
     /// Starts it, unless a new order comes first. Gives its end.
     async fn start(self: &Arc<Self>, run: Run) -> OptionFuture<BoxFuture<'static, (Run, Exit)>> {
+        let span = tracing::info_span!(
+            parent: &self.core().cause.span,
+            "instance.start",
+            agent = %self.id,
+            plimsoll.instance.mode = self.runner.kind(),
+            error.type = tracing::field::Empty,
+            otel.status_code = tracing::field::Empty,
+        );
         let started = tokio::select! {
             biased;
             () = self.ordered() => return None.into(),
-            started = AssertUnwindSafe(self.runner.start(run)).catch_unwind() => started,
+            started = AssertUnwindSafe(self.runner.start(run)).catch_unwind().instrument(span.clone()) => started,
         };
         let started = match started {
             Ok(started) => started,
@@ -283,6 +256,9 @@ impl Instance {
                 Some(ended).into()
             }
             Err(failure) => {
+                span.record("error.type", failure.kind.as_str());
+                span.record("otel.status_code", "ERROR");
+                drop(span);
                 self.tell(Input::StartFailed(failure), None);
                 None.into()
             }
@@ -307,7 +283,7 @@ impl Instance {
             self.pen.write(&self.id, fact.record(core.cause.actor.clone(), core.cause.trace_id));
         }
         if let Some(Order::Start(_)) = order {
-            core.cause = core.next.take().unwrap_or(Cause::SYSTEM);
+            core.cause = core.next.take().unwrap_or(Cause::system());
         } else if core.machine.waiting() == 0 && core.machine.state() != State::Stopping {
             core.next = None;
         }

@@ -11,8 +11,8 @@ use super::*;
 use crate::clock::{ManualTime, Timestamp};
 use crate::journal::{Fold, MemoryJournal, Record, Scan};
 use crate::lifecycle::machine::{Exit, FailureKind, Run, Start};
-use crate::lifecycle::runner::{Act, Find, Script, ScriptedRunner, Up};
-use crate::lifecycle::{Ledger, machine};
+use crate::lifecycle::runner::{Act, Script, ScriptedRunner, Up};
+use crate::lifecycle::{Ledger, machine, metrics};
 
 const POLICY: Policy = Policy { waiting_max: 100, ..machine::POLICY };
 
@@ -30,6 +30,13 @@ struct Stand {
     id: AgentId,
 }
 
+fn instances(ledger: &Arc<Ledger>, journal: &Arc<MemoryJournal>, clock: &Clock) -> Instances {
+    let registry =
+        Registry::new(&metrics::CATALOGUE.iter().map(|d| **d).collect::<Vec<_>>()).expect("buckets");
+    let journal = Arc::clone(journal) as Arc<dyn Journal>;
+    Instances::new(InstancesParts::bare(Arc::clone(ledger), journal, &registry, clock))
+}
+
 impl Stand {
     fn new(policy: Policy, script: Script) -> Self {
         let (clock, time) = Clock::manual(Timestamp::from_millis(1_000_000));
@@ -38,13 +45,13 @@ impl Stand {
         let runner = Arc::new(ScriptedRunner::new(script));
         let id = AgentId::parse("worker").expect("valid");
         let kept = Kept { policy, runner: Arc::clone(&runner) as Arc<dyn Runner> };
-        let kept = BTreeMap::from([(id.clone(), kept)]);
-        let instances = Arc::new(Instances::new(kept, Arc::clone(&journal) as Arc<dyn Journal>, &clock));
+        let instances = Arc::new(instances(&ledger, &journal, &clock));
+        instances.keep(id.clone(), kept);
         Self { instances, runner, journal, ledger, time, id }
     }
 
     async fn acquire(&self) -> Result<Lease, Unavailable> {
-        self.instances.acquire(&self.id, Cause::SYSTEM).await
+        self.instances.acquire(&self.id, Cause::system()).await
     }
 
     fn state(&self) -> State {
@@ -170,7 +177,7 @@ async fn an_operator_stops_a_start_and_whoever_waits_for_it() {
     let stand = Stand::new(POLICY, takes(30));
     let stop = async {
         stand.pass(secs(2)).await;
-        let cause = Cause { actor: Actor::Local, trace_id: None };
+        let cause = Cause { actor: Actor::Local, ..Cause::system() };
         stand.instances.stop(&stand.id, cause).expect("known");
     };
     let (answer, ()) = tokio::join!(stand.acquire(), stop);
@@ -187,12 +194,12 @@ async fn a_start_is_recorded_as_that_of_whoever_waited_for_the_stop_before_it() 
     let stops = [Act { takes: secs(5), fails: None }].into();
     let stand = Stand::new(POLICY, Script { stops, ..Script::default() });
     drop(stand.acquire().await);
-    let operator = Cause { actor: Actor::Local, trace_id: None };
+    let operator = Cause { actor: Actor::Local, ..Cause::system() };
     stand.instances.stop(&stand.id, operator.clone()).expect("known");
     stand.settle().await;
     let (lease, ()) = tokio::join!(stand.acquire(), stand.pass(secs(5)));
     drop(lease);
-    stand.instances.stop(&stand.id, Cause::SYSTEM).expect("known");
+    stand.instances.stop(&stand.id, Cause::system()).expect("known");
     stand.instances.start(&stand.id, operator).expect("known");
     stand.pass(secs(5)).await;
     assert_eq!(stand.state(), State::Idle, "a start in the middle of a stop comes after it");
@@ -231,52 +238,12 @@ impl Runner for Buggy {
 async fn a_bug_in_a_runner_fails_who_waits_and_keeps_nothing_from_ending() {
     let id = AgentId::parse("worker").expect("valid");
     let (clock, _time) = Clock::manual(Timestamp::from_millis(0));
-    let kept = BTreeMap::from([(id.clone(), Kept { policy: POLICY, runner: Arc::new(Buggy) })]);
     let journal = Arc::new(MemoryJournal::new(clock.clone(), Vec::new()));
-    let instances = Instances::new(kept, journal, &clock);
-    let refused = instances.acquire(&id, Cause::SYSTEM).await;
+    let instances = instances(&Arc::default(), &journal, &clock);
+    instances.keep(id.clone(), Kept { policy: POLICY, runner: Arc::new(Buggy) });
+    let refused = instances.acquire(&id, Cause::system()).await;
     assert!(matches!(refused, Err(Unavailable::Failed { .. })), "{refused:?}");
     instances.shut_down().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn one_that_was_left_running_is_kept_without_a_start_and_stops_when_it_is_idle() {
-    let stand = Stand::new(POLICY, Script { finds: [Find::Running].into(), ..Script::default() });
-    stand.settle().await;
-    assert_eq!(stand.state(), State::Idle);
-    drop(stand.acquire().await.expect("up"));
-    stand.pass(secs(60)).await;
-    assert_eq!((stand.state(), stand.starts()), (State::Cold, 0));
-    assert_eq!(stand.kinds(), ["adopted", "lazy_stop"]);
-    assert!(stand.acquire().await.is_ok());
-    assert_eq!((stand.starts(), stand.kinds().pop()), (1, Some("lazy_start".into())));
-}
-
-#[tokio::test(start_paused = true)]
-async fn one_that_was_left_running_serves_a_hot_start_and_its_end_is_seen() {
-    let policy = Policy { start: Start::Hot, ..POLICY };
-    let stand = Stand::new(policy, Script { finds: [Find::Running].into(), ..Script::default() });
-    stand.pass(secs(40)).await;
-    assert_eq!((stand.state(), stand.starts()), (State::Idle, 0));
-    stand.runner.exit(Exit { code: Some(3), ..Exit::default() });
-    stand.settle().await;
-    assert_eq!(stand.kinds(), ["adopted", "exited", "lazy_start"]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_was_left_running_is_looked_for_until_the_engine_can_tell() {
-    let fails = Find::Fails(Failure { kind: FailureKind::Engine, error: "nothing listens".into() });
-    let finds = [fails.clone(), fails.clone(), Find::Running].into();
-    let stand = Stand::new(POLICY, Script { finds, ..Script::default() });
-    stand.settle().await;
-    assert_eq!(stand.state(), State::Cold);
-    assert!(stand.kinds().is_empty());
-    stand.pass(secs(3)).await;
-    assert_eq!((stand.state(), stand.starts(), stand.kinds()), (State::Idle, 0, vec!["adopted".into()]));
-    let stand = Stand::new(POLICY, Script { finds: [fails, Find::Stopped].into(), ..Script::default() });
-    stand.settle().await;
-    assert!(stand.acquire().await.is_ok(), "a start looks first, and does not wait for its time");
-    assert_eq!(stand.kinds(), ["lost", "lazy_start"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -318,7 +285,7 @@ async fn the_end_stops_it_lets_nobody_in_and_has_all_written() {
 async fn an_unknown_one_is_named() {
     let stand = Stand::new(POLICY, Script::default());
     let other = AgentId::parse("other").expect("valid");
-    let refused = stand.instances.acquire(&other, Cause::SYSTEM).await;
+    let refused = stand.instances.acquire(&other, Cause::system()).await;
     assert!(matches!(refused, Err(Unavailable::Unknown(name)) if name == other));
 }
 
@@ -399,7 +366,7 @@ async fn happen(stand: &Stand, happens: Happens, requests: &mut JoinSet<()>) {
         Happens::Request { works, waits } => {
             let (instances, id) = (Arc::clone(&stand.instances), stand.id.clone());
             requests.spawn(async move {
-                let acquired = tokio::time::timeout(secs(waits), instances.acquire(&id, Cause::SYSTEM));
+                let acquired = tokio::time::timeout(secs(waits), instances.acquire(&id, Cause::system()));
                 if let Ok(Ok(lease)) = acquired.await {
                     tokio::time::sleep(secs(works)).await;
                     drop(lease);
@@ -407,8 +374,8 @@ async fn happen(stand: &Stand, happens: Happens, requests: &mut JoinSet<()>) {
             });
             stand.settle().await;
         }
-        Happens::Stop => stand.instances.stop(&stand.id, Cause::SYSTEM).expect("known"),
-        Happens::Start => stand.instances.start(&stand.id, Cause::SYSTEM).expect("known"),
+        Happens::Stop => stand.instances.stop(&stand.id, Cause::system()).expect("known"),
+        Happens::Start => stand.instances.start(&stand.id, Cause::system()).expect("known"),
         Happens::Exit => stand.runner.exit(Exit { code: Some(1), ..Exit::default() }),
         Happens::Pass(seconds) => stand.pass(secs(seconds)).await,
     }

@@ -7,11 +7,8 @@ use std::path::{Path, PathBuf};
 
 use super::dialect::Invocation;
 use super::{Dialect, ExecConfig, MessageRoad};
-use crate::process::OWNER;
+use crate::process::{OWNER, handed_on};
 use crate::telemetry::TraceContext;
-
-/// Variables of plimsoll's own environment that every program gets.
-const ALWAYS_PASSED: [&str; 4] = ["PATH", "HOME", "LANG", "TMPDIR"];
 
 /// Bytes of one argument: Linux takes 128 KiB with the NUL at its end (execve(2), `MAX_ARG_STRLEN`).
 const ARGUMENT_BYTES_MAX: usize = (128 << 10) - 1;
@@ -68,10 +65,9 @@ pub(super) fn variables(
     trace: Option<&TraceContext>,
     mark: String,
 ) -> BTreeMap<OsString, OsString> {
-    let passed = ALWAYS_PASSED.into_iter().chain(config.env_pass.iter().map(String::as_str));
-    let passed = passed.filter_map(|name| Some((OsString::from(name), std::env::var_os(name)?)));
     let set = config.env.iter().map(|(name, value)| (name.into(), value.expose().into()));
-    let mut variables: BTreeMap<OsString, OsString> = passed.chain(set).collect();
+    let mut variables: BTreeMap<OsString, OsString> =
+        handed_on(&config.env_pass).into_iter().chain(set).collect();
     if let Some(trace) = trace {
         variables.insert("TRACEPARENT".into(), trace.to_string().into());
         let state = trace.state.header();

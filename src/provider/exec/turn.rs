@@ -282,7 +282,7 @@ fn show(shared: &Shared, turn: &Turn, stream: OutputStream, line: &Piece) {
     let shown = &line.bytes[..line.bytes.len().min(SHOWN_BYTES_MAX)];
     let edges = Edges { ends: line.edges.ends && shown.len() == line.bytes.len(), ..line.edges };
     let text = shared.deps.mask.hide_piece(&String::from_utf8_lossy(shown), edges);
-    shared.deps.live.record_output(&turn.agent, &turn.request_id, stream, &text);
+    shared.deps.live.record_output(&turn.agent, Some(&turn.request_id), stream, &text);
 }
 
 impl Shared {

@@ -16,6 +16,7 @@ use plimsoll::ids::{AgentId, IdempotencyKey, SessionId};
 use plimsoll::journal::{
     Actor, Config, DataDir, Journal as _, JournalDeps, LateJournal, Log, Retention, StreamId,
 };
+use plimsoll::lifecycle::{Instances, InstancesParts};
 use plimsoll::live::{self, Live};
 use plimsoll::process::Processes;
 use plimsoll::provider::{
@@ -89,6 +90,12 @@ async fn open(dir: &Path, clock: &Clock) -> House {
             ("keeper".to_owned(), Arc::new(keeper.clone()) as Arc<dyn Provider>),
             ("echo".to_owned(), echo),
         ]),
+        instances: Arc::new(Instances::new(InstancesParts::bare(
+            Arc::default(),
+            Arc::clone(&journal) as _,
+            &registry,
+            clock,
+        ))),
         live,
         journal: Arc::clone(&journal) as _,
         registry: registry.clone(),

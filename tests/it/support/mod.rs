@@ -7,6 +7,7 @@ pub(crate) mod child;
 pub(crate) mod exposition;
 pub(crate) mod gate;
 pub(crate) mod http;
+pub(crate) mod instances;
 pub(crate) mod litellm;
 pub(crate) mod prometheus;
 pub(crate) mod receiver;

@@ -1,0 +1,126 @@
+//! From the configuration of an instance to the runner that hosts it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::Backoff;
+use super::config::{InstanceConfig, ProcessHost, ReadyConfig, ScriptedAct, ScriptedHost};
+use super::machine::{Failure, FailureKind, Policy};
+use super::runner::{Act, ProcessConfig, ProcessRunner, Readiness, Runner, Script, ScriptedRunner};
+use crate::clock::Clock;
+use crate::ids::AgentId;
+use crate::limits::{
+    INSTANCE_BACKOFF_MAX, INSTANCE_BACKOFF_MIN, INSTANCE_CRASH_LOOP_FAILURES, INSTANCE_WELL_AFTER,
+};
+use crate::live::OutputStream;
+use crate::process::{self, Processes};
+
+/// Hears each line that the instance of an agent prints, without its end.
+pub type Heard = Arc<dyn Fn(&AgentId, OutputStream, &[u8]) + Send + Sync>;
+
+/// Makes runners.
+#[derive(Clone)]
+pub struct Hosts {
+    /// The programs that run for agents.
+    pub processes: Processes,
+    /// Hears what instances print.
+    pub heard: Heard,
+    /// Measures.
+    pub clock: Clock,
+}
+
+impl InstanceConfig {
+    /// How it is kept.
+    #[must_use]
+    pub fn policy(&self) -> Policy {
+        Policy {
+            start: self.start,
+            idle_after: self.idle_after.0,
+            backoff: Backoff { min: INSTANCE_BACKOFF_MIN, max: INSTANCE_BACKOFF_MAX },
+            well_after: INSTANCE_WELL_AFTER,
+            crash_loop_failures: INSTANCE_CRASH_LOOP_FAILURES,
+            waiting_max: self.waiting_max,
+        }
+    }
+}
+
+impl ReadyConfig {
+    fn readiness(&self) -> Readiness {
+        match (&self.http, &self.line) {
+            (Some(path), _) => Readiness::Http(path.clone()),
+            (None, Some(text)) => Readiness::Line(text.clone()),
+            (None, None) => Readiness::Tcp,
+        }
+    }
+}
+
+impl ScriptedHost {
+    fn script(&self) -> Script {
+        const ERROR: &str = "the script says that it fails";
+        let start = |act: &ScriptedAct| Act {
+            takes: act.takes.0,
+            fails: act.fails.then(|| Failure { kind: FailureKind::NotReady, error: ERROR.into() }),
+        };
+        let stop = |act: &ScriptedAct| Act { takes: act.takes.0, fails: act.fails.then(|| ERROR.into()) };
+        Script {
+            starts: self.starts.iter().map(start).collect(),
+            stops: self.stops.iter().map(stop).collect(),
+            again: true,
+            ..Script::default()
+        }
+    }
+}
+
+impl Hosts {
+    /// Those of nobody, heard by nobody.
+    #[must_use]
+    pub fn nobody(clock: &Clock) -> Self {
+        Self { processes: Processes::default(), heard: Arc::new(|_, _, _| {}), clock: clock.clone() }
+    }
+
+    /// A runner of this instance.
+    ///
+    /// # Errors
+    /// Says what is wrong with what hosts it.
+    pub fn runner(
+        &self,
+        id: &AgentId,
+        config: &InstanceConfig,
+        cwd: Option<&Path>,
+    ) -> Result<Arc<dyn Runner>, String> {
+        match (&config.process, &config.container, &config.scripted) {
+            (Some(process), None, None) => {
+                let runner = self.process(id, config, process, cwd)?;
+                Ok(Arc::new(runner))
+            }
+            (None, Some(_), None) => Err("containers are not hosted yet".to_owned()),
+            (None, None, Some(script)) => Ok(Arc::new(ScriptedRunner::new(script.script()))),
+            _ => Err("give it one of `process`, `container` and `scripted`".to_owned()),
+        }
+    }
+
+    fn process(
+        &self,
+        id: &AgentId,
+        config: &InstanceConfig,
+        process: &ProcessHost,
+        cwd: Option<&Path>,
+    ) -> Result<ProcessRunner, String> {
+        let ProcessHost { program, args, env_pass, env } = process;
+        let cwd = cwd.ok_or("it works in no directory: give the agent a `cwd`")?;
+        let set = env.iter().map(|(name, value)| (name.into(), value.expose().into()));
+        let host = ProcessConfig {
+            program: program.into(),
+            arguments: args.iter().map(Into::into).collect(),
+            variables: process::handed_on(env_pass).into_iter().chain(set).collect(),
+            cwd: cwd.to_owned(),
+            address: ([127, 0, 0, 1], config.port).into(),
+            ready: config.ready.readiness(),
+            ready_timeout: config.ready_timeout.0,
+            grace: config.stop_grace.0,
+        };
+        let (heard, agent) = (Arc::clone(&self.heard), id.clone());
+        let printed = Arc::new(move |stream, line: &[u8]| heard(&agent, stream, line));
+        ProcessRunner::new(id.clone(), host, self.processes.clone(), printed, self.clock.clone())
+    }
+}

@@ -1,0 +1,99 @@
+//! The beginning: what became of instances since the last record of them, and the instances of the configuration.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use super::{Instances, Kept};
+use crate::ids::AgentId;
+use crate::journal::{Actor, Append, NewRecord, StreamId};
+use crate::lifecycle::config::InstanceConfig;
+use crate::lifecycle::machine::{Fact, LostAction};
+use crate::lifecycle::record;
+
+/// An instance as the configuration has it.
+#[derive(Debug, Clone)]
+pub struct Configured {
+    /// Its own keys.
+    pub config: InstanceConfig,
+    /// Where a process works.
+    pub cwd: Option<PathBuf>,
+}
+
+/// Why an instance cannot be kept.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the instance of agent {instance} cannot be kept: {problem}")]
+pub struct Unkept {
+    /// The agent.
+    pub instance: AgentId,
+    /// Why, and what would help.
+    pub problem: String,
+}
+
+impl Instances {
+    /// Begins, once the journal is open: writes down which agents are gone and what an earlier plimsoll lost, publishes
+    /// what was counted, then keeps these; hot ones start.
+    ///
+    /// # Errors
+    /// [`Unkept`]; nothing is kept then.
+    pub async fn open(
+        &self,
+        configured: impl IntoIterator<Item = (AgentId, Configured)>,
+    ) -> Result<(), Unkept> {
+        let stopped = self.hosts.processes.left_behind();
+        let mut all = Vec::new();
+        for (id, configured) in configured {
+            let kept = self.kept(&id, &configured)?;
+            all.push((id, kept));
+        }
+        for id in self.ledger.known() {
+            if !all.iter().any(|(kept, _)| *kept == id) {
+                self.write(&id, record::removed(Actor::System)).await;
+            }
+        }
+        for (id, kept) in &all {
+            if let Some(lost) = self.lost(id, kept, stopped) {
+                self.write(id, lost).await;
+            }
+        }
+        self.ledger.publish(&self.metrics);
+        all.into_iter().for_each(|(id, kept)| self.keep(id, kept));
+        Ok(())
+    }
+
+    /// One more, made after the beginning.
+    ///
+    /// # Errors
+    /// [`Unkept`].
+    pub fn add(&self, id: &AgentId, configured: &Configured) -> Result<(), Unkept> {
+        let kept = self.kept(id, configured)?;
+        self.keep(id.clone(), kept);
+        Ok(())
+    }
+
+    fn kept(&self, id: &AgentId, Configured { config, cwd }: &Configured) -> Result<Kept, Unkept> {
+        let runner = self.hosts.runner(id, config, cwd.as_deref());
+        let runner = runner.map_err(|problem| Unkept { instance: id.clone(), problem })?;
+        Ok(Kept { policy: config.policy(), runner })
+    }
+
+    /// What became of a process: it cannot outlive plimsoll. A container can, and is looked for by its runner.
+    fn lost(&self, id: &AgentId, kept: &Kept, stopped: &BTreeSet<AgentId>) -> Option<NewRecord> {
+        if kept.runner.kind() != "process" {
+            return None;
+        }
+        let action = match (stopped.contains(id), self.ledger.was_up(id)) {
+            (true, _) => LostAction::Stopped,
+            (false, true) => LostAction::Gone,
+            (false, false) => return None,
+        };
+        Some(Fact::Lost { action, container: None }.record(Actor::System, None))
+    }
+
+    async fn write(&self, id: &AgentId, record: NewRecord) {
+        let append =
+            Append { stream: StreamId::instance(id), expected_last_seq: None, records: vec![record] };
+        if let Err(error) = self.journal.append(append).await {
+            tracing::error!(source = "lifecycle", instance = %id, %error, "what became of an instance is not written");
+        }
+    }
+}
