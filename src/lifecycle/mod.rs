@@ -25,7 +25,10 @@ pub use machine::{
     State, Step, StopReason, Verdict, Wanted,
 };
 pub use record::{EventKind, removed, summary};
-pub use runner::{Act, Printed, ProcessConfig, ProcessRunner, Readiness, Runner, Script, ScriptedRunner, Up};
+pub use runner::{
+    Act, ContainerBook, DockerEngine, DockerRunner, EngineStatus, Find, Found, Printed, ProcessConfig,
+    ProcessRunner, Readiness, Runner, Script, ScriptedRunner, Up, remove_left as remove_left_containers,
+};
 pub use supervisor::{
     Cause, Configured, FailureView, InstanceView, Instances, InstancesParts, Kept, Lease, Unavailable, Unkept,
 };

@@ -43,6 +43,14 @@ fn sled(sources: &[Source]) -> Vec<String> {
     }
 }
 
+/// The container engine is spoken to from one directory.
+fn bollard(sources: &[Source]) -> Vec<String> {
+    let outside = sources.iter().filter(|source| !source.path.starts_with("src/lifecycle/runner/docker/"));
+    let naming =
+        outside.filter(|source| source.code_lines().iter().any(|(_, line)| line.contains("bollard::")));
+    naming.map(|source| format!("{}: bollard is named outside of its directory", source.path)).collect()
+}
+
 #[test]
 fn files_are_short() {
     none(&sources(&["src"], ".rs").iter().flat_map(length).collect::<Vec<_>>());
@@ -69,6 +77,13 @@ fn every_file_opens_with_what_it_is_for() {
     exactly(&opening(&Source::example("src/a.rs", "use std::fs;\n")), "module doc");
     exactly(&opening(&Source::example("src/a.rs", "//! x\n")), "module doc");
     exactly(&opening(&Source::example("src/a.rs", "")), "module doc");
+}
+
+#[test]
+fn bollard_is_named_in_one_directory() {
+    none(&bollard(&sources(&["src"], ".rs")));
+    none(&bollard(&[Source::example("src/lifecycle/runner/docker/engine.rs", "use bollard::Docker;\n")]));
+    exactly(&bollard(&[Source::example("src/lifecycle/mod.rs", "use bollard::Docker;\n")]), "outside of its");
 }
 
 #[test]

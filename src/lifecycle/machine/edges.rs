@@ -46,6 +46,8 @@ pub const EDGES: &[(State, State)] = {
     use State::{Cold, Failed, Idle, Ready, Starting, Stopping};
     &[
         (Cold, Starting),
+        // An earlier plimsoll left it running.
+        (Cold, Idle),
         (Starting, Ready),
         (Starting, Idle),
         (Starting, Failed),
@@ -66,6 +68,8 @@ pub const EDGES: &[(State, State)] = {
         (Stopping, Starting),
         (Stopping, Failed),
         (Failed, Starting),
+        // An earlier plimsoll left it running, which the engine could not tell before.
+        (Failed, Idle),
         // What did not stop is stopped again.
         (Failed, Stopping),
         (Failed, Cold),

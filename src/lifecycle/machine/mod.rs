@@ -89,6 +89,15 @@ impl Machine {
         }
     }
 
+    /// The run that is up.
+    #[must_use]
+    pub fn up(&self) -> Option<Run> {
+        match self.phase {
+            Phase::Up { run, .. } => Some(run),
+            Phase::Cold | Phase::Starting { .. } | Phase::Stopping { .. } | Phase::Failed { .. } => None,
+        }
+    }
+
     /// Requests that wait for it.
     #[must_use]
     pub fn waiting(&self) -> usize {
@@ -99,6 +108,12 @@ impl Machine {
     #[must_use]
     pub fn is_hot(&self) -> bool {
         self.policy.start == Start::Hot
+    }
+
+    /// Whether its agent was deleted.
+    #[must_use]
+    pub fn is_removed(&self) -> bool {
+        self.gone == Some(StopReason::Removed)
     }
 
     /// Whether nothing of it runs, and never will again.
@@ -183,6 +198,8 @@ impl Machine {
             Input::Released(run) => self.released(run, now),
             Input::GaveUp => self.waiting = self.waiting.saturating_sub(1),
             Input::Started(start) => self.started(now, start, &mut step),
+            Input::Adopted(container) => self.adopted(now, container, &mut step),
+            Input::Lost { action, container } => step.facts.push(Fact::Lost { action, container }),
             Input::StartFailed(failure) => self.start_failed(now, roll, failure, &mut step),
             Input::Stopped => self.stopped(now, &mut step),
             Input::StopFailed(error) => self.stop_failed(now, roll, error, &mut step),
@@ -271,6 +288,26 @@ impl Machine {
             step.verdict = Some(Verdict::Serve(run));
         }
         step.facts.push(Fact::Started { latency: now.saturating_sub(since), start });
+    }
+
+    /// It is up without having been started. Where it was about to be, that has come true.
+    fn adopted(&mut self, now: Duration, container: Arc<str>, step: &mut Step) {
+        let (run, leases) = match self.phase {
+            Phase::Starting { run, .. } => (run, std::mem::take(&mut self.waiting)),
+            Phase::Cold | Phase::Failed { left: None, .. } => {
+                self.runs += 1;
+                (Run(self.runs), 0)
+            }
+            Phase::Up { .. } | Phase::Stopping { .. } | Phase::Failed { left: Some(_), .. } => return,
+        };
+        self.enter(Phase::Up { run, since: now, leases, quiet_since: now });
+        if leases > 0 {
+            step.verdict = Some(Verdict::Serve(run));
+        }
+        step.facts.push(Fact::Adopted { container });
+        if let Some(reason) = self.gone {
+            self.fall(now, reason, step);
+        }
     }
 
     fn start_failed(&mut self, now: Duration, roll: f64, failure: Failure, step: &mut Step) {

@@ -176,6 +176,40 @@ fn a_stop_sends_away_who_waits_and_an_end_for_good_lets_nobody_in() {
     }
 }
 
+#[test]
+fn one_that_was_left_running_is_kept_and_stops_when_it_is_idle() {
+    let mut machine = Machine::new(POLICY);
+    let adopted = || Input::Adopted("plimsoll-worker-1".into());
+    let fact = Fact::Adopted { container: "plimsoll-worker-1".into() };
+    let step = machine.on(at(5), 0.0, adopted());
+    assert_eq!(step, Step { facts: vec![fact.clone()], ..Step::default() });
+    assert_eq!((machine.state(), machine.alarm()), (State::Idle, Some(at(65))));
+    let (wanted, _) = machine.want(at(6));
+    assert_eq!(wanted, Wanted::Up(machine.up().expect("it is up")));
+    assert_eq!(machine.on(at(7), 0.0, adopted()), Step::default(), "only once");
+}
+
+#[test]
+fn one_that_was_left_running_serves_who_already_waits_for_its_start() {
+    let mut machine = Machine::new(POLICY);
+    let Some(Order::Start(run)) = machine.want(at(0)).1.order else { panic!("a cold one starts") };
+    let step = machine.on(at(1), 0.0, Input::Adopted("plimsoll-worker-1".into()));
+    assert_eq!((step.verdict, machine.state()), (Some(Verdict::Serve(run)), State::Ready));
+    assert_eq!(machine.on(at(2), 0.0, Input::Started(at(1))), Step::default(), "it was not started");
+}
+
+#[test]
+fn one_that_is_found_when_it_shall_be_no_more_is_stopped() {
+    for reason in [StopReason::Shutdown, StopReason::Removed] {
+        let mut machine = Machine::new(POLICY);
+        machine.on(at(0), 0.0, Input::Stop(reason));
+        let step = machine.on(at(1), 0.0, Input::Adopted("plimsoll-worker-1".into()));
+        assert!(matches!(step.order, Some(Order::Stop(_))));
+        machine.on(at(2), 0.0, Input::Stopped);
+        assert!(machine.is_over());
+    }
+}
+
 /// Everything that can be said to a machine, of its current run and of an earlier one.
 fn inputs(machine: &Machine) -> Vec<Option<Input>> {
     let (run, earlier) = (Run(machine.runs), Run(0));
@@ -193,6 +227,8 @@ fn inputs(machine: &Machine) -> Vec<Option<Input>> {
         Some(Input::Exited(run, Exit::default())),
         Some(Input::Exited(earlier, Exit::default())),
         Some(Input::Alarm),
+        Some(Input::Adopted("plimsoll-worker-1".into())),
+        Some(Input::Lost { action: LostAction::Stopped, container: None }),
     ]
 }
 
@@ -273,7 +309,7 @@ proptest! {
     #[test]
     fn whatever_happens_nobody_is_left_waiting(
         hot: bool,
-        happens in prop::collection::vec((0_usize..16, 0_u64..90), 0..120),
+        happens in prop::collection::vec((0_usize..18, 0_u64..90), 0..120),
     ) {
         let start = if hot { Start::Hot } else { Start::Lazy };
         let mut driven = Driven::new(Policy { start, ..POLICY });
@@ -286,7 +322,7 @@ proptest! {
 #[test]
 fn every_edge_of_the_table_is_taken_and_no_other() {
     // What [`Driven::happen`] is told, with a pause.
-    const STEPS: [(usize, u64); 14] = [
+    const STEPS: [(usize, u64); 15] = [
         (0, 1),
         (1, 1),
         (2, 1),
@@ -300,6 +336,7 @@ fn every_edge_of_the_table_is_taken_and_no_other() {
         (12, 1),
         (12, 61),
         (13, 1),
+        (15, 1),
         (0, 61),
     ];
     // Whatever can happen in four steps, hot and lazy, soon and late.

@@ -139,6 +139,15 @@ pub enum Input {
     GaveUp,
     /// The order to start ended well. The command itself took so long.
     Started(Duration),
+    /// What an earlier plimsoll left running is up, in this container.
+    Adopted(Arc<str>),
+    /// What an earlier plimsoll left running is not kept.
+    Lost {
+        /// What was done about it.
+        action: LostAction,
+        /// The name of its container, for one that is a container.
+        container: Option<Arc<str>>,
+    },
     /// The order to start failed, and nothing is left of that run.
     StartFailed(Failure),
     /// The order to stop ended well.

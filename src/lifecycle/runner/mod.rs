@@ -1,5 +1,6 @@
 //! Runners: what starts and stops an instance. One trait, one file per kind. Start at [`Runner`].
 
+mod docker;
 mod process;
 mod ready;
 mod scripted;
@@ -12,14 +13,24 @@ use futures_util::future::BoxFuture;
 
 use super::machine::{Exit, Failure, Run};
 
+pub use docker::{ContainerBook, DockerEngine, DockerRunner, EngineStatus, remove_left};
 pub use process::{Printed, ProcessConfig, ProcessRunner};
 pub use ready::Readiness;
-pub use scripted::{Act, Script, ScriptedRunner};
+pub use scripted::{Act, Find, Script, ScriptedRunner};
 
 /// Starts and stops one instance. Every call ends within a deadline of its own.
 pub trait Runner: Send + Sync {
     /// Its kind, as in the configuration.
     fn kind(&self) -> &'static str;
+
+    /// Looks for what an earlier plimsoll left running of the instance, before it is told anything else; keeps it, or
+    /// stops it.
+    ///
+    /// # Errors
+    /// [`Failure`]: nobody can tell now, and it has to be looked for again.
+    fn find(&self) -> BoxFuture<'_, Result<Found, Failure>> {
+        Box::pin(async { Ok(Found::Nothing) })
+    }
 
     /// Starts a run and waits until it is ready. Dropped before that, it leaves what there is of the run to
     /// [`Runner::stop`].
@@ -33,6 +44,32 @@ pub trait Runner: Send + Sync {
     /// # Errors
     /// In words for an operator: something may be left of it.
     fn stop(&self, run: Run) -> BoxFuture<'_, Result<(), Arc<str>>>;
+
+    /// Removes what was made for the instance, once it is stopped and its agent is deleted.
+    ///
+    /// # Errors
+    /// In words for an operator: something may be left of it.
+    fn remove(&self) -> BoxFuture<'_, Result<(), Arc<str>>> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+/// What was left running of an instance.
+pub enum Found {
+    /// Nothing that is ours.
+    Nothing,
+    /// A container that runs, is ready, and is kept.
+    Adopted {
+        /// Its name.
+        container: Arc<str>,
+        /// As if it had just been started.
+        up: Up,
+    },
+    /// A container that was stopped.
+    Stopped {
+        /// Its name.
+        container: Arc<str>,
+    },
 }
 
 /// A run that is ready.

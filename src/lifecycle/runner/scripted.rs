@@ -9,12 +9,14 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
 
-use super::{Runner, Up};
+use super::{Found, Runner, Up};
 use crate::lifecycle::machine::{Exit, Failure, Run};
 
 /// What it does, one act after the other; at its end it does everything well and at once.
 #[derive(Debug, Clone, Default)]
 pub struct Script {
+    /// For each look at what was left running.
+    pub finds: VecDeque<Find>,
     /// For each start.
     pub starts: VecDeque<Act<Failure>>,
     /// For each stop.
@@ -32,6 +34,17 @@ fn next<E: Clone>(acts: &mut VecDeque<Act<E>>, again: bool) -> Act<E> {
         acts.extend(act.clone());
     }
     act.unwrap_or_default()
+}
+
+/// What one look at what was left running finds; without a script, nothing.
+#[derive(Debug, Clone)]
+pub enum Find {
+    /// A container that runs.
+    Running,
+    /// A container that it stops.
+    Stopped,
+    /// It cannot tell.
+    Fails(Failure),
 }
 
 /// What one order does.
@@ -63,6 +76,8 @@ struct Stage {
     calls: Vec<(&'static str, Run)>,
     /// The run that is up, and how to end it.
     up: Option<(Run, oneshot::Sender<Exit>)>,
+    /// The same of what was found running.
+    found: Option<oneshot::Sender<Exit>>,
 }
 
 impl ScriptedRunner {
@@ -74,7 +89,8 @@ impl ScriptedRunner {
 
     /// Ends the run that is up, if there is one, as if by itself.
     pub fn exit(&self, exit: Exit) {
-        if let Some((_, end)) = self.stage().up.take() {
+        let mut stage = self.stage();
+        if let Some(end) = stage.up.take().map(|(_, end)| end).or(stage.found.take()) {
             // Nobody may look after it any more.
             let _ = end.send(exit);
         }
@@ -103,6 +119,23 @@ impl Runner for ScriptedRunner {
         "scripted"
     }
 
+    fn find(&self) -> BoxFuture<'_, Result<Found, Failure>> {
+        let mut stage = self.stage();
+        let container = "scripted".into();
+        let found = match stage.script.finds.pop_front() {
+            None => Ok(Found::Nothing),
+            Some(Find::Stopped) => Ok(Found::Stopped { container }),
+            Some(Find::Fails(failure)) => Err(failure),
+            Some(Find::Running) => {
+                let (end, ended) = oneshot::channel();
+                stage.found = Some(end);
+                let up = Up { address: stage.script.address, start: Duration::ZERO, ended: until(ended) };
+                Ok(Found::Adopted { container, up })
+            }
+        };
+        std::future::ready(found).boxed()
+    }
+
     fn start(&self, run: Run) -> BoxFuture<'_, Result<Up, Failure>> {
         async move {
             let Act { takes, fails } = {
@@ -120,15 +153,7 @@ impl Runner for ScriptedRunner {
             let (end, ended) = oneshot::channel();
             stage.calls.push(("started", run));
             stage.up = Some((run, end));
-            // An end that is dropped was ordered: it is nothing that the run did by itself.
-            let ended = async {
-                match ended.await {
-                    Ok(exit) => exit,
-                    Err(_) => std::future::pending().await,
-                }
-            }
-            .boxed();
-            Ok(Up { address: stage.script.address, start: takes, ended })
+            Ok(Up { address: stage.script.address, start: takes, ended: until(ended) })
         }
         .boxed()
     }
@@ -148,9 +173,20 @@ impl Runner for ScriptedRunner {
                 return Err(error);
             }
             stage.calls.push(("stopped", run));
-            stage.up = None;
+            (stage.up, stage.found) = (None, None);
             Ok(())
         }
         .boxed()
     }
+}
+
+/// An end that is dropped was ordered: it is nothing that the run did by itself.
+fn until(ended: oneshot::Receiver<Exit>) -> BoxFuture<'static, Exit> {
+    async {
+        match ended.await {
+            Ok(exit) => exit,
+            Err(_) => std::future::pending().await,
+        }
+    }
+    .boxed()
 }

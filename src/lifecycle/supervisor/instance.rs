@@ -15,14 +15,19 @@ use super::scribe::Pen;
 use super::{Cause, FailureView, InstanceView, Kept, Unavailable};
 use crate::clock::Clock;
 use crate::ids::AgentId;
+use crate::lifecycle::Backoff;
 use crate::lifecycle::ledger::InstanceCounts;
 use crate::lifecycle::machine::{
-    Exit, Failure, FailureKind, Input, Machine, Order, Refused, Run, State, Step, StopReason, Verdict, Wanted,
+    Exit, Failure, FailureKind, Input, LostAction, Machine, Order, Refused, Run, State, Step, StopReason,
+    Verdict, Wanted,
 };
-use crate::lifecycle::runner::{Runner, Up};
+use crate::lifecycle::runner::{Found, Runner, Up};
 
 /// What is said of a bug in a runner; the log has the rest.
 const PANICKED: &str = "a bug in plimsoll: its runner panicked, the log says where";
+
+/// How long to wait before an engine that could not tell what was left running is asked again.
+const FIND_AGAIN: Backoff = Backoff { min: Duration::from_secs(1), max: Duration::from_secs(30) };
 
 /// See the module.
 pub(super) struct Instance {
@@ -49,6 +54,37 @@ struct Core {
     next: Option<Cause>,
     /// When the task wakes by itself.
     armed: Option<Duration>,
+}
+
+/// The search for what an earlier plimsoll left running.
+#[derive(Default)]
+struct Search {
+    over: bool,
+    failures: u32,
+    /// When it is looked for again, if the engine could not tell.
+    again: Option<Duration>,
+}
+
+impl Search {
+    /// Whether to look now: at first, before each start, and now and then while nothing of it runs.
+    fn is_due(&self, state: State, now: Duration) -> bool {
+        let late = self.again.is_none_or(|again| now >= again);
+        match state {
+            _ if self.over => false,
+            State::Starting => true,
+            State::Cold | State::Failed => late,
+            State::Ready | State::Idle | State::Stopping => false,
+        }
+    }
+
+    fn is_over(&mut self) {
+        *self = Self { over: true, ..Self::default() };
+    }
+
+    fn failed(&mut self, now: Duration) {
+        self.failures = self.failures.saturating_add(1);
+        self.again = Some(now.saturating_add(FIND_AGAIN.after(self.failures, rand::random())));
+    }
 }
 
 /// Answers that are sent once nothing is locked: one that nobody takes is dropped, and a lease locks then.
@@ -187,12 +223,17 @@ impl Instance {
             self.tell(Input::Start, Some(Cause::system()));
         }
         let mut ended: OptionFuture<BoxFuture<'static, (Run, Exit)>> = None.into();
+        let mut search = Search::default();
         loop {
+            // Before it is started or is over, what is left of it is looked for once more.
+            let (state, now) = (self.state(), self.clock.elapsed());
+            if search.is_due(state, now) {
+                ended = self.find(&mut search).await;
+            }
             let (order, alarm) = {
                 let mut core = self.core();
                 if core.order.is_none() && core.machine.is_over() {
-                    self.over.cancel();
-                    return;
+                    break;
                 }
                 core.armed = core.machine.alarm();
                 (core.order.take(), core.armed)
@@ -216,6 +257,7 @@ impl Instance {
                 None => tokio::select! {
                     () = self.wake.notified() => {}
                     Some(()) = self.until(alarm) => self.tell(Input::Alarm, Some(Cause::system())),
+                    Some(()) = self.until(search.again) => {}
                     Some((run, exit)) = &mut ended => {
                         ended = None.into();
                         self.tell(Input::Exited(run, exit), Some(Cause::system()));
@@ -223,6 +265,48 @@ impl Instance {
                 },
             }
         }
+        if self.core().machine.is_removed() {
+            let removed = AssertUnwindSafe(self.runner.remove()).catch_unwind().await;
+            if let Err(error) = removed.unwrap_or_else(|_| Err(PANICKED.into())) {
+                tracing::error!(source = "lifecycle", instance = %self.id, %error, "something is left of an instance");
+            }
+        }
+        self.over.cancel();
+    }
+
+    /// Looks for what an earlier plimsoll left running. Gives the end of what is kept.
+    async fn find(self: &Arc<Self>, search: &mut Search) -> OptionFuture<BoxFuture<'static, (Run, Exit)>> {
+        let found = AssertUnwindSafe(self.runner.find()).catch_unwind().await;
+        let found =
+            found.unwrap_or_else(|_| Err(Failure { kind: FailureKind::NotStarted, error: PANICKED.into() }));
+        match found {
+            Ok(Found::Nothing) => search.is_over(),
+            Ok(Found::Stopped { container }) => {
+                search.is_over();
+                let lost = Input::Lost { action: LostAction::Stopped, container: Some(container) };
+                self.tell(lost, Some(Cause::system()));
+            }
+            Ok(Found::Adopted { container, up: Up { address, start: _, ended } }) => {
+                search.is_over();
+                self.core().address = address;
+                self.tell(Input::Adopted(container), Some(Cause::system()));
+                let mut core = self.core();
+                if let Some(run) = core.machine.up() {
+                    // The start that was ordered has come true.
+                    core.order.take_if(|order| matches!(order, Order::Start(_)));
+                    let ended: BoxFuture<'static, _> = Box::pin(async move { (run, ended.await) });
+                    return Some(ended).into();
+                }
+            }
+            Err(failure) => {
+                tracing::warn!(
+                    source = "lifecycle", instance = %self.id, error = &*failure.error,
+                    "whether an instance was left running cannot be told yet"
+                );
+                search.failed(self.clock.elapsed());
+            }
+        }
+        None.into()
     }
 
     /// Starts it, unless a new order comes first. Gives its end.

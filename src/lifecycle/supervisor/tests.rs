@@ -11,7 +11,7 @@ use super::*;
 use crate::clock::{ManualTime, Timestamp};
 use crate::journal::{Fold, MemoryJournal, Record, Scan};
 use crate::lifecycle::machine::{Exit, FailureKind, Run, Start};
-use crate::lifecycle::runner::{Act, Script, ScriptedRunner, Up};
+use crate::lifecycle::runner::{Act, Find, Script, ScriptedRunner, Up};
 use crate::lifecycle::{Ledger, machine, metrics};
 
 const POLICY: Policy = Policy { waiting_max: 100, ..machine::POLICY };
@@ -244,6 +244,46 @@ async fn a_bug_in_a_runner_fails_who_waits_and_keeps_nothing_from_ending() {
     let refused = instances.acquire(&id, Cause::system()).await;
     assert!(matches!(refused, Err(Unavailable::Failed { .. })), "{refused:?}");
     instances.shut_down().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_was_left_running_is_kept_without_a_start_and_stops_when_it_is_idle() {
+    let stand = Stand::new(POLICY, Script { finds: [Find::Running].into(), ..Script::default() });
+    stand.settle().await;
+    assert_eq!(stand.state(), State::Idle);
+    drop(stand.acquire().await.expect("up"));
+    stand.pass(secs(60)).await;
+    assert_eq!((stand.state(), stand.starts()), (State::Cold, 0));
+    assert_eq!(stand.kinds(), ["adopted", "lazy_stop"]);
+    assert!(stand.acquire().await.is_ok());
+    assert_eq!((stand.starts(), stand.kinds().pop()), (1, Some("lazy_start".into())));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_was_left_running_serves_a_hot_start_and_its_end_is_seen() {
+    let policy = Policy { start: Start::Hot, ..POLICY };
+    let stand = Stand::new(policy, Script { finds: [Find::Running].into(), ..Script::default() });
+    stand.pass(secs(40)).await;
+    assert_eq!((stand.state(), stand.starts()), (State::Idle, 0));
+    stand.runner.exit(Exit { code: Some(3), ..Exit::default() });
+    stand.settle().await;
+    assert_eq!(stand.kinds(), ["adopted", "exited", "lazy_start"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_left_running_is_looked_for_until_the_engine_can_tell() {
+    let fails = Find::Fails(Failure { kind: FailureKind::Engine, error: "nothing listens".into() });
+    let finds = [fails.clone(), fails.clone(), Find::Running].into();
+    let stand = Stand::new(POLICY, Script { finds, ..Script::default() });
+    stand.settle().await;
+    assert_eq!(stand.state(), State::Cold);
+    assert!(stand.kinds().is_empty());
+    stand.pass(secs(3)).await;
+    assert_eq!((stand.state(), stand.starts(), stand.kinds()), (State::Idle, 0, vec!["adopted".into()]));
+    let stand = Stand::new(POLICY, Script { finds: [fails, Find::Stopped].into(), ..Script::default() });
+    stand.settle().await;
+    assert!(stand.acquire().await.is_ok(), "a start looks first, and does not wait for its time");
+    assert_eq!(stand.kinds(), ["lost", "lazy_start"]);
 }
 
 #[tokio::test(start_paused = true)]

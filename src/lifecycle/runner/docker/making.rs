@@ -1,0 +1,198 @@
+//! Makes the container of an instance, or finds the one that was made, and removes those that are not needed any more.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bollard::models::ContainerCreateBody;
+
+use super::body::{self, Allowed};
+use super::container::PullError;
+use super::engine::EngineError;
+use super::{ContainerBook, DockerEngine, DockerRunner, failure, trouble};
+use crate::ids::AgentId;
+use crate::lifecycle::machine::{Failure, FailureKind};
+use crate::lifecycle::{EngineConfig, Pull};
+
+/// What a container would be made of now.
+pub(super) struct Wanted {
+    body: ContainerCreateBody,
+    pub(super) hash: String,
+}
+
+impl DockerRunner {
+    /// A container of ours that is as it would be made now; made, if need be. Its name.
+    pub(super) async fn made(&self) -> Result<String, Failure> {
+        self.image().await?;
+        let Wanted { body, hash } = self.wanted().await?;
+        for name in self.book.names(&self.instance) {
+            let seen = self.engine.inspect(&name).await.map_err(|error| trouble(&error))?;
+            match seen {
+                Some(seen) if !self.is_ours(&seen) => {
+                    let error = format!(
+                        "container {name} has the name of one of ours, but not its labels: somebody else made it, \
+                         so it is left alone; rename it"
+                    );
+                    return Err(failure(FailureKind::Foreign, error));
+                }
+                Some(seen) if seen.has(body::CONFIG_LABEL, &hash) => return Ok(name),
+                Some(_) | None => self.discard(&name).await.map_err(|error| trouble(&error))?,
+            }
+        }
+        let name = format!("plimsoll-{}-{:032x}", self.instance, rand::random::<u128>());
+        let image = body.image.clone().unwrap_or_default();
+        self.book.plan(&self.instance, &name, &image).await.map_err(|error| {
+            failure(
+                FailureKind::NotStarted,
+                format!("no container is made that the journal does not know: {error}"),
+            )
+        })?;
+        self.engine.create(&name, body).await.map_err(|error| uncreated(&name, &image, &error))?;
+        Ok(name)
+    }
+
+    /// What would be made now.
+    pub(super) async fn wanted(&self) -> Result<Wanted, Failure> {
+        let image = self.host.image.as_deref().unwrap_or_default();
+        let id = self.engine.image_id(image).await.map_err(|error| trouble(&error))?;
+        let id = id.ok_or_else(|| missing(image))?;
+        let body = self.body()?;
+        let hash = body::hash(&body, &id);
+        Ok(Wanted { body: self.checked(body, &hash)?, hash })
+    }
+
+    /// A body with its labels, looked at as it will be sent.
+    fn checked(&self, mut body: ContainerCreateBody, hash: &str) -> Result<ContainerCreateBody, Failure> {
+        body.labels = Some(body::labels(&self.instance, &self.engine.owner, hash));
+        let sent = serde_json::to_value(&body).unwrap_or_default();
+        body::check(&sent, &self.allowed()).map_err(refused)?;
+        Ok(body)
+    }
+
+    /// Whether what the container sees is still what it may see: links can be swapped at any time, and the engine
+    /// follows them when a container starts.
+    pub(super) fn still_allowed(&self) -> Result<(), Failure> {
+        if self.host.name.is_some() {
+            return Ok(());
+        }
+        self.checked(self.body()?, "").map(drop)
+    }
+
+    fn body(&self) -> Result<ContainerCreateBody, Failure> {
+        body::body(&self.host, &self.allowed()).map_err(refused)
+    }
+
+    fn allowed(&self) -> Allowed<'_> {
+        Allowed { engine: self.engine.config(), data_dir: &self.engine.data_dir, follow: &Path::canonicalize }
+    }
+
+    /// Sees that the image is there.
+    async fn image(&self) -> Result<(), Failure> {
+        let EngineConfig { pull, pull_timeout, .. } = self.engine.config();
+        let image = self.host.image.as_deref().unwrap_or_default();
+        if self.engine.image_id(image).await.map_err(|error| trouble(&error))?.is_some() {
+            return Ok(());
+        }
+        match pull {
+            Pull::Never => Err(missing(image)),
+            Pull::Missing => self.engine.pull(image).await.map_err(|error| match error {
+                PullError::Engine(error @ EngineError::Down(_)) => trouble(&error),
+                PullError::Engine(error) => {
+                    let error =
+                        format!("image {image} could not be fetched: {error}; try `docker pull {image}`");
+                    failure(FailureKind::PullRefused, error)
+                }
+                PullError::Late => {
+                    let error = format!(
+                        "image {image} was not fetched within {pull_timeout}: see `engine.pull_timeout`"
+                    );
+                    failure(FailureKind::PullRefused, error)
+                }
+            }),
+        }
+    }
+
+    /// Removes a container of ours that nobody needs any more.
+    async fn discard(&self, name: &str) -> Result<(), EngineError> {
+        discard(&self.engine, &self.book, &self.instance, name, self.config.stop_grace.0).await
+    }
+
+    /// Removes all that was made for the instance.
+    pub(super) async fn clear(&self) -> Result<(), Arc<str>> {
+        if self.host.name.is_some() {
+            return Ok(());
+        }
+        for name in self.names() {
+            self.discard(&name).await.map_err(|error| {
+                Arc::<str>::from(format!("container {name} could not be removed: {error}"))
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// Removes what was made for instances that are not among these, which are no containers of plimsoll's any more.
+/// Says which could not be removed, and why: they are tried again the next time.
+pub async fn remove_left(
+    engine: &DockerEngine,
+    book: &ContainerBook,
+    kept: &BTreeSet<AgentId>,
+    grace: Duration,
+) -> Vec<String> {
+    let mut left = Vec::new();
+    for instance in book.instances().into_iter().filter(|instance| !kept.contains(instance)) {
+        for name in book.names(&instance) {
+            if let Err(error) = discard(engine, book, &instance, &name, grace).await {
+                left.push(format!("container {name} could not be removed: {error}"));
+            }
+        }
+    }
+    left
+}
+
+async fn discard(
+    engine: &DockerEngine,
+    book: &ContainerBook,
+    instance: &AgentId,
+    name: &str,
+    grace: Duration,
+) -> Result<(), EngineError> {
+    match engine.inspect(name).await? {
+        // Its name was ours, and somebody else made something of it: that is theirs.
+        Some(seen) if !seen.is_of(instance, &engine.owner) => {}
+        Some(seen) => {
+            if seen.is_running {
+                engine.stop(name, grace).await?;
+            }
+            engine.remove(name).await?;
+        }
+        None => {}
+    }
+    if let Err(error) = book.gone(instance, name).await {
+        tracing::warn!(source = "lifecycle", %instance, %error, "that a container is gone is not written down");
+    }
+    Ok(())
+}
+
+fn missing(image: &str) -> Failure {
+    let error = format!("image {image} is not there: `docker pull {image}`, or set `engine.pull: missing`");
+    failure(FailureKind::ImageMissing, error)
+}
+
+fn refused(why: String) -> Failure {
+    failure(FailureKind::Refused, format!("such a container is not made: {why}"))
+}
+
+fn uncreated(name: &str, image: &str, error: &EngineError) -> Failure {
+    match error {
+        EngineError::Missing(said) if said.contains("image") => missing(image),
+        EngineError::Conflict(_) => {
+            failure(FailureKind::NameConflict, format!("something else is called {name}: {error}"))
+        }
+        EngineError::Down(_) => trouble(error),
+        EngineError::Missing(_) | EngineError::Said(_) => {
+            failure(FailureKind::NotStarted, format!("no container could be made of {image}: {error}"))
+        }
+    }
+}

@@ -1,0 +1,413 @@
+//! An instance that is a container: one that somebody made and labelled, or one that plimsoll makes of a listed image.
+//!
+//! A container that plimsoll makes has a name that nobody can guess, which is in the journal before the container is
+//! there ([`ContainerBook`]); whatever is interrupted, the next start finds it by that. Nothing else is ever touched.
+//! bollard is named in this directory only. Start at [`DockerRunner`].
+
+mod body;
+mod book;
+mod circuit;
+mod container;
+mod engine;
+mod making;
+mod output;
+mod watching;
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::ready::{Looker, Readiness};
+use super::{Found, Printed, Runner, Up};
+use crate::clock::Clock;
+use crate::ids::AgentId;
+use crate::lifecycle::machine::{Exit, Failure, FailureKind, Run};
+use crate::lifecycle::{ContainerHost, InstanceConfig, Orphans, ReadyConfig, Trust};
+use container::Seen;
+use engine::EngineError;
+use output::{Hears, Past};
+use watching::Health;
+
+pub use book::ContainerBook;
+pub use circuit::EngineStatus;
+pub use engine::DockerEngine;
+pub use making::remove_left;
+
+/// How long what was left running may take to show that it is ready: it was before, and who comes meanwhile waits.
+const ADOPT_MAX: Duration = Duration::from_secs(10);
+
+/// See the module.
+pub struct DockerRunner {
+    instance: AgentId,
+    config: InstanceConfig,
+    host: ContainerHost,
+    engine: Arc<DockerEngine>,
+    book: ContainerBook,
+    looker: Looker,
+    printed: Printed,
+    clock: Clock,
+    /// Held while a container is told to start: whoever stops it comes after that, also when nobody waits for the start
+    /// any more.
+    starting: Arc<tokio::sync::Mutex<()>>,
+    /// Who hears what the container prints. A std mutex suffices: a hold is one look.
+    following: Mutex<Option<Following>>,
+}
+
+/// A task that ends with its owner.
+struct Following(JoinHandle<()>);
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl DockerRunner {
+    /// A runner of this instance.
+    ///
+    /// # Errors
+    /// Says why nothing could be looked at over HTTP.
+    ///
+    /// # Panics
+    /// When the configuration is not that of a container.
+    pub fn new(
+        instance: AgentId,
+        config: &InstanceConfig,
+        engine: Arc<DockerEngine>,
+        book: ContainerBook,
+        printed: Printed,
+    ) -> Result<Self, String> {
+        let host = config.container.clone().expect("an instance that is a container");
+        Ok(Self {
+            instance,
+            config: config.clone(),
+            host,
+            clock: engine.clock.clone(),
+            engine,
+            book,
+            looker: Looker::new()?,
+            printed,
+            starting: Arc::default(),
+            following: Mutex::default(),
+        })
+    }
+
+    async fn begin(&self) -> Result<Up, Failure> {
+        let name = self.container().await?;
+        let before = self.seen(&name).await?;
+        let mut past = Past::default();
+        let began = self.clock.elapsed();
+        let mut start = Duration::ZERO;
+        if before.is_running {
+            past.after = before.finished_at.parse().ok();
+        } else {
+            past.after = output::last_printed(&self.engine, &name).await;
+            self.launch(&name).await?;
+            start = self.clock.elapsed().saturating_sub(began);
+        }
+        match self.up(&name, past, start).await {
+            Ok(up) => Ok(up),
+            Err(failure) => {
+                // What failed to come up is not left running; if it cannot be stopped, the next start meets it.
+                let _ = self.halt(&name).await;
+                Err(failure)
+            }
+        }
+    }
+
+    /// A container to be started: its name.
+    async fn container(&self) -> Result<String, Failure> {
+        let Some(name) = &self.host.name else { return self.made().await };
+        let seen = self.seen(name).await?;
+        if !seen.is_for(&self.instance) {
+            let error = format!(
+                "container {name} does not carry the label {}={}: somebody else owns it, so it is left alone",
+                body::INSTANCE_LABEL,
+                self.instance
+            );
+            return Err(failure(FailureKind::Foreign, error));
+        }
+        if !seen.is_running && self.engine.config().trust == Trust::Observe {
+            let error = format!(
+                "container {name} does not run, and plimsoll may only look: start it, or set `engine.trust`"
+            );
+            return Err(failure(FailureKind::NotStarted, error));
+        }
+        Ok(name.clone())
+    }
+
+    /// Tells a container to start, and sees that it may still be what it was made as.
+    async fn launch(&self, name: &str) -> Result<(), Failure> {
+        self.still_allowed()?;
+        let guard = Arc::clone(&self.starting).lock_owned().await;
+        let (engine, container) = (Arc::clone(&self.engine), name.to_owned());
+        // Not to be interrupted: a start that is half told would come after the stop that follows.
+        let started = tokio::spawn(async move {
+            let started = engine.start(&container).await;
+            drop(guard);
+            started
+        });
+        let started =
+            started.await.unwrap_or_else(|_| Err(EngineError::Said("a bug in plimsoll".to_owned())));
+        let allowed = started.map_err(|error| unstarted(name, &error)).and_then(|()| self.still_allowed());
+        if allowed.is_err() {
+            let _ = self.halt(name).await;
+        }
+        allowed
+    }
+
+    /// Waits until a container that was started is ready.
+    async fn up(&self, name: &str, past: Past, start: Duration) -> Result<Up, Failure> {
+        let seen = self.seen(name).await?;
+        if !seen.is_running {
+            return Err(self.ended_early(name, seen.exit));
+        }
+        let (said, line) = watch::channel(false);
+        let wanted = self.config.ready.line.clone();
+        if seen.has_terminal {
+            if wanted.is_some() {
+                let error =
+                    format!("container {name} prints to a terminal, so no line of it is heard: set `ready`");
+                return Err(failure(FailureKind::NotReady, error));
+            }
+        } else {
+            let hears = Hears::new(Arc::clone(&self.printed), wanted, said, past);
+            let engine = Arc::clone(&self.engine);
+            let task = output::follow(engine, name.to_owned(), seen.started_at.clone(), hears);
+            *self.following() = Some(Following(tokio::spawn(task)));
+        }
+        let mut ended =
+            watching::ended(Arc::clone(&self.engine), name.to_owned(), seen.started_at.clone()).boxed();
+        let ready = async {
+            let address = self.address(name, &seen)?;
+            self.ready(name, address, line).await.map(|()| address)
+        };
+        let address = tokio::select! {
+            biased;
+            exit = &mut ended => return Err(self.ended_early(name, exit)),
+            ready = timeout(self.config.ready_timeout.0, ready) => match ready {
+                Ok(address) => address?,
+                Err(_) => return Err(self.not_ready(name)),
+            },
+        };
+        Ok(Up { address: Some(address), start, ended })
+    }
+
+    async fn ready(
+        &self,
+        name: &str,
+        address: SocketAddr,
+        line: watch::Receiver<bool>,
+    ) -> Result<(), Failure> {
+        let ReadyConfig { http, line: text, healthcheck } = &self.config.ready;
+        if *healthcheck {
+            return match watching::healthy(&self.engine, name).await {
+                Health::Good => Ok(()),
+                Health::Bad => Err(failure(
+                    FailureKind::NotReady,
+                    format!("the HEALTHCHECK of container {name} fails: see `docker inspect {name}`"),
+                )),
+                Health::None => Err(failure(
+                    FailureKind::NotReady,
+                    format!("container {name} has no HEALTHCHECK: set `ready` to something that it has"),
+                )),
+            };
+        }
+        let readiness = match (http, text) {
+            (Some(path), _) => Readiness::Http(path.clone()),
+            (None, Some(text)) => Readiness::Line(text.clone()),
+            (None, None) => Readiness::Tcp,
+        };
+        self.looker.wait(&readiness, address, line).await;
+        Ok(())
+    }
+
+    /// Stops a container, if that is ours to do.
+    async fn halt(&self, name: &str) -> Result<(), EngineError> {
+        // Who starts it at this moment does so first.
+        let _starting = self.starting.lock().await;
+        *self.following() = None;
+        if self.engine.config().trust == Trust::Observe {
+            return Ok(());
+        }
+        match self.engine.inspect(name).await? {
+            Some(seen) if seen.is_running && self.is_ours(&seen) => {
+                self.engine.stop(name, self.config.stop_grace.0).await
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    async fn end(&self) -> Result<(), Arc<str>> {
+        for name in self.names() {
+            self.halt(&name).await.map_err(|error| {
+                Arc::<str>::from(format!("container {name} could not be stopped: {error}"))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Whatever may be the container of this instance.
+    fn names(&self) -> Vec<String> {
+        match &self.host.name {
+            Some(name) => vec![name.clone()],
+            None => self.book.names(&self.instance).into_iter().collect(),
+        }
+    }
+
+    /// Whether a container of such a name is what it should be.
+    fn is_ours(&self, seen: &Seen) -> bool {
+        match self.host.name {
+            Some(_) => seen.is_for(&self.instance),
+            None => seen.is_of(&self.instance, &self.engine.owner),
+        }
+    }
+
+    /// Keeps or stops what an earlier plimsoll left running.
+    async fn look(&self) -> Result<Found, Failure> {
+        let named = self.host.name.is_some();
+        if self.engine.config().trust == Trust::Observe || (named && !self.book.is_left_up(&self.instance)) {
+            return Ok(Found::Nothing);
+        }
+        let mut found = Found::Nothing;
+        for name in self.names() {
+            let seen = self.engine.inspect(&name).await.map_err(|error| trouble(&error))?;
+            let Some(seen) = seen.filter(|seen| seen.is_running && self.is_ours(seen)) else { continue };
+            let container: Arc<str> = name.as_str().into();
+            let alone = !matches!(found, Found::Adopted { .. });
+            if alone && self.is_kept(&seen).await? {
+                let now = i64::try_from(self.clock.now().as_millis()).unwrap_or(i64::MAX);
+                let past = Past {
+                    after: seen.finished_at.parse().ok(),
+                    told: jiff::Timestamp::from_millisecond(now).ok(),
+                };
+                if let Ok(Ok(up)) = timeout(ADOPT_MAX, self.up(&name, past, Duration::ZERO)).await {
+                    found = Found::Adopted { container, up };
+                    continue;
+                }
+            }
+            self.halt(&name).await.map_err(|error| trouble(&error))?;
+            if let Found::Nothing = found {
+                found = Found::Stopped { container };
+            }
+        }
+        Ok(found)
+    }
+
+    /// Whether a container that runs is what would be made now.
+    async fn is_kept(&self, seen: &Seen) -> Result<bool, Failure> {
+        if self.engine.config().orphans == Orphans::Stop {
+            return Ok(false);
+        }
+        if self.host.name.is_some() {
+            return Ok(true);
+        }
+        match self.wanted().await {
+            Ok(wanted) => Ok(seen.has(body::CONFIG_LABEL, &wanted.hash)),
+            Err(failure) if failure.kind == FailureKind::Engine => Err(failure),
+            Err(_) => Ok(false),
+        }
+    }
+
+    async fn seen(&self, name: &str) -> Result<Seen, Failure> {
+        let seen = self.engine.inspect(name).await.map_err(|error| trouble(&error))?;
+        seen.ok_or_else(|| {
+            failure(FailureKind::NotStarted, format!("there is no container {name}: make it, with its label"))
+        })
+    }
+
+    fn address(&self, name: &str, seen: &Seen) -> Result<SocketAddr, Failure> {
+        let network = &self.engine.config().network;
+        let address = seen.address.map(|address| SocketAddr::from((address, self.config.port)));
+        address.ok_or_else(|| {
+            let error = format!(
+                "container {name} has no address on network {network}: connect it (`docker network connect \
+                 {network} {name}`), or set `engine.network`"
+            );
+            failure(FailureKind::Unreachable, error)
+        })
+    }
+
+    fn ended_early(&self, name: &str, exit: Exit) -> Failure {
+        let how = match exit {
+            Exit { oom: true, .. } => {
+                format!("because it used more than `memory_max` ({})", self.host.memory_max)
+            }
+            Exit { code: Some(code), .. } => format!("with exit code {code}"),
+            Exit { code: None, .. } => "or was removed".to_owned(),
+        };
+        failure(FailureKind::Exited, format!("it ended {how} before it was ready: see `docker logs {name}`"))
+    }
+
+    fn not_ready(&self, name: &str) -> Failure {
+        let (limit, port) = (self.config.ready_timeout, self.config.port);
+        let ReadyConfig { http, line, healthcheck } = &self.config.ready;
+        let what = match (http, line, healthcheck) {
+            (Some(path), _, _) => format!("{path} on its port {port} did not answer with 2xx"),
+            (None, Some(text), _) => format!("it printed no line with {text:?}"),
+            (None, None, true) => "its HEALTHCHECK did not succeed".to_owned(),
+            (None, None, false) => format!("its port {port} took no connection"),
+        };
+        failure(FailureKind::NotReady, format!("{what} within {limit}: see `docker logs {name}`"))
+    }
+
+    fn following(&self) -> MutexGuard<'_, Option<Following>> {
+        self.following.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Runner for DockerRunner {
+    fn kind(&self) -> &'static str {
+        "container"
+    }
+
+    fn find(&self) -> BoxFuture<'_, Result<Found, Failure>> {
+        self.look().boxed()
+    }
+
+    fn start(&self, _run: Run) -> BoxFuture<'_, Result<Up, Failure>> {
+        self.begin().boxed()
+    }
+
+    fn stop(&self, _run: Run) -> BoxFuture<'_, Result<(), Arc<str>>> {
+        self.end().boxed()
+    }
+
+    fn remove(&self) -> BoxFuture<'_, Result<(), Arc<str>>> {
+        self.clear().boxed()
+    }
+}
+
+fn failure(kind: FailureKind, error: String) -> Failure {
+    Failure { kind, error: error.into() }
+}
+
+/// What cannot be the fault of the container.
+fn trouble(error: &EngineError) -> Failure {
+    let kind = match error {
+        EngineError::Down(_) => FailureKind::Engine,
+        EngineError::Missing(_) | EngineError::Conflict(_) | EngineError::Said(_) => FailureKind::NotStarted,
+    };
+    failure(kind, error.to_string())
+}
+
+fn unstarted(name: &str, error: &EngineError) -> Failure {
+    match error {
+        EngineError::Said(said)
+            if said.contains("already allocated") || said.contains("address already in use") =>
+        {
+            let error = format!("a port of container {name} is in use by something else: {error}");
+            failure(FailureKind::PortInUse, error)
+        }
+        EngineError::Down(_) => trouble(error),
+        EngineError::Missing(_) | EngineError::Conflict(_) | EngineError::Said(_) => {
+            failure(FailureKind::NotStarted, format!("container {name} does not start: {error}"))
+        }
+    }
+}
