@@ -23,6 +23,7 @@ mod config;
 mod crowd;
 mod dashboards;
 mod demo;
+mod docker;
 mod doctor;
 mod door;
 mod exec;

@@ -42,6 +42,9 @@ pub use making::remove_left;
 /// How long what was left running may take to show that it is ready: it was before, and who comes meanwhile waits.
 const ADOPT_MAX: Duration = Duration::from_secs(10);
 
+/// How long the last lines of a container that ended are waited for: they say why.
+const LAST_LINES_MAX: Duration = Duration::from_secs(1);
+
 /// See the module.
 pub struct DockerRunner {
     instance: AgentId,
@@ -59,8 +62,16 @@ pub struct DockerRunner {
     following: Mutex<Option<Following>>,
 }
 
-/// A task that ends with its owner.
+/// A task that ends with its owner, at the latest.
 struct Following(JoinHandle<()>);
+
+impl Following {
+    /// Hears what there is left to hear of a container that ended.
+    async fn end(mut self) {
+        // Late is as good as never.
+        let _ = timeout(LAST_LINES_MAX, &mut self.0).await;
+    }
+}
 
 impl Drop for Following {
     fn drop(&mut self) {
@@ -232,16 +243,20 @@ impl DockerRunner {
     async fn halt(&self, name: &str) -> Result<(), EngineError> {
         // Who starts it at this moment does so first.
         let _starting = self.starting.lock().await;
-        *self.following() = None;
+        let following = self.following().take();
         if self.engine.config().trust == Trust::Observe {
             return Ok(());
         }
         match self.engine.inspect(name).await? {
             Some(seen) if seen.is_running && self.is_ours(&seen) => {
-                self.engine.stop(name, self.config.stop_grace.0).await
+                self.engine.stop(name, self.config.stop_grace.0).await?;
             }
-            Some(_) | None => Ok(()),
+            Some(_) | None => {}
         }
+        if let Some(following) = following {
+            following.end().await;
+        }
+        Ok(())
     }
 
     async fn end(&self) -> Result<(), Arc<str>> {

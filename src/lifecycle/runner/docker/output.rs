@@ -79,9 +79,24 @@ impl Hears {
             line.bytes.extend_from_slice(text);
         }
         if ends {
-            let Line { bytes, too_long } = std::mem::take(line);
-            if !too_long {
-                self.line(stream, time, bytes.strip_suffix(b"\r").unwrap_or(&bytes));
+            self.end(stream, time);
+        }
+    }
+
+    fn end(&mut self, stream: OutputStream, time: Timestamp) {
+        let Line { bytes, too_long } =
+            std::mem::take(&mut self.lines[usize::from(stream == OutputStream::Stderr)]);
+        if !too_long {
+            self.line(stream, time, bytes.strip_suffix(b"\r").unwrap_or(&bytes));
+        }
+    }
+
+    /// What was printed last may have no end.
+    fn end_all(&mut self) {
+        let Some(time) = self.last else { return };
+        for stream in [OutputStream::Stdout, OutputStream::Stderr] {
+            if !self.lines[usize::from(stream == OutputStream::Stderr)].bytes.is_empty() {
+                self.end(stream, time);
             }
         }
     }
@@ -136,7 +151,7 @@ pub(super) async fn follow(engine: Arc<DockerEngine>, name: String, started_at: 
         hears.after = hears.last.or(hears.after);
         match engine.inspect(&name).await {
             Ok(Some(seen)) if seen.is_running && seen.started_at == started_at => {}
-            Ok(_) => return,
+            Ok(_) => return hears.end_all(),
             // Nobody can tell.
             Err(_) => {}
         }
@@ -149,4 +164,77 @@ fn timed(piece: &[u8]) -> Option<(Timestamp, &[u8])> {
     let space = piece.iter().position(|byte| *byte == b' ')?;
     let time = std::str::from_utf8(&piece[..space]).ok()?.parse().ok()?;
     Some((time, &piece[space + 1..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    /// What is printed of these pieces, after this past, and whether `ready` was said.
+    fn heard(past: Past, pieces: &[(OutputStream, &str)]) -> (Vec<String>, bool) {
+        let lines = Arc::<Mutex<Vec<String>>>::default();
+        let printed = Arc::clone(&lines);
+        let printed: Printed = Arc::new(move |stream, line: &[u8]| {
+            let line = format!("{stream:?} {}", String::from_utf8_lossy(line));
+            printed.lock().expect("no panic under it").push(line);
+        });
+        let (said, is_said) = watch::channel(false);
+        let mut hears = Hears::new(printed, Some("ready".to_owned()), said, past);
+        for (stream, piece) in pieces {
+            hears.hear(*stream, piece.as_bytes());
+        }
+        hears.end_all();
+        let lines = lines.lock().expect("no panic under it").clone();
+        (lines, *is_said.borrow())
+    }
+
+    fn at(second: u32) -> String {
+        format!("2026-11-22T10:00:{second:02}.000000001Z")
+    }
+
+    fn time(second: u32) -> Option<Timestamp> {
+        at(second).parse().ok()
+    }
+
+    use OutputStream::{Stderr, Stdout};
+
+    #[test]
+    fn pieces_become_lines_of_their_own_output() {
+        let pieces = [
+            (Stdout, format!("{} one, ", at(1))),
+            (Stderr, format!("{} other\r\n", at(1))),
+            // The next piece of a long line has the same time.
+            (Stdout, format!("{} and ready\n", at(1))),
+            (Stdout, format!("{} no end", at(2))),
+            (Stdout, "no time".to_owned()),
+        ];
+        let pieces: Vec<_> = pieces.iter().map(|(stream, piece)| (*stream, piece.as_str())).collect();
+        let (lines, said) = heard(Past::default(), &pieces);
+        assert_eq!(lines, ["Stderr other", "Stdout one, and ready", "Stdout no end"]);
+        assert!(said);
+    }
+
+    #[test]
+    fn an_earlier_run_says_nothing_and_what_was_told_is_not_told_again() {
+        let (first, second) = (format!("{} ready\n", at(1)), format!("{} ready\n", at(2)));
+        let both = [(Stdout, first.as_str()), (Stdout, second.as_str())];
+        let earlier = Past { after: time(2), told: None };
+        assert_eq!(heard(earlier, &both), (vec![], false));
+        assert_eq!(
+            heard(Past { after: time(1), told: None }, &both),
+            (vec!["Stdout ready".to_owned()], true)
+        );
+        let told = Past { after: None, told: time(2) };
+        assert_eq!(heard(told, &both), (vec![], true), "it is ready, and was told before");
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_is_left_out() {
+        let long = format!("{} {}", at(1), "x".repeat(OUTPUT_LINE_BYTES_MAX));
+        let (end, next) = (format!("{} x\n", at(1)), format!("{} next\n", at(2)));
+        let pieces = [(Stdout, long.as_str()), (Stdout, end.as_str()), (Stdout, next.as_str())];
+        assert_eq!(heard(Past::default(), &pieces).0, ["Stdout next"]);
+    }
 }

@@ -1,0 +1,160 @@
+//! What an earlier plimsoll left behind, wherever it was interrupted.
+
+use plimsoll::ids::AgentId;
+use plimsoll::lifecycle::{State, remove_left_containers};
+use serde_json::json;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::engine::{Engine, OwnEngine};
+use super::stand::{SERVER, World, live, says_ready, script, with};
+use crate::support::server::until;
+
+#[test]
+fn one_that_was_left_running_is_kept_and_goes_on() {
+    let Some(engine) = Engine::of_machine() else { return };
+    let world = World::new(&engine, "adopted");
+    live(async || {
+        let life = world.life(&script(SERVER), &json!({}));
+        drop(life.up().await);
+        life.until_written(&["container_planned", "lazy_start"]).await;
+    });
+    let before = world.running();
+    assert_eq!(before.len(), 1, "nobody stopped it");
+    live(async || {
+        let life = world.life(&with(script(SERVER), &json!({"idle_after": "1s"})), &json!({}));
+        life.until_written(&["container_planned", "lazy_start", "adopted", "lazy_stop"]).await;
+        assert_eq!(world.records()[2].detail, json!({"container": before[0]}));
+        assert_eq!((world.running(), world.containers()), (vec![], before.clone()));
+        assert_eq!(life.heard(), Vec::<String>::new(), "what it printed before is not told again");
+        life.instances.shut_down().await;
+    });
+}
+
+#[test]
+fn the_end_of_one_that_was_kept_is_seen_and_requests_find_it_up() {
+    let Some(engine) = Engine::of_machine() else { return };
+    let world = World::new(&engine, "kept");
+    let config = with(
+        script("trap 'exit 0' TERM; echo ready; sleep 1000 & wait"),
+        &json!({"ready": {"line": "ready"}}),
+    );
+    live(async || {
+        let life = world.life(&config, &json!({}));
+        drop(life.up().await);
+        life.until_written(&["container_planned", "lazy_start"]).await;
+    });
+    live(async || {
+        let life = world.life(&config, &json!({}));
+        drop(life.up().await);
+        life.until_written(&["container_planned", "lazy_start", "adopted"]).await;
+        engine.docker(&["kill", &world.planned()]);
+        life.until_written(&["container_planned", "lazy_start", "adopted", "exited"]).await;
+        life.instances.shut_down().await;
+    });
+}
+
+#[test]
+fn one_that_shall_not_be_kept_or_would_be_made_otherwise_is_stopped() {
+    let Some(engine) = Engine::of_machine() else { return };
+    let world = World::new(&engine, "lost");
+    live(async || {
+        let life = world.life(&script(SERVER), &json!({}));
+        drop(life.up().await);
+        life.until_written(&["container_planned", "lazy_start"]).await;
+    });
+    live(async || {
+        let life = world.life(&script(SERVER), &json!({"orphans": "stop"}));
+        life.until_written(&["container_planned", "lazy_start", "lost"]).await;
+        assert_eq!(world.records()[2].detail, json!({"action": "stopped", "container": world.planned()}));
+        assert_eq!((world.running(), life.state()), (vec![], State::Cold));
+        drop(life.up().await);
+    });
+    live(async || {
+        let other = with(script(SERVER), &json!({"container": {"pids_max": 100}}));
+        let life = world.life(&other, &json!({}));
+        let first = world.planned();
+        until("its end", async || world.running().is_empty().then_some(())).await;
+        drop(life.up().await);
+        assert_ne!(world.planned(), first);
+        assert_eq!(world.containers(), [world.planned()], "the old one is gone");
+        assert_eq!(world.ledger.containers(&world.id), BTreeSet::from([world.planned()]));
+        life.instances.shut_down().await;
+    });
+}
+
+#[test]
+fn whatever_was_interrupted_the_next_start_finds_it() {
+    let Some(engine) = Engine::of_machine() else { return };
+    let world = World::new(&engine, "halves");
+    let written = ["container_planned", "lazy_start"];
+    live(async || {
+        let life = world.life(&script(SERVER), &json!({}));
+        drop(life.up().await);
+        life.until_written(&written).await;
+    });
+    // Planned and never made.
+    engine.docker(&["rm", "-f", &world.planned()]);
+    live(async || {
+        drop(world.life(&script(SERVER), &json!({})).up().await);
+        assert_eq!(world.ledger.containers(&world.id), BTreeSet::from([world.planned()]));
+    });
+    // Made and not started, or not started again.
+    let made = world.planned();
+    engine.docker(&["stop", "-t", "1", &made]);
+    live(async || {
+        drop(world.life(&script(SERVER), &json!({})).up().await);
+        assert_eq!(world.running(), std::slice::from_ref(&made));
+    });
+    // Its agent is gone.
+    live(async || {
+        let life = world.life(&script(SERVER), &json!({"orphans": "stop"}));
+        life.instances.shut_down().await;
+        let kept = BTreeSet::from([AgentId::parse("other").expect("valid")]);
+        let left = remove_left_containers(&life.client, &life.book, &kept, Duration::from_secs(1)).await;
+        assert_eq!((left, world.containers()), (vec![], vec![]));
+        assert!(world.ledger.with_containers().is_empty());
+    });
+}
+
+#[test]
+fn a_start_that_is_stopped_in_the_middle_leaves_nothing_running() {
+    let Some(engine) = Engine::of_machine() else { return };
+    let world = World::new(&engine, "middle");
+    live(async || {
+        let config =
+            with(script("trap 'exit 0' TERM; sleep 1000 & wait"), &json!({"ready": {"line": "never"}}));
+        let life = world.life(&config, &json!({}));
+        let stop = async {
+            until("the container", async || (!world.running().is_empty()).then_some(())).await;
+            life.instances.shut_down().await;
+        };
+        let (refused, ()) = tokio::join!(life.acquire(), stop);
+        assert!(refused.is_err());
+        assert!(world.running().is_empty());
+        life.until_written(&["container_planned", "lazy_stop"]).await;
+    });
+}
+
+#[test]
+fn an_engine_that_is_away_at_the_start_is_asked_again_and_no_second_container_is_made() {
+    let mut own = None;
+    live(async || own = OwnEngine::start().await);
+    let Some(mut own) = own else { return };
+    let world = World::new(&own.engine, "away");
+    live(async || {
+        drop(world.life(&says_ready(), &json!({})).up().await);
+    });
+    own.kill();
+    live(async || {
+        let life = world.life(&says_ready(), &json!({}));
+        assert!(life.acquire().await.is_err());
+        own.start_again().await;
+        until("a lease", async || life.acquire().await.ok()).await;
+        assert_eq!(world.running().len(), 1);
+        assert_eq!(world.containers().len(), 1);
+        until("its row", async || world.kinds().contains(&"adopted".to_owned()).then_some(())).await;
+        life.instances.shut_down().await;
+        assert!(world.running().is_empty());
+    });
+}
