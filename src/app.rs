@@ -102,7 +102,7 @@ impl App {
         let journal = Arc::new(LateJournal::default());
         let deps = provider_deps(&config, &live, &clock, processes.clone());
         let instances = Instances::new(InstancesParts {
-            hosts: Hosts { processes, heard: deps.heard(), clock: clock.clone() },
+            hosts: Hosts::new(processes, config.engine, &data_dir, deps.heard(), &clock),
             ledger: Arc::default(),
             journal: Arc::clone(&journal) as _,
             registry: registry.clone(),

@@ -1,12 +1,16 @@
 //! From the configuration of an instance to the runner that hosts it.
 
-use std::path::Path;
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 use super::Backoff;
-use super::config::{InstanceConfig, ProcessHost, ReadyConfig, ScriptedAct, ScriptedHost};
+use super::config::{EngineConfig, InstanceConfig, ProcessHost, ReadyConfig, ScriptedAct, ScriptedHost};
 use super::machine::{Failure, FailureKind, Policy};
-use super::runner::{Act, ProcessConfig, ProcessRunner, Readiness, Runner, Script, ScriptedRunner};
+use super::runner::{
+    Act, ContainerBook, DockerEngine, DockerRunner, EngineStatus, Printed, ProcessConfig, ProcessRunner,
+    Readiness, Runner, Script, ScriptedRunner,
+};
 use crate::clock::Clock;
 use crate::ids::AgentId;
 use crate::limits::{
@@ -19,14 +23,14 @@ use crate::process::{self, Processes};
 pub type Heard = Arc<dyn Fn(&AgentId, OutputStream, &[u8]) + Send + Sync>;
 
 /// Makes runners.
-#[derive(Clone)]
 pub struct Hosts {
-    /// The programs that run for agents.
-    pub processes: Processes,
-    /// Hears what instances print.
-    pub heard: Heard,
-    /// Measures.
-    pub clock: Clock,
+    processes: Processes,
+    heard: Heard,
+    clock: Clock,
+    config: EngineConfig,
+    data_dir: PathBuf,
+    /// Made with the first container: where there is none, no engine is asked.
+    engine: OnceLock<Arc<DockerEngine>>,
 }
 
 impl InstanceConfig {
@@ -72,28 +76,64 @@ impl ScriptedHost {
 }
 
 impl Hosts {
+    /// Hosts of the agents of this data directory. `heard` hears what instances print.
+    #[must_use]
+    pub fn new(
+        processes: Processes,
+        config: EngineConfig,
+        data_dir: &Path,
+        heard: Heard,
+        clock: &Clock,
+    ) -> Self {
+        let (data_dir, engine) = (data_dir.to_owned(), OnceLock::new());
+        Self { processes, heard, clock: clock.clone(), config, data_dir, engine }
+    }
+
     /// Those of nobody, heard by nobody.
     #[must_use]
     pub fn nobody(clock: &Clock) -> Self {
-        Self { processes: Processes::default(), heard: Arc::new(|_, _, _| {}), clock: clock.clone() }
+        let (processes, config) = (Processes::default(), EngineConfig::default());
+        Self::new(processes, config, Path::new(""), Arc::new(|_, _, _| {}), clock)
     }
 
-    /// A runner of this instance.
+    /// The agents of which an earlier plimsoll had left processes behind.
+    pub(super) fn left_behind(&self) -> &BTreeSet<AgentId> {
+        self.processes.left_behind()
+    }
+
+    /// How the container engine does; `None` where nobody needs one.
+    pub(super) fn engine_status(&self) -> Option<EngineStatus> {
+        self.engine.get().map(|engine| engine.status())
+    }
+
+    /// The container engine. To be called within a runtime.
+    pub(super) fn engine(&self) -> Arc<DockerEngine> {
+        let make =
+            || DockerEngine::new(&self.config, self.processes.owner(), &self.data_dir, self.clock.clone());
+        Arc::clone(self.engine.get_or_init(make))
+    }
+
+    /// A runner of this instance. To be called within a runtime.
     ///
     /// # Errors
     /// Says what is wrong with what hosts it.
-    pub fn runner(
+    pub(super) fn runner(
         &self,
         id: &AgentId,
         config: &InstanceConfig,
         cwd: Option<&Path>,
+        book: &ContainerBook,
     ) -> Result<Arc<dyn Runner>, String> {
         match (&config.process, &config.container, &config.scripted) {
             (Some(process), None, None) => {
                 let runner = self.process(id, config, process, cwd)?;
                 Ok(Arc::new(runner))
             }
-            (None, Some(_), None) => Err("containers are not hosted yet".to_owned()),
+            (None, Some(_), None) => {
+                let runner =
+                    DockerRunner::new(id.clone(), config, self.engine(), book.clone(), self.printed(id))?;
+                Ok(Arc::new(runner))
+            }
             (None, None, Some(script)) => Ok(Arc::new(ScriptedRunner::new(script.script()))),
             _ => Err("give it one of `process`, `container` and `scripted`".to_owned()),
         }
@@ -119,8 +159,11 @@ impl Hosts {
             ready_timeout: config.ready_timeout.0,
             grace: config.stop_grace.0,
         };
+        ProcessRunner::new(id.clone(), host, self.processes.clone(), self.printed(id), self.clock.clone())
+    }
+
+    fn printed(&self, id: &AgentId) -> Printed {
         let (heard, agent) = (Arc::clone(&self.heard), id.clone());
-        let printed = Arc::new(move |stream, line: &[u8]| heard(&agent, stream, line));
-        ProcessRunner::new(id.clone(), host, self.processes.clone(), printed, self.clock.clone())
+        Arc::new(move |stream, line: &[u8]| heard(&agent, stream, line))
     }
 }

@@ -159,6 +159,12 @@ impl Processes {
         Self::with(owner, own_binary(), reaper, strangers, agents)
     }
 
+    /// The id of the data directory.
+    #[must_use]
+    pub fn owner(&self) -> &str {
+        &self.0.owner
+    }
+
     /// The agents of which an earlier plimsoll had left processes behind, that were ended then.
     #[must_use]
     pub fn left_behind(&self) -> &BTreeSet<AgentId> {

@@ -14,6 +14,7 @@ use super::super::response::{Outcome, Problem, json_reply, reply};
 use super::super::state::ApiState;
 use crate::clock::Timestamp;
 use crate::gateway::Channel;
+use crate::lifecycle::EngineStatus;
 use crate::limits::MODEL_FAILURES_DEGRADED;
 use crate::telemetry;
 
@@ -94,6 +95,18 @@ impl Health {
         let providers = Component::providers(state);
         let mut components =
             BTreeMap::from([("gateway", gateway), ("journal", journal), ("providers", providers)]);
+        // Only there if an agent lives in a container.
+        if let Some(engine) = state.gateway.instances().engine_status() {
+            components.insert(
+                "engine",
+                match engine {
+                    EngineStatus::Up | EngineStatus::Unknown => Component::OK,
+                    EngineStatus::Down { .. } => Component::degraded(
+                        "the container engine does not answer; `plimsoll doctor` says why",
+                    ),
+                },
+            );
+        }
         // Only there if traces are sent.
         if let Some(health) = state.sources.shared.health_of("otlp") {
             components.insert(

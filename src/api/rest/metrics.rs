@@ -7,6 +7,7 @@ use http::StatusCode;
 use super::super::request::Request;
 use super::super::response::{Outcome, Problem, reply};
 use super::super::state::ApiState;
+use crate::lifecycle::EngineStatus;
 use crate::telemetry::{CONTENT_TYPE, Health};
 
 /// All series. Never before everything is recovered, for a counter that is seen too low looks like a reset.
@@ -20,6 +21,11 @@ pub(crate) async fn metrics(state: Arc<ApiState>, _request: Request) -> Outcome 
             ("providers", sources.live.failing_agents().is_some()),
         ] {
             sources.shared.component(component, if down { Health::Down } else { Health::Up });
+        }
+        match shown.gateway.instances().engine_status() {
+            None => {}
+            Some(EngineStatus::Up | EngineStatus::Unknown) => sources.shared.component("engine", Health::Up),
+            Some(EngineStatus::Down { .. }) => sources.shared.component("engine", Health::Down),
         }
     };
     let text = state.registry.scrape(refresh).await.ok_or_else(Problem::internal)?;

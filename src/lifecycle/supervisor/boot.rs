@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::{Instances, Kept};
 use crate::ids::AgentId;
@@ -9,6 +10,10 @@ use crate::journal::{Actor, Append, NewRecord, StreamId};
 use crate::lifecycle::config::InstanceConfig;
 use crate::lifecycle::machine::{Fact, LostAction};
 use crate::lifecycle::record;
+use crate::lifecycle::runner::remove_left;
+
+/// How long a container of an agent that is gone may take to end by itself.
+const LEFT_GRACE: Duration = Duration::from_secs(10);
 
 /// An instance as the configuration has it.
 #[derive(Debug, Clone)]
@@ -39,7 +44,7 @@ impl Instances {
         &self,
         configured: impl IntoIterator<Item = (AgentId, Configured)>,
     ) -> Result<(), Unkept> {
-        let stopped = self.hosts.processes.left_behind();
+        let stopped = self.hosts.left_behind();
         let mut all = Vec::new();
         for (id, configured) in configured {
             let kept = self.kept(&id, &configured)?;
@@ -56,6 +61,8 @@ impl Instances {
             }
         }
         self.ledger.publish(&self.metrics);
+        let in_containers = all.iter().filter(|(_, kept)| kept.runner.kind() == "container");
+        self.remove_left(in_containers.map(|(id, _)| id.clone()).collect());
         all.into_iter().for_each(|(id, kept)| self.keep(id, kept));
         Ok(())
     }
@@ -71,7 +78,7 @@ impl Instances {
     }
 
     fn kept(&self, id: &AgentId, Configured { config, cwd }: &Configured) -> Result<Kept, Unkept> {
-        let runner = self.hosts.runner(id, config, cwd.as_deref());
+        let runner = self.hosts.runner(id, config, cwd.as_deref(), &self.book);
         let runner = runner.map_err(|problem| Unkept { instance: id.clone(), problem })?;
         Ok(Kept { policy: config.policy(), runner })
     }
@@ -87,6 +94,19 @@ impl Instances {
             (false, false) => return None,
         };
         Some(Fact::Lost { action, container: None }.record(Actor::System, None))
+    }
+
+    /// Removes what was made for agents that are gone, beside all else: the engine may take its time.
+    fn remove_left(&self, kept: BTreeSet<AgentId>) {
+        if self.ledger.with_containers().iter().all(|id| kept.contains(id)) {
+            return;
+        }
+        let (engine, book) = (self.hosts.engine(), self.book.clone());
+        self.drivers.spawn(async move {
+            for problem in remove_left(&engine, &book, &kept, LEFT_GRACE).await {
+                tracing::warn!(source = "lifecycle", problem, "a container of an agent that is gone is left");
+            }
+        });
     }
 
     async fn write(&self, id: &AgentId, record: NewRecord) {

@@ -21,7 +21,7 @@ use super::hosts::Hosts;
 use super::ledger::{InstanceCounts, Ledger};
 use super::machine::{Failure, Input, Policy, Start, State, StopReason};
 use super::metrics::Metrics;
-use super::runner::Runner;
+use super::runner::{ContainerBook, EngineStatus, Runner};
 use crate::clock::Clock;
 use crate::ids::{AgentId, TraceId};
 use crate::journal::{Actor, Journal};
@@ -123,6 +123,7 @@ pub struct Instances {
     /// A std lock suffices: it is written when an agent comes or goes.
     all: RwLock<BTreeMap<AgentId, Arc<Instance>>>,
     hosts: Hosts,
+    book: ContainerBook,
     journal: Arc<dyn Journal>,
     ledger: Arc<Ledger>,
     metrics: Metrics,
@@ -170,7 +171,8 @@ impl Instances {
         scribe::expect_losses(&shared);
         let (all, drivers, scribe) = (RwLock::default(), TaskTracker::new(), OnceLock::new());
         let metrics = Metrics::new(&registry);
-        Self { all, hosts, journal, ledger, metrics, shared, clock, drivers, scribe }
+        let book = ContainerBook::new(Arc::clone(&ledger), Arc::clone(&journal));
+        Self { all, hosts, book, journal, ledger, metrics, shared, clock, drivers, scribe }
     }
 
     /// What of this survives a restart: a fold, to be registered when the journal is opened.
@@ -229,6 +231,12 @@ impl Instances {
     /// [`Unavailable::Unknown`].
     pub fn state(&self, id: &AgentId) -> Result<State, Unavailable> {
         Ok(self.get(id)?.state())
+    }
+
+    /// How the container engine does; `None` where nobody needs one.
+    #[must_use]
+    pub fn engine_status(&self) -> Option<EngineStatus> {
+        self.hosts.engine_status()
     }
 
     /// What is known of it; `None` if there is none of this name.
