@@ -36,7 +36,7 @@ struct Series<const N: usize, H> {
     folded: usize,
 }
 
-const OTHER: &str = "other";
+pub(super) const OTHER: &str = "other";
 
 impl<const N: usize, H: Clone> Family<N, H> {
     pub(super) fn new(
@@ -121,7 +121,7 @@ impl<H: Clone> Family<0, H> {
     }
 }
 
-fn cut(value: &str) -> &str {
+pub(super) fn cut(value: &str) -> &str {
     value.get(..value.floor_char_boundary(LABEL_BYTES_MAX)).unwrap_or(value)
 }
 

@@ -8,6 +8,7 @@ mod event;
 mod exposition;
 mod family;
 mod field;
+mod hidden;
 mod histogram;
 mod install;
 mod log;

@@ -6,6 +6,7 @@ use metrics::{Key, Label, Metadata, Recorder as _};
 use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
 use super::exposition::sorted;
+use super::hidden::{Hidden, Names};
 use super::histogram;
 use super::metric::{Counter, Counters, Definition, Gauge, Gauges, Histogram, Histograms, Kind};
 use super::metrics::SERIES_OVERFLOW;
@@ -22,6 +23,7 @@ pub struct Registry {
     process: Arc<ProcessObserver>,
     scrapes: Arc<Scrapes>,
     components: Components,
+    hidden: Arc<Hidden>,
     records: bool,
 }
 
@@ -55,6 +57,7 @@ impl Registry {
             process,
             scrapes,
             components,
+            hidden: Arc::default(),
             records: true,
         })
     }
@@ -133,7 +136,27 @@ impl Registry {
         self.process.observe(&self.recorder, self);
         let mut text = self.handle.render();
         self.histograms.write(&mut text);
-        sorted(&text)
+        sorted(&text, self.hidden.names().as_ref())
+    }
+
+    /// Leaves all series of an agent out of the exposition, but for those that it shares with others.
+    pub fn hide_agent(&self, agent: &str) {
+        self.hidden.hide(agent);
+    }
+
+    /// Leaves one out: of a gauge that has nothing to show.
+    pub fn hide_series(&self, metric: &'static str, agent: &str) {
+        self.hidden.hide_of(metric, agent);
+    }
+
+    /// Shows all of them again: counters go on from where they are.
+    pub fn show_agent(&self, agent: &str) {
+        self.hidden.show(agent);
+    }
+
+    #[cfg(test)]
+    pub(super) fn hidden(&self) -> Option<Names> {
+        self.hidden.names()
     }
 
     /// All series, rendered off the runtime after `refresh` brought gauges up to date. Scrapes at the same time share
