@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::{BindError, InvalidTokens, Readiness, Server, ServerParts, TokenBook};
 use crate::clock::Clock;
-use crate::config::{Config, secrets};
+use crate::config::{AgentRules, Config, secrets};
 use crate::gateway::{Gateway, GatewayParts, UnknownProvider};
 use crate::journal::{DataDir, Journal, JournalDeps, LateJournal, OpenError};
 use crate::lifecycle::{Hosts, Instances, InstancesParts, Unkept};
@@ -100,6 +100,7 @@ impl App {
         let dir = spawn_blocking(move || DataDir::open(&dir)).await??;
         let processes = Processes::take_over(dir.id()).await;
         let journal = Arc::new(LateJournal::default());
+        let read_entry = AgentRules::reader(&config);
         let deps = provider_deps(&config, &live, &clock, processes.clone());
         let instances = Instances::new(InstancesParts {
             hosts: Hosts::new(processes, config.engine, &data_dir, deps.heard(), &clock),
@@ -112,6 +113,7 @@ impl App {
         let gateway = Gateway::new(GatewayParts {
             providers: provider::build_all(&config.providers, &deps)?,
             instances: Arc::new(instances),
+            read_entry,
             config: config.gateway,
             agents: config.agents,
             live: Arc::clone(&live),
@@ -145,6 +147,7 @@ impl App {
             opened = journal.open(dir, config.journal, deps) => opened?,
             () = &mut server => unreachable!("nothing told it to stop"),
         }
+        gateway.call_up().await;
         gateway.open_instances().await?;
         let first_token = if gateway.has_processes() { tokens.shut(&*journal).await } else { None };
         Server::may_serve(listen, &tokens)?;

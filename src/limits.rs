@@ -204,6 +204,24 @@ pub const REFUSALS_AT_ONCE_MAX: usize = 64;
 /// Seconds that connections get to end by themselves once the server stops, or once the first token ends those without.
 pub const SERVER_STOP_SECS_MAX: u64 = 5;
 
+/// Agents made over the API and kept: each has series, an account and a place in every listing, and with the largest
+/// entries their snapshot is 16 MiB.
+pub const MADE_AGENTS_MAX: usize = 256;
+
+/// Bytes of one such entry as JSON: instructions of 60 KiB with the keys around them.
+pub const MADE_AGENT_BYTES_MAX: usize = 64 << 10;
+
+const _: () =
+    assert!(MADE_AGENT_BYTES_MAX * 2 <= JOURNAL_DETAIL_BYTES_MAX, "an entry with its defaults is journaled");
+
+/// How long a deleted agent's requests may take to end: a program is killed after less.
+pub const AGENT_END_WAIT: Duration = Duration::from_secs(10);
+
+/// How long who makes or deletes an agent is kept waiting: for the end above, and for the journal.
+pub const AGENT_CHANGE_WAIT: Duration = Duration::from_secs(20);
+
+const _: () = assert!(AGENT_CHANGE_WAIT.as_secs() > AGENT_END_WAIT.as_secs(), "who deletes hears of the end");
+
 /// Tokens in all, from the configuration and made at run time: each presented one is compared with all.
 pub const TOKENS_MAX: usize = 1_000;
 

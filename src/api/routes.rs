@@ -40,6 +40,7 @@ pub(crate) enum Verb {
     /// And HEAD, which is GET without the body.
     Get,
     Post,
+    Delete,
 }
 
 impl Verb {
@@ -48,6 +49,7 @@ impl Verb {
         match self {
             Self::Get => "GET",
             Self::Post => "POST",
+            Self::Delete => "DELETE",
         }
     }
 
@@ -56,6 +58,7 @@ impl Verb {
         match self {
             Self::Get => *method == http::Method::GET || *method == http::Method::HEAD,
             Self::Post => *method == http::Method::POST,
+            Self::Delete => *method == http::Method::DELETE,
         }
     }
 }
@@ -162,6 +165,21 @@ pub(crate) const ROUTES: &[Route] = &[
         summary: "Lists the agents with their state.",
         answer: Answer { status: 200, types: JSON, schema: schema::<rest::Agents>() },
         ..route("/agents", |state, request| Box::pin(rest::agents(state, request)))
+    },
+    Route {
+        method: Verb::Post,
+        access: Access::Operator,
+        summary: "Makes an agent of an entry as it would stand under `agents:`; survives a restart.",
+        body: schema::<super::rpc::NewAgent>(),
+        answer: Answer { status: 201, types: JSON, schema: schema::<rest::AgentEntry>() },
+        ..route("/agents", |state, request| Box::pin(rest::create_agent(state, request)))
+    },
+    Route {
+        method: Verb::Delete,
+        access: Access::Operator,
+        summary: "Deletes an agent that was made so, with what it has under way.",
+        answer: Answer { status: 200, types: JSON, schema: schema::<super::rpc::AgentDeleted>() },
+        ..route("/agents/{id}", |state, request| Box::pin(rest::delete_agent(state, request)))
     },
     Route {
         summary: "Lists the agents as models, as the OpenAI API does.",

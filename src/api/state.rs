@@ -19,7 +19,7 @@ use super::rpc::Method;
 use super::stream::Sources;
 use super::{Config, Readiness};
 use crate::clock::Timestamp;
-use crate::gateway::{Gateway, Rejection, UsageQuery, UsageReport};
+use crate::gateway::{Beside, Gateway, Rejection, UsageQuery, UsageReport};
 use crate::ids::RequestId;
 use crate::limits::JOURNAL_CATCH_UP_WAIT;
 use crate::telemetry::Registry;
@@ -82,6 +82,11 @@ impl ApiState {
             error.limit.into_iter().for_each(|limit| self.limit_hit(limit));
             error.problem
         })
+    }
+
+    /// Whether an agent may be made that could call plimsoll.
+    pub(crate) fn beside(&self) -> Beside {
+        if self.doors.tokens.required() { Beside::Allowed } else { Beside::Refused }
     }
 
     /// Waits a moment for what was offered to the journal: who sends a message and then asks shall find it.

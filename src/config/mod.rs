@@ -3,8 +3,10 @@
 //! [`load`] finds the files, merges them, expands variables and checks everything; nothing here watches files or starts
 //! anything. Start at [`Config`], then [`load`].
 
+mod agents;
 mod budgets;
 mod de;
+mod entries;
 mod expand;
 mod files;
 mod instances;
@@ -26,6 +28,7 @@ use crate::ids::AgentId;
 use crate::limits::CONFIG_PROBLEMS_MAX;
 use crate::{api, gateway, journal, lifecycle, live, provider, telemetry};
 
+pub use entries::AgentRules;
 pub use expand::Environment;
 pub use files::{LoadRequest, Located, Overlay, locate, searched};
 pub use problem::{ConfigProblem, KeyPath, Origin, Step};

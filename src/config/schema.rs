@@ -82,6 +82,14 @@ pub(crate) fn fill(root: &mut Node, problems: &mut Vec<ConfigProblem>) -> Config
     }
 }
 
+/// The same for a tree with nothing but `agents`.
+pub(crate) fn fill_agents(
+    root: &mut Node,
+    problems: &mut Vec<ConfigProblem>,
+) -> BTreeMap<AgentId, AgentConfig> {
+    Filler { root, problems }.section("agents")
+}
+
 struct Filler<'a> {
     root: &'a mut Node,
     problems: &'a mut Vec<ConfigProblem>,

@@ -7,9 +7,9 @@ use std::fmt::Display;
 use std::ops::RangeInclusive;
 
 use super::Config;
+use super::agents::Surroundings;
 use super::problem::{ConfigProblem, KeyPath, nearest};
 use super::tree::{Node, Value};
-use crate::ids::AgentId;
 use crate::units::{Bytes, Period};
 use crate::{api, gateway, journal, live, provider, telemetry};
 
@@ -58,10 +58,9 @@ pub(crate) fn validate(config: &Config, root: &Node) -> Vec<ConfigProblem> {
         None => providers.keys().map(String::as_str).collect(),
     };
     checks.engine(engine);
+    let place = Surroundings { running_max: gateway.running_max, providers, engine };
     for (id, agent) in agents {
-        checks.agent(id, agent, gateway.running_max, &names);
-        checks.model(id, agent, providers.get(&agent.provider));
-        checks.hosting(id, agent, providers.get(&agent.provider), engine);
+        checks.whole_agent(id, agent, &place, &names);
     }
     checks.ports(agents);
     checks.problems
@@ -69,7 +68,7 @@ pub(crate) fn validate(config: &Config, root: &Node) -> Vec<ConfigProblem> {
 
 pub(super) struct Checks<'a> {
     pub(super) root: &'a Node,
-    problems: Vec<ConfigProblem>,
+    pub(super) problems: Vec<ConfigProblem>,
 }
 
 impl Checks<'_> {
@@ -387,65 +386,6 @@ impl Checks<'_> {
             if let Some(dollars) = dollars {
                 self.range(&path.key(key), dollars, 0.0..=1_000_000.0);
             }
-        }
-    }
-
-    fn agent(&mut self, id: &AgentId, agent: &gateway::AgentConfig, running_max: usize, providers: &[&str]) {
-        let gateway::AgentConfig {
-            provider,
-            model: _,
-            system: _,
-            role: _,
-            cwd: _,
-            max_concurrent,
-            usd_per_day,
-            tokens_per_min,
-            requests_per_min,
-            deadline,
-            tools: _,
-            instance: _,
-        } = agent;
-        let path = KeyPath::of(&["agents", id.as_str()]);
-        if !providers.contains(&provider.as_str()) {
-            let near = nearest(provider, providers.iter().copied());
-            let near = near.map(|name| format!(", did you mean `{name}`?")).unwrap_or_default();
-            self.wrong(&path.key("provider"), format!("no such key under `providers:`{near}"));
-        }
-        if let Some(max) = max_concurrent {
-            self.range(&path.key("max_concurrent"), *max, 1..=running_max.max(1));
-        }
-        if let Some(dollars) = usd_per_day {
-            self.range(&path.key("usd_per_day"), *dollars, 0.0..=1_000_000.0);
-        }
-        if let Some(tokens) = tokens_per_min {
-            self.range(&path.key("tokens_per_min"), *tokens, 1..=1_000_000_000);
-        }
-        if let Some(requests) = requests_per_min {
-            self.range(&path.key("requests_per_min"), *requests, 1..=1_000_000);
-        }
-        if let Some(deadline) = deadline {
-            self.period(&path.key("deadline"), *deadline, SECOND..=DAY);
-        }
-    }
-
-    /// A server that is asked for no model in particular refuses, or takes one that nobody chose.
-    fn model(&mut self, id: &AgentId, agent: &gateway::AgentConfig, provider: Option<&provider::Config>) {
-        let path = KeyPath::of(&["agents", id.as_str()]);
-        let whole = !self.root.get(&path.0).is_some_and(Node::has_refused);
-        let unnamed = agent.model.as_deref().is_none_or(str::is_empty);
-        match provider {
-            Some(provider::Config::OpenAi(_) | provider::Config::Anthropic(_)) if unnamed && whole => self
-                .wrong(&path.key("model"), "the key is missing: a model's API is asked for a model by name"),
-            Some(provider::Config::Exec(_)) if agent.cwd.is_none() && whole => self.wrong(
-                &path.key("cwd"),
-                "the key is missing: an agent of `kind: exec` works in a directory of its own",
-            ),
-            Some(provider::Config::Exec(exec)) => {
-                let problem = agent.system.as_deref().and_then(|system| exec.refuses_system(system));
-                problem.into_iter().for_each(|problem| self.wrong(&path.key("system"), problem));
-            }
-            Some(provider::Config::OpenAi(_) | provider::Config::Anthropic(_)) => {}
-            Some(provider::Config::Echo(_)) | None => {}
         }
     }
 }

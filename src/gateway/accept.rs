@@ -39,7 +39,7 @@ impl Gateway {
 
     fn accept(&self, caller: Caller, request: SendRequest) -> Result<Accepted, Rejection> {
         let inner = &self.inner;
-        let agent = inner.agents.find(&request.agent)?;
+        let agent = inner.agent(&request.agent)?;
         self.check(&agent, &request)?;
         let Caller { actor, channel, trace } = caller;
         let message_bytes = request.bytes();

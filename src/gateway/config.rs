@@ -112,6 +112,12 @@ pub struct AgentConfig {
 }
 
 impl AgentConfig {
+    /// Whether it has a process or a container of its own beside plimsoll.
+    #[must_use]
+    pub fn is_beside(&self) -> bool {
+        self.instance.as_ref().is_some_and(|instance| instance.scripted.is_none())
+    }
+
     /// An agent with nothing but a provider.
     #[must_use]
     pub fn of_provider(provider: &str) -> Self {

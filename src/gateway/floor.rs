@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use super::active::Active;
 use super::lane::{Full, LaneKey, LaneLimits, Lanes, Ticket};
@@ -19,6 +19,8 @@ use crate::ids::{AgentId, RequestId};
 /// See the module. A std mutex suffices: every hold is a few map operations.
 pub(super) struct Floor {
     state: Mutex<State>,
+    /// Told of each end while somebody waits for one.
+    left: Notify,
     clock: Clock,
 }
 
@@ -30,6 +32,8 @@ struct State {
     bytes: usize,
     bytes_max: usize,
     open: bool,
+    /// Who waits for the requests of an agent to end.
+    waiting: usize,
 }
 
 /// A request that got onto the floor.
@@ -61,8 +65,8 @@ pub(super) struct AgentLoad {
 impl Floor {
     pub(super) fn new(limits: LaneLimits, bytes_max: usize, clock: Clock) -> Arc<Self> {
         let (lanes, wakers, active) = (Lanes::new(limits), HashMap::new(), HashMap::new());
-        let state = State { lanes, wakers, active, bytes: 0, bytes_max, open: true };
-        Arc::new(Self { state: Mutex::new(state), clock })
+        let state = State { lanes, wakers, active, bytes: 0, bytes_max, open: true, waiting: 0 };
+        Arc::new(Self { state: Mutex::new(state), left: Notify::new(), clock })
     }
 
     /// Lets so many requests of an agent run at once; without a cap only the global one holds.
@@ -174,6 +178,31 @@ impl Floor {
         theirs.map(|active| active.cancel.raise(reason)).count()
     }
 
+    /// Whether it admits anybody.
+    pub(super) fn is_open(&self) -> bool {
+        self.state().open
+    }
+
+    /// Waits until an agent has nothing under way.
+    pub(super) async fn emptied(&self, agent: &AgentId) {
+        self.state().waiting += 1;
+        let _waiting = Waiting(self);
+        loop {
+            // Before it looks: what ends after the look is told.
+            let mut left = std::pin::pin!(self.left.notified());
+            left.as_mut().enable();
+            if !self.state().active.values().any(|active| active.agent == *agent) {
+                return;
+            }
+            left.await;
+        }
+    }
+
+    /// Keeps nothing of an agent that has nothing under way.
+    pub(super) fn forget_agent(&self, agent: &AgentId) {
+        self.state().lanes.forget_agent(agent);
+    }
+
     fn leave(&self, ticket: Ticket, request: &RequestId) {
         let now = self.clock.elapsed();
         let mut state = self.state();
@@ -182,6 +211,9 @@ impl Floor {
         state.bytes -= left.message_bytes;
         state.lanes.leave(ticket, now);
         state.give_turns(now);
+        if state.waiting > 0 {
+            self.left.notify_waiters();
+        }
         drop(state);
         if !left.end.is_set() {
             left.abandon(self.clock.now());
@@ -190,6 +222,15 @@ impl Floor {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Somebody who waits for requests to end.
+struct Waiting<'a>(&'a Floor);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.state().waiting -= 1;
     }
 }
 

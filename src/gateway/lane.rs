@@ -140,6 +140,13 @@ impl Lanes {
         self.settle(agent, None);
     }
 
+    /// Keeps nothing of an agent, unless it still has somebody in a lane.
+    pub(super) fn forget_agent(&mut self, agent: &AgentId) {
+        if self.agents.get(agent).is_some_and(|lanes| lanes.lanes.is_empty()) {
+            self.agents.remove(agent);
+        }
+    }
+
     /// Takes a place at the end of a lane. `now` is monotonic.
     ///
     /// # Errors

@@ -95,6 +95,7 @@ pub const CATALOGUE: &[&Definition] = &[
 
 /// The handles.
 pub(super) struct Metrics {
+    registry: Registry,
     requests: Counters<2>,
     durations: Histograms<1>,
     active: Gauges<1>,
@@ -125,6 +126,7 @@ pub(super) struct AgentMetrics {
 impl Metrics {
     pub(super) fn new(registry: &Registry) -> Self {
         Self {
+            registry: registry.clone(),
             requests: registry.counters(&REQUESTS),
             durations: registry.histograms(&REQUEST_SECONDS_HISTOGRAM),
             active: registry.gauges(&REQUESTS_ACTIVE),
@@ -136,6 +138,19 @@ impl Metrics {
             lane_wait: registry.histograms(&LANE_WAIT).handle(),
             oldest_age: registry.gauges(&QUEUE_OLDEST_AGE).handle(),
             sessions: registry.gauges(&SESSIONS).handle(),
+        }
+    }
+
+    /// Takes the series of a deleted agent out of the exposition.
+    pub(super) fn hide(&self, agent: &AgentId) {
+        self.registry.hide_agent(agent.as_str());
+    }
+
+    /// Shows those of an agent that is made, who may have been there before: with a budget, or without one.
+    pub(super) fn show(&self, agent: &AgentId, usd_per_day: Option<f64>) {
+        self.registry.show_agent(agent.as_str());
+        if usd_per_day.is_none() {
+            self.registry.hide_series(AGENT_BUDGET.0.name, agent.as_str());
         }
     }
 

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::Rejection;
+use super::made::{AGENT_DELETED, Deleted};
 use crate::ids::AgentId;
 use crate::journal::{Actor, Append, AppendError, Fold, Journal, NewRecord, Record, StreamId, StreamKind};
 use crate::limits::JOURNAL_APPEND_WAIT;
@@ -181,6 +182,15 @@ impl Pauses {
         Ok(changed)
     }
 
+    /// One that is made again is not paused, unless all are. A pause of one that gave way to the configuration stays.
+    fn forget(&self, record: &Record) {
+        if let Ok(Deleted { agent, configured: false }) = Deleted::deserialize(&record.detail) {
+            let mut state = self.state();
+            state.written.except.remove(&agent);
+            state.held.remove(&agent);
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -212,6 +222,7 @@ impl Fold for Pauses {
         let pauses = match record.kind.as_str() {
             AGENT_PAUSED => true,
             AGENT_RESUMED => false,
+            AGENT_DELETED => return self.forget(record),
             _ => return,
         };
         match Changed::deserialize(&record.detail) {
@@ -297,6 +308,19 @@ mod tests {
         assert_eq!((pauses.check(&both[0]), pauses.check(&both[1])), (Ok(()), Err(refused(&both[1]))));
         assert_eq!(paused(&restarted(&pauses), &both), [false, true]);
         assert!(pauses.restore(&json!([])).is_err());
+    }
+
+    #[tokio::test]
+    async fn a_deleted_agents_pause_ends_with_it_and_one_that_gave_way_stays_paused() {
+        let (pauses, journal) = open();
+        let both = agents(&["deleted", "configured"]);
+        pause(&pauses, &journal, named(&both)).await;
+        for (agent, configured) in both.iter().zip([false, true]) {
+            let deleted = Deleted { agent: agent.clone(), configured };
+            crate::gateway::made::write_deleted(&*journal, &Actor::Local, &deleted).await.expect("written");
+        }
+        assert_eq!(paused(&pauses, &both), [false, true]);
+        assert_eq!(paused(&restarted(&pauses), &both), [false, true]);
     }
 
     #[tokio::test]

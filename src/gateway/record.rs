@@ -41,6 +41,7 @@ const LIMITS: &[&str] = &[
     KEYS,
     INSTANCE_WAITING,
     AGENT_SESSIONS,
+    MADE_AGENTS,
 ];
 const LANE_DEPTH: &str = "lane_depth_max";
 pub(super) const QUEUED: &str = "queued_max";
@@ -54,6 +55,8 @@ const KEYS: &str = "idempotency_keys";
 const INSTANCE_WAITING: &str = "waiting_max";
 /// Nor this: [`AGENT_SESSIONS_MAX`](crate::limits::AGENT_SESSIONS_MAX).
 pub(super) const AGENT_SESSIONS: &str = "agent_sessions";
+/// Nor this: [`MADE_AGENTS_MAX`](crate::limits::MADE_AGENTS_MAX).
+pub(super) const MADE_AGENTS: &str = "made_agents";
 const ANSWERS_BYTES: &str = "answers_bytes_max";
 
 /// How a request ended.

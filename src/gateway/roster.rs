@@ -28,12 +28,6 @@ impl Roster {
         self.agents.load().get(agent).cloned()
     }
 
-    /// # Errors
-    /// [`Rejection::UnknownAgent`].
-    pub(super) fn find(&self, agent: &AgentId) -> Result<Arc<Agent>, Rejection> {
-        self.get(agent).ok_or_else(|| Rejection::UnknownAgent { agent: agent.clone() })
-    }
-
     pub(super) fn contains(&self, agent: &AgentId) -> bool {
         self.agents.load().contains_key(agent)
     }
@@ -51,6 +45,16 @@ impl Roster {
             agents
         });
     }
+
+    /// Takes one off; `None` if it is not there (any more).
+    pub(super) fn remove(&self, agent: &AgentId) -> Option<Arc<Agent>> {
+        let before = self.agents.rcu(|agents| {
+            let mut agents = Agents::clone(agents);
+            agents.remove(agent);
+            agents
+        });
+        before.get(agent).cloned()
+    }
 }
 
 impl Agent {
@@ -67,6 +71,14 @@ impl Agent {
 }
 
 impl Inner {
+    /// The agent to send to.
+    ///
+    /// # Errors
+    /// [`Rejection::UnknownAgent`], or [`Rejection::NotStarted`] for one that does not fit the configuration.
+    pub(super) fn agent(&self, id: &AgentId) -> Result<Arc<Agent>, Rejection> {
+        self.agents.get(id).ok_or_else(|| self.nobody(id))
+    }
+
     /// Makes an agent, with all that is kept by agent. It serves once it is on the roster.
     pub(super) fn make(&self, id: &AgentId, config: AgentConfig, provider: Arc<dyn Provider>) -> Arc<Agent> {
         let alone = (provider.hosting() == Hosting::Process).then_some(1);

@@ -16,6 +16,7 @@ use super::answers::Answers;
 use super::floor::{AgentLoad, Floor};
 use super::keys::Keys;
 use super::lane::{LaneKey, LaneLimits};
+use super::made::Made;
 use super::meter::Meter;
 use super::metrics::{AgentMetrics, Metrics};
 use super::pauses::Pauses;
@@ -23,11 +24,11 @@ use super::record::Recorder;
 use super::roster::{Agents, Roster};
 use super::session::{SessionLimits, SessionSummary, Sessions};
 use super::stop::SHUTTING_DOWN;
-use super::{AgentConfig, Config, Rejection};
+use super::{AgentConfig, Config, ReadEntry, Rejection};
 use crate::clock::Clock;
 use crate::ids::{AgentId, RequestId, SessionId};
 use crate::journal::{Actor, Fold, Journal};
-use crate::lifecycle::{Configured, InstanceConfig, InstanceView, Instances, Start, Unkept};
+use crate::lifecycle::{Configured, InstanceView, Instances, Start, Unkept};
 use crate::limits::{AGENT_SESSIONS_MAX, IDEMPOTENCY_KEYS_MAX, JOURNAL_CATCH_UP_WAIT};
 use crate::live::{Live, ModelCalls};
 use crate::provider::{Hosting, Message, Provider};
@@ -44,6 +45,8 @@ pub struct GatewayParts {
     pub providers: BTreeMap<String, Arc<dyn Provider>>,
     /// What hosts agents that have a process or a container of their own.
     pub instances: Arc<Instances>,
+    /// Reads the agents that are made over the API.
+    pub read_entry: ReadEntry,
     /// Where the facts of the running process are recorded.
     pub live: Arc<Live>,
     /// Where finished requests are recorded.
@@ -77,6 +80,11 @@ pub(super) struct Inner {
     pub(super) config: Config,
     pub(super) agents: Roster,
     pub(super) instances: Arc<Instances>,
+    pub(super) made: Arc<Made>,
+    /// Held by who makes or deletes an agent.
+    pub(super) changing: tokio::sync::Mutex<()>,
+    pub(super) providers: BTreeMap<String, Arc<dyn Provider>>,
+    pub(super) read_entry: ReadEntry,
     pub(super) floor: Arc<Floor>,
     pub(super) meter: Arc<Meter>,
     pub(super) pauses: Arc<Pauses>,
@@ -86,6 +94,8 @@ pub(super) struct Inner {
     /// A std mutex suffices: every hold is a few map operations.
     sessions: Mutex<Sessions>,
     pub(super) tasks: TaskTracker,
+    /// The tasks that make and delete agents: they may wait for a disk that hangs.
+    pub(super) changes: TaskTracker,
     pub(super) metrics: Metrics,
     pub(super) recorder: Recorder,
     pub(super) clock: Clock,
@@ -132,6 +142,33 @@ pub struct AgentSummary {
     /// Its instance, where it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub instance: Option<InstanceView>,
+    /// Whether it was made over the API, and can be deleted there.
+    pub made: bool,
+    /// Why it takes no messages, of one that was made over the API and does not fit the configuration.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unfit: Option<String>,
+}
+
+impl AgentSummary {
+    /// Of one that does not serve.
+    fn unfit((id, config, why): (AgentId, AgentConfig, String)) -> Self {
+        Self {
+            id,
+            provider: config.provider,
+            model: config.model,
+            role: config.role,
+            max_concurrent: config.max_concurrent,
+            paused: false,
+            running: 0,
+            queued: 0,
+            tools: config.tools,
+            mode: "host",
+            start: Start::Hot,
+            instance: None,
+            made: true,
+            unfit: Some(why),
+        }
+    }
 }
 
 /// The body of `system.metrics`; the API adds its connections.
@@ -179,8 +216,18 @@ impl Gateway {
     /// # Errors
     /// [`UnknownProvider`] when an agent names a provider that is not among the parts.
     pub fn new(parts: GatewayParts) -> Result<Self, UnknownProvider> {
-        let GatewayParts { config, agents, providers, instances, live, journal, registry, shared, clock } =
-            parts;
+        let GatewayParts {
+            config,
+            agents,
+            providers,
+            instances,
+            read_entry,
+            live,
+            journal,
+            registry,
+            shared,
+            clock,
+        } = parts;
         let limits = LaneLimits {
             running_max: config.running_max,
             queued_max: config.queued_max,
@@ -191,12 +238,17 @@ impl Gateway {
             pauses: Arc::default(),
             agents: Roster::default(),
             instances,
+            made: Arc::default(),
+            changing: tokio::sync::Mutex::default(),
+            providers,
+            read_entry,
             floor: Floor::new(limits, bytes(config.active_bytes_max), clock.clone()),
             answers: Answers::new(&config),
             keys: Arc::new(Keys::new(IDEMPOTENCY_KEYS_MAX, clock.clone())),
             agent_sessions: Arc::new(AgentSessions::new(AGENT_SESSIONS_MAX)),
             sessions: Mutex::new(Sessions::new(session_limits(&config))),
             tasks: TaskTracker::new(),
+            changes: TaskTracker::new(),
             metrics: Metrics::new(&registry),
             recorder: Recorder::new(live, journal, shared),
             clock,
@@ -205,7 +257,7 @@ impl Gateway {
         let mut made = Agents::new();
         for (id, agent) in agents {
             let unknown = || UnknownProvider { agent: id.clone(), provider: agent.provider.clone() };
-            let provider = Arc::clone(providers.get(&agent.provider).ok_or_else(unknown)?);
+            let provider = Arc::clone(inner.providers.get(&agent.provider).ok_or_else(unknown)?);
             let agent = inner.make(&id, agent, provider);
             made.insert(id, agent);
         }
@@ -216,11 +268,12 @@ impl Gateway {
     /// What of its state survives a restart: to be registered when the journal is opened.
     #[must_use]
     pub fn folds(&self) -> Vec<Arc<dyn Fold>> {
-        let Inner { agent_sessions, instances, keys, meter, pauses, .. } = &*self.inner;
+        let Inner { agent_sessions, instances, keys, made, meter, pauses, .. } = &*self.inner;
         vec![
             Arc::clone(instances.ledger()) as _,
             Arc::clone(agent_sessions) as _,
             Arc::clone(keys) as _,
+            Arc::clone(made) as _,
             Arc::clone(meter) as _,
             Arc::clone(pauses) as _,
         ]
@@ -233,19 +286,16 @@ impl Gateway {
         found.is_some()
     }
 
-    /// Whether an agent of this id is configured.
+    /// Whether there is an agent of this id.
     #[must_use]
     pub fn has_agent(&self, agent: &AgentId) -> bool {
-        self.inner.agents.contains(agent)
+        self.inner.agents.contains(agent) || self.inner.made.contains(agent)
     }
 
     /// Whether an agent is a process or a container beside plimsoll, which could call it like anybody on this machine.
     #[must_use]
     pub fn has_processes(&self) -> bool {
-        let beside = |agent: &Agent| {
-            let hosted = |instance: &InstanceConfig| instance.scripted.is_none();
-            agent.provider.hosting() == Hosting::Process || agent.config.instance.as_ref().is_some_and(hosted)
-        };
+        let beside = |agent: &Agent| agent.provider.hosting() == Hosting::Process || agent.config.is_beside();
         self.inner.agents.all().values().any(|agent| beside(agent))
     }
 
@@ -269,9 +319,14 @@ impl Gateway {
                 mode: instance.as_ref().map_or("host", |instance| instance.mode),
                 start: instance.as_ref().map_or(Start::Hot, |instance| instance.start),
                 instance,
+                made: self.inner.made.contains(id),
+                unfit: None,
             }
         };
-        self.inner.agents.all().iter().map(show).collect()
+        let mut shown: Vec<_> = self.inner.agents.all().iter().map(show).collect();
+        shown.extend(self.inner.made.unfit().into_iter().map(AgentSummary::unfit));
+        shown.sort_by(|a, b| a.id.cmp(&b.id));
+        shown
     }
 
     /// Every session that is kept.
@@ -384,12 +439,14 @@ impl Gateway {
     pub async fn drain(&self, grace: Duration) {
         self.inner.floor.close();
         self.inner.tasks.close();
+        self.inner.changes.close();
         if tokio::time::timeout(grace, self.inner.tasks.wait()).await.is_err() {
             self.inner.floor.cancel_all(SHUTTING_DOWN);
             self.inner.tasks.wait().await;
         }
-        let Inner { meter, recorder, .. } = &*self.inner;
+        let Inner { meter, recorder, changes, .. } = &*self.inner;
         let books = async {
+            changes.wait().await;
             recorder.journal().catch_up().await;
             meter.write_lost(recorder.journal()).await
         };

@@ -128,6 +128,14 @@ impl Sessions {
         true
     }
 
+    /// Forgets all sessions of an agent.
+    pub(super) fn forget_agent(&mut self, agent: &AgentId) {
+        let theirs: Vec<_> = self.all.keys().filter(|key| key.agent == *agent).cloned().collect();
+        for key in &theirs {
+            self.reset(key);
+        }
+    }
+
     /// Every session, by agent and name.
     pub(super) fn list(&mut self, now: Duration) -> Vec<SessionSummary> {
         self.expire(now);

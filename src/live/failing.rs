@@ -45,6 +45,10 @@ impl Streaks {
         }
     }
 
+    pub(super) fn forget(&self, agent: &AgentId) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(agent);
+    }
+
     pub(super) fn failing(&self) -> Option<FailingAgents> {
         let streaks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let long = streaks.values().filter(|streak| streak.calls >= MODEL_FAILURES_DEGRADED);

@@ -177,6 +177,12 @@ impl Live {
         self.metrics.expect_agent(agent, provider, model, tools);
     }
 
+    /// Forgets what an agent printed, and that its calls fail.
+    pub fn forget_agent(&self, agent: &AgentId) {
+        self.streaks.forget(agent);
+        self.outputs.forget(agent);
+    }
+
     /// The events asked for, newest first.
     #[must_use]
     pub fn events(&self, filter: &EventFilter) -> Vec<Arc<Event>> {

@@ -134,6 +134,13 @@ impl Outputs {
         }
     }
 
+    /// Forgets all lines of an agent.
+    pub(super) fn forget(&self, agent: &AgentId) {
+        let mut store = self.store();
+        let bytes = store.agents.remove(agent).map_or(0, |output| output.bytes);
+        store.bytes -= bytes;
+    }
+
     /// The lines asked for, as far as they are kept.
     pub(super) fn page(&self, agent: &AgentId, wanted: OutputWanted) -> OutputPage {
         let store = self.store();

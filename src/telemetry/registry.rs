@@ -6,7 +6,7 @@ use metrics::{Key, Label, Metadata, Recorder as _};
 use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
 use super::exposition::sorted;
-use super::hidden::{Hidden, Names};
+use super::hidden::Hidden;
 use super::histogram;
 use super::metric::{Counter, Counters, Definition, Gauge, Gauges, Histogram, Histograms, Kind};
 use super::metrics::SERIES_OVERFLOW;
@@ -155,7 +155,7 @@ impl Registry {
     }
 
     #[cfg(test)]
-    pub(super) fn hidden(&self) -> Option<Names> {
+    pub(super) fn hidden(&self) -> Option<super::hidden::Names> {
         self.hidden.names()
     }
 

@@ -39,6 +39,7 @@ async fn routes(server: &Server) -> Vec<(&'static str, String, String)> {
             let method = match method.as_str() {
                 "get" => "GET",
                 "post" => "POST",
+                "delete" => "DELETE",
                 other => panic!("a route with {other}: teach this test"),
             };
             routes.push((method, path.clone(), operation["x-role"].as_str().expect("a role").to_owned()));
@@ -51,7 +52,7 @@ async fn status(server: &Server, (method, path): (&'static str, &str), token: Op
     let ask = match method {
         "POST" => Ask::post(path, r#"{"jsonrpc":"2.0","id":1,"method":"system.health"}"#)
             .header("content-type", "application/json"),
-        _ => Ask::get(path),
+        _ => Ask::method(method, path),
     };
     // Streams never end: the head says enough.
     let mut flow = ask.token(token).open(server.address()).await;
@@ -67,8 +68,11 @@ async fn every_route_admits_exactly_the_roles_of_the_contract() {
     for (method, path, role) in &routes {
         let ask = |token| status(&server, (method, path), token);
         // What a route says to one who is let in: a plain GET of /ws is asked to upgrade; a role that may knock at
-        // /rpc may still not call system.health, which is no completion, and `{id}` is no model.
+        // /rpc may still not call system.health, which is no completion and no agent, and `{id}` is neither a model
+        // nor an agent.
         let (welcome, knock) = match path.as_str() {
+            "/agents" if *method == "POST" => (400, 403),
+            "/agents/{id}" => (404, 403),
             "/ws" => (426, 426),
             "/v1/chat/completions" => (400, 403),
             "/v1/models/{id}" => (404, 403),

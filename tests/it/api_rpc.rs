@@ -211,6 +211,8 @@ async fn results_have_the_documented_shapes() {
         ("system.health", json!({})),
         ("system.metrics", json!({})),
         ("system.activeRequests", json!({})),
+        ("agent.create", json!({"id": "golden", "provider": "echo", "role": "tester"})),
+        ("agent.delete", json!({"agent": "golden"})),
         ("token.create", json!({"name": "golden", "role": "viewer"})),
         ("token.list", json!({})),
         ("token.revoke", json!({"name": "golden"})),

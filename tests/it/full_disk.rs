@@ -84,10 +84,24 @@ async fn nothing_runs_that_must_be_recorded_first(client: &Client) {
     assert_eq!(calls().await, before, "the provider was not called");
 }
 
+/// What is to survive a restart does not begin before it is written, and does not end.
+async fn nobody_comes_or_goes(client: &Client) {
+    for (method, params) in
+        [("agent.create", json!({"id": "late", "provider": "p"})), ("agent.delete", json!({"agent": "made"}))]
+    {
+        let refused = client.call(method, params).await;
+        assert_eq!(refused.as_ref().err().and_then(code), Some(-32012), "{refused:?}");
+    }
+    let listed = client.call("agent.list", json!({})).await.expect("answered");
+    let ids: Vec<&Value> = listed["agents"].as_array().expect("a list").iter().map(|a| &a["id"]).collect();
+    assert_eq!(ids, ["a", "made"]);
+    client.call("agent.send", json!({"agent": "made", "message": "m"})).await.expect("answered");
+}
+
 /// A pause holds without the disk, says that it is not durable, and ends with the process.
 async fn the_brake_works(client: &Client) {
     let paused = client.call("agent.pause", json!({"cancel": true})).await.expect("paused");
-    assert_eq!(paused, json!({"paused": ["a"], "cancelled": 0, "durable": false}));
+    assert_eq!(paused, json!({"paused": ["a", "made"], "cancelled": 0, "durable": false}));
     let refused = client.call("agent.send", json!({"agent": "a", "message": "m"})).await;
     assert_eq!(refused.as_ref().err().and_then(code), Some(-32011), "{refused:?}");
     let refused = client.call("agent.resume", json!({})).await;
@@ -100,6 +114,7 @@ async fn a_start_on_a_full_disk_serves_what_is_recorded_and_records_again_when_t
     let Some(disk) = Small::mount(dir.path().join("data")) else { return };
     let mut server = Server::spawn(dir, echo());
     server.ready().await;
+    server.call("agent.create", json!({"id": "made", "provider": "p"})).await;
     for _ in 0..5 {
         send(&server.client()).await;
     }
@@ -123,6 +138,7 @@ async fn a_start_on_a_full_disk_serves_what_is_recorded_and_records_again_when_t
         assert_eq!(refused.as_ref().err().and_then(code), Some(-32012), "{refused:?}");
         nothing_runs_that_must_be_recorded_first(&client).await;
         send(&client).await;
+        nobody_comes_or_goes(&client).await;
         the_brake_works(&client).await;
         dir = server.kill();
     }

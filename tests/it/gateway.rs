@@ -65,6 +65,7 @@ fn house_of(config: gateway::Config, provider: impl FnOnce(ProviderDeps) -> Arc<
         agents: BTreeMap::from(agents),
         providers: BTreeMap::from([("p".to_owned(), provider)]),
         instances: no_instances(&journal, &registry, &clock),
+        read_entry: Arc::new(|_, _| Err(Vec::new())),
         live,
         journal: journal.clone(),
         registry: registry.clone(),

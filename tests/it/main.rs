@@ -3,6 +3,7 @@
 mod support;
 
 mod agents;
+mod agents_made;
 mod agreement;
 mod alerts;
 mod anthropic;

@@ -98,6 +98,7 @@ pub(crate) fn house_of(config: &provider::Config) -> House {
         agents: BTreeMap::from([(agent_id(), agent)]),
         providers: BTreeMap::from([("p".to_owned(), provider)]),
         instances: no_instances(&journal, &registry, &clock),
+        read_entry: Arc::new(|_, _| Err(Vec::new())),
         live: Arc::clone(&live),
         journal: journal.clone(),
         registry: registry.clone(),

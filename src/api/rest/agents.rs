@@ -1,16 +1,18 @@
-//! `GET /agents`.
+//! `GET /agents`, `POST /agents`, `DELETE /agents/{id}`.
 
 use std::sync::Arc;
 
+use http::StatusCode;
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::super::Readiness;
 use super::super::request::Request;
-use super::super::response::{Outcome, json_reply};
+use super::super::response::{Outcome, Problem, json_reply, reply};
+use super::super::rpc;
 use super::super::state::ApiState;
 use super::NoQuery;
-use crate::gateway::AgentSummary;
+use crate::gateway::{AgentSummary, ChangeError};
 use crate::ids::AgentId;
 use crate::lifecycle::{self, FailureView, InstanceCounts, Start};
 
@@ -22,7 +24,7 @@ pub(crate) struct Agents {
 
 /// One agent.
 #[derive(Serialize, JsonSchema)]
-struct AgentEntry {
+pub(crate) struct AgentEntry {
     id: AgentId,
     /// What it is for.
     role: Option<String>,
@@ -39,6 +41,11 @@ struct AgentEntry {
     /// How its instance failed, for one that did.
     #[serde(skip_serializing_if = "Option::is_none")]
     failure: Option<FailureView>,
+    /// Whether it was made over the API, and can be deleted there.
+    made: bool,
+    /// Why it takes no messages, where its status is `unfit`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unfit: Option<String>,
     state: State,
 }
 
@@ -52,6 +59,8 @@ enum Status {
     Paused,
     /// Its instance failed, and is not tried again before its time.
     Failed,
+    /// It was made over the API and does not fit the configuration.
+    Unfit,
 }
 
 /// The lifecycle of an agent's instance; both are null where it has none, or one that starts with plimsoll.
@@ -61,32 +70,80 @@ struct State {
     lifecycle_metrics: Option<InstanceCounts>,
 }
 
-pub(crate) async fn agents(state: Arc<ApiState>, request: Request) -> Outcome {
-    let NoQuery {} = request.query()?;
-    let draining = state.readiness() == Readiness::Draining;
-    let entries = state.gateway.agents().into_iter().map(|agent| entry(agent, draining)).collect();
-    json_reply(&Agents { agents: entries })
+impl AgentEntry {
+    fn of(agent: AgentSummary, readiness: Readiness) -> Self {
+        let instance = agent.instance.as_ref();
+        let failed = instance.is_some_and(|instance| instance.state == lifecycle::State::Failed);
+        let failure = instance.and_then(|instance| instance.failure.clone());
+        let status = match (readiness, agent.unfit.is_some(), agent.paused, failed) {
+            (Readiness::Draining, ..) => Status::Draining,
+            (_, true, _, _) => Status::Unfit,
+            (_, false, true, _) => Status::Paused,
+            (_, false, false, true) => Status::Failed,
+            (_, false, false, false) => Status::Ready,
+        };
+        let lazy = agent.instance.filter(|instance| instance.start == Start::Lazy);
+        let (lifecycle_state, lifecycle_metrics) =
+            lazy.map(|instance| (instance.state, instance.counts)).unzip();
+        Self {
+            id: agent.id,
+            role: agent.role,
+            mode: agent.mode,
+            start: agent.start,
+            provider: agent.provider,
+            status,
+            paused: agent.paused,
+            failure,
+            made: agent.made,
+            unfit: agent.unfit,
+            state: State { lifecycle_state, lifecycle_metrics },
+        }
+    }
 }
 
-fn entry(agent: AgentSummary, draining: bool) -> AgentEntry {
-    let failed = agent.instance.as_ref().is_some_and(|instance| instance.state == lifecycle::State::Failed);
-    let failure = agent.instance.as_ref().and_then(|instance| instance.failure.clone());
-    let lazy = agent.instance.filter(|instance| instance.start == Start::Lazy);
-    let (lifecycle_state, lifecycle_metrics) = lazy.map(|instance| (instance.state, instance.counts)).unzip();
-    AgentEntry {
-        id: agent.id,
-        role: agent.role,
-        mode: agent.mode,
-        start: agent.start,
-        provider: agent.provider,
-        status: match (draining, agent.paused, failed) {
-            (true, _, _) => Status::Draining,
-            (false, true, _) => Status::Paused,
-            (false, false, true) => Status::Failed,
-            (false, false, false) => Status::Ready,
-        },
-        paused: agent.paused,
-        failure,
-        state: State { lifecycle_state, lifecycle_metrics },
+pub(crate) async fn agents(state: Arc<ApiState>, request: Request) -> Outcome {
+    let NoQuery {} = request.query()?;
+    let readiness = state.readiness();
+    let entry = |agent| AgentEntry::of(agent, readiness);
+    json_reply(&Agents { agents: state.gateway.agents().into_iter().map(entry).collect() })
+}
+
+pub(crate) async fn create_agent(state: Arc<ApiState>, mut request: Request) -> Outcome {
+    let NoQuery {} = request.query()?;
+    let actor = request.identity()?.actor;
+    let body = state.read_json(&mut request).await?;
+    let entry = String::from_utf8(body).map_err(|_| Problem::bad_request("the body is not UTF-8"))?;
+    let id = rpc::read_id(&entry).map_err(|(field, problem)| {
+        let colon = if field.is_empty() { "" } else { ": " };
+        Problem::bad_request(format!("{field}{colon}{problem}"))
+    })?;
+    let made = state.gateway.create_agent(actor, id, entry, state.beside()).await?;
+    let body = serde_json::to_vec(&AgentEntry::of(made, state.readiness()));
+    Ok(reply(StatusCode::CREATED, "application/json", body.map_err(|_| Problem::internal())?))
+}
+
+pub(crate) async fn delete_agent(state: Arc<ApiState>, request: Request) -> Outcome {
+    let NoQuery {} = request.query()?;
+    let actor = request.identity()?.actor;
+    let id = request.param.as_deref().unwrap_or_default();
+    let id = AgentId::parse(id)
+        .map_err(|rule| Problem::new(StatusCode::NOT_FOUND, "not_found", rule.to_string()))?;
+    let deletion = state.gateway.delete_agent(actor, id.clone()).await?;
+    json_reply(&rpc::AgentDeleted::of(id, &deletion))
+}
+
+impl From<ChangeError> for Problem {
+    fn from(error: ChangeError) -> Self {
+        let (status, code) = match &error {
+            ChangeError::Exists { .. } | ChangeError::Configured { .. } => (StatusCode::CONFLICT, "conflict"),
+            ChangeError::Unknown { .. } => (StatusCode::NOT_FOUND, "not_found"),
+            ChangeError::Invalid(_) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid"),
+            ChangeError::TooMany => (StatusCode::TOO_MANY_REQUESTS, "too_many_agents"),
+            ChangeError::Journal | ChangeError::Late => {
+                (StatusCode::SERVICE_UNAVAILABLE, "journal_unavailable")
+            }
+            ChangeError::ShuttingDown => (StatusCode::SERVICE_UNAVAILABLE, "shutting_down"),
+        };
+        Self::new(status, code, error.to_string())
     }
 }

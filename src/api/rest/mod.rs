@@ -10,7 +10,7 @@ mod page;
 mod rpc;
 mod usage;
 
-pub(crate) use agents::{Agents, agents};
+pub(crate) use agents::{AgentEntry, Agents, agents, create_agent, delete_agent};
 pub(crate) use audit::{AuditPage, AuditQuery, audit};
 pub(crate) use contract::contract;
 pub(crate) use events::{EventsQuery, events};

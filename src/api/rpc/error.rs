@@ -5,7 +5,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::gateway::Rejection;
+use crate::gateway::{BadKey, ChangeError, Rejection};
 use crate::ids::RequestId;
 use crate::journal::{AppendError, ReadError};
 
@@ -181,6 +181,28 @@ impl From<&Rejection> for RpcError {
             error.data.request_id = Some(request_id.clone());
         }
         error
+    }
+}
+
+impl From<ChangeError> for RpcError {
+    fn from(error: ChangeError) -> Self {
+        let message = error.to_string();
+        match error {
+            ChangeError::Exists { .. } | ChangeError::Configured { .. } => Self::new(CONFLICT, message),
+            ChangeError::Unknown { .. } => Self::new(NOT_FOUND, message),
+            ChangeError::Invalid(bad) => {
+                let mut error = Self::new(INVALID_PARAMS, message);
+                error.data.field = bad.first().map(|BadKey { key, .. }| key.clone());
+                error
+            }
+            ChangeError::TooMany => {
+                let mut error = Self::new(GATEWAY_FULL, message);
+                error.data.limit = Some("made_agents");
+                error
+            }
+            ChangeError::Journal | ChangeError::Late => Self::new(JOURNAL_UNAVAILABLE, message),
+            ChangeError::ShuttingDown => Self::new(SHUTTING_DOWN, message),
+        }
     }
 }
 

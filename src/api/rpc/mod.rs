@@ -5,6 +5,7 @@
 
 mod agent;
 mod agent_logs;
+mod agent_roster;
 mod audit;
 mod control;
 mod error;
@@ -32,6 +33,7 @@ use super::jsonrpc::{self, Incoming, Malformed};
 use super::state::ApiState;
 use crate::gateway::{Channel, Rejection};
 
+pub(crate) use agent_roster::{AgentDeleted, NewAgent, read_id};
 use error::GATEWAY_FULL;
 pub(crate) use error::{CODES, FORBIDDEN, RATE_LIMITED, RpcError, SHUTTING_DOWN};
 pub(crate) use method::{Call, CallResult, Context, Method, SchemaOf, read_named};
@@ -45,6 +47,18 @@ pub(crate) const METHODS: &[Method] = &[
         Access::Operator,
         "Cancels a request, queued or running.",
         agent::cancel,
+    ),
+    entry::<NewAgent, crate::gateway::AgentSummary>(
+        "agent.create",
+        Access::Operator,
+        "Makes an agent of an entry as it would stand under `agents:`; survives a restart.",
+        agent_roster::create,
+    ),
+    entry::<agent_roster::DeleteParams, AgentDeleted>(
+        "agent.delete",
+        Access::Operator,
+        "Deletes an agent that was made so, with what it has under way.",
+        agent_roster::delete,
     ),
     entry::<NoParams, agent::AgentList>("agent.list", Access::Viewer, "Lists the agents.", agent::list),
     entry::<agent_logs::LogsParams, crate::live::OutputPage>(

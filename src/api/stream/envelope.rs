@@ -8,8 +8,8 @@ use std::borrow::Cow;
 use serde_json::Value;
 
 use crate::gateway::{
-    AGENT_PAUSED, AGENT_RESUMED, AGENT_SESSION_FORGOTTEN, AGENT_SESSION_STARTED, REQUEST_ACCEPTED,
-    REQUEST_FINISHED, SPEND_LOST,
+    AGENT_CREATED, AGENT_DELETED, AGENT_PAUSED, AGENT_RESUMED, AGENT_SESSION_FORGOTTEN,
+    AGENT_SESSION_STARTED, REQUEST_ACCEPTED, REQUEST_FINISHED, SPEND_LOST,
 };
 use crate::ids::{AgentId, TownId};
 use crate::journal::{Record, StreamKind, kinds};
@@ -31,6 +31,21 @@ const KINDS: &[Shown] = &[
         r#type: "access.refused",
         level: |_| Level::Warn,
         summary: access_refused,
+    },
+    Shown {
+        kind: AGENT_CREATED,
+        r#type: "agent.created",
+        level: info,
+        summary: |r| format!("{} made the agent {}", r.actor, text(r, "agent")),
+    },
+    Shown {
+        kind: AGENT_DELETED,
+        r#type: "agent.deleted",
+        level: info,
+        summary: |r| match r.detail["configured"].as_bool() {
+            Some(true) => format!("the agent {} gave way to one of the configuration", text(r, "agent")),
+            Some(false) | None => format!("{} deleted the agent {}", r.actor, text(r, "agent")),
+        },
     },
     Shown {
         kind: AGENT_PAUSED,
@@ -248,6 +263,11 @@ mod tests {
             summary("agent_resumed", json!({"agents": ["a"], "all": true})),
             "local resumed all agents"
         );
+        let (made, gone) = (json!({"agent": "a", "config": {"provider": "p"}}), json!({"agent": "a"}));
+        assert_eq!(summary("agent_created", made), "local made the agent a");
+        assert_eq!(summary("agent_deleted", gone), "local deleted the agent a");
+        let yields = json!({"agent": "a", "configured": true});
+        assert_eq!(summary("agent_deleted", yields), "the agent a gave way to one of the configuration");
         let started = json!({"agent": "a", "session": "s", "agentSession": "x"});
         let told = summary("agent_session_started", started);
         assert_eq!(told, "agent a began a conversation of its own for the session s");

@@ -290,6 +290,14 @@ impl Account {
         spent.is_before(now) && tokens.sum(now) == 0 && requests.sum(now) == 0
     }
 
+    /// Whether nothing of it counts now, also not what the journal does not hold.
+    pub(super) fn is_idle(&self, now: Timestamp) -> bool {
+        let Apart { spent, tokens, pending, lost, writing, next: _ } = &self.apart;
+        let written = pending.is_empty() && lost.is_empty() && writing.is_empty();
+        let nothing = written && spent.is_before(now) && tokens.sum(now) == 0 && self.taken.sum(now) == 0;
+        nothing && self.is_stale(now)
+    }
+
     /// Begins from what records said.
     pub(super) fn restore(&mut self, folded: Folded) {
         self.before = folded.requests.clone();

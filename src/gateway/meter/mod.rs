@@ -137,6 +137,17 @@ impl Meter {
         self.state().accounts.entry(agent.clone()).or_default().limits = limits;
     }
 
+    /// Holds an agent to no limit any more. What it spent stays until its day and its minute are over; those who have
+    /// nothing to remember and are not `known` are forgotten.
+    pub(super) fn retire(&self, agent: &AgentId, known: impl Fn(&AgentId) -> bool) {
+        let mut state = self.state();
+        let now = state.timeline.now_of(&self.clock);
+        if let Some(account) = state.accounts.get_mut(agent) {
+            account.limits = Limits::default();
+        }
+        state.accounts.retain(|id, account| known(id) || !account.is_idle(now));
+    }
+
     /// Asks for a request that arrives.
     ///
     /// # Errors

@@ -77,6 +77,19 @@ impl Instances {
         Ok(())
     }
 
+    /// Whether it could be kept.
+    ///
+    /// # Errors
+    /// [`Unkept`].
+    pub fn check(&self, id: &AgentId, configured: &Configured) -> Result<(), Unkept> {
+        self.kept(id, configured).map(drop)
+    }
+
+    /// Writes down that its agent was deleted: what was counted begins again.
+    pub async fn erase(&self, id: &AgentId, actor: Actor) {
+        self.write(id, record::removed(actor)).await;
+    }
+
     fn kept(&self, id: &AgentId, Configured { config, cwd }: &Configured) -> Result<Kept, Unkept> {
         let runner = self.hosts.runner(id, config, cwd.as_deref(), &self.book);
         let runner = runner.map_err(|problem| Unkept { instance: id.clone(), problem })?;

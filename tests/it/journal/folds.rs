@@ -86,6 +86,7 @@ async fn open(dir: &Path, clock: &Clock) -> House {
             (agent("keeper"), AgentConfig::of_provider("keeper")),
             (agent("spender"), spender),
         ]),
+        read_entry: Arc::new(|_, _| Err(Vec::new())),
         providers: BTreeMap::from([
             ("keeper".to_owned(), Arc::new(keeper.clone()) as Arc<dyn Provider>),
             ("echo".to_owned(), echo),

@@ -1,0 +1,352 @@
+//! Agents that come and go while plimsoll serves.
+//!
+//! Made is durable before it serves; deleted is durable before it ends. Who asked may go away in the middle: what was
+//! begun is done. Start at [`Gateway::create_agent`] and [`Gateway::delete_agent`].
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::made::{self, Deleted};
+use super::roster::Agents;
+use super::service::{AgentSummary, Gateway, Inner};
+use super::{AgentConfig, Rejection};
+use crate::ids::AgentId;
+use crate::journal::{Actor, AppendError};
+use crate::lifecycle::{Cause, Configured, Unkept};
+use crate::limits::{AGENT_CHANGE_WAIT, AGENT_END_WAIT, MADE_AGENT_BYTES_MAX, MADE_AGENTS_MAX};
+
+/// Reads an entry of `agents:` as the configuration would.
+pub type ReadEntry = Arc<dyn Fn(&AgentId, &str) -> Result<AgentConfig, Vec<BadKey>> + Send + Sync>;
+
+/// What is wrong with an entry of `agents:`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadKey {
+    /// The key, from the entry on; empty for the entry as a whole.
+    pub key: String,
+    /// What is wrong, and what is expected.
+    pub problem: String,
+}
+
+impl fmt::Display for BadKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let colon = if self.key.is_empty() { "" } else { ": " };
+        write!(f, "{}{colon}{}", self.key, self.problem)
+    }
+}
+
+/// Why an agent was not made, or not deleted. Nothing has changed then, unless it says otherwise.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ChangeError {
+    /// There is one of this id.
+    #[error("there is an agent {agent} already, made over the API: delete it first, or choose another id")]
+    Exists {
+        /// The id.
+        agent: AgentId,
+    },
+    /// It stands in the configuration.
+    #[error(
+        "the agent {agent} stands in the configuration: change the key `agents.{agent}` there, and restart plimsoll"
+    )]
+    Configured {
+        /// The id.
+        agent: AgentId,
+    },
+    /// There is none of this id.
+    #[error("there is no agent {agent}: `plimsoll agents` names those there are")]
+    Unknown {
+        /// The id.
+        agent: AgentId,
+    },
+    /// The entry is not what the configuration would take.
+    #[error("{}", list(.0))]
+    Invalid(Vec<BadKey>),
+    /// There are as many as may be made.
+    #[error(
+        "{MADE_AGENTS_MAX} agents were made over the API, which is as many as are kept: delete one, or put some into the configuration"
+    )]
+    TooMany,
+    /// The journal cannot write.
+    #[error(
+        "the journal cannot write now, and this must be in it first: nothing was changed, try again later"
+    )]
+    Journal,
+    /// It takes longer than anybody waits.
+    #[error(
+        "the journal has not answered yet: the change is made once it does, or never; look at `plimsoll agents` later"
+    )]
+    Late,
+    /// plimsoll ends.
+    #[error("plimsoll is shutting down: ask the next one")]
+    ShuttingDown,
+}
+
+/// Whether an agent may be made that lives beside plimsoll, from where it could call it like anybody on this machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Beside {
+    /// Callers from the network need a token.
+    Allowed,
+    /// They need none.
+    Refused,
+}
+
+/// What a deletion did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deletion {
+    /// Requests that were cancelled.
+    pub cancelled: usize,
+}
+
+/// The first of them, as one sentence.
+fn list(bad: &[BadKey]) -> String {
+    bad.iter().take(10).map(BadKey::to_string).collect::<Vec<_>>().join("; ")
+}
+
+impl Gateway {
+    /// Makes an agent of an entry as it would stand under `agents:`, in JSON.
+    ///
+    /// # Errors
+    /// See [`ChangeError`].
+    pub async fn create_agent(
+        &self,
+        actor: Actor,
+        id: AgentId,
+        entry: String,
+        beside: Beside,
+    ) -> Result<AgentSummary, ChangeError> {
+        let (inner, agent) = (Arc::clone(&self.inner), id.clone());
+        self.change(async move { inner.create(&actor, &agent, &entry, beside).await }).await?;
+        let made = self.agents().into_iter().find(|agent| agent.id == id);
+        // Somebody may have deleted it right away.
+        made.ok_or(ChangeError::Unknown { agent: id })
+    }
+
+    /// Deletes an agent that was made over the API: refuses what is new, cancels what is under way, and forgets it.
+    ///
+    /// # Errors
+    /// See [`ChangeError`].
+    pub async fn delete_agent(&self, actor: Actor, id: AgentId) -> Result<Deletion, ChangeError> {
+        let inner = Arc::clone(&self.inner);
+        self.change(async move { inner.delete(&actor, &id).await }).await
+    }
+
+    /// Brings back the agents that were made over the API; to be called once the journal is open, and before the
+    /// instances are.
+    pub async fn call_up(&self) {
+        self.inner.call_up().await;
+    }
+
+    /// Owns the work: it goes on when nobody waits for it any more.
+    async fn change<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, ChangeError>> + Send + 'static,
+    ) -> Result<T, ChangeError> {
+        let task = self.inner.changes.spawn(work);
+        match tokio::time::timeout(AGENT_CHANGE_WAIT, task).await {
+            Ok(Ok(done)) => done,
+            Ok(Err(lost)) => match lost.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_cut) => Err(ChangeError::ShuttingDown),
+            },
+            Err(_) => Err(ChangeError::Late),
+        }
+    }
+}
+
+impl Inner {
+    async fn create(
+        &self,
+        actor: &Actor,
+        id: &AgentId,
+        entry: &str,
+        beside: Beside,
+    ) -> Result<(), ChangeError> {
+        let _one_at_a_time = self.changing.lock().await;
+        self.may_create(id, entry)?;
+        let config = (self.read_entry)(id, entry).map_err(ChangeError::Invalid)?;
+        let provider = self.providers.get(&config.provider).map(Arc::clone).ok_or_else(|| {
+            let problem = "no such key under `providers:`".to_owned();
+            ChangeError::Invalid(vec![BadKey { key: "provider".to_owned(), problem }])
+        })?;
+        if beside == Beside::Refused && config.is_beside() {
+            let problem = "it could call plimsoll like anybody on this machine: make a token first (`plimsoll token \
+                           new`), so that callers from the network need one";
+            let bad = BadKey { key: "instance".to_owned(), problem: problem.to_owned() };
+            return Err(ChangeError::Invalid(vec![bad]));
+        }
+        let hosted = self.hosted(id, &config).map_err(|bad| ChangeError::Invalid(vec![bad]))?;
+        made::write_created(self.recorder.journal(), actor, id, &config).await.map_err(not_written)?;
+        self.metrics.show(id, config.usd_per_day);
+        let agent = self.make(id, config, provider);
+        if let Some(Err(error)) = hosted.map(|hosted| self.instances.add(id, &hosted)) {
+            tracing::error!(source = "agent.roster", agent = %id, %error, "an agent was made without its instance");
+        }
+        self.agents.add(Agents::from([(id.clone(), agent)]));
+        tracing::info!(source = "agent.roster", %actor, agent = %id, "an agent was made");
+        Ok(())
+    }
+
+    fn may_create(&self, id: &AgentId, entry: &str) -> Result<(), ChangeError> {
+        if !self.floor.is_open() {
+            return Err(ChangeError::ShuttingDown);
+        }
+        if self.made.contains(id) {
+            return Err(ChangeError::Exists { agent: id.clone() });
+        }
+        if self.agents.contains(id) {
+            return Err(ChangeError::Configured { agent: id.clone() });
+        }
+        if entry.len() > MADE_AGENT_BYTES_MAX {
+            let problem = format!("is longer than {MADE_AGENT_BYTES_MAX} bytes");
+            return Err(ChangeError::Invalid(vec![BadKey { key: String::new(), problem }]));
+        }
+        if self.made.count() >= MADE_AGENTS_MAX {
+            self.recorder.limit_hit(super::record::MADE_AGENTS);
+            return Err(ChangeError::TooMany);
+        }
+        Ok(())
+    }
+
+    async fn delete(&self, actor: &Actor, id: &AgentId) -> Result<Deletion, ChangeError> {
+        let _one_at_a_time = self.changing.lock().await;
+        if !self.floor.is_open() {
+            return Err(ChangeError::ShuttingDown);
+        }
+        if !self.made.contains(id) {
+            let agent = id.clone();
+            let configured = self.agents.contains(id);
+            return Err(if configured {
+                ChangeError::Configured { agent }
+            } else {
+                ChangeError::Unknown { agent }
+            });
+        }
+        let hosted = self.made.entries().get(id).is_some_and(|config| config.instance.is_some());
+        let deleted = Deleted { agent: id.clone(), configured: false };
+        made::write_deleted(self.recorder.journal(), actor, &deleted).await.map_err(not_written)?;
+        let cancelled = self.retire(id).await;
+        if hosted {
+            self.remove_instance(actor, id).await;
+        }
+        self.forget(id);
+        tracing::info!(source = "agent.roster", %actor, agent = %id, cancelled, "an agent was deleted");
+        Ok(Deletion { cancelled })
+    }
+
+    /// Takes an agent off the roster and ends what it has under way; how many requests that was.
+    async fn retire(&self, id: &AgentId) -> usize {
+        let Some(agent) = self.agents.remove(id) else { return 0 };
+        // Who looked it up before and stands on the floor only after this is refused there.
+        agent.retired.store(true, Ordering::SeqCst);
+        let cancelled = self.floor.cancel_of(std::slice::from_ref(id), "its agent was deleted");
+        if tokio::time::timeout(AGENT_END_WAIT, self.floor.emptied(id)).await.is_err() {
+            tracing::warn!(source = "agent.roster", agent = %id, "a deleted agent's requests take their time to end");
+        }
+        cancelled
+    }
+
+    /// Ends what hosts an agent, and has it counted from zero when one of this id is made again.
+    async fn remove_instance(&self, actor: &Actor, id: &AgentId) {
+        let cause = Cause { actor: actor.clone(), ..Cause::system() };
+        // One that could not be kept has only its records.
+        let _unknown = self.instances.remove(id, cause).await;
+        self.instances.erase(id, actor.clone()).await;
+    }
+
+    /// What hosts an agent, checked.
+    fn hosted(&self, id: &AgentId, config: &AgentConfig) -> Result<Option<Configured>, BadKey> {
+        let Some(instance) = config.instance.clone() else { return Ok(None) };
+        let configured = Configured { config: instance, cwd: config.cwd.clone() };
+        let checked = self.instances.check(id, &configured);
+        checked.map_err(|Unkept { problem, .. }| BadKey { key: "instance".to_owned(), problem })?;
+        Ok(Some(configured))
+    }
+
+    /// Forgets what is kept by agent. What it spent stays: a budget is not got around by making it again, and what was
+    /// sent with an idempotency key does not run twice.
+    fn forget(&self, id: &AgentId) {
+        self.made.forget(id);
+        self.floor.forget_agent(id);
+        self.sessions().forget_agent(id);
+        self.meter.retire(id, |other| self.agents.contains(other));
+        self.recorder.live().forget_agent(id);
+        self.metrics.hide(id);
+    }
+
+    async fn call_up(&self) {
+        let _one_at_a_time = self.changing.lock().await;
+        let mut back = Agents::new();
+        for (id, config) in self.made.entries() {
+            if self.agents.contains(&id) {
+                self.give_way(&id).await;
+                continue;
+            }
+            let entry = serde_json::to_string(&config).expect("it was read from JSON");
+            let read = (self.read_entry)(&id, &entry).map_err(|bad| list(&bad));
+            let hosted = |config: AgentConfig| match self.hosted(&id, &config) {
+                Ok(_) => Ok(config),
+                Err(bad) => Err(bad.to_string()),
+            };
+            let fits = read.and_then(hosted);
+            match fits.map(|config| (self.providers.get(&config.provider).map(Arc::clone), config)) {
+                Ok((Some(provider), config)) => {
+                    let agent = self.make(&id, config, provider);
+                    back.insert(id, agent);
+                }
+                Ok((None, _)) => self.set_aside(&id, "provider: no such key under `providers:`".to_owned()),
+                Err(why) => self.set_aside(&id, why),
+            }
+        }
+        self.agents.add(back);
+    }
+
+    fn set_aside(&self, id: &AgentId, why: String) {
+        tracing::warn!(
+            source = "agent.roster",
+            agent = %id,
+            cause = why,
+            "an agent that was made over the API does not fit the configuration and takes no messages"
+        );
+        self.made.set_unfit(id, why);
+    }
+
+    /// The configuration has an agent of this id: the one that was made is no more.
+    async fn give_way(&self, id: &AgentId) {
+        tracing::warn!(
+            source = "agent.roster",
+            agent = %id,
+            "the configuration has an agent of this id, so the one that was made over the API is forgotten"
+        );
+        let deleted = Deleted { agent: id.clone(), configured: true };
+        let written = made::write_deleted(self.recorder.journal(), &Actor::System, &deleted);
+        // Where it cannot be written, the next start says the same again.
+        let _ = tokio::time::timeout(AGENT_CHANGE_WAIT, written).await;
+        self.made.forget(id);
+    }
+
+    /// Why there is nobody of this id to send to.
+    pub(super) fn nobody(&self, id: &AgentId) -> Rejection {
+        match self.made.why_unfit(id) {
+            None => Rejection::UnknownAgent { agent: id.clone() },
+            Some(why) => {
+                let cause = format!(
+                    "the agent {id} was made over the API and does not fit the configuration ({why}): put that right \
+                     and restart plimsoll, or delete the agent"
+                );
+                Rejection::NotStarted { cause, reason: Some("unfit"), retry_after: None }
+            }
+        }
+    }
+}
+
+fn not_written(error: AppendError) -> ChangeError {
+    match error {
+        AppendError::Invalid(problem) => {
+            ChangeError::Invalid(vec![BadKey { key: String::new(), problem: problem.to_string() }])
+        }
+        AppendError::QueueFull
+        | AppendError::Unavailable(_)
+        | AppendError::Closed
+        | AppendError::Conflict { .. } => ChangeError::Journal,
+    }
+}
