@@ -227,6 +227,10 @@ impl Instance {
         loop {
             // Before it is started or is over, what is left of it is looked for once more.
             let (state, now) = (self.state(), self.clock.elapsed());
+            if matches!(state, State::Ready | State::Idle) {
+                // What was left is what runs now.
+                search.is_over();
+            }
             if search.is_due(state, now) {
                 ended = self.find(&mut search).await;
             }

@@ -33,7 +33,7 @@ fn a_hundred_requests_start_one_container_and_it_is_stopped_and_used_again() {
         until("its line", async || (life.heard() == ["it serves"]).then_some(())).await;
         drop(leases);
         life.until_written(&["container_planned", "lazy_start", "lazy_stop"]).await;
-        assert_eq!((world.running(), world.containers()), (vec![], vec!std::slice::from_ref(&name)));
+        assert_eq!((world.running(), world.containers()), (vec![], vec![name.clone()]));
         drop(life.up().await);
         assert_eq!(world.running(), std::slice::from_ref(name), "the same");
         life.instances.shut_down().await;
@@ -89,7 +89,7 @@ fn a_line_of_an_earlier_run_makes_nothing_ready() {
         let config = with(script(once), &json!({"ready": {"line": "ready"}, "ready_timeout": "2s"}));
         let life = world.life(&config, &json!({}));
         drop(life.up().await);
-        life.instances.stop(&world.id, Cause::SYSTEM).expect("known");
+        life.instances.stop(&world.id, Cause::system()).expect("known");
         life.until_state(State::Cold).await;
         let (kind, error) = life.failure().await;
         assert_eq!(kind.as_str(), "not_ready", "{error}");

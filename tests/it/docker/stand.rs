@@ -1,7 +1,6 @@
 //! An instance in a container, with what the tests look at. Each life of plimsoll is a runtime of its own: what ends with
 //! it ends as after `kill -9`.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -11,8 +10,9 @@ use plimsoll::ids::AgentId;
 use plimsoll::journal::{Fold, Journal, MemoryJournal, Record, Scan};
 use plimsoll::lifecycle::{
     Backoff, Cause, ContainerBook, DockerEngine, DockerRunner, EngineConfig, FailureKind, InstanceConfig,
-    Instances, Kept, Lease, Ledger, Policy, Runner, Start, State, Unavailable,
+    Instances, InstancesParts, Kept, Lease, Ledger, Policy, Runner, Start, State, Unavailable,
 };
+use plimsoll::telemetry::Registry;
 use serde_json::{Value, json};
 
 use super::engine::{CHECKED, Engine, IMAGE};
@@ -92,7 +92,10 @@ impl World {
             waiting_max: 100,
         };
         let kept = Kept { policy, runner: Arc::clone(&runner) as Arc<dyn Runner> };
-        let instances = Instances::new(BTreeMap::from([(self.id.clone(), kept)]), journal, &self.clock);
+        let registry = Registry::new(&plimsoll::catalogue::all()).expect("buckets are set");
+        let parts = InstancesParts::bare(Arc::clone(&self.ledger), journal, &registry, &self.clock);
+        let instances = Instances::new(parts);
+        instances.keep(self.id.clone(), kept);
         Life { world: self, client, runner, book, instances, printed }
     }
 
@@ -129,7 +132,7 @@ impl Drop for World {
 
 impl Life<'_> {
     pub(crate) async fn acquire(&self) -> Result<Lease, Unavailable> {
-        self.instances.acquire(&self.world.id, Cause::SYSTEM).await
+        self.instances.acquire(&self.world.id, Cause::system()).await
     }
 
     pub(crate) async fn up(&self) -> Lease {
