@@ -2,7 +2,7 @@
 
 #![cfg(target_os = "linux")]
 
-mod engine;
+pub(crate) mod engine;
 mod left;
 mod stand;
 mod trouble;
