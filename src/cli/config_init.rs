@@ -1,9 +1,9 @@
-//! `plimsoll config init`: writes a configuration that works for one agent.
+//! `plimsoll config init`: writes a configuration that works for one agent, and what it needs beside it.
 //!
 //! The texts are the files of `config/examples`, so that what is written here is what the tests run.
 
 use std::fs::File;
-use std::io::{ErrorKind, Write as _};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use super::exit::Failure;
@@ -14,7 +14,8 @@ use super::terminal::printable;
 #[command(after_help = "Examples:
   plimsoll config init --agent claude-code
   plimsoll config init --agent ollama --output ~/.config/plimsoll/plimsoll.yaml
-  plimsoll config init --agent codex --output -")]
+  plimsoll config init --agent codex --output -
+  plimsoll config init --agent local-process   # with a server that works as it is")]
 pub(crate) struct Args {
     /// The agent.
     #[arg(long)]
@@ -42,7 +43,14 @@ enum Example {
     Openai,
     /// A model of Anthropic's API.
     Anthropic,
+    /// A server in Python that is written beside it, in a process that starts when needed.
+    LocalProcess,
+    /// The same in a container.
+    LocalContainer,
 }
+
+/// The server of both.
+const SERVER: (&str, &str) = ("server.py", include_str!("../../config/examples/local-process/server.py"));
 
 impl Example {
     fn text(self) -> &'static str {
@@ -53,6 +61,20 @@ impl Example {
             Self::Ollama => include_str!("../../config/examples/ollama/plimsoll.yaml"),
             Self::Openai => include_str!("../../config/examples/openai/plimsoll.yaml"),
             Self::Anthropic => include_str!("../../config/examples/anthropic/plimsoll.yaml"),
+            Self::LocalProcess => include_str!("../../config/examples/local-process/plimsoll.yaml"),
+            Self::LocalContainer => include_str!("../../config/examples/local-container/plimsoll.yaml"),
+        }
+    }
+
+    /// What stands beside it, by name.
+    fn others(self) -> &'static [(&'static str, &'static str)] {
+        const DOCKERFILE: &str = include_str!("../../config/examples/local-container/Dockerfile");
+        match self {
+            Self::LocalProcess => &[SERVER],
+            Self::LocalContainer => &[SERVER, ("Dockerfile", DOCKERFILE)],
+            Self::ClaudeCode | Self::Codex | Self::Gemini | Self::Ollama | Self::Openai | Self::Anthropic => {
+                &[]
+            }
         }
     }
 
@@ -80,6 +102,8 @@ impl Example {
             Self::Ollama => ("ollama", &["ollama pull qwen3:8b   # https://ollama.com"]),
             Self::Openai => ("openai", &["export OPENAI_API_KEY=..."]),
             Self::Anthropic => ("anthropic", &["export ANTHROPIC_API_KEY=..."]),
+            Self::LocalProcess => ("local", &[]),
+            Self::LocalContainer => ("local", &["docker build --tag plimsoll-local:1 {directory}"]),
         }
     }
 }
@@ -89,27 +113,46 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     if args.output == Path::new("-") {
         return Ok(std::io::stdout().write_all(text.as_bytes())?);
     }
-    let shown = args.output.display().to_string();
-    let shown = printable(&shown);
-    write(args, text).map_err(|error| match error.kind() {
-        ErrorKind::AlreadyExists => {
-            let advice = "it is there already: --force overwrites it. For one more agent in it, print the recipe \
-                          with `--output -` and put its entries in: docs/agents.md, \"Several agents\"";
-            Failure::Input(format!("cannot write {shown}"), std::io::Error::other(advice))
-        }
-        _ => Failure::Input(format!("cannot write {shown}"), error),
-    })?;
+    let directory = args.output.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let directory = directory.unwrap_or(Path::new("."));
+    let others = args.agent.others().iter().map(|(name, text)| (directory.join(name), *text));
+    let files: Vec<(PathBuf, &str)> = std::iter::once((args.output.clone(), text)).chain(others).collect();
+    write_all(args, &files)?;
+    let config = shown(&args.output);
+    let names: Vec<String> = files.iter().map(|(file, _)| shown(file)).collect();
     let (agent, before) = args.agent.before();
     let mut out = std::io::stdout().lock();
-    writeln!(out, "wrote {shown}; read it, then:\n")?;
+    let them = if files.len() == 1 { "it" } else { "them" };
+    writeln!(out, "wrote {}; read {them}, then:\n", names.join(", "))?;
     for step in before {
-        writeln!(out, "  {step}")?;
+        writeln!(out, "  {}", step.replace("{directory}", &shown(directory)))?;
     }
-    writeln!(out, "  plimsoll doctor --config {shown}")?;
-    writeln!(out, "  plimsoll serve --config {shown}")?;
+    writeln!(out, "  plimsoll doctor --config {config}")?;
+    writeln!(out, "  plimsoll serve --config {config}")?;
     writeln!(out, "  plimsoll send {agent} 'hello'   # from another terminal")?;
     if let Some(first) = taken_instead(args) {
         writeln!(out, "\nWithout --config, commands take {first} here.")?;
+    }
+    Ok(())
+}
+
+fn shown(path: &Path) -> String {
+    printable(&path.display().to_string()).into_owned()
+}
+
+/// All or none, as far as can be seen before the first is written.
+fn write_all(args: &Args, files: &[(PathBuf, &str)]) -> Result<(), Failure> {
+    let there = files.iter().find(|(file, _)| !args.force && file.symlink_metadata().is_ok());
+    if let Some((file, _)) = there {
+        let advice = "it is there already: --force overwrites it. For one more agent in it, print the recipe \
+                      with `--output -` and put its entries in: docs/agents.md, \"Several agents\"";
+        let advice = if *file == args.output { advice } else { "it is there already: --force overwrites it" };
+        let error = std::io::Error::other(advice);
+        return Err(Failure::Input(format!("cannot write {}", shown(file)), error));
+    }
+    for (file, text) in files {
+        write(args, file, text)
+            .map_err(|error| Failure::Input(format!("cannot write {}", shown(file)), error))?;
     }
     Ok(())
 }
@@ -123,14 +166,14 @@ fn taken_instead(args: &Args) -> Option<String> {
     (first.exists() && !same).then(|| printable(&first.display().to_string()).into_owned())
 }
 
-fn write(args: &Args, text: &str) -> std::io::Result<()> {
+fn write(args: &Args, path: &Path, text: &str) -> std::io::Result<()> {
     let write = |file: std::io::Result<File>| file?.write_all(text.as_bytes());
     if !args.force {
-        return write(File::create_new(&args.output));
+        return write(File::create_new(path));
     }
-    match args.output.canonicalize() {
+    match path.canonicalize() {
         Ok(old) if old.is_file() => replace(&old, text),
-        _ => write(File::create(&args.output)),
+        _ => write(File::create(path)),
     }
 }
 

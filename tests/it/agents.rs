@@ -18,7 +18,8 @@ use crate::support::http::soon;
 use crate::support::server::{Server, clean_command, until};
 use crate::support::tools::needs;
 
-const EXAMPLES: [&str; 6] = ["anthropic", "claude-code", "codex", "gemini", "ollama", "openai"];
+const EXAMPLES: [&str; 8] =
+    ["anthropic", "claude-code", "codex", "gemini", "local-container", "local-process", "ollama", "openai"];
 const KEYS: [&str; 4] = ["ANTHROPIC_API_KEY", "CODEX_API_KEY", "GEMINI_API_KEY", "OPENAI_API_KEY"];
 
 /// Beside the example, so that several servers can run at once.
@@ -73,11 +74,14 @@ fn said(output: &Output) -> String {
 
 #[test]
 fn config_init_writes_a_good_example_and_says_what_to_do_next() {
+    let there = fs::read_dir(repository().join("config/examples")).expect("listed");
+    assert_eq!(there.count(), EXAMPLES.len(), "each is known here");
     for agent in EXAMPLES {
         let dir = home();
         let output = plimsoll(dir.path(), &["config", "init", "--agent", agent]);
         assert!(output.status.success(), "{agent}: {}", said(&output));
-        for step in ["plimsoll doctor --config", "plimsoll serve --config", &format!("plimsoll send {agent}")]
+        let id = if agent.starts_with("local-") { "local" } else { agent };
+        for step in ["plimsoll doctor --config", "plimsoll serve --config", &format!("plimsoll send {id} '")]
         {
             assert!(said(&output).contains(step), "{agent}: {}", said(&output));
         }
@@ -106,6 +110,27 @@ fn config_init_overwrites_a_file_only_if_told_to() {
     let forced = plimsoll(dir.path(), &[&init[..], &["--force"]].concat());
     assert!(forced.status.success(), "{}", said(&forced));
     assert_eq!(fs::read_to_string(dir.path().join("plimsoll.yaml")).expect("it is there"), example("codex"));
+}
+
+#[test]
+fn config_init_writes_what_stands_beside_it_or_nothing() {
+    let dir = home();
+    write(dir.path(), "Dockerfile", "FROM mine\n");
+    let init = ["config", "init", "--agent", "local-container"];
+    let refused = plimsoll(dir.path(), &init);
+    let told = said(&refused);
+    assert!(refused.status.code() == Some(74) && told.contains("Dockerfile: it is there"), "{told}");
+    assert!(!dir.path().join("plimsoll.yaml").exists() && !dir.path().join("server.py").exists());
+    let forced = plimsoll(dir.path(), &[&init[..], &["--force", "--output", "./plimsoll.yaml"]].concat());
+    assert!(said(&forced).contains("\n  docker build --tag plimsoll-local:1 .\n"), "{}", said(&forced));
+    for (name, from) in [
+        ("plimsoll.yaml", "local-container"),
+        ("Dockerfile", "local-container"),
+        ("server.py", "local-process"),
+    ] {
+        let own = fs::read(repository().join("config/examples").join(from).join(name)).expect("it is there");
+        assert_eq!(fs::read(dir.path().join(name)).expect("it is written"), own, "{name}");
+    }
 }
 
 #[test]

@@ -35,6 +35,7 @@ mod gateway;
 mod hosted;
 mod journal;
 mod lifecycle;
+mod local;
 mod otlp;
 mod outlive;
 mod prometheus;

@@ -3,6 +3,7 @@
 #![cfg(target_os = "linux")]
 
 pub(crate) mod engine;
+mod example;
 mod left;
 mod stand;
 mod trouble;
