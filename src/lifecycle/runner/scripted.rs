@@ -39,6 +39,8 @@ fn next<E: Clone>(acts: &mut VecDeque<Act<E>>, again: bool) -> Act<E> {
 /// What one look at what was left running finds; without a script, nothing.
 #[derive(Debug, Clone)]
 pub enum Find {
+    /// Nothing.
+    Nothing,
     /// A container that runs.
     Running,
     /// A container that it stops.
@@ -123,7 +125,7 @@ impl Runner for ScriptedRunner {
         let mut stage = self.stage();
         let container = "scripted".into();
         let found = match stage.script.finds.pop_front() {
-            None => Ok(Found::Nothing),
+            None | Some(Find::Nothing) => Ok(Found::Nothing),
             Some(Find::Stopped) => Ok(Found::Stopped { container }),
             Some(Find::Fails(failure)) => Err(failure),
             Some(Find::Running) => {

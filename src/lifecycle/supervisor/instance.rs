@@ -243,7 +243,13 @@ impl Instance {
                 (core.order.take(), core.armed)
             };
             match order {
-                Some(Order::Start(run)) => ended = self.start(run).await,
+                Some(Order::Start(run)) => {
+                    ended = self.start(run).await;
+                    if self.is_untold() {
+                        search = Search::default();
+                        search.failed(self.clock.elapsed());
+                    }
+                }
                 Some(Order::Stop(run)) => {
                     // What ends now was told to.
                     ended = None.into();
@@ -276,6 +282,11 @@ impl Instance {
             }
         }
         self.over.cancel();
+    }
+
+    /// Whether the engine did not say what came of a start: it may run all the same, and is looked for.
+    fn is_untold(&self) -> bool {
+        self.core().machine.failed().is_some_and(|(failure, _)| failure.kind == FailureKind::Engine)
     }
 
     /// Looks for what an earlier plimsoll left running. Gives the end of what is kept.

@@ -287,6 +287,19 @@ async fn what_was_left_running_is_looked_for_until_the_engine_can_tell() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_that_came_up_although_the_engine_did_not_say_so_is_found_and_kept() {
+    let failure = Failure { kind: FailureKind::Engine, error: "it does not answer".into() };
+    let starts = [Act { takes: secs(1), fails: Some(failure) }].into();
+    let finds = [Find::Nothing, Find::Running].into();
+    let stand = Stand::new(POLICY, Script { starts, finds, ..Script::default() });
+    let (refused, ()) = tokio::join!(stand.acquire(), stand.pass(secs(1)));
+    assert!(refused.is_err());
+    stand.pass(secs(3)).await;
+    assert_eq!((stand.state(), stand.starts()), (State::Idle, 1));
+    assert_eq!(stand.kinds(), ["lazy_start_failed", "adopted"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_that_ends_by_itself_is_started_by_the_next_request() {
     let stand = Stand::new(POLICY, Script::default());
     let lease = stand.acquire().await.expect("up");

@@ -79,6 +79,22 @@ fn one_without_an_address_on_the_network_is_unreachable() {
 }
 
 #[test]
+fn a_port_of_this_machine_that_is_taken_is_told() {
+    let Some(engine) = Engine::of_machine() else { return };
+    let world = World::new(&engine, "port");
+    let taken = std::net::TcpListener::bind("0.0.0.0:0").expect("a port");
+    let port = taken.local_addr().expect("one").port();
+    let (name, label) = (format!("{}-port", world.id), format!("io.plimsoll.instance={}", world.id));
+    let publish = format!("{port}:8080");
+    let args = ["create", "-p", &publish, "--name", &name, "--label", &label, IMAGE, "/bin/sh", "-c", SERVER];
+    engine.docker(&args);
+    live(async || {
+        let config = json!({"container": {"name": name}});
+        fails(&world, &config, &json!({}), "port_in_use", "is in use by something else").await;
+    });
+}
+
+#[test]
 fn an_image_that_is_missing_or_cannot_be_fetched_is_told_apart() {
     let Some(engine) = Engine::of_machine() else { return };
     let world = World::new(&engine, "image");

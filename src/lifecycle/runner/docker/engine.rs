@@ -320,3 +320,29 @@ async fn hear(link: &Link, client: &Docker) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_way_not_to_reach_an_engine_says_what_to_do() {
+        for (kind, said) in [
+            (io::ErrorKind::NotFound, "start the container engine, or set `engine.address`"),
+            (io::ErrorKind::PermissionDenied, "a member of the group that owns the socket"),
+            (io::ErrorKind::ConnectionRefused, "nothing listens at unix:///x: start the container engine"),
+            (io::ErrorKind::Unsupported, "is too old"),
+            (io::ErrorKind::ConnectionReset, "broke: see whether it runs"),
+        ] {
+            let why = unreachable("unix:///x", &io::Error::from(kind).into());
+            assert!(why.contains(said), "{kind}: {why}");
+        }
+    }
+
+    #[test]
+    fn what_an_engine_says_is_one_line_of_a_bearable_length() {
+        assert_eq!(shortened("one\ntwo"), "one two");
+        let long = shortened(&"ö".repeat(SAID_BYTES_MAX));
+        assert_eq!(long.chars().count(), SAID_BYTES_MAX / 2 + 1);
+    }
+}
