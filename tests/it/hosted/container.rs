@@ -3,8 +3,9 @@
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use super::world::World;
+use super::world::{TOKEN, World};
 use crate::docker::engine::OwnEngine;
+use crate::support::http::{Answer, Ask};
 use crate::support::server::{Server, until};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -55,6 +56,107 @@ async fn after_a_kill_the_container_that_runs_is_kept() {
     world.agree(&server).await;
     server.stop().await;
     assert!(world.running().is_empty(), "stopped with plimsoll");
+}
+
+/// Takes the agent out of the configuration, as what makes it over the API.
+fn as_made(world: &World, config: &mut Value) -> Value {
+    let mut entry = config["agents"][&world.id].take();
+    config["agents"] = json!({});
+    entry["id"] = json!(world.id);
+    entry.as_object_mut().expect("keys").remove("cwd");
+    // Nothing is expanded there.
+    let text = entry.to_string().replace("$${", "${");
+    serde_json::from_str(&text).expect("JSON")
+}
+
+async fn post(server: &Server, entry: &Value) -> Answer {
+    let ask = Ask::post("/agents", entry.to_string()).header("content-type", "application/json");
+    ask.token(Some(TOKEN)).send(server.address()).await
+}
+
+async fn delete(server: &Server, id: &str) {
+    let ask = Ask::method("DELETE", &format!("/agents/{id}")).token(Some(TOKEN));
+    let deleted = ask.send(server.address()).await;
+    assert!([200, 204].contains(&deleted.status), "{}", deleted.text());
+}
+
+/// Deleted, nothing of it is left: no container, no counter, no series. Made again, it begins again.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_is_deleted_takes_its_container_with_it() {
+    let Some(world) = World::in_a_container("deleted") else { return };
+    let mut config = world.config();
+    let entry = as_made(&world, &mut config);
+    let server = Server::start(config.clone()).await;
+    let make = async |server: &Server| {
+        let answer = post(server, &entry).await;
+        assert_eq!(answer.status, 201, "{}", answer.text());
+    };
+    make(&server).await;
+    assert_eq!(world.send(&server, "s", "hello").await["text"], "hello");
+    until("its row", async || (world.kinds(&server).await.len() == 2).then_some(())).await;
+    delete(&server, &world.id).await;
+    until("the end of its container", async || world.containers().is_empty().then_some(())).await;
+    let kinds = world.kinds(&server).await;
+    assert!(kinds.contains(&"lazy_stop".to_owned()) && kinds.contains(&"removed".to_owned()), "{kinds:?}");
+    let text = server.client().get("/metrics").await.expect("answers").text().await.expect("text");
+    assert!(!text.contains(&world.id), "its series are gone");
+
+    make(&server).await;
+    let counts = world.agent(&server).await["state"]["lifecycle_metrics"].clone();
+    assert_eq!((&counts["lazy_start"], &counts["last_event"]), (&json!(0), &Value::Null));
+    let mut server = Server::spawn(server.kill(), config);
+    server.ready().await;
+    let counts = world.agent(&server).await["state"]["lifecycle_metrics"].clone();
+    assert_eq!(
+        (&counts["lazy_start"], &counts["last_event"]),
+        (&json!(0), &Value::Null),
+        "after a restart too"
+    );
+    assert_eq!(world.send(&server, "s", "again").await["text"], "again");
+    assert_eq!(world.containers().len(), 1);
+}
+
+/// What an agent is made with over the API goes by the same policy as what the file says.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hostile_container_is_refused_over_the_api() {
+    let Some(world) = World::in_a_container("hostile") else { return };
+    let root = tempfile::tempdir().expect("a temporary directory");
+    std::os::unix::fs::symlink("/", root.path().join("innocent")).expect("linked");
+    let mut config = world.config();
+    let entry = as_made(&world, &mut config);
+    config["engine"]["bind_root"] = json!(root.path());
+    let server = Server::start(config).await;
+    assert_eq!(post(&server, &entry).await.status, 201, "the good one is taken");
+    delete(&server, &world.id).await;
+    let bind = |source: &str| json!([{"source": source, "target": "/host", "writable": true}]);
+    let inside = root.path().join("innocent").display().to_string();
+    for (key, value) in [
+        ("privileged", json!(true)),
+        ("network", json!("host")),
+        ("pid", json!("host")),
+        ("devices", json!(["/dev/kmsg"])),
+        ("cap_add", json!(["SYS_ADMIN"])),
+        ("volumes", json!(["/:/host"])),
+        ("host_config", json!({"Privileged": true})),
+        ("image", json!("evil/agent:1")),
+        ("binds", bind("/")),
+        ("binds", bind("/var/run/docker.sock")),
+        ("binds", bind(&inside)),
+    ] {
+        let mut hostile = entry.clone();
+        hostile["instance"]["container"][key] = value.clone();
+        let answer = post(&server, &hostile).await;
+        if answer.status == 201 {
+            // What only the machine can tell is found out when the container would be made.
+            let refused = world.refused(&server).await;
+            assert_eq!(refused.1["cause"], "refused", "{key}: {value}");
+            delete(&server, &world.id).await;
+        } else {
+            assert!([400, 422].contains(&answer.status), "{key}: {}", answer.text());
+            assert!(answer.text().contains(&format!("instance.container.{key}")), "{key}: {}", answer.text());
+        }
+        assert!(world.containers().is_empty(), "{key}: {value}");
+    }
 }
 
 /// The engine's death is none of its containers' here, as with `--live-restore`.

@@ -117,6 +117,21 @@ async fn one_that_cannot_start_fails_all_who_wait_with_its_kind() {
     world.agree(&server).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_stands_in_the_trace_of_the_message_that_caused_it() {
+    let world = World::in_a_process();
+    let server = Server::start(world.config()).await;
+    let trace = "0af7651916cd43dd8448eb211c80319c";
+    let params = json!({
+        "agent": "a", "message": "hello",
+        "_meta": {"traceparent": format!("00-{trace}-b7ad6b7169203331-01")},
+    });
+    server.call("agent.send", params).await;
+    until("its row", async || (world.kinds(&server).await == ["lazy_start"]).then_some(())).await;
+    let rows = world.records(&server).await;
+    assert_eq!((&rows[0]["trace_id"], &rows[0]["actor"]), (&json!(trace), &json!("local")));
+}
+
 /// A stranger on the port would get what is meant for the agent.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stranger_on_its_port_is_not_taken_for_it() {

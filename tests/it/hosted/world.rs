@@ -11,7 +11,8 @@ use tempfile::TempDir;
 use crate::docker::engine::{Engine, IMAGE};
 use crate::support::server::{Server, free_port, until};
 
-const TOKEN: &str = "operator";
+/// The token of an operator.
+pub(crate) const TOKEN: &str = "operator";
 
 /// How long rows, counters and `/agents` may differ: what happens is told in one place first.
 const AGREEMENT: Duration = Duration::from_secs(10);
@@ -189,11 +190,14 @@ impl World {
 
     /// The same; `None` where the server does not answer to the end.
     pub(crate) async fn try_records(&self, server: &Server) -> Option<Vec<Value>> {
-        let path = format!("/audit?stream=instance/{}&format=ndjson", self.id);
-        let text = server.client().get(&path).await.ok()?.text().await.ok()?;
-        let mut records: Vec<Value> =
-            text.lines().map(|line| serde_json::from_str(line).ok()).collect::<Option<_>>()?;
-        records.sort_by_key(|record| record["seq"].as_u64());
+        let first = format!("/audit?stream=instance/{}&order=asc&limit=1000", self.id);
+        let (mut records, mut path) = (Vec::new(), first.clone());
+        loop {
+            let page: Value = server.client().get(&path).await.ok()?.json().await.ok()?;
+            records.extend(page["records"].as_array()?.iter().cloned());
+            let Some(next) = page["next"].as_u64() else { break };
+            path = format!("{first}&cursor={next}");
+        }
         Some(records)
     }
 
