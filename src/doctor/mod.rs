@@ -87,6 +87,9 @@ const CHECKS: &[Check] = &[
     Check { name: "exposure", run: checks::exposure::check },
     Check { name: "providers", run: checks::providers::check },
     Check { name: "programs", run: checks::programs::check },
+    Check { name: "processes", run: checks::processes::check },
+    Check { name: "engine", run: checks::engine::check },
+    Check { name: "images", run: checks::images::check },
     Check { name: "trace collector", run: checks::otlp::check },
     Check { name: "clock", run: checks::clock::check },
 ];

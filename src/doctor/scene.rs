@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -12,11 +13,15 @@ use crate::clock::{Clock, Timestamp};
 use crate::config::{self, Config, ConfigProblem, LoadRequest, Loaded, Located};
 use crate::journal::offline::{Outline, outline};
 use crate::journal::{OpenError, check_free};
+use crate::lifecycle::DockerEngine;
 use crate::provider;
 use crate::telemetry::{Collector, SettingsError, collector};
 
 /// How long a running server may take to answer.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(3);
+
+/// Less than a check as a whole may take, so that an engine that hangs is told as such.
+const ENGINE_DEADLINE: Duration = Duration::from_secs(8);
 
 /// Everything that checks look at.
 pub(super) struct Scene {
@@ -67,7 +72,7 @@ impl Scene {
         let unset = loaded.as_ref().map(|it| unset(&it.config, request)).unwrap_or_default();
         let data_dir = loaded.as_ref().ok().map(|loaded| loaded.data_dir.clone());
         let health = match &data_dir {
-            Some(dir) => health(dir).await,
+            Some(dir) => asked(dir, "/health").await,
             None => None,
         };
         let server = if health.is_some() { Server::Answers } else { Server::Silent };
@@ -95,22 +100,37 @@ impl Scene {
             program: program.ok().map(Timestamp::from),
         }
     }
+
+    /// What the plimsoll that runs says at this path, if one does.
+    pub(super) async fn ask(&self, path: &str) -> Option<Value> {
+        let (Ok(loaded), Server::Answers) = (&self.loaded, self.server) else { return None };
+        asked(&loaded.data_dir, path).await
+    }
+
+    /// The container engine, to be asked within the deadline of a check. To be called within a runtime.
+    pub(super) fn engine(&self, loaded: &Loaded) -> Arc<DockerEngine> {
+        let mut config = loaded.config.engine.clone();
+        config.timeout.0 = config.timeout.0.min(ENGINE_DEADLINE);
+        DockerEngine::new(&config, "", &loaded.data_dir, self.clock.clone())
+    }
 }
 
 fn unset(config: &Config, request: &LoadRequest<'_>) -> Vec<String> {
-    let wanted = config.providers.values().filter_map(|provider| match provider {
+    let programs = config.providers.values().filter_map(|provider| match provider {
         provider::Config::Exec(program) => Some(&program.env_pass),
         provider::Config::Echo(_) | provider::Config::OpenAi(_) | provider::Config::Anthropic(_) => None,
     });
+    let processes = config.agents.values().filter_map(|agent| agent.instance.as_ref()?.process.as_ref());
+    let wanted = programs.chain(processes.map(|process| &process.env_pass));
     let unset: BTreeSet<&String> =
         wanted.flatten().filter(|name| (request.environment)(name).is_none()).collect();
     unset.into_iter().cloned().collect()
 }
 
-/// What the plimsoll on this data directory says of itself, if one answers.
-async fn health(data_dir: &Path) -> Option<Value> {
+/// What the plimsoll on this data directory says, if one answers.
+async fn asked(data_dir: &Path, path: &str) -> Option<Value> {
     let client = Client::new(Target::DataDir(data_dir.to_owned())).ok()?;
-    let ask = async { client.get("/health").await.ok()?.json().await.ok() };
+    let ask = async { client.get(path).await.ok()?.json().await.ok() };
     tokio::time::timeout(ANSWER_DEADLINE, ask).await.ok()?
 }
 

@@ -26,8 +26,9 @@ pub use machine::{
 };
 pub use record::{EventKind, removed, summary};
 pub use runner::{
-    Act, ContainerBook, DockerEngine, DockerRunner, EngineStatus, Find, Found, Printed, ProcessConfig,
-    ProcessRunner, Readiness, Runner, Script, ScriptedRunner, Up, remove_left as remove_left_containers,
+    Act, ContainerBook, DockerEngine, DockerRunner, EngineStatus, Find, Found, NamedContainer, Printed,
+    ProcessConfig, ProcessRunner, Readiness, Runner, Script, ScriptedRunner, Up,
+    remove_left as remove_left_containers,
 };
 pub use supervisor::{
     Cause, Configured, FailureView, InstanceView, Instances, InstancesParts, Kept, Lease, Unavailable, Unkept,

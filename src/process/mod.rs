@@ -7,6 +7,7 @@ mod ending;
 mod guard;
 mod processes;
 mod procfs;
+mod search;
 mod sweep;
 mod tree;
 
@@ -18,6 +19,7 @@ pub use processes::Processes;
 
 pub(crate) use ending::KILL_WAIT_MAX;
 pub(crate) use processes::Unsettled;
+pub(crate) use search::{Found, look_for};
 pub(crate) use sweep::OWNER;
 pub(crate) use tree::{Ended, Ends, GUARD_END, Outputs, Program, Tree};
 

@@ -4,11 +4,11 @@ use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::certificates::Certificates;
-use crate::support::server::{Server, clean_command};
+use crate::support::server::{Server, clean_command, free_port};
 
 struct Visit {
     code: Option<i32>,
@@ -55,7 +55,10 @@ fn a_new_machine_is_well() {
         .collect();
     assert_eq!(
         statuses,
-        ["pass", "skip", "pass", "pass", "skip", "pass", "pass", "pass", "skip", "skip", "pass"],
+        [
+            "pass", "skip", "pass", "pass", "skip", "pass", "pass", "pass", "skip", "skip", "skip", "skip",
+            "skip", "pass"
+        ],
         "{:#}",
         visit.report
     );
@@ -293,4 +296,155 @@ async fn a_missing_overlay_makes_serve_refuse_and_name_the_path() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(3), "{said}");
     assert!(said.contains("staging.yaml does not exist"), "{said}");
+}
+
+/// An agent `a` in a process on this port.
+fn hosted(port: u16) -> Value {
+    json!({
+        "server": {"listen": "127.0.0.1:0"},
+        "providers": {"own": {"kind": "openai"}},
+        "agents": {"a": {
+            "provider": "own",
+            "model": "m",
+            "instance": {"port": port, "process": {"program": "sh"}},
+        }},
+    })
+}
+
+#[test]
+fn a_process_passes_and_fails_by_its_program_its_port_its_directory_and_its_variables() {
+    let holder = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let taken = holder.local_addr().expect("an address");
+    let port = free_port();
+    let dir = home();
+    let good = visit(dir.path(), &hosted(port).to_string(), &[]);
+    let words = format!("a: sh can be run\na: 127.0.0.1:{port} is free");
+    assert_eq!(good.check("processes"), ("pass", words.as_str()));
+    assert_eq!((good.check("programs").0, good.check("engine").0), ("pass", "skip"));
+
+    let break_it = |path: &str, value: Value| {
+        let mut config = hosted(port);
+        let (parent, key) = path.rsplit_once('/').expect("a path");
+        config.pointer_mut(parent).expect("an object")[key] = value;
+        visit(dir.path(), &config.to_string(), &[])
+    };
+    let missing = break_it("/agents/a/instance/process/program", json!("no-such-program"));
+    let (status, detail) = missing.check("processes");
+    assert!(status == "fail" && detail.contains("there is no program no-such-program"), "{detail}");
+    fs::write(dir.path().join("plain"), "").expect("written");
+    let plain = break_it("/agents/a/instance/process/program", json!("./plain"));
+    assert!(plain.check("processes").1.contains("chmod +x"), "{:?}", plain.check("processes"));
+    let held = break_it("/agents/a/instance/port", json!(taken.port()));
+    let words = format!("a: sh can be run\na: {taken} is in use by another program");
+    assert_eq!(held.check("processes"), ("fail", words.as_str()));
+    assert_eq!(break_it("/agents/a/cwd", json!("gone")).check("programs").0, "fail");
+    let unset = break_it("/agents/a/instance/process/env_pass", json!(["NOT_SET_ANYWHERE"]));
+    assert_eq!(unset.check("programs"), ("warn", "variables of env_pass that are not set: NOT_SET_ANYWHERE"));
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_port_that_is_held_by_the_instance_that_runs_is_fine() {
+    use crate::{local::written, support::tools::needs};
+    if needs("python3").is_none() {
+        return;
+    }
+    let (dir, port) = (written("local-process"), free_port());
+    let process = json!({"args": ["server.py", "--port", port.to_string()]});
+    let overlay = json!({
+        "server": {"listen": "127.0.0.1:0"},
+        "agents": {"local": {"instance": {"port": port, "process": process}}},
+    });
+    fs::write(dir.path().join("test.yaml"), overlay.to_string()).expect("written");
+    let mut server = Server::spawn_there(dir, |command| {
+        command.env("PLIMSOLL_ENV", "test");
+    });
+    server.ready().await;
+    let config = fs::read_to_string(server.dir().join("plimsoll.yaml")).expect("it is there");
+    let port_is = || {
+        let visit = visit(server.dir(), &config, &[("PLIMSOLL_ENV", "test")]);
+        let (status, detail) = visit.check("processes");
+        (status.to_owned(), detail.lines().last().unwrap_or_default().to_owned())
+    };
+    let said = |status: &str, words: &str| (status.to_owned(), format!("local: 127.0.0.1:{port} {words}"));
+    assert_eq!(port_is(), said("pass", "is free"));
+    let stranger = TcpListener::bind(("127.0.0.1", port)).expect("it is free");
+    assert_eq!(port_is(), said("fail", "is in use by another program"));
+    drop(stranger);
+    server.call("agent.send", json!({"agent": "local", "message": "hello"})).await;
+    assert_eq!(port_is(), said("pass", "is held by the instance that runs"));
+    server.stop().await;
+}
+
+/// An agent `a` in this container of this engine.
+fn in_container(address: &str, container: &Value, engine: &Value) -> String {
+    let mut config = json!({
+        "server": {"listen": "127.0.0.1:0"},
+        "engine": {"address": address},
+        "providers": {"own": {"kind": "openai"}},
+        "agents": {"a": {"provider": "own", "model": "m", "instance": {"port": 8000, "container": container}}},
+    });
+    let more = engine.as_object().expect("an object").clone();
+    config["engine"].as_object_mut().expect("an object").extend(more);
+    config.to_string()
+}
+
+#[test]
+fn an_engine_that_is_not_there_fails_and_says_what_to_do() {
+    let dir = home();
+    let container = json!({"name": "mine"});
+    let address = format!("unix://{}/none.sock", dir.path().display());
+    let visit = visit(dir.path(), &in_container(&address, &container, &json!({"trust": "start_stop"})), &[]);
+    let (status, detail) = visit.check("engine");
+    assert!(status == "fail" && detail.contains("start the container engine"), "{detail}");
+    assert_eq!(visit.check("images"), ("skip", "the container engine does not answer, see above"));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn an_engine_its_images_and_its_containers_are_looked_at() {
+    use crate::docker::engine::{Engine, IMAGE};
+    let Some(engine) = Engine::of_machine() else { return };
+    let dir = home();
+    let images = |container: Value, more: Value| {
+        let visit = visit(dir.path(), &in_container(&engine.address, &container, &more), &[]);
+        let (status, detail) = visit.check("engine");
+        assert!(status == "pass" && detail.contains("with API 1."), "{detail}");
+        let (status, detail) = visit.check("images");
+        (status.to_owned(), detail.to_owned())
+    };
+    let told = |status: &str, words: String| (status.to_owned(), format!("a: {words}"));
+    let create = |image: &str, pull: &str| json!({"trust": "create", "images": [image], "pull": pull});
+    let of = |image: &str| json!({"image": image});
+    assert_eq!(images(of(IMAGE), create(IMAGE, "never")), told("pass", format!("image {IMAGE} is there")));
+    let none = "plimsoll-test/none:it";
+    let words = format!("image {none} is not there, and fetched with the first start");
+    assert_eq!(images(of(none), create(none, "missing")), told("pass", words));
+    let words = format!("image {none} is not there (`engine.pull: never`)");
+    assert_eq!(images(of(none), create(none, "never")), told("fail", words));
+
+    let name = format!("it-doctor-{}", std::process::id());
+    let named = |trust: &str| images(json!({"name": name}), json!({"trust": trust}));
+    assert_eq!(named("start_stop"), told("fail", format!("there is no container {name}")));
+    engine.docker(&["create", "--name", &name, IMAGE, "/bin/sleep", "1000"]);
+    let foreign = named("start_stop");
+    engine.docker(&["rm", "-f", &name]);
+    engine.docker(&[
+        "create",
+        "--name",
+        &name,
+        "--label",
+        "io.plimsoll.instance=a",
+        IMAGE,
+        "/bin/sleep",
+        "1000",
+    ]);
+    let stopped = named("start_stop");
+    engine.docker(&["start", &name]);
+    let running = named("start_stop");
+    engine.docker(&["rm", "-f", &name]);
+    let words = format!("container {name} does not carry the label io.plimsoll.instance=a");
+    assert_eq!(foreign, told("fail", words));
+    assert_eq!(stopped, told("pass", format!("container {name} is there, and stopped")));
+    assert_eq!(running, told("pass", format!("container {name} runs")));
 }

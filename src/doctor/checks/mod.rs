@@ -2,11 +2,14 @@
 
 pub(crate) mod clock;
 pub(crate) mod data_dir;
+pub(crate) mod engine;
 pub(crate) mod exposure;
 pub(crate) mod files;
+pub(crate) mod images;
 pub(crate) mod journal;
 pub(crate) mod otlp;
 pub(crate) mod port;
+pub(crate) mod processes;
 pub(crate) mod programs;
 pub(crate) mod providers;
 

@@ -1,4 +1,5 @@
-//! Do the programs of agents find their directories and variables? Whether they are there, their provider says.
+//! Do the programs and the processes of agents find their directories and variables? Whether the programs are there,
+//! `providers` and `processes` say.
 
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, ready};
@@ -7,6 +8,7 @@ use super::super::Verdict;
 use super::super::scene::Scene;
 use super::NO_CONFIGURATION;
 use crate::config::Config;
+use crate::gateway::AgentConfig;
 use crate::provider;
 
 pub(in crate::doctor) fn check(scene: &Scene) -> BoxFuture<'_, Verdict> {
@@ -19,7 +21,8 @@ pub(in crate::doctor) fn check(scene: &Scene) -> BoxFuture<'_, Verdict> {
 
 fn look(config: &Config, unset: &[String]) -> Verdict {
     let is_program = |name: &String| matches!(config.providers.get(name), Some(provider::Config::Exec(_)));
-    let agents = config.agents.iter().filter(|(_, agent)| is_program(&agent.provider));
+    let has_process = |agent: &AgentConfig| agent.instance.as_ref().is_some_and(|it| it.process.is_some());
+    let agents = config.agents.iter().filter(|(_, agent)| is_program(&agent.provider) || has_process(agent));
     let (mut seen, mut gone) = (Vec::new(), Vec::new());
     for (id, agent) in agents {
         // A configuration without it is refused.
@@ -39,5 +42,9 @@ fn look(config: &Config, unset: &[String]) -> Verdict {
             "set them where plimsoll is started, or take them from env_pass if the program has its own login";
         return Verdict::warn(detail, advice);
     }
-    if seen.is_empty() { Verdict::skip("no agent is a program") } else { Verdict::pass(seen.join("\n")) }
+    if seen.is_empty() {
+        Verdict::skip("no agent is a program or has a process")
+    } else {
+        Verdict::pass(seen.join("\n"))
+    }
 }

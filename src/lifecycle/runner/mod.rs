@@ -13,7 +13,7 @@ use futures_util::future::BoxFuture;
 
 use super::machine::{Exit, Failure, Run};
 
-pub use docker::{ContainerBook, DockerEngine, DockerRunner, EngineStatus, remove_left};
+pub use docker::{ContainerBook, DockerEngine, DockerRunner, EngineStatus, NamedContainer, remove_left};
 pub use process::{Printed, ProcessConfig, ProcessRunner};
 pub use ready::Readiness;
 pub use scripted::{Act, Find, Script, ScriptedRunner};

@@ -1,13 +1,12 @@
 //! What is run for one message: program, arguments, environment. Pure but for the variables that are handed on.
 
 use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString};
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::ffi::OsString;
+use std::path::Path;
 
 use super::dialect::Invocation;
 use super::{Dialect, ExecConfig, MessageRoad};
-use crate::process::{OWNER, handed_on};
+use crate::process::{self, Found, OWNER, handed_on};
 use crate::telemetry::TraceContext;
 
 /// Bytes of one argument: Linux takes 128 KiB with the NUL at its end (execve(2), `MAX_ARG_STRLEN`).
@@ -81,34 +80,9 @@ pub(super) fn variables(
     variables
 }
 
-/// What a look for a program found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Found {
-    Executable,
-    NotExecutable,
-    Nothing,
-}
-
-/// Looks for the program as the system does (execvp(3)): a name in the directories of `PATH`, a path where it says.
+/// What there is of the program.
 pub(super) fn look_for(config: &ExecConfig) -> Found {
-    let name = OsStr::new(&config.program);
-    if config.program.contains('/') {
-        return look_at(Path::new(name));
-    }
-    let own = config.env.get("PATH").map(|path| OsString::from(path.expose()));
-    let path = own.or_else(|| std::env::var_os("PATH")).unwrap_or_default();
-    let places = std::env::split_paths(&path).map(|folder| folder.join(name));
-    let found: Vec<Found> = places.map(|file: PathBuf| look_at(&file)).collect();
-    let best = [Found::Executable, Found::NotExecutable].into_iter().find(|best| found.contains(best));
-    best.unwrap_or(Found::Nothing)
-}
-
-fn look_at(file: &Path) -> Found {
-    match file.metadata() {
-        Ok(about) if about.is_file() && about.permissions().mode() & 0o111 != 0 => Found::Executable,
-        Ok(_) => Found::NotExecutable,
-        Err(_) => Found::Nothing,
-    }
+    process::look_for(&config.program, config.env.get("PATH").map(|path| path.expose()))
 }
 
 /// The program's name without its path: for who asked.

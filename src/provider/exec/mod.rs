@@ -18,13 +18,12 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 
-use self::command::Found;
 use self::readings::Readings;
 use super::emit;
 use super::{
     Asked, Hosting, MODEL_DEFAULT, Provider, ProviderDeps, ProviderError, ProviderEvent, Refusal, Turn,
 };
-use crate::process::{GUARD_END, KILL_WAIT_MAX};
+use crate::process::{Found, GUARD_END, KILL_WAIT_MAX};
 
 pub use config::{Dialect, ExecConfig, MessageRoad};
 

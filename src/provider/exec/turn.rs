@@ -12,7 +12,7 @@ use tokio::process::{ChildStderr, ChildStdout};
 use super::super::call::{Call, Used};
 use super::super::emit::Emitter;
 use super::super::{Edges, ProviderError, ProviderEvent, Turn};
-use super::command::{self, Found};
+use super::command;
 use super::dialect::{Called, Finished, Heard, Invocation, Reader};
 use super::lines::{Budget, Lines, Overlong, Piece};
 use super::readings::Asking;
@@ -20,7 +20,7 @@ use super::words::LastWords;
 use super::{MessageRoad, Shared};
 use crate::limits::{OUTPUT_LINE_BYTES_MAX, SECRET_FILE_BYTES_MAX};
 use crate::live::OutputStream;
-use crate::process::{Ended, Ends, Exit, GUARD_END, KILL_WAIT_MAX, Outputs, Program, Tree, Unsettled};
+use crate::process::{Ended, Ends, Exit, Found, GUARD_END, KILL_WAIT_MAX, Outputs, Program, Tree, Unsettled};
 
 /// How long a turn waits for an earlier one that was stopped to be gone from its directory, beyond its grace and what a
 /// guard may take.

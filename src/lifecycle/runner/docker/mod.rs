@@ -11,6 +11,7 @@ mod container;
 mod engine;
 mod making;
 mod output;
+mod probe;
 mod watching;
 
 use std::net::SocketAddr;
@@ -38,6 +39,7 @@ pub use book::ContainerBook;
 pub use circuit::EngineStatus;
 pub use engine::DockerEngine;
 pub use making::remove_left;
+pub use probe::NamedContainer;
 
 /// How long what was left running may take to show that it is ready: it was before, and who comes meanwhile waits.
 const ADOPT_MAX: Duration = Duration::from_secs(10);
