@@ -1,6 +1,7 @@
 //! Of whole configurations: from files and variables to values, or to every problem at once.
 
 mod files;
+mod instances;
 mod secrets;
 
 use std::collections::BTreeMap;

@@ -12,7 +12,7 @@ use crate::clock::{ManualTime, Timestamp};
 use crate::journal::{Fold, MemoryJournal, Record, Scan};
 use crate::lifecycle::machine::{Exit, FailureKind, Run, Start};
 use crate::lifecycle::runner::{Act, Find, Script, ScriptedRunner, Up};
-use crate::lifecycle::{Ledger, machine, metrics};
+use crate::lifecycle::{EventKind, Ledger, machine, metrics};
 
 const POLICY: Policy = Policy { waiting_max: 100, ..machine::POLICY };
 
@@ -31,23 +31,67 @@ struct Stand {
 }
 
 fn instances(ledger: &Arc<Ledger>, journal: &Arc<MemoryJournal>, clock: &Clock) -> Instances {
-    let registry =
-        Registry::new(&metrics::CATALOGUE.iter().map(|d| **d).collect::<Vec<_>>()).expect("buckets");
     let journal = Arc::clone(journal) as Arc<dyn Journal>;
-    Instances::new(InstancesParts::bare(Arc::clone(ledger), journal, &registry, clock))
+    Instances::new(InstancesParts::bare(Arc::clone(ledger), journal, &registry(), clock))
+}
+
+fn registry() -> Registry {
+    let catalogue: Vec<_> = metrics::CATALOGUE.iter().map(|definition| **definition).collect();
+    Registry::new(&catalogue).expect("buckets are set")
+}
+
+/// What outlives plimsoll.
+struct Past {
+    clock: Clock,
+    time: Arc<ManualTime>,
+    journal: Arc<MemoryJournal>,
+    ledger: Arc<Ledger>,
+    id: AgentId,
+}
+
+impl Past {
+    fn new() -> Self {
+        let (clock, time) = Clock::manual(Timestamp::from_millis(1_000_000));
+        let ledger = Arc::new(Ledger::default());
+        let journal = Arc::new(MemoryJournal::new(clock.clone(), vec![Arc::clone(&ledger) as Arc<dyn Fold>]));
+        Self { clock, time, journal, ledger, id: AgentId::parse("worker").expect("valid") }
+    }
+
+    fn records(&self) -> Vec<Record> {
+        self.journal.scan(&Scan { limit: 10_000, ..Scan::default() }).expect("readable").records
+    }
+
+    /// What is counted, and what a new start would expose, is what the rows say.
+    fn is_what_the_rows_say(&self) {
+        let (again, records) = (Ledger::default(), self.records());
+        records.iter().for_each(|record| again.apply(record));
+        assert_eq!(again.snapshot(), self.ledger.snapshot());
+        let registry = registry();
+        again.publish(&metrics::Metrics::new(&registry));
+        let text = registry.render();
+        for kind in EventKind::ALL.into_iter().filter(|kind| kind.is_counted()) {
+            let rows = records.iter().filter(|record| record.kind == kind.as_str()).count();
+            let name = "plimsoll_lifecycle_events_total";
+            let line = format!("{name}{{agent_instance=\"worker\",event=\"{}\"}} {rows}\n", kind.as_str());
+            assert!(records.is_empty() || text.contains(&line), "no {line} in {text}");
+        }
+    }
 }
 
 impl Stand {
     fn new(policy: Policy, script: Script) -> Self {
-        let (clock, time) = Clock::manual(Timestamp::from_millis(1_000_000));
-        let ledger = Arc::new(Ledger::default());
-        let journal = Arc::new(MemoryJournal::new(clock.clone(), vec![Arc::clone(&ledger) as Arc<dyn Fold>]));
+        Self::after(&Past::new(), policy, script)
+    }
+
+    /// One life of plimsoll.
+    fn after(past: &Past, policy: Policy, script: Script) -> Self {
+        let Past { clock, time, journal, ledger, id } = past;
         let runner = Arc::new(ScriptedRunner::new(script));
-        let id = AgentId::parse("worker").expect("valid");
         let kept = Kept { policy, runner: Arc::clone(&runner) as Arc<dyn Runner> };
-        let instances = Arc::new(instances(&ledger, &journal, &clock));
+        let instances = Arc::new(instances(ledger, journal, clock));
         instances.keep(id.clone(), kept);
-        Self { instances, runner, journal, ledger, time, id }
+        let (journal, ledger, time) = (Arc::clone(journal), Arc::clone(ledger), Arc::clone(time));
+        Self { instances, runner, journal, ledger, time, id: id.clone() }
     }
 
     async fn acquire(&self) -> Result<Lease, Unavailable> {
@@ -411,6 +455,58 @@ proptest! {
                 ["started", "start failed", "stopped", "stop failed"].map(|call| stand.calls(call));
             assert_eq!(of_ledger, of_runner);
         });
+    }
+}
+
+/// What an engine does while plimsoll starts and stops things on it.
+fn engine_acts() -> impl Strategy<Value = Vec<Act<Failure>>> {
+    let error = "the engine does not answer";
+    acts(Failure { kind: FailureKind::Engine, error: error.into() })
+}
+
+/// What is found at the start of a life.
+fn finds() -> impl Strategy<Value = Vec<Find>> {
+    let failure = Failure { kind: FailureKind::Engine, error: "it does not answer".into() };
+    let one = prop_oneof![
+        2 => Just(Find::Nothing),
+        2 => Just(Find::Running),
+        1 => Just(Find::Stopped),
+        1 => Just(Find::Fails(failure)),
+    ];
+    prop::collection::vec(one, 0..4)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
+    #[test]
+    fn over_kills_the_counters_are_the_fold_of_the_rows(
+        lives in prop::collection::vec(
+            (engine_acts(), acts("it hangs".into()), finds(), prop::collection::vec(happens(), 1..12)),
+            1..6,
+        ),
+        hot: bool,
+    ) {
+        let past = Past::new();
+        for (starts, stops, finds, happens) in lives {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_time()
+                .start_paused(true)
+                .build()
+                .expect("a runtime");
+            runtime.block_on(async {
+                let (starts, stops, finds) = (starts.into(), stops.into(), finds.into());
+                let start = if hot { Start::Hot } else { Start::Lazy };
+                let script = Script { starts, stops, finds, ..Script::default() };
+                let stand = Stand::after(&past, Policy { start, ..POLICY }, script);
+                let mut requests = JoinSet::new();
+                for happens in happens {
+                    happen(&stand, happens, &mut requests).await;
+                }
+            });
+            // Whatever was under way ends here, unheard.
+            drop(runtime);
+            past.is_what_the_rows_say();
+        }
     }
 }
 
