@@ -10,7 +10,7 @@ use super::terminal::{Paint, Table};
 use crate::ids::AgentId;
 use crate::limits::MADE_AGENT_BYTES_MAX;
 
-/// Lists the agents: which are paused, and what runs and waits of each. Adds and removes some while the server runs.
+/// Lists the agents: where they live, what their instances do, which are paused, and what runs and waits of each. Adds and removes some while the server runs.
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
 #[command(after_help = "Examples:
@@ -105,7 +105,7 @@ fn list(args: &Args) -> Result<(), Failure> {
     if args.json {
         return Ok(writeln!(out, "{answer}")?);
     }
-    let mut table = Table::new(&["AGENT", "PROVIDER", "MODEL", "STATE", "RUNNING", "WAITING"]);
+    let mut table = Table::new(&["AGENT", "PROVIDER", "MODEL", "MODE", "STATE", "RUNNING", "WAITING"]);
     for agent in answer.get("agents").and_then(Value::as_array).into_iter().flatten() {
         let text = |key: &str| agent.get(key).and_then(Value::as_str).unwrap_or_default();
         let count = |key: &str| agent.get(key).and_then(Value::as_u64).unwrap_or_default().to_string();
@@ -113,10 +113,11 @@ fn list(args: &Args) -> Result<(), Failure> {
         let state = match (agent.get("unfit").is_some(), paused) {
             (true, _) => "unfit",
             (false, true) => "paused",
-            (false, false) => "ready",
+            // Of one without an instance of its own there is nothing to start.
+            (false, false) => agent.pointer("/instance/state").and_then(Value::as_str).unwrap_or("ready"),
         };
         let (running, queued) = (count("running"), count("queued"));
-        table.row([text("id"), text("provider"), text("model"), state, &running, &queued]);
+        table.row([text("id"), text("provider"), text("model"), text("mode"), state, &running, &queued]);
     }
     Ok(table.write(&mut out, Paint::of_stdout())?)
 }

@@ -115,7 +115,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     }
     let directory = args.output.parent().filter(|parent| !parent.as_os_str().is_empty());
     let directory = directory.unwrap_or(Path::new("."));
-    let others = args.agent.others().iter().map(|(name, text)| (directory.join(name), *text));
+    let others = args.agent.others().iter().map(|(name, text)| (args.output.with_file_name(name), *text));
     let files: Vec<(PathBuf, &str)> = std::iter::once((args.output.clone(), text)).chain(others).collect();
     write_all(args, &files)?;
     let config = shown(&args.output);

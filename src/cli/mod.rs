@@ -15,6 +15,7 @@ mod events;
 mod exit;
 mod get;
 mod healthcheck;
+mod lifecycle;
 mod logs;
 mod metrics;
 mod pause;
@@ -59,6 +60,8 @@ enum Command {
     Session(session::Args),
     Pause(pause::PauseArgs),
     Resume(pause::ResumeArgs),
+    Start(lifecycle::StartArgs),
+    Stop(lifecycle::StopArgs),
     Usage(usage::Args),
     Events(events::Args),
     Audit(audit::Args),
@@ -105,6 +108,8 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Session(args) => session::run(&args),
         Command::Pause(args) => pause::pause(&args),
         Command::Resume(args) => pause::resume(&args),
+        Command::Start(args) => lifecycle::start(&args),
+        Command::Stop(args) => lifecycle::stop(&args),
         Command::Usage(args) => usage::run(&args),
         Command::Events(args) => events::run(&args),
         Command::Audit(args) => audit::run(&args),

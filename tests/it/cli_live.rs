@@ -351,6 +351,37 @@ async fn a_session_is_reset_from_the_command_line() {
 }
 
 #[tokio::test]
+async fn an_instance_is_started_and_stopped_from_the_command_line() {
+    let scripted = json!({"provider": "p", "instance": {"scripted": {}}});
+    let agents = json!({"played": scripted, "plain": {"provider": "p"}});
+    let server = Server::start(json!({"providers": {"p": {"kind": "echo"}}, "agents": agents})).await;
+    let data_dir = server.data_dir().display().to_string();
+    let plimsoll = async |words: &[&str]| {
+        let output = run(&[words, &["--data-dir", &data_dir]].concat()).await;
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let becomes = async |wanted: &str| {
+        until(wanted, async || {
+            let table = plimsoll(&["agents"]).await.1;
+            let row = table.lines().find(|line| line.starts_with("played")).expect("it is listed");
+            let cells: Vec<&str> = row.split_whitespace().collect();
+            assert_eq!(cells[2], "scripted", "{table}");
+            (cells[3] == wanted).then_some(table.clone())
+        })
+        .await
+    };
+    becomes("cold").await;
+    let (code, said) = plimsoll(&["start", "played"]).await;
+    assert!(code == Some(0) && said.starts_with("played is "), "{said}");
+    assert!(becomes("idle").await.contains("host"), "the other lives in plimsoll");
+    assert_eq!(plimsoll(&["stop", "played"]).await.0, Some(0));
+    becomes("cold").await;
+    for order in ["start", "stop"] {
+        assert_eq!(plimsoll(&[order, "plain"]).await.0, Some(6), "{order}: it has no instance");
+    }
+}
+
+#[tokio::test]
 async fn logs_of_an_agent_without_a_program_say_so() {
     let server = Server::start(json!({})).await;
     let data_dir = server.data_dir().display().to_string();

@@ -71,8 +71,8 @@ struct ExportArgs {
 /// Which records. All conditions hold at once.
 #[derive(Debug, clap::Args)]
 struct Filter {
-    /// Only this stream: request or operator. Nothing is written yet to alert, instance/AGENT and town/TOWN (a group
-    /// of agents).
+    /// Only this stream: request, operator or instance/AGENT. Nothing is written yet to alert and town/TOWN (a group of
+    /// agents).
     #[arg(long, value_parser = StreamId::parse)]
     stream: Option<StreamId>,
     /// Only this kind, such as `token_created`.
