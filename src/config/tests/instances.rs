@@ -17,7 +17,7 @@ fn good() -> Value {
                 "container": {"image": "acme/agent:1", "binds": [{"source": "/srv/models", "target": "/models"}]},
             }},
             "n": {"provider": "own", "model": "m", "instance": {"port": 80, "container": {"name": "made-by-hand"}}},
-            "s": {"provider": "echo", "instance": {"scripted": {"starts": [{"takes": "1s"}]}}},
+            "s": {"provider": "echo", "model": "m", "instance": {"scripted": {"starts": [{"takes": "1s"}]}}},
         },
     })
 }
