@@ -60,7 +60,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 /// Shows the first token to whoever started plimsoll: on the terminal, else on standard output, where no log goes.
 fn show(token: &Secret) -> std::io::Result<()> {
     let text = format!(
-        "An agent is a process on this machine, so callers from the network need a token. This is an operator's:\n\n  \
+        "An agent runs beside plimsoll on this machine, so callers from the network need a token. This is an operator's:\n\n  \
          {}\n\nKeep it: it is not shown again. `plimsoll token revoke first-operator` ends it. The command line of this\n\
          user needs none.\n",
         token.expose()

@@ -146,17 +146,23 @@ fn config_init_says_when_another_file_is_taken_first() {
 }
 
 #[test]
-fn the_several_agents_in_the_document_are_a_good_configuration() {
-    let document = fs::read_to_string(repository().join("docs/agents.md")).expect("the document");
-    let section = document.split_once("## Several agents\n").expect("the section").1;
-    let yaml = section.split_once("```yaml\n").expect("a file").1.split_once("```").expect("its end").0;
-    let dir = home();
-    write(dir.path(), "plimsoll.yaml", yaml);
-    let checked = plimsoll(dir.path(), &["config", "check", "--config", "plimsoll.yaml"]);
-    assert!(checked.status.success() && !said(&checked).contains("warning"), "{}", said(&checked));
-    let shown = plimsoll(dir.path(), &["config", "show", "--json", "--config", "plimsoll.yaml"]);
-    let shown: Value = serde_json::from_slice(&shown.stdout).expect("JSON");
-    assert_eq!(shown["agents"].as_object().map(serde_json::Map::len), Some(3));
+fn configurations_in_the_documents_are_good() {
+    for (document, section, agents) in [
+        ("agents.md", "## Several agents\n", 3),
+        ("agents.md", "### Processes\n", 1),
+        ("configuration.md", "explains both:\n", 1),
+    ] {
+        let text = fs::read_to_string(repository().join("docs").join(document)).expect("the document");
+        let text = text.split_once(section).expect("the section").1;
+        let yaml = text.split_once("```yaml\n").expect("a file").1.split_once("```").expect("its end").0;
+        let dir = home();
+        write(dir.path(), "plimsoll.yaml", yaml);
+        let checked = plimsoll(dir.path(), &["config", "check", "--config", "plimsoll.yaml"]);
+        assert!(checked.status.success() && !said(&checked).contains("warning"), "{}", said(&checked));
+        let shown = plimsoll(dir.path(), &["config", "show", "--json", "--config", "plimsoll.yaml"]);
+        let shown: Value = serde_json::from_slice(&shown.stdout).expect("JSON");
+        assert_eq!(shown["agents"].as_object().map(serde_json::Map::len), Some(agents), "{section}");
+    }
 }
 
 #[test]
