@@ -58,27 +58,32 @@ fn row(name: &str, runs: &[Run], of: impl Fn(&Run) -> f64, goal: Option<f64>) {
     println!("{name:<18} {min:>9.1} {median:>9.1} {max:>9.1} {goal:>9}");
 }
 
-fn measure(args: &Args) -> Result<Run, String> {
-    let dir = tempfile::tempdir().map_err(|e| format!("no temporary directory: {e}"))?;
-    let config = dir.path().join("plimsoll.yaml");
-    fs::write(&config, "server:\n  listen: 127.0.0.1:0\n").map_err(|e| format!("no configuration: {e}"))?;
-    let data = dir.path().join("data");
+/// Starts a server and waits until it is ready; after how many milliseconds it was.
+pub(crate) fn start(binary: &Path, config: &Path, data: &Path) -> Result<(Running, f64), String> {
     let clock = Clock::system();
-    let mut command = Command::new(&args.binary);
-    command.arg("serve").arg("--config").arg(&config).arg("--data-dir").arg(&data);
+    let mut command = Command::new(binary);
+    command.arg("serve").arg("--config").arg(config).arg("--data-dir").arg(data);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let child = command.spawn().map_err(|e| format!("{} does not start: {e}", args.binary.display()))?;
+    let child = command.spawn().map_err(|e| format!("{} does not start: {e}", binary.display()))?;
     let mut child = Running(child);
-    while !is_ready(&data) {
+    while !is_ready(data) {
         if let Ok(Some(status)) = child.0.try_wait() {
-            return Err(format!("{} ended with {status} before it was ready", args.binary.display()));
+            return Err(format!("{} ended with {status} before it was ready", binary.display()));
         }
         if clock.elapsed() > START_TIMEOUT {
             return Err(format!("not ready after {START_TIMEOUT:?}"));
         }
         std::thread::park_timeout(Duration::from_micros(500));
     }
-    let ready_ms = clock.elapsed().as_secs_f64() * 1_000.0;
+    Ok((child, clock.elapsed().as_secs_f64() * 1_000.0))
+}
+
+fn measure(args: &Args) -> Result<Run, String> {
+    let dir = tempfile::tempdir().map_err(|e| format!("no temporary directory: {e}"))?;
+    let config = dir.path().join("plimsoll.yaml");
+    fs::write(&config, "server:\n  listen: 127.0.0.1:0\n").map_err(|e| format!("no configuration: {e}"))?;
+    let (child, ready_ms) = start(&args.binary, &config, &dir.path().join("data"))?;
+    let clock = Clock::system();
     let settled = clock.elapsed() + Duration::from_secs(args.idle);
     while let Some(left) = settled.checked_sub(clock.elapsed()) {
         std::thread::park_timeout(left);

@@ -175,7 +175,7 @@ fn sqlite(path: &Path, group: usize, measured: Duration) -> Result<Cell, String>
     Ok(cell(latencies, clock.elapsed()))
 }
 
-fn bytes_of(path: &Path) -> u64 {
+pub(crate) fn bytes_of(path: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt as _;
     let Ok(entries) = fs::read_dir(path) else { return 0 };
     let of = |entry: fs::DirEntry| match entry.metadata() {

@@ -6,6 +6,7 @@ mod exec;
 mod footprint;
 mod gateway;
 mod journal;
+mod lifecycle;
 mod recording;
 
 use std::process::ExitCode;
@@ -27,6 +28,7 @@ enum Bench {
     Footprint(footprint::Args),
     Gateway(gateway::Args),
     Journal(journal::Args),
+    Lifecycle(lifecycle::Args),
     #[command(hide = true, subcommand)]
     Peer(gateway::Part),
     Recording(recording::Args),
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
         Bench::Footprint(args) => footprint::run(&args),
         Bench::Gateway(args) => gateway::run(&args),
         Bench::Journal(args) => journal::run(&args),
+        Bench::Lifecycle(args) => lifecycle::run(&args),
         Bench::Peer(part) => gateway::serve(&part),
         Bench::Recording(args) => recording::run(&args),
     };

@@ -30,6 +30,9 @@ pub(crate) enum Part {
         /// How long each answer takes, in milliseconds.
         #[arg(long, default_value_t = ANSWER_AFTER_MS)]
         after_ms: u64,
+        /// Where.
+        #[arg(long, default_value = "127.0.0.1:0")]
+        listen: SocketAddr,
     },
     /// Hands every connection on to this address.
     Relay {
@@ -43,6 +46,13 @@ pub(crate) enum Part {
         silent: bool,
         #[arg(long)]
         config: PathBuf,
+        #[arg(long)]
+        data_dir: PathBuf,
+    },
+    /// Writes rows of instances.
+    Fill {
+        #[arg(long)]
+        rows: u64,
         #[arg(long)]
         data_dir: PathBuf,
     },
@@ -81,13 +91,16 @@ pub(crate) fn serve(part: &Part) -> Result<(), String> {
     let runtime = tokio::runtime::Runtime::new().map_err(|error| format!("no runtime: {error}"))?;
     let served = runtime.block_on(async {
         match part {
-            Part::Model { after_ms } => {
-                let upstream = Upstream::model(Duration::from_millis(*after_ms)).await?;
+            Part::Model { after_ms, listen } => {
+                let upstream = Upstream::model(*listen, Duration::from_millis(*after_ms)).await?;
                 println!("{}", upstream.address);
                 std::future::pending().await
             }
             Part::Relay { to } => relay(*to).await,
             Part::Serve { silent, config, data_dir } => plimsoll(*silent, config, data_dir).await,
+            Part::Fill { rows, data_dir } => {
+                crate::lifecycle::fill(data_dir, *rows).await.map_err(io::Error::other)
+            }
         }
     });
     served.map_err(|error| error.to_string())

@@ -1,7 +1,7 @@
 //! A server that gives the same answer to every POST after a fixed time: a model server, or a collector of traces.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -14,6 +14,9 @@ use tokio::task::JoinSet;
 /// How long each answer takes.
 pub(crate) const ANSWER_AFTER: Duration = Duration::from_millis(ANSWER_AFTER_MS);
 pub(crate) const ANSWER_AFTER_MS: u64 = 100;
+
+/// A port of this machine that is free.
+const ANYWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// What an upstream says.
 #[derive(Clone, Copy)]
@@ -53,13 +56,13 @@ pub(crate) struct Upstream {
 
 impl Upstream {
     /// An OpenAI-compatible server.
-    pub(crate) async fn model(after: Duration) -> io::Result<Self> {
-        Self::start(Says::Held, after).await
+    pub(crate) async fn model(listen: SocketAddr, after: Duration) -> io::Result<Self> {
+        Self::start(listen, Says::Held, after).await
     }
 
     /// A collector that takes every batch over OTLP/HTTP.
     pub(crate) async fn collector() -> io::Result<Self> {
-        Self::start(Says::Nothing, Duration::ZERO).await
+        Self::start(ANYWHERE, Says::Nothing, Duration::ZERO).await
     }
 
     /// Requests answered so far.
@@ -67,8 +70,8 @@ impl Upstream {
         self.answered.load(Ordering::Relaxed)
     }
 
-    async fn start(says: Says, after: Duration) -> io::Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
+    async fn start(listen: SocketAddr, says: Says, after: Duration) -> io::Result<Self> {
+        let listener = TcpListener::bind(listen).await?;
         let address = listener.local_addr()?;
         let answered = Arc::new(AtomicU64::new(0));
         let mut tasks = JoinSet::new();
