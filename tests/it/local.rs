@@ -38,10 +38,12 @@ pub(crate) async fn answers_and_stops(dir: TempDir, overlay: &Value) {
         assert_eq!((&answer["text"], &answer["finishReason"]), (&json!(text), &json!("stop")), "{answer}");
         assert!(answer["usage"]["outputTokens"].as_u64() == Some(text.split(' ').count() as u64), "{answer}");
     }
-    let counts = until("idleness", async || {
+    // It counts once it is written down, a moment after it.
+    let counts = until("the stop of an idle one", async || {
         let agent = agent(&server).await;
         let state = &agent["state"];
-        (state["lifecycle_state"] == "cold").then(|| state["lifecycle_metrics"].clone())
+        let is_over = state["lifecycle_state"] == "cold" && state["lifecycle_metrics"]["lazy_stop"] == 1;
+        is_over.then(|| state["lifecycle_metrics"].clone())
     })
     .await;
     let counted = ["lazy_start", "lazy_stop", "lazy_start_failed", "lazy_stop_failed", "exited"];
