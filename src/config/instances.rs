@@ -193,8 +193,10 @@ impl Checks<'_> {
                 if !is_container_name(name) {
                     self.wrong(&path.key("name"), "expected the name of a container");
                 }
+                let limits = ["memory_max", "cpus", "pids_max"];
+                let limited = limits.into_iter().any(|key| self.root.get(&path.key(key).0).is_some());
                 let made = !command.is_empty() || !env.is_empty() || !binds.is_empty() || user.is_some();
-                if made {
+                if made || limited {
                     self.wrong(
                         path,
                         "a container that somebody else made is as it is: leave out all but `name`",

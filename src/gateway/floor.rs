@@ -257,7 +257,7 @@ impl Slot {
         let now = self.floor.clock.elapsed();
         let (waker, turn) = oneshot::channel();
         let mut state = self.floor.state();
-        state.lanes.park(self.ticket, now);
+        state.lanes.park(self.ticket);
         state.wakers.insert(self.ticket, waker);
         state.give_turns(now);
         turn

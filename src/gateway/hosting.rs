@@ -2,6 +2,8 @@
 //!
 //! A request that waits for it holds its lane, so that its order stays, and no turn: others run meanwhile.
 
+use std::time::Duration;
+
 use tokio::sync::oneshot;
 
 use super::active::{Active, RequestState};
@@ -24,6 +26,8 @@ pub(super) struct Wanting<'a> {
     pub(super) trace_id: TraceId,
     pub(super) span: &'a tracing::Span,
     pub(super) events: &'a tokio::sync::mpsc::Sender<AgentEvent>,
+    /// How long it waited for the instance, turns not counted.
+    pub(super) waited: Duration,
 }
 
 impl Wanting<'_> {
@@ -48,7 +52,9 @@ impl Wanting<'_> {
         let _ = self.events.send(AgentEvent::Starting).await;
         let span = tracing::info_span!(parent: self.span, "instance.wait", agent = %self.active.agent);
         let cause = Cause { actor: self.actor.clone(), trace_id: Some(self.trace_id), span };
+        let began = self.inner.clock.elapsed();
         let lease = self.inner.instances.acquire(&self.active.agent, cause).await;
+        self.waited += self.inner.clock.elapsed().saturating_sub(began);
         let lease = lease.map_err(|unavailable| Stop::Refused(rejection(unavailable)))?;
         self.slot.release();
         // A turn is always given: the slot is ours.

@@ -96,6 +96,9 @@ pub(super) struct Lanes {
 #[derive(Debug)]
 struct Place {
     key: LaneKey,
+    /// When it came.
+    enqueued: Duration,
+    /// When its turn began, for one that runs.
     since: Duration,
 }
 
@@ -168,7 +171,7 @@ impl Lanes {
         let ahead = depth + usize::from(lane.running.is_some());
         self.lanes += self.agents[&key.agent].lanes.len() - known;
         self.settle(&key.agent, Some(&key.session));
-        self.waiting.insert(ticket, Place { key, since: now });
+        self.waiting.insert(ticket, Place { key, enqueued: now, since: now });
         Ok(Queued { ticket, ahead })
     }
 
@@ -184,8 +187,8 @@ impl Lanes {
 
     /// Takes the turn back from a ticket that runs: it stands at the head of its lane again, and gets no turn until it is
     /// released. Nobody of its lane goes before it.
-    pub(super) fn park(&mut self, ticket: Ticket, now: Duration) {
-        let Some(Place { key, .. }) = self.running.remove(&ticket) else { return };
+    pub(super) fn park(&mut self, ticket: Ticket) {
+        let Some(Place { key, enqueued, since }) = self.running.remove(&ticket) else { return };
         let lane = self.lane_mut(&key).expect("a place belongs to a lane");
         assert_eq!(lane.running.take(), Some(ticket), "a running ticket runs in its lane");
         lane.waiting.insert(ticket);
@@ -193,7 +196,7 @@ impl Lanes {
         assert_eq!(lane.waiting.first(), Some(&ticket), "who ran stands before all who waited");
         self.agent_mut(&key.agent).running -= 1;
         self.settle(&key.agent, Some(&key.session));
-        self.waiting.insert(ticket, Place { key, since: now });
+        self.waiting.insert(ticket, Place { key, enqueued, since });
     }
 
     fn set_held(&mut self, ticket: Ticket, held: bool) {
@@ -225,7 +228,7 @@ impl Lanes {
         agent.running += 1;
         assert!(agent.running <= agent.concurrent_max, "an agent at its cap has no turn");
         let place = self.waiting.remove(&ticket).expect("a ticket in a lane has a place");
-        self.running.insert(ticket, Place { key: place.key, since: now });
+        self.running.insert(ticket, Place { since: now, ..place });
         self.settle(&agent_id, None);
         Some(ticket)
     }
@@ -273,7 +276,7 @@ impl Lanes {
 
     /// How long the oldest waiting request has waited; zero if none waits.
     pub(super) fn oldest_age(&self, now: Duration) -> Duration {
-        self.waiting.first_key_value().map_or(Duration::ZERO, |(_, place)| now.saturating_sub(place.since))
+        self.waiting.first_key_value().map_or(Duration::ZERO, |(_, place)| now.saturating_sub(place.enqueued))
     }
 
     /// Brings turns in line with what is so: a lane is ready exactly if its first may run and nobody runs in it; an agent

@@ -27,7 +27,7 @@ use crate::ids::TraceId;
 use crate::journal::Actor;
 use crate::lifecycle::Lease;
 use crate::limits::{ANSWER_BYTES_MAX, FINAL_EVENT_WAIT, JOURNAL_CATCH_UP_WAIT};
-use crate::provider::{At, MayRetry, Message, ProviderError, ProviderEvent, Speaker, Turn};
+use crate::provider::{MayRetry, Message, ProviderError, ProviderEvent, Speaker, Turn};
 
 /// A request that was admitted.
 pub(super) struct Job {
@@ -228,7 +228,7 @@ async fn until_stopped(job: &mut Job, transcript: &mut Transcript) -> Result<(),
         events: &job.events,
         slot: &job.slot,
         actor: &job.actor,
-        at: None,
+        lease: None,
         transcript,
     };
     let (claim, slot) = (&mut job.claim, &job.slot);
@@ -269,8 +269,8 @@ struct Serving<'a> {
     events: &'a mpsc::Sender<AgentEvent>,
     slot: &'a Slot,
     actor: &'a Actor,
-    /// Where its instance answers.
-    at: Option<At>,
+    /// Keeps its instance up.
+    lease: Option<Arc<Lease>>,
     transcript: &'a mut Transcript,
 }
 
@@ -285,8 +285,7 @@ impl Serving<'_> {
         self.inner.metrics.lane_wait.record(self.since_accepted().as_secs_f64());
         self.inner.ask_again(&self.active.agent).map_err(Stop::Refused)?;
         // Held to the end: while anybody asks it, the instance is not stopped for being idle.
-        let lease = self.hosted(turn).await?;
-        self.at = hosting::at(self.agent, lease.as_ref());
+        self.lease = self.hosted(turn).await?.map(Arc::new);
         self.active.progress().state = RequestState::Running;
         self.emit(AgentEvent::Start { timestamp: self.inner.clock.now() }).await;
         let asked = self.agent.provider.asks(self.agent.config.model.as_deref());
@@ -316,11 +315,11 @@ impl Serving<'_> {
         if self.agent.config.instance.is_none() {
             return Ok(None);
         }
-        let began = self.inner.clock.elapsed();
         let Self { inner, active, slot, actor, trace_id, span, events, .. } = *self;
-        let mut wanting = Wanting { inner, active, slot, turn, actor, trace_id, span, events };
+        let waited = Duration::ZERO;
+        let mut wanting = Wanting { inner, active, slot, turn, actor, trace_id, span, events, waited };
         let lease = wanting.hosted().await;
-        self.transcript.start = Some(self.inner.clock.elapsed().saturating_sub(began));
+        self.transcript.start = Some(wanting.waited);
         lease.map(Some)
     }
 
@@ -367,14 +366,18 @@ impl Serving<'_> {
             remaining: self.deadline.saturating_sub(self.since_accepted()),
             calls: self.transcript.calls.clone(),
             retry: self.retry(),
-            at: self.at.take(),
+            at: hosting::at(self.agent, self.lease.as_deref()),
         }
     }
 
-    /// A limit that others reach while this request waits to be tried again holds for the try too.
+    /// A limit that others reach while this request waits to be tried again holds for the try too. Where its instance
+    /// was, another may answer by then.
     fn retry(&self) -> MayRetry {
         let (meter, agent) = (Arc::clone(&self.inner.meter), self.active.agent.clone());
-        MayRetry::new(move || meter.take_turn(&agent).is_ok())
+        let lease = self.lease.clone();
+        MayRetry::new(move || {
+            lease.as_deref().is_none_or(Lease::is_current) && meter.take_turn(&agent).is_ok()
+        })
     }
 
     async fn take(&mut self, event: ProviderEvent, invoke: &Span) -> Result<(), ProviderError> {

@@ -446,12 +446,13 @@ impl Gateway {
         }
         let Inner { meter, recorder, changes, .. } = &*self.inner;
         let books = async {
-            changes.wait().await;
             recorder.journal().catch_up().await;
             meter.write_lost(recorder.journal()).await
         };
-        // A disk that hangs holds up nobody for long.
-        let _ = tokio::time::timeout(JOURNAL_CATCH_UP_WAIT, books).await;
+        // A disk that hangs holds up nobody for long, and a change that waits takes no time from the books.
+        let books = tokio::time::timeout(JOURNAL_CATCH_UP_WAIT, books);
+        let changes = tokio::time::timeout(JOURNAL_CATCH_UP_WAIT, changes.wait());
+        let _ = tokio::join!(books, changes);
         let agents = self.inner.agents.all();
         let closing = join_all(agents.values().map(|agent| agent.provider.close()));
         tokio::join!(closing, self.inner.instances.shut_down());

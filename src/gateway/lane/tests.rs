@@ -160,6 +160,10 @@ enum Step {
     StartNext,
     /// Picks among the tickets that are in, by remainder.
     Leave(usize),
+    /// One that runs gives its turn back.
+    Park(usize),
+    /// One that did may have another.
+    Release(usize),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -167,6 +171,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         4 => (0..3_usize, 0..4_usize).prop_map(|(agent, session)| Step::Enqueue { agent, session }),
         3 => Just(Step::StartNext),
         3 => any::<usize>().prop_map(Step::Leave),
+        2 => any::<usize>().prop_map(Step::Park),
+        2 => any::<usize>().prop_map(Step::Release),
     ];
     prop::collection::vec(step, 0..200)
 }
@@ -184,6 +190,7 @@ struct Member {
     agent: usize,
     session: usize,
     running: bool,
+    held: bool,
     /// Turns given to others since this one could have had one.
     passed_over: usize,
 }
@@ -215,10 +222,26 @@ impl Model {
             let same_lane = |o: &&Member| (o.agent, o.session) == (m.agent, m.session);
             let head = self.members.iter().find(|o| same_lane(o)).is_some_and(|o| o.ticket == m.ticket);
             let agent_running = self.members.iter().filter(|o| o.agent == m.agent && o.running).count();
-            head && !m.running && agent_running < AGENT_CAPS[m.agent]
+            head && !m.running && !m.held && agent_running < AGENT_CAPS[m.agent]
         };
         self.members.iter().filter(may).map(|m| m.ticket).collect()
     }
+}
+
+/// One that waits for its instance has waited since it came: how long is asked by alerts.
+#[test]
+fn one_that_gives_its_turn_back_keeps_its_place_and_its_age() {
+    let mut lanes = Lanes::new(LIMITS);
+    let first = lanes.enqueue(key(0, 0), at(0)).expect("room").ticket;
+    let second = lanes.enqueue(key(0, 0), at(1)).expect("room").ticket;
+    assert_eq!(lanes.start_next(at(5)), Some(first));
+    lanes.park(first);
+    assert_eq!((lanes.start_next(at(7)), lanes.queued()), (None, 2), "nobody goes before it");
+    assert_eq!(lanes.oldest_age(at(10)), Duration::from_secs(10));
+    lanes.release(first);
+    assert_eq!(lanes.start_next(at(11)), Some(first));
+    lanes.leave(first, at(12));
+    assert_eq!(lanes.start_next(at(12)), Some(second));
 }
 
 proptest! {
@@ -246,7 +269,7 @@ proptest! {
                                 .filter(|m| (m.agent, m.session) == (agent, session)).count();
                             prop_assert_eq!(queued.ahead, ahead);
                             model.members.push(Member {
-                                ticket: queued.ticket, agent, session, running: false, passed_over: 0,
+                                ticket: queued.ticket, agent, session, running: false, held: false, passed_over: 0,
                             });
                         }
                         Err(Full::Lane { depth: said, .. }) => {
@@ -280,6 +303,22 @@ proptest! {
                     prop_assert_eq!(lanes.leave(member.ticket, at(second)), None);
                 }
                 Step::Leave(_) => {}
+                Step::Park(pick) => {
+                    let running: Vec<_> = model.members.iter_mut().filter(|m| m.running).collect();
+                    let count = running.len();
+                    if let Some(member) = running.into_iter().nth(pick % count.max(1)) {
+                        (member.running, member.held, member.passed_over) = (false, true, 0);
+                        lanes.park(member.ticket);
+                    }
+                }
+                Step::Release(pick) => {
+                    let held: Vec<_> = model.members.iter_mut().filter(|m| m.held).collect();
+                    let count = held.len();
+                    if let Some(member) = held.into_iter().nth(pick % count.max(1)) {
+                        member.held = false;
+                        lanes.release(member.ticket);
+                    }
+                }
             }
             prop_assert_eq!(lanes.queued(), model.waiting());
             prop_assert_eq!(lanes.running(), model.running());

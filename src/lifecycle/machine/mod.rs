@@ -193,7 +193,13 @@ impl Machine {
     pub fn on(&mut self, now: Duration, roll: f64, input: Input) -> Step {
         let mut step = Step::default();
         match input {
-            Input::Start => self.rise(now, &mut step),
+            Input::Start => {
+                // Whoever says so has looked after it: no wait is in the way.
+                if let Phase::Failed { retry_at, .. } = &mut self.phase {
+                    *retry_at = now.min(*retry_at);
+                }
+                self.rise(now, &mut step);
+            }
             Input::Stop(reason) => self.fall(now, reason, &mut step),
             Input::Released(run) => self.released(run, now),
             Input::GaveUp => self.waiting = self.waiting.saturating_sub(1),
@@ -332,6 +338,11 @@ impl Machine {
         let Phase::Stopping { run, reason, idle, .. } = self.phase else { return };
         let (_, retry_in) = self.count_failure(roll);
         step.facts.push(Fact::StopFailed { error: Arc::clone(&error) });
+        if self.gone == Some(StopReason::Shutdown) {
+            // plimsoll does not wait for ever: what is left is found at the next start.
+            self.enter(Phase::Cold);
+            return;
+        }
         let failure = Failure { kind: FailureKind::NotStopped, error };
         self.fail(now, failure, retry_in, Some(Left { run, reason, idle }), step);
     }

@@ -25,7 +25,7 @@ use crate::ids::AgentId;
 use crate::lifecycle::machine::{Exit, Failure, FailureKind, Run};
 use crate::limits::OUTPUT_LINE_BYTES_MAX;
 use crate::live::OutputStream;
-use crate::process::{self, Ended, Ends, OWNER, Outputs, Processes, Program, Tree};
+use crate::process::{self, Ended, Ends, OWNER, Outputs, Processes, Program, Tree, Unsettled};
 
 /// What is run, and how one knows that it is ready.
 #[derive(Debug, Clone)]
@@ -47,6 +47,9 @@ pub struct ProcessConfig {
     /// How long it may take to end by itself once it was asked to.
     pub grace: Duration,
 }
+
+/// How long the last lines of a run are waited for after its end: they are in the pipe by then.
+const LAST_LINES_MAX: Duration = Duration::from_millis(200);
 
 /// Hears each line that an instance prints, without its end.
 pub type Printed = Arc<dyn Fn(OutputStream, &[u8]) + Send + Sync>;
@@ -208,9 +211,21 @@ impl Runner for ProcessRunner {
         self.begin(run).boxed()
     }
 
-    /// The guard ends whatever is left within its own deadlines; what even that cannot end is told by it.
+    /// The guard ends whatever is left within its own deadlines.
     fn stop(&self, run: Run) -> BoxFuture<'_, Result<(), Arc<str>>> {
-        self.end(run).map(Ok).boxed()
+        async move {
+            self.end(run).await;
+            match self.processes.settled(&self.config.cwd, Duration::ZERO).await {
+                // Another of this directory ends: that is its own matter.
+                Ok(()) | Err(Unsettled::Ending) => Ok(()),
+                Err(Unsettled::Left(ids)) => {
+                    let error =
+                        format!("the processes {ids} go on although they were killed: look what holds them");
+                    Err(error.into())
+                }
+            }
+        }
+        .boxed()
     }
 }
 
@@ -254,15 +269,23 @@ async fn look_after(
 ) {
     let ended = {
         let Ends { outputs: Outputs { stdout, stderr }, ended } = tree.ends();
-        let hearing = async {
+        let heard = async {
             tokio::join!(hears.hear(OutputStream::Stdout, stdout), hears.hear(OutputStream::Stderr, stderr));
-            std::future::pending::<()>().await;
         };
-        tokio::select! {
-            ended = ended => Some(ended.unwrap_or(Ended::Unguarded)),
-            // A runner that is gone wants nothing of it left.
-            _ = stopped => None,
-            () = hearing => None,
+        let mut heard = std::pin::pin!(heard.fuse());
+        let mut ended = std::pin::pin!(ended);
+        let mut stopped = std::pin::pin!(stopped);
+        loop {
+            tokio::select! {
+                ended = &mut ended => {
+                    // Its last lines say why.
+                    let _ = timeout(LAST_LINES_MAX, &mut heard).await;
+                    break Some(ended.unwrap_or(Ended::Unguarded));
+                }
+                // A runner that is gone wants nothing of it left.
+                _ = &mut stopped => break None,
+                () = &mut heard => {}
+            }
         }
     };
     match ended {

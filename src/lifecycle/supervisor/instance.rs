@@ -147,7 +147,7 @@ impl Instance {
             if wanted == Wanted::Waits {
                 core.next.get_or_insert(cause);
             }
-            let answers = self.follow(&mut core, step);
+            let answers = self.follow(&mut core, step, &Cause::system());
             debug_assert!(answers.is_empty(), "to want something ends nobody's wait");
             match wanted {
                 Wanted::Up(run) => return Ok(self.lease(run, core.address)),
@@ -203,13 +203,17 @@ impl Instance {
             let mut core = self.core();
             let now = self.clock.elapsed();
             self.forget_who_went(&mut core, now);
-            match (&input, cause) {
-                (_, None) => {}
-                (Input::Start, Some(cause)) => core.next = core.next.take().or(Some(cause)),
-                (_, Some(cause)) => core.cause = cause,
+            let orders = matches!(input, Input::Stop(_) | Input::Alarm);
+            if matches!(input, Input::Start) {
+                core.next = core.next.take().or(cause.clone());
             }
             let step = core.machine.on(now, rand::random(), input);
-            self.follow(&mut core, step)
+            if orders && step.order.is_some() {
+                core.cause = cause.clone().unwrap_or_else(Cause::system);
+            }
+            // What the order under way came to is for who gave it; all else for who tells it.
+            let cause = cause.filter(|_| !orders).unwrap_or_else(|| core.cause.clone());
+            self.follow(&mut core, step, &cause)
         };
         for (waiter, answer) in answers {
             // One that went away meanwhile drops its lease, which is then free again.
@@ -376,10 +380,10 @@ impl Instance {
     }
 
     /// Does what a step says, but for the answers.
-    fn follow(self: &Arc<Self>, core: &mut Core, step: Step) -> Answers {
+    fn follow(self: &Arc<Self>, core: &mut Core, step: Step, cause: &Cause) -> Answers {
         let Step { order, verdict, facts } = step;
         for fact in facts {
-            self.pen.write(&self.id, fact.record(core.cause.actor.clone(), core.cause.trace_id));
+            self.pen.write(&self.id, fact.record(cause.actor.clone(), cause.trace_id));
         }
         if let Some(Order::Start(_)) = order {
             core.cause = core.next.take().unwrap_or(Cause::system());

@@ -154,6 +154,7 @@ pub struct InstanceView {
 
 /// How an instance failed.
 #[derive(Debug, Clone, PartialEq, Serialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct FailureView {
     /// What sort of thing went wrong, such as `not_ready`.
     pub kind: &'static str,

@@ -379,6 +379,49 @@ async fn the_end_stops_it_lets_nobody_in_and_has_all_written() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_that_does_not_stop_holds_up_no_end() {
+    let fails: Option<Arc<str>> = Some("it hangs".into());
+    let stops = [Act { takes: secs(1), fails }].into();
+    let stand = Stand::new(POLICY, Script { stops, again: true, ..Script::default() });
+    let lease = stand.acquire().await.expect("up");
+    let ((), ()) = tokio::join!(stand.instances.shut_down(), stand.pass(secs(2)));
+    assert_eq!(
+        (stand.calls("stop"), stand.state()),
+        (1, State::Cold),
+        "what is left is found at the next start"
+    );
+    assert_eq!(stand.kinds(), ["lazy_start", "lazy_stop_failed"]);
+    drop(lease);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operator_waits_for_no_back_off() {
+    let starts = [Act { takes: secs(1), fails: Some(failure()) }].into();
+    let stand = Stand::new(POLICY, Script { starts, ..Script::default() });
+    let (refused, ()) = tokio::join!(stand.acquire(), stand.pass(secs(1)));
+    assert!(refused.is_err());
+    assert_eq!(stand.state(), State::Failed);
+    let operator = Cause { actor: Actor::Local, ..Cause::system() };
+    stand.instances.start(&stand.id, operator).expect("known");
+    stand.settle().await;
+    assert_eq!((stand.state(), stand.starts()), (State::Idle, 2));
+    assert_eq!(stand.records()[1].actor, Actor::Local);
+}
+
+/// What is found on the way takes nothing from who caused the start.
+#[tokio::test(start_paused = true)]
+async fn a_start_is_its_causers_whatever_is_found_before_it() {
+    let finds = [Find::Stopped].into();
+    let stand = Stand::new(POLICY, Script { finds, ..Script::default() });
+    let caller = Cause { actor: Actor::Local, ..Cause::system() };
+    let lease = stand.instances.acquire(&stand.id, caller).await.expect("up");
+    stand.settle().await;
+    let told: Vec<_> = stand.records().into_iter().map(|record| (record.kind, record.actor)).collect();
+    assert_eq!(told, [("lost".to_owned(), Actor::System), ("lazy_start".to_owned(), Actor::Local)]);
+    drop(lease);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_unknown_one_is_named() {
     let stand = Stand::new(POLICY, Script::default());
     let other = AgentId::parse("other").expect("valid");
@@ -447,7 +490,9 @@ proptest! {
             assert!(requests.is_empty(), "a request was left without an answer");
             stand.instances.shut_down().now_or_never();
             stand.pass(secs(1_000)).await;
-            assert_eq!((stand.state(), stand.runner.up()), (State::Cold, None), "nothing is left");
+            assert_eq!(stand.state(), State::Cold);
+            let gave_up = stand.runner.calls().last().is_some_and(|(call, _)| *call == "stop failed");
+            assert!(stand.runner.up().is_none() || gave_up, "nothing is left that could be stopped");
             let counted = stand.ledger.of(&stand.id);
             let of_ledger =
                 [counted.lazy_start, counted.lazy_start_failed, counted.lazy_stop, counted.lazy_stop_failed];

@@ -81,10 +81,8 @@ impl Endpoint {
         let server = settings.base_url.map(|base_url| Server::new(api, base_url)).transpose()?;
         let key = api_key(settings.remote)?;
         let headers = headers(api, key.as_ref())?;
-        // What an instance speaks is no matter of certificates: it has none that anybody vouched for.
-        let tls = server.as_ref().is_some_and(|server| server.answers.scheme() == "https");
         Ok(Self {
-            client: client(settings.remote, tls, headers)?,
+            client: client(settings.remote, server.as_ref(), headers)?,
             answers_path: api.answers_path(),
             mask: mask.and(key.as_ref()),
             idle_timeout: settings.remote.idle_timeout.0,
@@ -224,7 +222,8 @@ fn headers(api: &dyn Api, key: Option<&Secret>) -> Result<HeaderMap, String> {
     Ok(headers)
 }
 
-fn client(config: &RemoteConfig, tls: bool, headers: HeaderMap) -> Result<Client, String> {
+fn client(config: &RemoteConfig, server: Option<&Server>, headers: HeaderMap) -> Result<Client, String> {
+    let tls = server.is_some_and(|server| server.answers.scheme() == "https");
     let roots = if tls { roots(config.ca_file.as_deref())? } else { RootCertStore::empty() };
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let tls = rustls::ClientConfig::builder_with_provider(provider)
@@ -232,7 +231,10 @@ fn client(config: &RemoteConfig, tls: bool, headers: HeaderMap) -> Result<Client
         .map_err(|error| format!("TLS cannot be set up: {error}"))?
         .with_root_certificates(roots)
         .with_no_client_auth();
-    Client::builder()
+    let builder = Client::builder();
+    // An instance is beside us: what is meant for it passes no proxy.
+    let builder = if server.is_some() { builder } else { builder.no_proxy() };
+    builder
         .tls_backend_preconfigured(tls)
         .user_agent(USER_AGENT)
         .default_headers(headers)

@@ -157,6 +157,13 @@ impl World {
         server.tcp_client(Some(TOKEN)).call("agent.send", params).await
     }
 
+    /// Does not wait for the answer.
+    pub(crate) async fn enqueue(&self, server: &Server, session: &str, message: &str) {
+        let params = json!({"agent": self.id, "session": session, "message": message, "async": true});
+        let taken = server.tcp_client(Some(TOKEN)).call("agent.send", params).await;
+        taken.unwrap_or_else(|error| panic!("{error}"));
+    }
+
     pub(crate) async fn send(&self, server: &Server, session: &str, message: &str) -> Value {
         self.try_send(server, session, message).await.unwrap_or_else(|error| panic!("{error}"))
     }
