@@ -201,7 +201,10 @@ async fn snapshot_rings_metrics_journal_and_callers_agree_after_random_load() {
 async fn a_fresh_server_shows_every_metric_and_what_will_be_counted_at_zero() {
     let server = Server::start(json!({
         "providers": {"p": {"kind": "echo"}},
-        "agents": {"a": {"provider": "p", "model": "m", "tools": ["lookup"], "usd_per_day": 5.0}},
+        "agents": {
+            "a": {"provider": "p", "model": "m", "tools": ["lookup"], "usd_per_day": 5.0},
+            "hosted": {"provider": "p", "instance": {"scripted": {}}},
+        },
         "telemetry": {"otlp": {"endpoint": "http://127.0.0.1:9"}},
     }))
     .await;
@@ -238,6 +241,10 @@ async fn a_fresh_server_shows_every_metric_and_what_will_be_counted_at_zero() {
         ("plimsoll_requests_total", of_agent(&[("outcome", "refused")])),
         ("plimsoll_agent_spend_today_usd", of_agent(&[])),
         ("plimsoll_agents_paused", vec![]),
+        ("plimsoll_lifecycle_events_total", vec![("agent_instance", "hosted"), ("event", "lazy_start")]),
+        ("plimsoll_instance_failures_total", vec![("agent_instance", "hosted"), ("reason", "not_ready")]),
+        ("plimsoll_instance_start_seconds_count", vec![("agent_instance", "hosted")]),
+        ("plimsoll_dropped_total", vec![("what", "instance_records"), ("reason", "queue_full")]),
         ("plimsoll_dropped_total", vec![("what", "request_finished"), ("reason", "queue_full")]),
         ("plimsoll_dropped_total", vec![("what", "spans"), ("reason", "unreachable")]),
     ];

@@ -315,7 +315,7 @@ async fn ps_lists_what_waits_and_runs_and_cancel_ends_it() {
     let row = |table: &str| -> Vec<String> {
         table.lines().nth(1).expect("a row").split_whitespace().map(str::to_owned).collect()
     };
-    assert_eq!(row(&agents().await), ["slow", "echo", "ready", "1", "1"]);
+    assert_eq!(row(&agents().await), ["slow", "echo", "host", "ready", "1", "1"]);
 
     for (request, waiting) in shown("id").iter().zip([first, second]) {
         let request = request.as_str().expect("an id");
@@ -330,7 +330,7 @@ async fn ps_lists_what_waits_and_runs_and_cancel_ends_it() {
     let empty = run(&["ps", "--data-dir", &data_dir]).await;
     assert_eq!((&empty.stdout[..], stderr(&empty).trim_end()), (&b""[..], "nothing waits or runs"));
     assert!(run(&["pause", "slow", "--data-dir", &data_dir]).await.status.success());
-    assert_eq!(row(&agents().await), ["slow", "echo", "paused", "0", "0"]);
+    assert_eq!(row(&agents().await), ["slow", "echo", "host", "paused", "0", "0"]);
     let listed = run(&["agents", "--json", "--data-dir", &data_dir]).await;
     let listed: Value = serde_json::from_slice(&listed.stdout).expect("JSON");
     assert_eq!(listed, server.call("agent.list", json!({})).await);
