@@ -214,8 +214,15 @@ pub const MADE_AGENT_BYTES_MAX: usize = 64 << 10;
 const _: () =
     assert!(MADE_AGENT_BYTES_MAX * 2 <= JOURNAL_DETAIL_BYTES_MAX, "an entry with its defaults is journaled");
 
+/// Agents that are made and deleted at a time, those included that wait for a disk that hangs: with the largest entries
+/// they hold 1 MiB.
+pub const AGENT_CHANGES_AT_ONCE_MAX: usize = 16;
+
 /// How long a deleted agent's requests may take to end: a program is killed after less.
 pub const AGENT_END_WAIT: Duration = Duration::from_secs(10);
+
+/// How long who deletes an agent waits for the end of its instance besides: most end in less, some never.
+pub const AGENT_LEAVE_WAIT: Duration = Duration::from_secs(2);
 
 /// How long who makes or deletes an agent is kept waiting: for the end above, and for the journal.
 pub const AGENT_CHANGE_WAIT: Duration = Duration::from_secs(20);

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::exit::Failure;
 use super::target::TargetArgs;
-use super::terminal::{Paint, Table};
+use super::terminal::{Paint, Table, one_line};
 use crate::ids::AgentId;
 use crate::limits::MADE_AGENT_BYTES_MAX;
 
@@ -78,6 +78,12 @@ fn add(args: &AddArgs) -> Result<(), Failure> {
         let file = std::fs::File::open(&args.file).map_err(failed)?;
         file.take(bytes_max).read_to_string(&mut text).map_err(failed)?;
     }
+    if text.len() > MADE_AGENT_BYTES_MAX {
+        return Err(Failure::Usage(format!(
+            "{} is longer than {MADE_AGENT_BYTES_MAX} bytes: shorten it, or put the agent into the configuration",
+            args.file
+        )));
+    }
     let entry: Value = serde_json::from_str(&text)
         .map_err(|error| Failure::Usage(format!("{} holds no JSON object: {error}", args.file)))?;
     let client = args.target.client()?;
@@ -106,7 +112,8 @@ fn list(args: &Args) -> Result<(), Failure> {
         return Ok(writeln!(out, "{answer}")?);
     }
     let mut table = Table::new(&["AGENT", "PROVIDER", "MODEL", "MODE", "STATE", "RUNNING", "WAITING"]);
-    for agent in answer.get("agents").and_then(Value::as_array).into_iter().flatten() {
+    let agents = answer.get("agents").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    for agent in agents {
         let text = |key: &str| agent.get(key).and_then(Value::as_str).unwrap_or_default();
         let count = |key: &str| agent.get(key).and_then(Value::as_u64).unwrap_or_default().to_string();
         let paused = agent.get("paused") == Some(&json!(true));
@@ -119,5 +126,12 @@ fn list(args: &Args) -> Result<(), Failure> {
         let (running, queued) = (count("running"), count("queued"));
         table.row([text("id"), text("provider"), text("model"), text("mode"), state, &running, &queued]);
     }
-    Ok(table.write(&mut out, Paint::of_stdout())?)
+    table.write(&mut out, Paint::of_stdout())?;
+    for agent in agents {
+        let text = |pointer: &str| agent.pointer(pointer).and_then(Value::as_str);
+        if let Some(why) = text("/unfit").or_else(|| text("/instance/failure/error")) {
+            writeln!(out, "{}: {}", one_line(text("/id").unwrap_or_default()), one_line(why))?;
+        }
+    }
+    Ok(())
 }

@@ -7,14 +7,21 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use tokio::task::JoinHandle;
+
 use super::made::{self, Deleted};
+use super::record::{AGENT_CHANGES, MADE_AGENT_BYTES, MADE_AGENTS};
 use super::roster::Agents;
-use super::service::{AgentSummary, Gateway, Inner};
-use super::{AgentConfig, Rejection};
+use super::service::{Gateway, Inner};
+use super::{AgentConfig, AgentSummary, Rejection};
 use crate::ids::AgentId;
 use crate::journal::{Actor, AppendError};
-use crate::lifecycle::{Cause, Configured, Unkept};
-use crate::limits::{AGENT_CHANGE_WAIT, AGENT_END_WAIT, MADE_AGENT_BYTES_MAX, MADE_AGENTS_MAX};
+use crate::lifecycle::{Configured, Unkept};
+use crate::limits::{
+    AGENT_CHANGE_WAIT, AGENT_CHANGES_AT_ONCE_MAX, AGENT_END_WAIT, AGENT_LEAVE_WAIT, MADE_AGENT_BYTES_MAX,
+    MADE_AGENTS_MAX,
+};
+use crate::provider::Provider;
 
 /// Reads an entry of `agents:` as the configuration would.
 pub type ReadEntry = Arc<dyn Fn(&AgentId, &str) -> Result<AgentConfig, Vec<BadKey>> + Send + Sync>;
@@ -52,6 +59,15 @@ pub enum ChangeError {
         /// The id.
         agent: AgentId,
     },
+    /// The instance of the last one of this id still ends.
+    #[error(
+        "the agent {agent} was deleted, and its instance still ends: try again once it has (the log says what keeps \
+         it), or choose another id"
+    )]
+    Leaving {
+        /// The id.
+        agent: AgentId,
+    },
     /// There is none of this id.
     #[error("there is no agent {agent}: `plimsoll agents` names those there are")]
     Unknown {
@@ -61,11 +77,22 @@ pub enum ChangeError {
     /// The entry is not what the configuration would take.
     #[error("{}", list(.0))]
     Invalid(Vec<BadKey>),
+    /// The entry is longer than one may be.
+    #[error(
+        "the entry is longer than {MADE_AGENT_BYTES_MAX} bytes: shorten it, or put the agent into the configuration"
+    )]
+    TooLong,
     /// There are as many as may be made.
     #[error(
         "{MADE_AGENTS_MAX} agents were made over the API, which is as many as are kept: delete one, or put some into the configuration"
     )]
     TooMany,
+    /// Others wait already.
+    #[error(
+        "{AGENT_CHANGES_AT_ONCE_MAX} agents are being made and deleted, which is as many as may be at once: nothing \
+         was changed, try again later"
+    )]
+    Busy,
     /// The journal cannot write.
     #[error(
         "the journal cannot write now, and this must be in it first: nothing was changed, try again later"
@@ -73,7 +100,8 @@ pub enum ChangeError {
     Journal,
     /// It takes longer than anybody waits.
     #[error(
-        "the journal has not answered yet: the change is made once it does, or never; look at `plimsoll agents` later"
+        "this is not done yet, since the journal does not answer or another change comes first: it is done once it \
+         can be, unless plimsoll ends before; look at `plimsoll agents` later"
     )]
     Late,
     /// plimsoll ends.
@@ -114,6 +142,10 @@ impl Gateway {
         entry: String,
         beside: Beside,
     ) -> Result<AgentSummary, ChangeError> {
+        if entry.len() > MADE_AGENT_BYTES_MAX {
+            self.inner.recorder.limit_hit(MADE_AGENT_BYTES);
+            return Err(ChangeError::TooLong);
+        }
         let (inner, agent) = (Arc::clone(&self.inner), id.clone());
         self.change(async move { inner.create(&actor, &agent, &entry, beside).await }).await?;
         let made = self.agents().into_iter().find(|agent| agent.id == id);
@@ -122,12 +154,18 @@ impl Gateway {
     }
 
     /// Deletes an agent that was made over the API: refuses what is new, cancels what is under way, and forgets it.
+    /// Its instance is waited for a little, and ends by itself.
     ///
     /// # Errors
     /// See [`ChangeError`].
     pub async fn delete_agent(&self, actor: Actor, id: AgentId) -> Result<Deletion, ChangeError> {
         let inner = Arc::clone(&self.inner);
-        self.change(async move { inner.delete(&actor, &id).await }).await
+        let (deletion, leaving) = self.change(async move { inner.delete(&actor, &id).await }).await?;
+        if let Some(leaving) = leaving {
+            // Over or not: who makes one of this id at once should seldom be refused.
+            let _ = tokio::time::timeout(AGENT_LEAVE_WAIT, leaving).await;
+        }
+        Ok(deletion)
     }
 
     /// Brings back the agents that were made over the API; to be called once the journal is open, and before the
@@ -136,12 +174,35 @@ impl Gateway {
         self.inner.call_up().await;
     }
 
+    /// Begins with the instances of its agents; to be called once the journal is open and the agents are called up, and
+    /// before anything is served.
+    ///
+    /// # Errors
+    /// [`Unkept`] for an instance that cannot be hosted.
+    pub async fn open_instances(&self) -> Result<(), Unkept> {
+        let agents = self.inner.agents.all();
+        let configured = agents.iter().filter_map(|(id, agent)| {
+            let config = agent.config.instance.clone()?;
+            Some((id.clone(), Configured { config, cwd: agent.config.cwd.clone() }))
+        });
+        // Those that do not fit the configuration now are not gone.
+        let known = self.inner.made.unfit().into_iter().map(|(id, ..)| id).collect();
+        self.inner.instances.open(configured, &known).await
+    }
+
     /// Owns the work: it goes on when nobody waits for it any more.
     async fn change<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T, ChangeError>> + Send + 'static,
     ) -> Result<T, ChangeError> {
-        let task = self.inner.changes.spawn(work);
+        let place = Arc::clone(&self.inner.changers).try_acquire_owned().map_err(|_| {
+            self.inner.recorder.limit_hit(AGENT_CHANGES);
+            ChangeError::Busy
+        })?;
+        let task = self.inner.changes.spawn(async move {
+            let _place = place;
+            work.await
+        });
         match tokio::time::timeout(AGENT_CHANGE_WAIT, task).await {
             Ok(Ok(done)) => done,
             Ok(Err(lost)) => match lost.try_into_panic() {
@@ -162,7 +223,7 @@ impl Inner {
         beside: Beside,
     ) -> Result<(), ChangeError> {
         let _one_at_a_time = self.changing.lock().await;
-        self.may_create(id, entry)?;
+        self.may_create(id)?;
         let config = (self.read_entry)(id, entry).map_err(ChangeError::Invalid)?;
         let provider = self.providers.get(&config.provider).map(Arc::clone).ok_or_else(|| {
             let problem = "no such key under `providers:`".to_owned();
@@ -175,18 +236,36 @@ impl Inner {
             return Err(ChangeError::Invalid(vec![bad]));
         }
         let hosted = self.hosted(id, &config).map_err(|bad| ChangeError::Invalid(vec![bad]))?;
-        made::write_created(self.recorder.journal(), actor, id, &config).await.map_err(not_written)?;
-        self.metrics.show(id, config.usd_per_day);
-        let agent = self.make(id, config, provider);
-        if let Some(Err(error)) = hosted.map(|hosted| self.instances.add(id, &hosted)) {
-            tracing::error!(source = "agent.roster", agent = %id, %error, "an agent was made without its instance");
+        if self.instances.remembers(id) {
+            // What was counted of an earlier one is not its own.
+            self.instances.erase(id, actor.clone()).await.map_err(not_written)?;
         }
-        self.agents.add(Agents::from([(id.clone(), agent)]));
+        made::write_created(self.recorder.journal(), actor, id, &config).await.map_err(not_written)?;
+        self.begin(id, config, provider, hosted);
         tracing::info!(source = "agent.roster", %actor, agent = %id, "an agent was made");
         Ok(())
     }
 
-    fn may_create(&self, id: &AgentId, entry: &str) -> Result<(), ChangeError> {
+    /// Has it serve, now that it is durable.
+    fn begin(
+        &self,
+        id: &AgentId,
+        config: AgentConfig,
+        provider: Arc<dyn Provider>,
+        hosted: Option<Configured>,
+    ) {
+        // Meanwhile plimsoll may have begun to end: no instance starts behind the last stop.
+        let hosted = hosted.filter(|_| self.floor.is_open());
+        if let Some(Err(error)) = hosted.map(|hosted| self.instances.add(id, &hosted)) {
+            self.set_aside(id, error.problem);
+            return;
+        }
+        self.metrics.show(id, config.usd_per_day);
+        let agent = self.make(id, config, provider);
+        self.agents.add(Agents::from([(id.clone(), agent)]));
+    }
+
+    fn may_create(&self, id: &AgentId) -> Result<(), ChangeError> {
         if !self.floor.is_open() {
             return Err(ChangeError::ShuttingDown);
         }
@@ -196,18 +275,21 @@ impl Inner {
         if self.agents.contains(id) {
             return Err(ChangeError::Configured { agent: id.clone() });
         }
-        if entry.len() > MADE_AGENT_BYTES_MAX {
-            let problem = format!("is longer than {MADE_AGENT_BYTES_MAX} bytes");
-            return Err(ChangeError::Invalid(vec![BadKey { key: String::new(), problem }]));
+        if self.leaving.contains(id) {
+            return Err(ChangeError::Leaving { agent: id.clone() });
         }
-        if self.made.count() >= MADE_AGENTS_MAX {
-            self.recorder.limit_hit(super::record::MADE_AGENTS);
+        if self.made.count() + self.leaving.count() >= MADE_AGENTS_MAX {
+            self.recorder.limit_hit(MADE_AGENTS);
             return Err(ChangeError::TooMany);
         }
         Ok(())
     }
 
-    async fn delete(&self, actor: &Actor, id: &AgentId) -> Result<Deletion, ChangeError> {
+    async fn delete(
+        self: &Arc<Self>,
+        actor: &Actor,
+        id: &AgentId,
+    ) -> Result<(Deletion, Option<JoinHandle<()>>), ChangeError> {
         let _one_at_a_time = self.changing.lock().await;
         if !self.floor.is_open() {
             return Err(ChangeError::ShuttingDown);
@@ -221,16 +303,14 @@ impl Inner {
                 ChangeError::Unknown { agent }
             });
         }
-        let hosted = self.made.entries().get(id).is_some_and(|config| config.instance.is_some());
+        let hosted = self.made.is_hosted(id) || self.instances.remembers(id);
         let deleted = Deleted { agent: id.clone(), configured: false };
         made::write_deleted(self.recorder.journal(), actor, &deleted).await.map_err(not_written)?;
         let cancelled = self.retire(id).await;
-        if hosted {
-            self.remove_instance(actor, id).await;
-        }
+        let leaving = hosted.then(|| self.see_off(actor.clone(), id.clone()));
         self.forget(id);
         tracing::info!(source = "agent.roster", %actor, agent = %id, cancelled, "an agent was deleted");
-        Ok(Deletion { cancelled })
+        Ok((Deletion { cancelled }, leaving))
     }
 
     /// Takes an agent off the roster and ends what it has under way; how many requests that was.
@@ -243,14 +323,6 @@ impl Inner {
             tracing::warn!(source = "agent.roster", agent = %id, "a deleted agent's requests take their time to end");
         }
         cancelled
-    }
-
-    /// Ends what hosts an agent, and has it counted from zero when one of this id is made again.
-    async fn remove_instance(&self, actor: &Actor, id: &AgentId) {
-        let cause = Cause { actor: actor.clone(), ..Cause::system() };
-        // One that could not be kept has only its records.
-        let _unknown = self.instances.remove(id, cause).await;
-        self.instances.erase(id, actor.clone()).await;
     }
 
     /// What hosts an agent, checked.
@@ -276,13 +348,12 @@ impl Inner {
     async fn call_up(&self) {
         let _one_at_a_time = self.changing.lock().await;
         let mut back = Agents::new();
-        for (id, config) in self.made.entries() {
+        for (id, entry) in self.made.entries() {
             if self.agents.contains(&id) {
                 self.give_way(&id).await;
                 continue;
             }
-            let entry = serde_json::to_string(&config).expect("it was read from JSON");
-            let read = (self.read_entry)(&id, &entry).map_err(|bad| list(&bad));
+            let read = (self.read_entry)(&id, &entry.to_string()).map_err(|bad| list(&bad));
             let hosted = |config: AgentConfig| match self.hosted(&id, &config) {
                 Ok(_) => Ok(config),
                 Err(bad) => Err(bad.to_string()),

@@ -117,7 +117,7 @@ impl Inner {
         self.metrics.paused.set(paused as f64);
         for (id, agent) in &*agents {
             let Spending { usd, budget } = self.meter.spending(id);
-            agent.metrics.spend.set(usd);
+            agent.metrics.spend.iter().for_each(|gauge| gauge.set(usd));
             agent.metrics.budget.iter().zip(budget).for_each(|(gauge, budget)| gauge.set(budget));
         }
     }

@@ -15,6 +15,8 @@ use crate::journal::{Actor, Append, AppendError, Fold, Journal, NewRecord, Recor
 
 /// The kind of the record that an agent was made.
 pub const AGENT_CREATED: &str = "agent_created";
+/// The member of its detail that holds what the agent was made with, instructions and commands included.
+pub const AGENT_CREATED_CONFIG: &str = "config";
 /// The kind of the record that one was deleted.
 pub const AGENT_DELETED: &str = "agent_deleted";
 
@@ -23,9 +25,9 @@ const VERSION: u16 = 1;
 
 /// The detail of `agent_created`, version 1: the entry as it would stand under `agents:`.
 #[derive(Serialize, Deserialize)]
-struct Created {
+struct Created<C> {
     agent: AgentId,
-    config: AgentConfig,
+    config: C,
 }
 
 /// The detail of `agent_deleted`, version 1.
@@ -45,13 +47,14 @@ pub(super) struct Made {
 
 #[derive(Default)]
 struct State {
-    entries: BTreeMap<AgentId, AgentConfig>,
+    /// As they were written: one that this plimsoll cannot read is kept for one that can.
+    entries: BTreeMap<AgentId, Value>,
     /// Why some do not serve.
     unfit: BTreeMap<AgentId, String>,
 }
 
 impl Made {
-    pub(super) fn entries(&self) -> BTreeMap<AgentId, AgentConfig> {
+    pub(super) fn entries(&self) -> BTreeMap<AgentId, Value> {
         self.state().entries.clone()
     }
 
@@ -59,12 +62,17 @@ impl Made {
         self.state().entries.contains_key(agent)
     }
 
+    /// Whether it has an instance of its own.
+    pub(super) fn is_hosted(&self, agent: &AgentId) -> bool {
+        self.state().entries.get(agent).is_some_and(|entry| entry.get("instance").is_some())
+    }
+
     pub(super) fn count(&self) -> usize {
         self.state().entries.len()
     }
 
     /// Those that do not serve, and why.
-    pub(super) fn unfit(&self) -> Vec<(AgentId, AgentConfig, String)> {
+    pub(super) fn unfit(&self) -> Vec<(AgentId, Value, String)> {
         let state = self.state();
         let entry =
             |(id, why): (&AgentId, &String)| Some((id.clone(), state.entries.get(id)?.clone(), why.clone()));
@@ -133,9 +141,11 @@ impl Fold for Made {
 
     fn apply(&self, record: &Record) {
         let applied = match record.kind.as_str() {
-            AGENT_CREATED => Created::deserialize(&record.detail).map(|Created { agent, config }| {
-                self.state().entries.insert(agent, config);
-            }),
+            AGENT_CREATED => {
+                Created::deserialize(&record.detail).map(|Created::<Value> { agent, config }| {
+                    self.state().entries.insert(agent, config);
+                })
+            }
             AGENT_DELETED => Deleted::deserialize(&record.detail).map(|deleted| self.forget(&deleted.agent)),
             _ => return,
         };
@@ -149,7 +159,16 @@ impl Fold for Made {
     }
 
     fn restore(&self, snapshot: &Value) -> Result<(), String> {
-        self.state().entries = BTreeMap::deserialize(snapshot).map_err(|error| error.to_string())?;
+        let entries: BTreeMap<String, Value> =
+            BTreeMap::deserialize(snapshot).map_err(|error| error.to_string())?;
+        let read = |(id, entry): (String, Value)| match AgentId::parse(&id) {
+            Ok(id) => Some((id, entry)),
+            Err(error) => {
+                tracing::error!(source = "agent.roster", %error, "an agent in the snapshot has no readable id");
+                None
+            }
+        };
+        self.state().entries = entries.into_iter().filter_map(read).collect();
         Ok(())
     }
 
@@ -221,5 +240,20 @@ mod tests {
         assert_eq!((made.count(), made.why_unfit(&agent("plain"))), (0, None));
         assert_eq!(restarted(&made).count(), 0);
         assert!(made.restore(&json!([])).is_err());
+    }
+
+    #[tokio::test]
+    async fn what_a_later_plimsoll_made_is_kept_as_it_was_written() {
+        let (made, journal) = open();
+        let later = json!({"provider": "p", "colour": "red", "instance": {"moon": {}}});
+        let detail = json!({"agent": "later", "config": later, "mood": "good"});
+        append(&journal, AGENT_CREATED, &Actor::Local, detail).await.expect("written");
+        let next = restarted(&made);
+        assert_eq!((&next.entries()[&agent("later")], next.is_hosted(&agent("later"))), (&later, true));
+        made.restore(&json!({"good": {"provider": "p"}, "odd": 7, "No Slug": {}})).expect("what it can");
+        assert_eq!(
+            (ids(&made), made.is_hosted(&agent("odd"))),
+            (vec!["good".to_owned(), "odd".to_owned()], false)
+        );
     }
 }

@@ -13,12 +13,16 @@ const REQUEST_SECONDS: (&[f64], &str) = (
     "from a millisecond for an empty lane to the hour that a coding agent may work",
 );
 
+/// As many as any metric has: enough for 200 agents by outcome, and for 1,000 without.
+const SERIES_MAX: usize = 1_000;
+
 /// Requests that ended, by how.
 pub static REQUESTS: Counter<2> = Counter::new(
     "plimsoll_requests_total",
     &["agent", "outcome"],
     "Requests that were accepted and ended, by agent and by outcome (ok, failed, deadline, cancelled, refused).",
-);
+)
+.series_max(SERIES_MAX);
 
 /// How long requests take.
 pub static REQUEST_SECONDS_HISTOGRAM: Histogram<1> = Histogram::new(
@@ -26,14 +30,16 @@ pub static REQUEST_SECONDS_HISTOGRAM: Histogram<1> = Histogram::new(
     &["agent"],
     "From the acceptance of a request to its end, however it ended, by agent.",
     REQUEST_SECONDS,
-);
+)
+.series_max(SERIES_MAX);
 
 /// Requests under way.
 pub static REQUESTS_ACTIVE: Gauge<1> = Gauge::new(
     "plimsoll_requests_active",
     &["agent"],
     "Requests accepted and not ended: waiting, starting or running, by agent.",
-);
+)
+.series_max(SERIES_MAX);
 
 /// Requests that wait.
 pub static QUEUE_DEPTH: Gauge<0> =
@@ -64,15 +70,17 @@ pub static SESSIONS: Gauge<0> = Gauge::new("plimsoll_sessions", &[], "Sessions k
 pub static AGENT_SPEND: Gauge<1> = Gauge::new(
     "plimsoll_agent_spend_today_usd",
     &["agent"],
-    "US dollars that an agent has spent since its day began in the configured zone, estimates included and calls without a price left out.",
-);
+    "US dollars that an agent has spent since its day began in the configured zone, estimates included and calls without a price left out; agents past the cap have no series.",
+)
+.series_max(SERIES_MAX);
 
 /// What agents may spend in a day.
 pub static AGENT_BUDGET: Gauge<1> = Gauge::new(
     "plimsoll_agent_budget_usd",
     &["agent"],
-    "US dollars that an agent may spend in a day, for those with a budget.",
-);
+    "US dollars that an agent may spend in a day, for those with a budget; agents past the cap have no series.",
+)
+.series_max(SERIES_MAX);
 
 /// Agents that are paused.
 pub static AGENTS_PAUSED: Gauge<0> =
@@ -116,8 +124,9 @@ pub(super) struct AgentMetrics {
     pub(super) deadline: metrics::Counter,
     pub(super) cancelled: metrics::Counter,
     pub(super) refused: metrics::Counter,
-    pub(super) spend: metrics::Gauge,
-    /// None where there is no budget.
+    /// None past the cap: it would be shared with others.
+    pub(super) spend: Option<metrics::Gauge>,
+    /// Nor where there is no budget.
     pub(super) budget: Option<metrics::Gauge>,
     pub(super) duration: metrics::Histogram,
     pub(super) active: metrics::Gauge,
@@ -162,8 +171,8 @@ impl Metrics {
             deadline: requests("deadline"),
             cancelled: requests("cancelled"),
             refused: requests("refused"),
-            spend: self.spend.with([agent.as_str()]),
-            budget: usd_per_day.map(|_| self.budget.with([agent.as_str()])),
+            spend: self.spend.unshared([agent.as_str()]),
+            budget: usd_per_day.and_then(|_| self.budget.unshared([agent.as_str()])),
             duration: self.durations.with([agent.as_str()]),
             active: self.active.with([agent.as_str()]),
         }

@@ -42,6 +42,8 @@ const LIMITS: &[&str] = &[
     INSTANCE_WAITING,
     AGENT_SESSIONS,
     MADE_AGENTS,
+    MADE_AGENT_BYTES,
+    AGENT_CHANGES,
 ];
 const LANE_DEPTH: &str = "lane_depth_max";
 pub(super) const QUEUED: &str = "queued_max";
@@ -57,6 +59,10 @@ const INSTANCE_WAITING: &str = "waiting_max";
 pub(super) const AGENT_SESSIONS: &str = "agent_sessions";
 /// Nor this: [`MADE_AGENTS_MAX`](crate::limits::MADE_AGENTS_MAX).
 pub(super) const MADE_AGENTS: &str = "made_agents";
+/// [`MADE_AGENT_BYTES_MAX`](crate::limits::MADE_AGENT_BYTES_MAX).
+pub(super) const MADE_AGENT_BYTES: &str = "made_agent_bytes";
+/// [`AGENT_CHANGES_AT_ONCE_MAX`](crate::limits::AGENT_CHANGES_AT_ONCE_MAX).
+pub(super) const AGENT_CHANGES: &str = "agent_changes";
 const ANSWERS_BYTES: &str = "answers_bytes_max";
 
 /// How a request ended.

@@ -7,15 +7,17 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use serde::Serialize;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::active::ActiveRequest;
 use super::agent_sessions::AgentSessions;
 use super::answers::Answers;
-use super::floor::{AgentLoad, Floor};
+use super::floor::Floor;
 use super::keys::Keys;
 use super::lane::{LaneKey, LaneLimits};
+use super::leaving::Leaving;
 use super::made::Made;
 use super::meter::Meter;
 use super::metrics::{AgentMetrics, Metrics};
@@ -28,8 +30,10 @@ use super::{AgentConfig, Config, ReadEntry, Rejection};
 use crate::clock::Clock;
 use crate::ids::{AgentId, RequestId, SessionId};
 use crate::journal::{Actor, Fold, Journal};
-use crate::lifecycle::{Configured, InstanceView, Instances, Start, Unkept};
-use crate::limits::{AGENT_SESSIONS_MAX, IDEMPOTENCY_KEYS_MAX, JOURNAL_CATCH_UP_WAIT};
+use crate::lifecycle::Instances;
+use crate::limits::{
+    AGENT_CHANGES_AT_ONCE_MAX, AGENT_SESSIONS_MAX, IDEMPOTENCY_KEYS_MAX, JOURNAL_CATCH_UP_WAIT,
+};
 use crate::live::{Live, ModelCalls};
 use crate::provider::{Hosting, Message, Provider};
 use crate::telemetry::{Registry, Shared};
@@ -83,6 +87,9 @@ pub(super) struct Inner {
     pub(super) made: Arc<Made>,
     /// Held by who makes or deletes an agent.
     pub(super) changing: tokio::sync::Mutex<()>,
+    /// How many more may do so, or wait for it.
+    pub(super) changers: Arc<Semaphore>,
+    pub(super) leaving: Leaving,
     pub(super) providers: BTreeMap<String, Arc<dyn Provider>>,
     pub(super) read_entry: ReadEntry,
     pub(super) floor: Arc<Floor>,
@@ -108,67 +115,6 @@ pub(super) struct Agent {
     pub(super) metrics: AgentMetrics,
     /// Whether it left the roster.
     pub(super) retired: AtomicBool,
-}
-
-/// One entry of `agent.list`.
-#[derive(Debug, Clone, PartialEq, Serialize, schemars::JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct AgentSummary {
-    /// The agent.
-    pub id: AgentId,
-    /// The kind of its provider.
-    pub provider: String,
-    /// The model it asks for.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub model: Option<String>,
-    /// What it is for.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub role: Option<String>,
-    /// Requests of it that may run at once; absent where only the gateway's own cap holds.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_concurrent: Option<usize>,
-    /// Whether an operator paused it: it takes no new work.
-    pub paused: bool,
-    /// Requests of it that run.
-    pub running: usize,
-    /// Requests of it that wait.
-    pub queued: usize,
-    /// Tools it is known to have.
-    pub tools: Vec<String>,
-    /// Where it lives: `host` (inside plimsoll, or at a model's API), `process` or `container`.
-    pub mode: &'static str,
-    /// When its instance starts.
-    pub start: Start,
-    /// Its instance, where it has one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub instance: Option<InstanceView>,
-    /// Whether it was made over the API, and can be deleted there.
-    pub made: bool,
-    /// Why it takes no messages, of one that was made over the API and does not fit the configuration.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub unfit: Option<String>,
-}
-
-impl AgentSummary {
-    /// Of one that does not serve.
-    fn unfit((id, config, why): (AgentId, AgentConfig, String)) -> Self {
-        Self {
-            id,
-            provider: config.provider,
-            model: config.model,
-            role: config.role,
-            max_concurrent: config.max_concurrent,
-            paused: false,
-            running: 0,
-            queued: 0,
-            tools: config.tools,
-            mode: "host",
-            start: Start::Hot,
-            instance: None,
-            made: true,
-            unfit: Some(why),
-        }
-    }
 }
 
 /// The body of `system.metrics`; the API adds its connections.
@@ -240,6 +186,8 @@ impl Gateway {
             instances,
             made: Arc::default(),
             changing: tokio::sync::Mutex::default(),
+            changers: Arc::new(Semaphore::new(AGENT_CHANGES_AT_ONCE_MAX)),
+            leaving: Leaving::default(),
             providers,
             read_entry,
             floor: Floor::new(limits, bytes(config.active_bytes_max), clock.clone()),
@@ -297,36 +245,6 @@ impl Gateway {
     pub fn has_processes(&self) -> bool {
         let beside = |agent: &Agent| agent.provider.hosting() == Hosting::Process || agent.config.is_beside();
         self.inner.agents.all().values().any(|agent| beside(agent))
-    }
-
-    /// Every agent, by id.
-    #[must_use]
-    pub fn agents(&self) -> Vec<AgentSummary> {
-        let load = self.inner.floor.load_by_agent();
-        let show = |(id, agent): (&AgentId, &Arc<Agent>)| {
-            let AgentLoad { running, queued } = load.get(id).copied().unwrap_or_default();
-            let instance = self.inner.instances.view(id);
-            AgentSummary {
-                id: id.clone(),
-                provider: agent.provider.kind().to_owned(),
-                model: agent.config.model.clone(),
-                role: agent.config.role.clone(),
-                max_concurrent: agent.config.max_concurrent,
-                paused: self.inner.pauses.is_paused(id),
-                running,
-                queued,
-                tools: agent.config.tools.clone(),
-                mode: instance.as_ref().map_or("host", |instance| instance.mode),
-                start: instance.as_ref().map_or(Start::Hot, |instance| instance.start),
-                instance,
-                made: self.inner.made.contains(id),
-                unfit: None,
-            }
-        };
-        let mut shown: Vec<_> = self.inner.agents.all().iter().map(show).collect();
-        shown.extend(self.inner.made.unfit().into_iter().map(AgentSummary::unfit));
-        shown.sort_by(|a, b| a.id.cmp(&b.id));
-        shown
     }
 
     /// Every session that is kept.
@@ -399,19 +317,6 @@ impl Gateway {
         HealthCounts { sessions, tools: self.inner.recorder.tools(listed) }
     }
 
-    /// Begins with the instances of its agents; to be called once the journal is open, and before anything is served.
-    ///
-    /// # Errors
-    /// [`Unkept`] for an instance that cannot be hosted.
-    pub async fn open_instances(&self) -> Result<(), Unkept> {
-        let agents = self.inner.agents.all();
-        let configured = agents.iter().filter_map(|(id, agent)| {
-            let config = agent.config.instance.clone()?;
-            Some((id.clone(), Configured { config, cwd: agent.config.cwd.clone() }))
-        });
-        self.inner.instances.open(configured).await
-    }
-
     /// What hosts agents.
     #[must_use]
     pub fn instances(&self) -> &Arc<Instances> {
@@ -456,6 +361,7 @@ impl Gateway {
         let agents = self.inner.agents.all();
         let closing = join_all(agents.values().map(|agent| agent.provider.close()));
         tokio::join!(closing, self.inner.instances.shut_down());
+        self.inner.leaving.ended().await;
     }
 
     fn session_key(&self, agent: &AgentId, session: &SessionId) -> Result<LaneKey, Rejection> {

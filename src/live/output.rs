@@ -134,10 +134,12 @@ impl Outputs {
         }
     }
 
-    /// Forgets all lines of an agent.
+    /// Forgets all lines of an agent. One of its name counts on, for the reader that goes on where it was.
     pub(super) fn forget(&self, agent: &AgentId) {
         let mut store = self.store();
-        let bytes = store.agents.remove(agent).map_or(0, |output| output.bytes);
+        let Some(output) = store.agents.get_mut(agent) else { return };
+        output.lines = VecDeque::new();
+        let bytes = std::mem::take(&mut output.bytes);
         store.bytes -= bytes;
     }
 
@@ -250,6 +252,20 @@ mod tests {
         let page = outputs.page(&agent("a"), OutputWanted::After { seq: 900, lines: 9 });
         assert_eq!((texts(&page), page.next), (vec!["first since the start"], 1));
         assert_eq!(outputs.page(&agent("quiet"), OutputWanted::After { seq: 900, lines: 9 }).next, 0);
+    }
+
+    #[test]
+    fn what_is_forgotten_is_gone_and_numbers_go_on() {
+        let outputs = Outputs::default();
+        ["one", "two"].iter().for_each(|text| print(&outputs, "a", text));
+        print(&outputs, "b", "other");
+        outputs.forget(&agent("a"));
+        assert_eq!(outputs.page(&agent("a"), OutputWanted::Last(9)), OutputPage { lines: vec![], next: 2 });
+        bytes(&outputs);
+        print(&outputs, "a", "of the next one");
+        let page = outputs.page(&agent("a"), OutputWanted::After { seq: 2, lines: 9 });
+        assert_eq!((texts(&page), page.next), (vec!["of the next one"], 3));
+        outputs.forget(&agent("nobody"));
     }
 
     #[test]

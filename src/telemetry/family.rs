@@ -63,6 +63,20 @@ impl<const N: usize, H: Clone> Family<N, H> {
         }
     }
 
+    /// The same, but `None` where it would be shared under `other`: for a gauge that is set, which is true of one only.
+    #[must_use]
+    pub fn unshared(&self, values: [&str; N]) -> Option<H> {
+        let values = values.map(cut);
+        match self.find(values) {
+            (Some(handle), _) => Some(handle),
+            (None, false) => Some(self.make(values)),
+            (None, true) => {
+                (self.inner.overflow)();
+                None
+            }
+        }
+    }
+
     fn find(&self, values: [&str; N]) -> (Option<H>, bool) {
         let series = self.inner.series.read().unwrap_or_else(PoisonError::into_inner);
         (series.handles.get(&values as &dyn LabelValues).cloned(), self.is_full(&series))
@@ -217,6 +231,20 @@ mod tests {
         step(&calls, "a", "ok");
         assert_eq!(value(&registry, "plimsoll_calls_total{agent=\"a\",outcome=\"ok\"}"), Some(2));
         assert_eq!(value(&registry, overflow), Some(3));
+    }
+
+    #[test]
+    fn what_is_not_shared_is_missing_past_the_cap_and_counted() {
+        let registry = registry();
+        let calls = registry.counters(&CALLS);
+        let own = |agent: &str| calls.unshared([agent, "ok"]).map(|counter| counter.increment(1));
+        assert_eq!(
+            ["a", "b", "c", "d", "a"].map(|agent| own(agent).is_some()),
+            [true, true, true, false, true]
+        );
+        let overflow = "plimsoll_series_overflow_total{metric=\"plimsoll_calls_total\"}";
+        assert_eq!(value(&registry, overflow), Some(1));
+        assert_eq!(value(&registry, "plimsoll_calls_total{agent=\"other\",outcome=\"ok\"}"), None);
     }
 
     #[test]

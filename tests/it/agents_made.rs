@@ -11,6 +11,7 @@ use crate::support::server::{Server, clean_command, echo, rpc, until};
 /// One configured agent `a`; what is made answers at once by `p`, or only when it is cancelled by `slow`.
 fn house() -> Value {
     let mut config = echo();
+    config["providers"]["other"] = config["providers"]["p"].clone();
     config["providers"]["slow"] = json!({"kind": "echo", "latency": "1h"});
     config["providers"]["unaddressed"] = json!({"kind": "openai"});
     config["providers"]["remote"] = json!({"kind": "openai", "base_url": "http://127.0.0.1:9/v1"});
@@ -204,7 +205,6 @@ async fn what_the_configuration_would_refuse_is_refused_by_key() {
         (image(json!({"env": {"KEY": "value"}})), "instance.container.env: "),
         (image(json!({"privileged": true})), "instance.container.privileged: "),
         (image(json!({})), "instance: it could call plimsoll like anybody"),
-        (with("system", json!("x".repeat(70_000))), "is longer than"),
     ] {
         let answer = create(&server, entry.clone()).await;
         assert_eq!(answer.status, 422, "{entry}: {}", message(&answer));
@@ -275,6 +275,111 @@ async fn what_is_counted_of_its_instance_begins_anew_when_it_is_made_again() {
     assert_eq!(starts(&server).await, 0, "also after a restart");
 }
 
+/// An instance that comes at once and takes so long to go.
+fn hosted(id: &str, provider: &str, stop: &str) -> Value {
+    let script = json!({"starts": [{"takes": "1ms"}], "stops": [{"takes": stop}]});
+    json!({"id": id, "provider": provider, "instance": {"port": 0, "scripted": script}})
+}
+
+async fn kinds(server: &Server, id: &str) -> Vec<String> {
+    let path = format!("/audit?stream=instance/{id}&limit=100&order=asc");
+    let page = Ask::get(&path).send(server.address()).await.json();
+    let records = page["records"].as_array().expect("records");
+    records.iter().map(|record| record["kind"].as_str().expect("a kind").to_owned()).collect()
+}
+
+async fn started(server: &Server, id: &str) {
+    assert!(send(server, id, "hello").await["result"]["text"].is_string());
+    until("the start is written", async || (kinds(server, id).await == ["lazy_start"]).then_some(())).await;
+}
+
+#[tokio::test]
+async fn an_instance_that_does_not_end_holds_up_only_those_of_its_name() {
+    let server = Server::start(house()).await;
+    let stuck = hosted("stuck", "p", "1h");
+    assert_eq!(create(&server, stuck.clone()).await.status, 201);
+    started(&server, "stuck").await;
+    assert_eq!(soon("the answer", delete(&server, "stuck")).await.status, 200);
+    assert_eq!((entry(&server, "stuck").await, delete(&server, "stuck").await.status), (None, 404));
+    let again = create(&server, stuck.clone()).await;
+    assert!(again.status == 409 && message(&again).contains("still ends"), "{}", message(&again));
+    assert_eq!(create(&server, hosted("next", "p", "1ms")).await.status, 201, "others come");
+    assert_eq!(delete(&server, "next").await.status, 200, "and go");
+    assert_eq!(kinds(&server, "stuck").await, ["lazy_start"], "it is not over");
+
+    let server = restarted(server, true, house()).await;
+    assert_eq!(entry(&server, "stuck").await, None, "that it was deleted was written before");
+    assert_eq!(kinds(&server, "stuck").await, ["lazy_start", "removed"]);
+    assert_eq!(create(&server, stuck).await.status, 201);
+    let shown = entry(&server, "stuck").await.expect("it is there");
+    assert_eq!(shown["state"]["lifecycle_metrics"]["lazy_start"], 0);
+}
+
+#[tokio::test]
+async fn the_instance_of_one_that_does_not_fit_is_not_taken_for_gone() {
+    let server = Server::start(house()).await;
+    assert_eq!(create(&server, hosted("made", "other", "1ms")).await.status, 201);
+    started(&server, "made").await;
+    let mut config = house();
+    config["providers"].as_object_mut().expect("keys").remove("other");
+    let server = restarted(server, true, config.clone()).await;
+    let shown = entry(&server, "made").await.expect("it is known");
+    assert_eq!((&shown["status"], &shown["start"]), (&json!("unfit"), &json!("lazy")));
+    assert_eq!(kinds(&server, "made").await, ["lazy_start"], "nothing was removed");
+    assert_eq!(Ask::get("/v1/models/made").send(server.address()).await.status, 404);
+
+    let server = restarted(server, true, house()).await;
+    let shown = entry(&server, "made").await.expect("it is there");
+    assert_eq!(shown["state"]["lifecycle_metrics"]["lazy_start"], 1, "it goes on");
+    let server = restarted(server, true, config).await;
+    assert_eq!(delete(&server, "made").await.status, 200);
+    until("its end is written", async || {
+        kinds(&server, "made").await.contains(&"removed".to_owned()).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn as_many_and_as_long_as_there_may_be_and_no_more() {
+    let server = Server::start(house()).await;
+    let sized = |id: &str, bytes: usize| {
+        let length = |system: String| json!({"id": id, "provider": "p", "system": system}).to_string();
+        length("x".repeat(bytes - length(String::new()).len()))
+    };
+    let hits =
+        async |limit: &str| server.scrape().await.count("plimsoll_limit_hits_total", &[("limit", limit)]);
+    assert_eq!(hits("made_agent_bytes").await, 0);
+    let over = post(&server, sized("long", (64 << 10) + 1)).await;
+    assert_eq!((over.status, &over.json()["error"]["code"]), (413, &json!("agent_too_large")));
+    let params = serde_json::from_str(&sized("long", (64 << 10) + 1)).expect("JSON");
+    let call = rpc(&server, "agent.create", params).await;
+    assert_eq!(
+        (&call["error"]["code"], &call["error"]["data"]["limit"]),
+        (&json!(-32602), &json!("made_agent_bytes"))
+    );
+    assert_eq!(hits("made_agent_bytes").await, 2);
+    let most = post(&server, sized("long", 64 << 10)).await;
+    assert_eq!(most.status, 201, "{}", message(&most));
+    for n in 1..256 {
+        let answer = create(&server, json!({"id": format!("made-{n}"), "provider": "p"})).await;
+        assert_eq!(answer.status, 201, "{n}: {}", message(&answer));
+    }
+    let more = json!({"id": "more", "provider": "p"});
+    let over = create(&server, more.clone()).await;
+    assert_eq!((over.status, &over.json()["error"]["code"]), (409, &json!("too_many_agents")));
+    let call = rpc(&server, "agent.create", more.clone()).await;
+    assert_eq!(
+        (&call["error"]["code"], &call["error"]["data"]["limit"]),
+        (&json!(-32014), &json!("made_agents"))
+    );
+    assert_eq!(hits("made_agents").await, 2);
+    assert_eq!(delete(&server, "made-7").await.status, 200);
+    assert_eq!(create(&server, more).await.status, 201, "there is room again");
+    let scrape = server.scrape().await;
+    let gauges = scrape.0.iter().filter(|sample| sample.name == "plimsoll_agent_spend_today_usd");
+    assert_eq!(gauges.count(), 257, "each has its own, and there is no `other`");
+}
+
 #[tokio::test]
 async fn only_an_operator_makes_and_deletes_and_both_are_told_on_the_stream() {
     let tokens: Vec<Value> = ["viewer", "operator"]
@@ -289,7 +394,7 @@ async fn only_an_operator_makes_and_deletes_and_both_are_told_on_the_stream() {
     let server = Server::start(config).await;
     let as_role =
         |ask: Ask, role: &'static str| ask.token(Some(role)).header("content-type", "application/json");
-    let body = json!({"id": "made", "provider": "p"}).to_string();
+    let body = json!({"id": "made", "provider": "p", "system": "be discreet"}).to_string();
     let make = |role| as_role(Ask::post("/agents", body.clone()), role);
     let end = |role| as_role(Ask::method("DELETE", "/agents/made"), role);
     let mut stream = Ask::get("/events").token(Some("viewer")).open(server.address()).await;
@@ -297,9 +402,17 @@ async fn only_an_operator_makes_and_deletes_and_both_are_told_on_the_stream() {
     assert_eq!(make("viewer").send(server.address()).await.status, 403);
     assert_eq!(make("operator").send(server.address()).await.status, 201);
     stream.until("operator made the agent made").await;
+    for format in ["json", "ndjson", "csv"] {
+        let path = format!("/audit?kind=agent_created&format={format}");
+        let seen = async |role| Ask::get(&path).token(Some(role)).send(server.address()).await.text();
+        let (viewer, operator) = (seen("viewer").await, seen("operator").await);
+        assert!(viewer.contains("agent_created") && !viewer.contains("be discreet"), "{viewer}");
+        assert!(operator.contains("be discreet"), "{operator}");
+    }
     assert_eq!(end("viewer").send(server.address()).await.status, 403);
     assert_eq!(end("operator").send(server.address()).await.status, 200);
     let seen = stream.until("operator deleted the agent made").await;
+    assert!(!seen.contains("be discreet"), "{seen}");
     assert!(seen.contains("\"agent.created\"") && seen.contains("\"agent.deleted\""), "{seen}");
 }
 

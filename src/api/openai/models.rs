@@ -9,6 +9,7 @@ use super::super::request::Request;
 use super::super::response::{Outcome, json_reply};
 use super::super::state::ApiState;
 use super::fault::Fault;
+use crate::gateway::AgentSummary;
 use crate::ids::AgentId;
 
 /// All models.
@@ -39,16 +40,21 @@ impl Model {
     }
 }
 
+/// Those that do not fit the configuration take no messages.
+fn serving(state: &ApiState) -> impl Iterator<Item = AgentSummary> {
+    state.gateway.agents().into_iter().filter(|agent| agent.unfit.is_none())
+}
+
 /// Lists the agents.
 pub(crate) async fn models(state: Arc<ApiState>, _request: Request) -> Outcome {
-    let data = state.gateway.agents().into_iter().map(|agent| Model::of(agent.id, &state)).collect();
+    let data = serving(&state).map(|agent| Model::of(agent.id, &state)).collect();
     json_reply(&ModelList { object: "list", data })
 }
 
 /// Shows one agent.
 pub(crate) async fn model(state: Arc<ApiState>, request: Request) -> Outcome {
     let wanted = request.param.as_deref().unwrap_or_default();
-    match state.gateway.agents().into_iter().find(|agent| agent.id.as_str() == wanted) {
+    match serving(&state).find(|agent| agent.id.as_str() == wanted) {
         Some(agent) => json_reply(&Model::of(agent.id, &state)),
         None => Ok(Fault::unknown_model(wanted).into_reply()),
     }

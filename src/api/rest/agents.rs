@@ -135,10 +135,14 @@ pub(crate) async fn delete_agent(state: Arc<ApiState>, request: Request) -> Outc
 impl From<ChangeError> for Problem {
     fn from(error: ChangeError) -> Self {
         let (status, code) = match &error {
-            ChangeError::Exists { .. } | ChangeError::Configured { .. } => (StatusCode::CONFLICT, "conflict"),
+            ChangeError::Exists { .. } | ChangeError::Configured { .. } | ChangeError::Leaving { .. } => {
+                (StatusCode::CONFLICT, "conflict")
+            }
             ChangeError::Unknown { .. } => (StatusCode::NOT_FOUND, "not_found"),
             ChangeError::Invalid(_) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid"),
-            ChangeError::TooMany => (StatusCode::TOO_MANY_REQUESTS, "too_many_agents"),
+            ChangeError::TooLong => (StatusCode::PAYLOAD_TOO_LARGE, "agent_too_large"),
+            ChangeError::TooMany => (StatusCode::CONFLICT, "too_many_agents"),
+            ChangeError::Busy => (StatusCode::TOO_MANY_REQUESTS, "too_many_changes"),
             ChangeError::Journal | ChangeError::Late => {
                 (StatusCode::SERVICE_UNAVAILABLE, "journal_unavailable")
             }

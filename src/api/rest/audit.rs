@@ -7,10 +7,12 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::super::Role;
 use super::super::request::Request;
 use super::super::response::{Outcome, Problem, reply};
 use super::super::state::ApiState;
 use crate::clock::Timestamp;
+use crate::gateway::{AGENT_CREATED, AGENT_CREATED_CONFIG};
 use crate::ids::Seq;
 use crate::journal::{Journal, Page, ReadError, Record, Scan, StreamId};
 use crate::limits::AUDIT_PAGE_RECORDS_MAX;
@@ -105,7 +107,7 @@ struct AuditRecord {
     actor: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     trace_id: Option<String>,
-    /// The fact.
+    /// The fact. Of `agent_created`, only an operator sees `config`.
     detail: serde_json::Map<String, serde_json::Value>,
     /// SHA-256 of the record before it in its log.
     prev_hash: String,
@@ -117,13 +119,17 @@ pub(crate) async fn audit(state: Arc<ApiState>, request: Request) -> Outcome {
     let accept = request.headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("*/*");
     let format = query.format.unwrap_or_else(|| Format::accepted(accept));
     let question = Question::read(query)?;
+    let role = request.identity()?.role;
     let journal = Arc::clone(&state.sources.journal);
     state.catch_up().await;
     let page = tokio::task::spawn_blocking(move || question.ask(&*journal)).await;
-    let page = page.map_err(|_panic| Problem::internal())?.map_err(|error| {
+    let mut page = page.map_err(|_panic| Problem::internal())?.map_err(|error| {
         tracing::warn!(%error, "the journal could not be queried");
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, "journal_unavailable", "the journal cannot be read now")
     })?;
+    if role != Role::Operator {
+        page.records.iter_mut().for_each(hide_content);
+    }
     let next = page.next;
     let body = write(page, format).ok_or_else(Problem::internal)?;
     let mut reply = reply(StatusCode::OK, format.content_type(), body);
@@ -131,6 +137,15 @@ pub(crate) async fn audit(state: Arc<ApiState>, request: Request) -> Outcome {
         reply.headers_mut().insert(HeaderName::from_static("x-next-cursor"), HeaderValue::from(next.0));
     }
     Ok(reply)
+}
+
+/// What an agent was made with says what it is told to do, and is shown to operators only.
+fn hide_content(record: &mut Record) {
+    if record.kind == AGENT_CREATED
+        && let Some(detail) = record.detail.as_object_mut()
+    {
+        detail.remove(AGENT_CREATED_CONFIG);
+    }
 }
 
 /// A query, checked.

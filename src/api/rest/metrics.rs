@@ -23,6 +23,10 @@ pub(crate) async fn metrics(state: Arc<ApiState>, _request: Request) -> Outcome 
             sources.shared.component(component, if down { Health::Down } else { Health::Up });
         }
         match shown.gateway.instances().engine_status() {
+            // It was needed before, and is not any more: nothing is down.
+            None if sources.shared.health_of("engine").is_some() => {
+                sources.shared.component("engine", Health::Up);
+            }
             None => {}
             Some(EngineStatus::Up | EngineStatus::Unknown) => sources.shared.component("engine", Health::Up),
             Some(EngineStatus::Down { .. }) => sources.shared.component("engine", Health::Down),

@@ -129,6 +129,12 @@ impl RpcError {
         error
     }
 
+    fn of_limit(code: i32, limit: &'static str, message: String) -> Self {
+        let mut error = Self::new(code, message);
+        error.data.limit = Some(limit);
+        error
+    }
+
     pub(crate) fn about(mut self, request_id: &RequestId) -> Self {
         self.data.request_id = Some(request_id.clone());
         self
@@ -188,18 +194,18 @@ impl From<ChangeError> for RpcError {
     fn from(error: ChangeError) -> Self {
         let message = error.to_string();
         match error {
-            ChangeError::Exists { .. } | ChangeError::Configured { .. } => Self::new(CONFLICT, message),
+            ChangeError::Exists { .. } | ChangeError::Configured { .. } | ChangeError::Leaving { .. } => {
+                Self::new(CONFLICT, message)
+            }
             ChangeError::Unknown { .. } => Self::new(NOT_FOUND, message),
             ChangeError::Invalid(bad) => {
                 let mut error = Self::new(INVALID_PARAMS, message);
                 error.data.field = bad.first().map(|BadKey { key, .. }| key.clone());
                 error
             }
-            ChangeError::TooMany => {
-                let mut error = Self::new(GATEWAY_FULL, message);
-                error.data.limit = Some("made_agents");
-                error
-            }
+            ChangeError::TooLong => Self::of_limit(INVALID_PARAMS, "made_agent_bytes", message),
+            ChangeError::TooMany => Self::of_limit(CONFLICT, "made_agents", message),
+            ChangeError::Busy => Self::of_limit(GATEWAY_FULL, "agent_changes", message),
             ChangeError::Journal | ChangeError::Late => Self::new(JOURNAL_UNAVAILABLE, message),
             ChangeError::ShuttingDown => Self::new(SHUTTING_DOWN, message),
         }

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use serde_json::Value;
 
 use crate::gateway::{
-    AGENT_CREATED, AGENT_DELETED, AGENT_PAUSED, AGENT_RESUMED, AGENT_SESSION_FORGOTTEN,
+    AGENT_CREATED, AGENT_CREATED_CONFIG, AGENT_DELETED, AGENT_PAUSED, AGENT_RESUMED, AGENT_SESSION_FORGOTTEN,
     AGENT_SESSION_STARTED, REQUEST_ACCEPTED, REQUEST_FINISHED, SPEND_LOST,
 };
 use crate::ids::{AgentId, TownId};
@@ -192,10 +192,21 @@ pub(crate) fn envelope(record: &Record) -> Envelope {
             || format!("{}: {}", record.stream, record.kind.replace('_', " ")),
             |shown| (shown.summary)(record),
         ),
-        detail: record.detail.clone(),
+        detail: told(record),
         trace_id: record.trace_id,
         seq: Some(record.seq),
     }
+}
+
+/// The detail, but for what an agent was made with: only operators see that, in `/audit`.
+fn told(record: &Record) -> Value {
+    let mut detail = record.detail.clone();
+    if record.kind == AGENT_CREATED
+        && let Some(detail) = detail.as_object_mut()
+    {
+        detail.remove(AGENT_CREATED_CONFIG);
+    }
+    detail
 }
 
 /// What happened to an instance has its names and sentences where it is decided.
@@ -264,7 +275,9 @@ mod tests {
             "local resumed all agents"
         );
         let (made, gone) = (json!({"agent": "a", "config": {"provider": "p"}}), json!({"agent": "a"}));
-        assert_eq!(summary("agent_created", made), "local made the agent a");
+        assert_eq!(summary("agent_created", made.clone()), "local made the agent a");
+        let told = envelope(&record("operator", "agent_created", made)).detail;
+        assert_eq!(told, json!({"agent": "a"}), "what it was made with is for operators");
         assert_eq!(summary("agent_deleted", gone), "local deleted the agent a");
         let yields = json!({"agent": "a", "configured": true});
         assert_eq!(summary("agent_deleted", yields), "the agent a gave way to one of the configuration");

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{Instances, Kept};
 use crate::ids::AgentId;
-use crate::journal::{Actor, Append, NewRecord, StreamId};
+use crate::journal::{Actor, Append, AppendError, NewRecord, StreamId};
 use crate::lifecycle::config::InstanceConfig;
 use crate::lifecycle::machine::{Fact, LostAction};
 use crate::lifecycle::record;
@@ -36,13 +36,14 @@ pub struct Unkept {
 
 impl Instances {
     /// Begins, once the journal is open: writes down which agents are gone and what an earlier plimsoll lost, publishes
-    /// what was counted, then keeps these; hot ones start.
+    /// what was counted, then keeps these; hot ones start. Those that are `known` are not gone, and not kept either.
     ///
     /// # Errors
     /// [`Unkept`]; nothing is kept then.
     pub async fn open(
         &self,
         configured: impl IntoIterator<Item = (AgentId, Configured)>,
+        known: &BTreeSet<AgentId>,
     ) -> Result<(), Unkept> {
         let stopped = self.hosts.left_behind();
         let mut all = Vec::new();
@@ -51,18 +52,19 @@ impl Instances {
             all.push((id, kept));
         }
         for id in self.ledger.known() {
-            if !all.iter().any(|(kept, _)| *kept == id) {
-                self.write(&id, record::removed(Actor::System)).await;
+            if !known.contains(&id) && !all.iter().any(|(kept, _)| *kept == id) {
+                // Where it cannot be written, the next start tries again.
+                let _ = self.write(&id, record::removed(Actor::System)).await;
             }
         }
         for (id, kept) in &all {
             if let Some(lost) = self.lost(id, kept, stopped) {
-                self.write(id, lost).await;
+                let _ = self.write(id, lost).await;
             }
         }
         self.ledger.publish(&self.metrics);
         let in_containers = all.iter().filter(|(_, kept)| kept.runner.kind() == "container");
-        self.remove_left(in_containers.map(|(id, _)| id.clone()).collect());
+        self.remove_left(in_containers.map(|(id, _)| id).chain(known).cloned().collect());
         all.into_iter().for_each(|(id, kept)| self.keep(id, kept));
         Ok(())
     }
@@ -85,9 +87,25 @@ impl Instances {
         self.kept(id, configured).map(drop)
     }
 
+    /// Whether something is counted of an instance of this name.
+    #[must_use]
+    pub fn remembers(&self, id: &AgentId) -> bool {
+        self.ledger.known().contains(id)
+    }
+
     /// Writes down that its agent was deleted: what was counted begins again.
-    pub async fn erase(&self, id: &AgentId, actor: Actor) {
-        self.write(id, record::removed(actor)).await;
+    ///
+    /// # Errors
+    /// [`AppendError`]; what was counted is remembered then.
+    pub async fn erase(&self, id: &AgentId, actor: Actor) -> Result<(), AppendError> {
+        self.write(id, record::removed(actor)).await
+    }
+
+    /// Removes the containers that are left of one that is no longer kept.
+    pub async fn remove_left_of(&self, id: &AgentId) {
+        if !self.ledger.containers(id).is_empty() {
+            tell_left(remove_left(&self.hosts.engine(), &self.book, |left| left == id, LEFT_GRACE).await);
+        }
     }
 
     fn kept(&self, id: &AgentId, Configured { config, cwd }: &Configured) -> Result<Kept, Unkept> {
@@ -116,17 +134,22 @@ impl Instances {
         }
         let (engine, book) = (self.hosts.engine(), self.book.clone());
         self.drivers.spawn(async move {
-            for problem in remove_left(&engine, &book, &kept, LEFT_GRACE).await {
-                tracing::warn!(source = "lifecycle", problem, "a container of an agent that is gone is left");
-            }
+            tell_left(remove_left(&engine, &book, |left| !kept.contains(left), LEFT_GRACE).await);
         });
     }
 
-    async fn write(&self, id: &AgentId, record: NewRecord) {
+    async fn write(&self, id: &AgentId, record: NewRecord) -> Result<(), AppendError> {
         let append =
             Append { stream: StreamId::instance(id), expected_last_seq: None, records: vec![record] };
-        if let Err(error) = self.journal.append(append).await {
+        let written = self.journal.append(append).await.map(drop);
+        written.inspect_err(|error| {
             tracing::error!(source = "lifecycle", instance = %id, %error, "what became of an instance is not written");
-        }
+        })
+    }
+}
+
+fn tell_left(problems: Vec<String>) {
+    for problem in problems {
+        tracing::warn!(source = "lifecycle", problem, "a container of an agent that is gone is left");
     }
 }

@@ -192,6 +192,11 @@ impl Instance {
         InstanceView { mode: self.runner.kind(), start, state, counts, failure }
     }
 
+    /// What hosts it.
+    pub(super) fn mode(&self) -> &'static str {
+        self.runner.kind()
+    }
+
     /// Waits until nothing of it runs, and never will again.
     pub(super) async fn over(&self) {
         self.over.cancelled().await;

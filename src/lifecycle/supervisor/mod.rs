@@ -234,10 +234,11 @@ impl Instances {
         Ok(self.get(id)?.state())
     }
 
-    /// How the container engine does; `None` where nobody needs one.
+    /// How the container engine does; `None` while nobody needs one.
     #[must_use]
     pub fn engine_status(&self) -> Option<EngineStatus> {
-        self.hosts.engine_status()
+        let needed = self.all().values().any(|instance| instance.mode() == "container");
+        self.hosts.engine_status().filter(|_| needed)
     }
 
     /// What is known of it; `None` if there is none of this name.

@@ -1,6 +1,5 @@
 //! Makes the container of an instance, or finds the one that was made, and removes those that are not needed any more.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -132,17 +131,19 @@ impl DockerRunner {
     }
 }
 
-/// Removes what was made for instances that are not among these, which are no containers of plimsoll's any more.
-/// Says which could not be removed, and why: they are tried again the next time.
+/// Removes what was made for instances that are gone. Says which could not be removed, and why: they are tried again the next time.
 pub async fn remove_left(
     engine: &DockerEngine,
     book: &ContainerBook,
-    kept: &BTreeSet<AgentId>,
+    is_gone: impl Fn(&AgentId) -> bool,
     grace: Duration,
 ) -> Vec<String> {
     let mut left = Vec::new();
-    for instance in book.instances().into_iter().filter(|instance| !kept.contains(instance)) {
-        for name in book.names(&instance) {
+    // Those there are now: an agent of the same name may be made again meanwhile.
+    let gone = book.instances().into_iter().filter(is_gone);
+    let gone: Vec<_> = gone.map(|instance| (book.names(&instance), instance)).collect();
+    for (names, instance) in gone {
+        for name in names {
             if let Err(error) = discard(engine, book, &instance, &name, grace).await {
                 left.push(format!("container {name} could not be removed: {error}"));
             }
