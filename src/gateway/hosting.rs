@@ -89,7 +89,9 @@ fn rejection(unavailable: Unavailable) -> Rejection {
         Unavailable::Stopped { instance, reason: StopReason::Removed } | Unavailable::Unknown(instance) => {
             Rejection::UnknownAgent { agent: instance }
         }
-        Unavailable::Stopped { reason: StopReason::Operator | StopReason::Idle, .. } => {
+        // Nobody who waits for it stops it.
+        Unavailable::Kept { .. }
+        | Unavailable::Stopped { reason: StopReason::Operator | StopReason::Idle, .. } => {
             Rejection::NotStarted {
                 cause:
                     "the instance of this agent was stopped while the message waited for it: send it again"

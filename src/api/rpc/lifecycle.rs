@@ -6,7 +6,7 @@ use futures_util::future::BoxFuture;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::error::{NOT_FOUND, RpcError};
+use super::error::{CONFLICT, NOT_FOUND, RpcError};
 use super::method::{Call, CallResult, now};
 use crate::ids::AgentId;
 use crate::lifecycle::{Cause, Instances, State, Unavailable};
@@ -43,16 +43,19 @@ pub(crate) fn stop(call: Call<'_>) -> BoxFuture<'static, CallResult> {
 fn order(call: &Call<'_>, tell: Tell) -> BoxFuture<'static, CallResult> {
     now(call.params().and_then(|InstanceParams { instance }| {
         let instances = Arc::clone(call.state().gateway.instances());
-        let unknown = |_| {
-            let problem =
-                format!("no agent `{instance}` has an instance: `agent.list` shows those that have one");
-            RpcError::new(NOT_FOUND, problem)
+        let refused = |unavailable| match unavailable {
+            kept @ Unavailable::Kept { .. } => RpcError::new(CONFLICT, kept.to_string()),
+            _ => {
+                let problem =
+                    format!("no agent `{instance}` has an instance: `agent.list` shows those that have one");
+                RpcError::new(NOT_FOUND, problem)
+            }
         };
         let actor = call.ctx.identity.actor.clone();
         let trace_id = call.ctx.trace.as_ref().map(|trace| trace.trace_id);
         tell(&instances, &instance, Cause { actor, trace_id, span: tracing::Span::none() })
-            .map_err(unknown)?;
-        let state = instances.state(&instance).map_err(unknown)?;
+            .map_err(refused)?;
+        let state = instances.state(&instance).map_err(refused)?;
         Ok(Ordered { instance, state })
     }))
 }

@@ -208,6 +208,11 @@ impl Machine {
             Input::Lost { action, container } => step.facts.push(Fact::Lost { action, container }),
             Input::StartFailed(failure) => self.start_failed(now, roll, failure, &mut step),
             Input::Stopped => self.stopped(now, &mut step),
+            Input::LetGo => {
+                self.stopped(now, &mut step);
+                // Nothing was stopped.
+                step.facts.clear();
+            }
             Input::StopFailed(error) => self.stop_failed(now, roll, error, &mut step),
             Input::Exited(run, exit) => self.exited(now, roll, run, exit, &mut step),
             Input::Alarm => self.rang(now, &mut step),

@@ -229,6 +229,7 @@ fn inputs(machine: &Machine) -> Vec<Option<Input>> {
         Some(Input::Alarm),
         Some(Input::Adopted("plimsoll-worker-1".into())),
         Some(Input::Lost { action: LostAction::Stopped, container: None }),
+        Some(Input::LetGo),
     ]
 }
 
@@ -309,7 +310,7 @@ proptest! {
     #[test]
     fn whatever_happens_nobody_is_left_waiting(
         hot: bool,
-        happens in prop::collection::vec((0_usize..18, 0_u64..90), 0..120),
+        happens in prop::collection::vec((0_usize..19, 0_u64..90), 0..120),
     ) {
         let start = if hot { Start::Hot } else { Start::Lazy };
         let mut driven = Driven::new(Policy { start, ..POLICY });
@@ -336,7 +337,7 @@ fn every_edge_of_the_table_is_taken_and_no_other() {
         (12, 1),
         (12, 61),
         (13, 1),
-        (15, 1),
+        (16, 1),
         (0, 61),
     ];
     // Whatever can happen in four steps, hot and lazy, soon and late.

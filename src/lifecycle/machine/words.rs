@@ -152,6 +152,8 @@ pub enum Input {
     StartFailed(Failure),
     /// The order to stop ended well.
     Stopped,
+    /// It may not be stopped, and goes on without plimsoll.
+    LetGo,
     /// The order to stop failed: something may be left of that run.
     StopFailed(Arc<str>),
     /// It ended by itself.

@@ -45,6 +45,14 @@ pub trait Runner: Send + Sync {
     /// In words for an operator: something may be left of it.
     fn stop(&self, run: Run) -> BoxFuture<'_, Result<(), Arc<str>>>;
 
+    /// Whether it may be stopped at all. What may not goes on without plimsoll.
+    ///
+    /// # Errors
+    /// In words for an operator: why not, and what would help.
+    fn may_stop(&self) -> Result<(), Arc<str>> {
+        Ok(())
+    }
+
     /// Removes what was made for the instance, once it is stopped and its agent is deleted.
     ///
     /// # Errors

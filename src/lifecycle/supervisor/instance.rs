@@ -197,6 +197,12 @@ impl Instance {
         self.runner.kind()
     }
 
+    /// Whether an operator may stop it.
+    pub(super) fn may_stop(&self) -> Result<(), Unavailable> {
+        let instance = || self.id.clone();
+        self.runner.may_stop().map_err(|why| Unavailable::Kept { instance: instance(), why })
+    }
+
     /// Waits until nothing of it runs, and never will again.
     pub(super) async fn over(&self) {
         self.over.cancelled().await;
@@ -258,6 +264,10 @@ impl Instance {
                         search = Search::default();
                         search.failed(self.clock.elapsed());
                     }
+                }
+                Some(Order::Stop(_)) if self.runner.may_stop().is_err() => {
+                    ended = None.into();
+                    self.tell(Input::LetGo, None);
                 }
                 Some(Order::Stop(run)) => {
                     // What ends now was told to.

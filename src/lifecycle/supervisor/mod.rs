@@ -87,6 +87,14 @@ pub enum Unavailable {
         /// Why.
         reason: StopReason,
     },
+    /// plimsoll may not stop it.
+    #[error("instance {instance} is not stopped: {why}")]
+    Kept {
+        /// Which.
+        instance: AgentId,
+        /// Why not, and what would help.
+        why: Arc<str>,
+    },
     /// There is none of this name.
     #[error("no instance is called {0}")]
     Unknown(AgentId),
@@ -220,9 +228,11 @@ impl Instances {
     /// Stops it, without waiting for its end. Requests that wait for it fail; the next one starts it again.
     ///
     /// # Errors
-    /// [`Unavailable::Unknown`].
+    /// [`Unavailable::Unknown`], [`Unavailable::Kept`].
     pub fn stop(&self, id: &AgentId, cause: Cause) -> Result<(), Unavailable> {
-        self.get(id)?.tell(Input::Stop(StopReason::Operator), Some(cause));
+        let instance = self.get(id)?;
+        instance.may_stop()?;
+        instance.tell(Input::Stop(StopReason::Operator), Some(cause));
         Ok(())
     }
 

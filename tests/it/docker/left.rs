@@ -109,6 +109,14 @@ fn whatever_was_interrupted_the_next_start_finds_it() {
     live(async || {
         let life = world.life(&script(SERVER), &json!({"orphans": "stop"}));
         life.instances.shut_down().await;
+        for trust in ["observe", "start_stop"] {
+            let looks = world.life(&script(SERVER), &json!({"trust": trust}));
+            let left =
+                remove_left_containers(&looks.client, &looks.book, |_| true, Duration::from_secs(1)).await;
+            assert_eq!((left.len(), world.containers().len()), (1, 1), "{left:?}");
+            assert!(left[0].contains("set `engine.trust: create`"), "{left:?}");
+            looks.instances.shut_down().await;
+        }
         let left = remove_left_containers(&life.client, &life.book, |_| true, Duration::from_secs(1)).await;
         assert_eq!((left, world.containers()), (vec![], vec![]));
         assert!(world.ledger.with_containers().is_empty());

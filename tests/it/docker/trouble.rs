@@ -79,6 +79,25 @@ fn one_without_an_address_on_the_network_is_unreachable() {
 }
 
 #[test]
+fn one_that_others_made_and_started_goes_on_if_it_is_not_ready() {
+    let Some(engine) = Engine::of_machine() else { return };
+    let world = World::new(&engine, "theirs");
+    let (name, label) = (format!("{}-theirs", world.id), format!("io.plimsoll.instance={}", world.id));
+    let waits = "trap 'exit 0' TERM; sleep 1000 & wait";
+    engine.docker(&["run", "-d", "--name", &name, "--label", &label, IMAGE, "/bin/sh", "-c", waits]);
+    live(async || {
+        let config = json!({"container": {"name": name}, "ready_timeout": "300ms"});
+        let life = world.life(&config, &json!({"trust": "start_stop"}));
+        assert_eq!(life.failure().await.0.as_str(), "not_ready");
+        assert_eq!(world.running(), std::slice::from_ref(&name));
+        engine.docker(&["stop", "-t", "1", &name]);
+        assert_eq!(life.failure().await.0.as_str(), "not_ready");
+        assert!(world.running().is_empty(), "what plimsoll started it stops");
+        life.instances.shut_down().await;
+    });
+}
+
+#[test]
 fn a_port_of_this_machine_that_is_taken_is_told() {
     let Some(engine) = Engine::of_machine() else { return };
     let world = World::new(&engine, "port");
@@ -106,8 +125,11 @@ fn an_image_that_is_missing_or_cannot_be_fetched_is_told_apart() {
         let missing = json!({"images": [image], "pull": "missing"});
         fails(&world, &config, &missing, "pull_refused", "could not be fetched").await;
         fails(&world, &config, &json!({}), "image_missing", "is not there").await;
-        let unlisted = json!({"images": []});
+        let unlisted = json!({"images": [], "pull": "missing"});
         fails(&world, &script(SERVER), &unlisted, "refused", "`engine.images` does not list").await;
+        fails(&world, &config, &unlisted, "refused", "`engine.images` does not list").await;
+        let kept = json!({"images": [image], "pull": "missing", "trust": "start_stop"});
+        fails(&world, &config, &kept, "refused", "set `engine.trust: create`").await;
         assert!(world.containers().is_empty());
     });
 }
@@ -211,6 +233,27 @@ fn an_engine_that_is_not_there_says_what_to_do_and_the_circuit_closes_when_it_co
         own.start_again().await;
         until("the engine", async || (life.client.status() == EngineStatus::Up).then_some(())).await;
         until("a start", async || life.acquire().await.ok()).await;
+        life.instances.shut_down().await;
+    });
+}
+
+#[test]
+fn what_failed_to_come_up_and_could_not_be_stopped_is_looked_for() {
+    live(async || {
+        let Some(mut own) = OwnEngine::start().await else { return };
+        let world = World::new(&own.engine, "halt");
+        let never = json!({"ready": {"line": "never"}, "ready_timeout": "2s"});
+        let life = world.life(&with(says_ready(), &never), &json!({"timeout": "5s"}));
+        let kills = async {
+            until("the container", async || (!world.running().is_empty()).then_some(())).await;
+            own.kill();
+        };
+        let ((kind, error), ()) = tokio::join!(life.failure(), kills);
+        assert_eq!(kind.as_str(), "engine", "{error}");
+        assert!(error.contains("may still run"), "{error}");
+        own.start_again().await;
+        until("its end", async || world.running().is_empty().then_some(())).await;
+        life.until_written(&["container_planned", "lazy_start_failed", "lost"]).await;
         life.instances.shut_down().await;
     });
 }

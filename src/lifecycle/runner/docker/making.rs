@@ -12,7 +12,7 @@ use super::engine::EngineError;
 use super::{ContainerBook, DockerEngine, DockerRunner, failure, trouble};
 use crate::ids::AgentId;
 use crate::lifecycle::machine::{Failure, FailureKind};
-use crate::lifecycle::{EngineConfig, Pull};
+use crate::lifecycle::{EngineConfig, Pull, Trust};
 
 /// What a container would be made of now.
 pub(super) struct Wanted {
@@ -23,6 +23,9 @@ pub(super) struct Wanted {
 impl DockerRunner {
     /// A container of ours that is as it would be made now; made, if need be. Its name.
     pub(super) async fn made(&self) -> Result<String, Failure> {
+        self.may_make()?;
+        // Before an image is fetched: nothing is fetched for what may not be made.
+        self.checked(self.body()?, "")?;
         self.image().await?;
         let Wanted { body, hash } = self.wanted().await?;
         for name in self.book.names(&self.instance) {
@@ -36,7 +39,7 @@ impl DockerRunner {
                     return Err(failure(FailureKind::Foreign, error));
                 }
                 Some(seen) if seen.has(body::CONFIG_LABEL, &hash) => return Ok(name),
-                Some(_) | None => self.discard(&name).await.map_err(|error| trouble(&error))?,
+                Some(_) | None => self.discard(&name).await?,
             }
         }
         let name = format!("plimsoll-{}-{:032x}", self.instance, rand::random::<u128>());
@@ -49,6 +52,10 @@ impl DockerRunner {
         })?;
         self.engine.create(&name, body).await.map_err(|error| uncreated(&name, &image, &error))?;
         Ok(name)
+    }
+
+    fn may_make(&self) -> Result<(), Failure> {
+        may_make(self.engine.config())
     }
 
     /// What would be made now.
@@ -113,7 +120,7 @@ impl DockerRunner {
     }
 
     /// Removes a container of ours that nobody needs any more.
-    async fn discard(&self, name: &str) -> Result<(), EngineError> {
+    async fn discard(&self, name: &str) -> Result<(), Failure> {
         discard(&self.engine, &self.book, &self.instance, name, self.config.stop_grace.0).await
     }
 
@@ -123,9 +130,7 @@ impl DockerRunner {
             return Ok(());
         }
         for name in self.names() {
-            self.discard(&name).await.map_err(|error| {
-                Arc::<str>::from(format!("container {name} could not be removed: {error}"))
-            })?;
+            self.discard(&name).await.map_err(|failure| Arc::<str>::from(unremoved(&name, &failure)))?;
         }
         Ok(())
     }
@@ -144,8 +149,8 @@ pub async fn remove_left(
     let gone: Vec<_> = gone.map(|instance| (book.names(&instance), instance)).collect();
     for (names, instance) in gone {
         for name in names {
-            if let Err(error) = discard(engine, book, &instance, &name, grace).await {
-                left.push(format!("container {name} could not be removed: {error}"));
+            if let Err(failure) = discard(engine, book, &instance, &name, grace).await {
+                left.push(unremoved(&name, &failure));
             }
         }
     }
@@ -158,15 +163,16 @@ async fn discard(
     instance: &AgentId,
     name: &str,
     grace: Duration,
-) -> Result<(), EngineError> {
-    match engine.inspect(name).await? {
+) -> Result<(), Failure> {
+    may_make(engine.config())?;
+    match engine.inspect(name).await.map_err(|error| trouble(&error))? {
         // Its name was ours, and somebody else made something of it: that is theirs.
         Some(seen) if !seen.is_of(instance, &engine.owner) => {}
         Some(seen) => {
             if seen.is_running {
-                engine.stop(name, grace).await?;
+                engine.stop(name, grace).await.map_err(|error| trouble(&error))?;
             }
-            engine.remove(name).await?;
+            engine.remove(name).await.map_err(|error| trouble(&error))?;
         }
         None => {}
     }
@@ -174,6 +180,21 @@ async fn discard(
         tracing::warn!(source = "lifecycle", %instance, %error, "that a container is gone is not written down");
     }
     Ok(())
+}
+
+/// Whoever may not make containers removes none.
+fn may_make(config: &EngineConfig) -> Result<(), Failure> {
+    match config.trust {
+        Trust::Create => Ok(()),
+        Trust::Observe | Trust::StartStop => Err(failure(
+            FailureKind::Refused,
+            "plimsoll may neither make nor remove containers: set `engine.trust: create`".to_owned(),
+        )),
+    }
+}
+
+fn unremoved(name: &str, Failure { kind: _, error }: &Failure) -> String {
+    format!("container {name} could not be removed: {error}")
 }
 
 fn missing(image: &str) -> Failure {

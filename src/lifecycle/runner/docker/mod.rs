@@ -114,6 +114,8 @@ impl DockerRunner {
     async fn begin(&self) -> Result<Up, Failure> {
         let name = self.container().await?;
         let before = self.seen(&name).await?;
+        // What others made and started runs for them, whether it is ready for us or not.
+        let ours = !before.is_running || self.host.image.is_some();
         let mut past = Past::default();
         let began = self.clock.elapsed();
         let mut start = Duration::ZERO;
@@ -126,11 +128,8 @@ impl DockerRunner {
         }
         match self.up(&name, past, start).await {
             Ok(up) => Ok(up),
-            Err(failure) => {
-                // What failed to come up is not left running; if it cannot be stopped, the next start meets it.
-                let _ = self.halt(&name).await;
-                Err(failure)
-            }
+            Err(failure) if ours => Err(self.unlaunched(&name, failure).await),
+            Err(failure) => Err(failure),
         }
     }
 
@@ -169,10 +168,25 @@ impl DockerRunner {
         let started =
             started.await.unwrap_or_else(|_| Err(EngineError::Said("a bug in plimsoll".to_owned())));
         let allowed = started.map_err(|error| unstarted(name, &error)).and_then(|()| self.still_allowed());
-        if allowed.is_err() {
-            let _ = self.halt(name).await;
+        match allowed {
+            Ok(()) => Ok(()),
+            Err(failure) => Err(self.unlaunched(name, failure).await),
         }
-        allowed
+    }
+
+    /// Stops what failed to come up. One that cannot be stopped may run, as after a start that the engine did not
+    /// answer, and is looked for.
+    async fn unlaunched(&self, name: &str, failed: Failure) -> Failure {
+        match self.halt(name).await {
+            Ok(()) => failed,
+            Err(error) => failure(
+                FailureKind::Engine,
+                format!(
+                    "{}; container {name} may still run, for it could not be stopped: {error}",
+                    failed.error
+                ),
+            ),
+        }
     }
 
     /// Waits until a container that was started is ready.
@@ -241,14 +255,14 @@ impl DockerRunner {
         Ok(())
     }
 
-    /// Stops a container, if that is ours to do.
+    /// Stops a container that is ours, where any may be stopped.
     async fn halt(&self, name: &str) -> Result<(), EngineError> {
+        if self.may_halt().is_err() {
+            return Ok(());
+        }
         // Who starts it at this moment does so first.
         let _starting = self.starting.lock().await;
         let following = self.following().take();
-        if self.engine.config().trust == Trust::Observe {
-            return Ok(());
-        }
         match self.engine.inspect(name).await? {
             Some(seen) if seen.is_running && self.is_ours(&seen) => {
                 self.engine.stop(name, self.config.stop_grace.0).await?;
@@ -261,7 +275,19 @@ impl DockerRunner {
         Ok(())
     }
 
+    /// # Errors
+    /// In words for an operator: plimsoll may stop none.
+    fn may_halt(&self) -> Result<(), Arc<str>> {
+        match self.engine.config().trust {
+            Trust::Observe => {
+                Err("plimsoll may only look at containers: stop it yourself, or set `engine.trust`".into())
+            }
+            Trust::StartStop | Trust::Create => Ok(()),
+        }
+    }
+
     async fn end(&self) -> Result<(), Arc<str>> {
+        self.may_halt()?;
         for name in self.names() {
             self.halt(&name).await.map_err(|error| {
                 Arc::<str>::from(format!("container {name} could not be stopped: {error}"))
@@ -394,6 +420,10 @@ impl Runner for DockerRunner {
 
     fn stop(&self, _run: Run) -> BoxFuture<'_, Result<(), Arc<str>>> {
         self.end().boxed()
+    }
+
+    fn may_stop(&self) -> Result<(), Arc<str>> {
+        self.may_halt()
     }
 
     fn remove(&self) -> BoxFuture<'_, Result<(), Arc<str>>> {
