@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::machine::FailureKind;
 use super::metrics::Metrics;
 use super::record::EventKind;
 use crate::clock::Timestamp;
@@ -33,6 +34,9 @@ struct Entry {
     /// Whether it was up when the last record was written.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     up: bool,
+    /// Whether it was told to start, and nobody knows what came of that.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    starting: bool,
     /// Names of containers that were planned and may be there.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     containers: BTreeSet<String>,
@@ -82,6 +86,7 @@ impl InstanceCounts {
             | EventKind::Adopted
             | EventKind::Lost
             | EventKind::ContainerPlanned
+            | EventKind::ContainerStarting
             | EventKind::ContainerRemoved
             | EventKind::Removed => None,
         };
@@ -102,6 +107,10 @@ impl Entry {
                 self.removed = false;
                 self.containers.insert(name().to_owned());
             }
+            EventKind::ContainerStarting => {
+                self.removed = false;
+                self.starting = true;
+            }
             EventKind::ContainerRemoved => {
                 self.containers.remove(name());
             }
@@ -120,6 +129,9 @@ impl Entry {
                 self.removed = false;
                 self.counts.step(kind, record);
                 *self.events.entry(kind).or_default() += 1;
+                let untold = kind == EventKind::LazyStartFailed
+                    && record.detail["kind"] == FailureKind::Engine.as_str();
+                self.starting &= untold || kind == EventKind::CrashLoop;
                 self.up = match kind {
                     EventKind::LazyStart | EventKind::Adopted => true,
                     // It may be up still.
@@ -150,6 +162,12 @@ impl Ledger {
     #[must_use]
     pub fn was_up(&self, instance: &AgentId) -> bool {
         self.instances().get(instance).is_some_and(|entry| entry.up)
+    }
+
+    /// Whether it may run because plimsoll started it: it was up, or was told to start and nobody knows what came of that.
+    #[must_use]
+    pub fn may_be_up(&self, instance: &AgentId) -> bool {
+        self.instances().get(instance).is_some_and(|entry| entry.up || entry.starting)
     }
 
     /// Makes these counters stand at what was counted before, and step from now on. To be called once, when the journal
@@ -255,6 +273,7 @@ mod tests {
             Fact::ContainerPlanned { name: "plimsoll-one-1".into(), image: "acme/agent:1".into() },
             Fact::ContainerRemoved { name: "plimsoll-one-1".into() },
             Fact::Adopted { container: "plimsoll-one-1".into() },
+            Fact::ContainerStarting { name: "acme-agent".into() },
         ];
         match facts.get(choice) {
             Some(fact) => fact.record(Actor::System, None),
@@ -293,7 +312,7 @@ mod tests {
         assert!(last.ts > Timestamp::from_millis(0));
         assert_eq!(ledger.of(&id("two")).lazy_start_failed, 1);
         assert_eq!(ledger.of(&id("three")), InstanceCounts::default());
-        append(&journal, "one", record(9)).await;
+        append(&journal, "one", record(10)).await;
         assert_eq!(ledger.of(&id("one")), InstanceCounts::default(), "deleted");
         append(&journal, "one", record(0)).await;
         assert_eq!(ledger.of(&id("one")).lazy_start, 1, "made again, it begins again");
@@ -309,17 +328,39 @@ mod tests {
         let planned = BTreeSet::from(["plimsoll-one-1".to_owned()]);
         assert_eq!(ledger.containers(&id("one")), planned);
         assert_eq!(ledger.of(&id("one")).last_event.expect("there was one").r#type, "lazy_start");
-        append(&journal, "one", record(9)).await;
+        append(&journal, "one", record(10)).await;
         assert_eq!((ledger.known(), ledger.of(&id("one"))), (vec![], InstanceCounts::default()));
         assert_eq!((ledger.with_containers(), ledger.containers(&id("one"))), (vec![id("one")], planned));
         append(&journal, "one", record(7)).await;
         assert_eq!((ledger.with_containers(), ledger.snapshot()), (vec![], json!({})));
     }
 
+    #[tokio::test]
+    async fn what_was_told_to_start_may_be_up_until_somebody_knows_better() {
+        let ledger = Arc::new(Ledger::default());
+        let journal = journal(&ledger);
+        let untold = || {
+            let failure = Failure { kind: FailureKind::Engine, error: "it does not answer".into() };
+            Fact::StartFailed { failure, attempt: 1, retry_in: Duration::ZERO }.record(Actor::System, None)
+        };
+        for (row, up, may_be) in [
+            (untold(), false, false),
+            (record(9), false, true),
+            (untold(), false, true),
+            (record(0), true, true),
+            (record(2), false, false),
+            (record(9), false, true),
+            (record(1), false, false),
+        ] {
+            append(&journal, "one", row).await;
+            assert_eq!((ledger.was_up(&id("one")), ledger.may_be_up(&id("one"))), (up, may_be));
+        }
+    }
+
     proptest! {
         #[test]
         fn a_snapshot_and_what_came_after_it_are_what_all_records_are(
-            facts in prop::collection::vec((0_usize..2, 0_usize..10), 0..40),
+            facts in prop::collection::vec((0_usize..2, 0_usize..11), 0..40),
             cut in 0_usize..40,
         ) {
             let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");

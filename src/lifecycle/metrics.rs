@@ -106,6 +106,7 @@ impl Metrics {
             | EventKind::Adopted
             | EventKind::Lost
             | EventKind::ContainerPlanned
+            | EventKind::ContainerStarting
             | EventKind::ContainerRemoved
             | EventKind::Removed => {}
         }

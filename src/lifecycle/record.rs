@@ -31,6 +31,8 @@ pub enum EventKind {
     Lost,
     /// A container is about to be made for it: `{name, image}`.
     ContainerPlanned,
+    /// A container that somebody else made is about to be started: `{name}`.
+    ContainerStarting,
     /// That container is gone: `{name}`.
     ContainerRemoved,
     /// Its agent was deleted: `{}`. What is counted begins again.
@@ -42,7 +44,7 @@ const VERSION: u16 = 1;
 
 impl EventKind {
     /// Every kind.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::LazyStart,
         Self::LazyStartFailed,
         Self::LazyStop,
@@ -52,6 +54,7 @@ impl EventKind {
         Self::Adopted,
         Self::Lost,
         Self::ContainerPlanned,
+        Self::ContainerStarting,
         Self::ContainerRemoved,
         Self::Removed,
     ];
@@ -69,6 +72,7 @@ impl EventKind {
             Self::Adopted => "adopted",
             Self::Lost => "lost",
             Self::ContainerPlanned => "container_planned",
+            Self::ContainerStarting => "container_starting",
             Self::ContainerRemoved => "container_removed",
             Self::Removed => "removed",
         }
@@ -87,6 +91,7 @@ impl EventKind {
             Self::Adopted => "container.adopted",
             Self::Lost => "container.lost",
             Self::ContainerPlanned => "container.planned",
+            Self::ContainerStarting => "container.starting",
             Self::ContainerRemoved => "container.removed",
             Self::Removed => "agent.removed",
         }
@@ -95,7 +100,10 @@ impl EventKind {
     /// Whether it happened to the instance, and is counted.
     #[must_use]
     pub const fn is_counted(self) -> bool {
-        !matches!(self, Self::ContainerPlanned | Self::ContainerRemoved | Self::Removed)
+        !matches!(
+            self,
+            Self::ContainerPlanned | Self::ContainerStarting | Self::ContainerRemoved | Self::Removed
+        )
     }
 
     /// The kind of this name in the journal.
@@ -147,6 +155,7 @@ pub fn summary(kind: EventKind, instance: &str, detail: &Value) -> String {
         EventKind::ContainerPlanned => {
             format!("{instance} gets container {} of image {}", text("name"), text("image"))
         }
+        EventKind::ContainerStarting => format!("{instance} is started in container {}", text("name")),
         EventKind::ContainerRemoved => format!("container {} of {instance} is gone", text("name")),
         EventKind::Removed => format!("the agent of {instance} was deleted"),
     }
@@ -246,6 +255,7 @@ impl Fact {
             Self::Adopted { .. } => EventKind::Adopted,
             Self::Lost { .. } => EventKind::Lost,
             Self::ContainerPlanned { .. } => EventKind::ContainerPlanned,
+            Self::ContainerStarting { .. } => EventKind::ContainerStarting,
             Self::ContainerRemoved { .. } => EventKind::ContainerRemoved,
             Self::CrashLoop { .. } => EventKind::CrashLoop,
         }
@@ -278,7 +288,7 @@ impl Fact {
                 json!({"action": action.as_str(), "container": container})
             }
             Self::ContainerPlanned { name, image } => json!({"name": name, "image": image}),
-            Self::ContainerRemoved { name } => json!({"name": name}),
+            Self::ContainerStarting { name } | Self::ContainerRemoved { name } => json!({"name": name}),
             Self::CrashLoop { failures } => json!({"failures": failures}),
         }
     }
@@ -322,6 +332,7 @@ mod tests {
             Fact::ContainerPlanned { name: "plimsoll-reviewer-1".into(), image: "acme/agent:1".into() },
             Fact::ContainerRemoved { name: "plimsoll-reviewer-1".into() },
             Fact::Lost { action: LostAction::Gone, container: None },
+            Fact::ContainerStarting { name: "acme-agent".into() },
         ]
     }
 

@@ -223,6 +223,7 @@ fn of_instance(record: &Record) -> Option<Envelope> {
             | EventKind::LazyStop
             | EventKind::Adopted
             | EventKind::ContainerPlanned
+            | EventKind::ContainerStarting
             | EventKind::ContainerRemoved
             | EventKind::Removed => Level::Info,
         },

@@ -234,6 +234,11 @@ pub enum Fact {
         /// What it is made of.
         image: Arc<str>,
     },
+    /// A container that somebody else made is about to be started: from now on it may run because of plimsoll.
+    ContainerStarting {
+        /// Its name.
+        name: Arc<str>,
+    },
     /// There is no container of this name any more, and never will be again.
     ContainerRemoved {
         /// Its name.

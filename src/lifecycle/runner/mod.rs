@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
-use super::machine::{Exit, Failure, Run};
+use super::machine::{Exit, Failure, LostAction, Run};
 
 pub use docker::{ContainerBook, DockerEngine, DockerRunner, EngineStatus, NamedContainer, remove_left};
 pub use process::{Printed, ProcessConfig, ProcessRunner};
@@ -23,13 +23,14 @@ pub trait Runner: Send + Sync {
     /// Its kind, as in the configuration.
     fn kind(&self) -> &'static str;
 
-    /// Looks for what an earlier plimsoll left running of the instance, before it is told anything else; keeps it, or
-    /// stops it.
+    /// Looks for what an earlier plimsoll left running of the instance, before it is told anything else; stops it, or, if
+    /// it may be kept and `keep` is true, keeps it. Dropped before its end, it can be asked again.
     ///
     /// # Errors
     /// [`Failure`]: nobody can tell now, and it has to be looked for again.
-    fn find(&self) -> BoxFuture<'_, Result<Found, Failure>> {
-        Box::pin(async { Ok(Found::Nothing) })
+    fn find(&self, keep: bool) -> BoxFuture<'_, Result<Found, Failure>> {
+        let _nothing_to_keep = keep;
+        Box::pin(async { Ok(Found::default()) })
     }
 
     /// Starts a run and waits until it is ready. Dropped before that, it leaves what there is of the run to
@@ -63,21 +64,12 @@ pub trait Runner: Send + Sync {
 }
 
 /// What was left running of an instance.
-pub enum Found {
-    /// Nothing that is ours.
-    Nothing,
-    /// A container that runs, is ready, and is kept.
-    Adopted {
-        /// Its name.
-        container: Arc<str>,
-        /// As if it had just been started.
-        up: Up,
-    },
-    /// A container that was stopped.
-    Stopped {
-        /// Its name.
-        container: Arc<str>,
-    },
+#[derive(Default)]
+pub struct Found {
+    /// The name of a container that runs, is ready, and is kept, as if it had just been started.
+    pub adopted: Option<(Arc<str>, Up)>,
+    /// What is not kept: what became of it, and the name of its container, where that is known.
+    pub lost: Vec<(LostAction, Option<Arc<str>>)>,
 }
 
 /// A run that is ready.

@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
 
 use super::{Found, Runner, Up};
-use crate::lifecycle::machine::{Exit, Failure, Run};
+use crate::lifecycle::machine::{Exit, Failure, LostAction, Run};
 
 /// What it does, one act after the other; at its end it does everything well and at once.
 #[derive(Debug, Clone, Default)]
@@ -121,18 +121,20 @@ impl Runner for ScriptedRunner {
         "scripted"
     }
 
-    fn find(&self) -> BoxFuture<'_, Result<Found, Failure>> {
+    fn find(&self, keep: bool) -> BoxFuture<'_, Result<Found, Failure>> {
         let mut stage = self.stage();
-        let container = "scripted".into();
+        let container = || "scripted".into();
+        let lost = |action| Ok(Found { lost: vec![(action, Some(container()))], ..Found::default() });
         let found = match stage.script.finds.pop_front() {
-            None | Some(Find::Nothing) => Ok(Found::Nothing),
-            Some(Find::Stopped) => Ok(Found::Stopped { container }),
+            None | Some(Find::Nothing) => Ok(Found::default()),
+            Some(Find::Stopped) => lost(LostAction::Stopped),
+            Some(Find::Running) if !keep => lost(LostAction::Stopped),
             Some(Find::Fails(failure)) => Err(failure),
             Some(Find::Running) => {
                 let (end, ended) = oneshot::channel();
                 stage.found = Some(end);
                 let up = Up { address: stage.script.address, start: Duration::ZERO, ended: until(ended) };
-                Ok(Found::Adopted { container, up })
+                Ok(Found { adopted: Some((container(), up)), ..Found::default() })
             }
         };
         std::future::ready(found).boxed()

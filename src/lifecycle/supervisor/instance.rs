@@ -18,8 +18,7 @@ use crate::ids::AgentId;
 use crate::lifecycle::Backoff;
 use crate::lifecycle::ledger::InstanceCounts;
 use crate::lifecycle::machine::{
-    Exit, Failure, FailureKind, Input, LostAction, Machine, Order, Refused, Run, State, Step, StopReason,
-    Verdict, Wanted,
+    Exit, Failure, FailureKind, Input, Machine, Order, Refused, Run, State, Step, StopReason, Verdict, Wanted,
 };
 use crate::lifecycle::runner::{Found, Runner, Up};
 
@@ -66,9 +65,9 @@ struct Search {
 }
 
 impl Search {
-    /// Whether to look now: at first, before each start, and now and then while nothing of it runs.
-    fn is_due(&self, state: State, now: Duration) -> bool {
-        let late = self.again.is_none_or(|again| now >= again);
+    /// Whether to look now: at first, before each start, now and then while nothing of it runs, and at the end (`last`).
+    fn is_due(&self, state: State, now: Duration, last: bool) -> bool {
+        let late = last || self.again.is_none_or(|again| now >= again);
         match state {
             _ if self.over => false,
             State::Starting => true,
@@ -246,7 +245,7 @@ impl Instance {
                 // What was left is what runs now.
                 search.is_over();
             }
-            if search.is_due(state, now) {
+            if search.is_due(state, now, self.is_ending()) {
                 ended = self.find(&mut search).await;
             }
             let (order, alarm) = {
@@ -308,20 +307,29 @@ impl Instance {
         self.core().machine.failed().is_some_and(|(failure, _)| failure.kind == FailureKind::Engine)
     }
 
-    /// Looks for what an earlier plimsoll left running. Gives the end of what is kept.
+    /// Whether nothing of it is wanted any more.
+    fn is_ending(&self) -> bool {
+        self.core().machine.is_over()
+    }
+
+    /// Looks for what an earlier plimsoll left running. Gives the end of what is kept. At the end nothing is, and a look
+    /// for it that is under way then is given up.
     async fn find(self: &Arc<Self>, search: &mut Search) -> OptionFuture<BoxFuture<'static, (Run, Exit)>> {
-        let found = AssertUnwindSafe(self.runner.find()).catch_unwind().await;
+        let keep = !self.is_ending();
+        let found = tokio::select! {
+            biased;
+            found = AssertUnwindSafe(self.runner.find(keep)).catch_unwind() => found,
+            () = self.ends(), if keep => return None.into(),
+        };
         let found =
             found.unwrap_or_else(|_| Err(Failure { kind: FailureKind::NotStarted, error: PANICKED.into() }));
         match found {
-            Ok(Found::Nothing) => search.is_over(),
-            Ok(Found::Stopped { container }) => {
+            Ok(Found { adopted, lost }) => {
                 search.is_over();
-                let lost = Input::Lost { action: LostAction::Stopped, container: Some(container) };
-                self.tell(lost, Some(Cause::system()));
-            }
-            Ok(Found::Adopted { container, up: Up { address, start: _, ended } }) => {
-                search.is_over();
+                for (action, container) in lost {
+                    self.tell(Input::Lost { action, container }, Some(Cause::system()));
+                }
+                let Some((container, Up { address, start: _, ended })) = adopted else { return None.into() };
                 self.core().address = address;
                 self.tell(Input::Adopted(container), Some(Cause::system()));
                 let mut core = self.core();
@@ -380,6 +388,12 @@ impl Instance {
                 self.tell(Input::StartFailed(failure), None);
                 None.into()
             }
+        }
+    }
+
+    async fn ends(&self) {
+        while !self.is_ending() {
+            self.wake.notified().await;
         }
     }
 

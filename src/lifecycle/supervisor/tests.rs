@@ -331,6 +331,20 @@ async fn what_was_left_running_is_looked_for_until_the_engine_can_tell() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_left_running_is_looked_for_once_more_at_the_end_and_stopped() {
+    let fails = Find::Fails(Failure { kind: FailureKind::Engine, error: "nothing listens".into() });
+    let finds = [fails.clone(), Find::Running].into();
+    let stand = Stand::new(POLICY, Script { finds, ..Script::default() });
+    stand.settle().await;
+    stand.instances.shut_down().await;
+    assert_eq!((stand.state(), stand.kinds()), (State::Cold, vec!["lost".into()]));
+    let stand = Stand::new(POLICY, Script { finds: [fails.clone(), fails].into(), ..Script::default() });
+    stand.settle().await;
+    stand.instances.shut_down().await;
+    assert!(stand.kinds().is_empty(), "an engine that is away keeps nobody");
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_that_came_up_although_the_engine_did_not_say_so_is_found_and_kept() {
     let failure = Failure { kind: FailureKind::Engine, error: "it does not answer".into() };
     let starts = [Act { takes: secs(1), fails: Some(failure) }].into();

@@ -5,7 +5,7 @@ use serde_json::json;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::engine::{Engine, OwnEngine};
+use super::engine::{Engine, IMAGE, OwnEngine};
 use super::stand::{SERVER, World, live, says_ready, script, with};
 use crate::support::server::until;
 
@@ -78,6 +78,57 @@ fn one_that_shall_not_be_kept_or_would_be_made_otherwise_is_stopped() {
         assert_ne!(world.planned(), first);
         assert_eq!(world.containers(), [world.planned()], "the old one is gone");
         assert_eq!(world.ledger.containers(&world.id), BTreeSet::from([world.planned()]));
+        life.instances.shut_down().await;
+    });
+}
+
+#[test]
+fn one_that_ended_while_nobody_was_there_leaves_a_row() {
+    let Some(engine) = Engine::of_machine() else { return };
+    let world = World::new(&engine, "gone");
+    live(async || {
+        let life = world.life(&script(SERVER), &json!({}));
+        drop(life.up().await);
+        life.until_written(&["container_planned", "lazy_start"]).await;
+    });
+    engine.docker(&["kill", &world.planned()]);
+    live(async || {
+        let life = world.life(&script(SERVER), &json!({}));
+        life.until_written(&["container_planned", "lazy_start", "lost"]).await;
+        assert_eq!(world.records()[2].detail, json!({"action": "gone", "container": world.planned()}));
+        assert!(!world.ledger.was_up(&world.id));
+        life.instances.shut_down().await;
+    });
+}
+
+#[test]
+fn one_that_somebody_made_is_found_if_plimsoll_may_have_started_it_and_only_then() {
+    let Some(engine) = Engine::of_machine() else { return };
+    let world = World::new(&engine, "started");
+    let (name, label) = (format!("{}-started", world.id), format!("io.plimsoll.instance={}", world.id));
+    let never = "trap 'exit 0' TERM; sleep 1000 & wait";
+    engine.docker(&["run", "-d", "--name", &name, "--label", &label, IMAGE, "/bin/sh", "-c", never]);
+    let config = json!({"container": {"name": name}, "ready": {"line": "ready"}});
+    let stops = json!({"trust": "start_stop", "orphans": "stop"});
+    live(async || {
+        let life = world.life(&config, &stops);
+        life.instances.shut_down().await;
+        assert_eq!(world.running(), std::slice::from_ref(&name), "whoever started it wants it");
+    });
+    engine.docker(&["stop", "-t", "1", &name]);
+    // Interrupted before it was ready.
+    live(async || {
+        let life = world.life(&config, &stops);
+        let started = until("the start", async || (!world.running().is_empty()).then_some(()));
+        tokio::select! {
+            refused = life.acquire() => panic!("{refused:?}"),
+            () = started => {}
+        }
+    });
+    live(async || {
+        let life = world.life(&config, &stops);
+        life.until_written(&["container_starting", "lost"]).await;
+        assert!(world.running().is_empty());
         life.instances.shut_down().await;
     });
 }

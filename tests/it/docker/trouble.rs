@@ -124,7 +124,6 @@ fn an_image_that_is_missing_or_cannot_be_fetched_is_told_apart() {
         fails(&world, &config, &never, "image_missing", "`docker pull 127.0.0.1:1/acme/agent:1`").await;
         let missing = json!({"images": [image], "pull": "missing"});
         fails(&world, &config, &missing, "pull_refused", "could not be fetched").await;
-        fails(&world, &config, &json!({}), "image_missing", "is not there").await;
         let unlisted = json!({"images": [], "pull": "missing"});
         fails(&world, &script(SERVER), &unlisted, "refused", "`engine.images` does not list").await;
         fails(&world, &config, &unlisted, "refused", "`engine.images` does not list").await;

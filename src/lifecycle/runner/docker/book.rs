@@ -8,8 +8,8 @@ use tokio::time::timeout;
 
 use crate::ids::AgentId;
 use crate::journal::{Actor, Append, Journal, StreamId};
+use crate::lifecycle::Ledger;
 use crate::lifecycle::machine::Fact;
-use crate::lifecycle::{EventKind, Ledger};
 use crate::limits::JOURNAL_APPEND_WAIT;
 
 /// See the module. One for all instances.
@@ -36,10 +36,22 @@ impl ContainerBook {
         self.ledger.with_containers()
     }
 
-    /// Whether plimsoll started the instance, and did not see its end.
-    pub(super) fn is_left_up(&self, instance: &AgentId) -> bool {
-        let last = self.ledger.of(instance).last_event.and_then(|event| EventKind::parse(&event.r#type));
-        matches!(last, Some(EventKind::LazyStart | EventKind::Adopted | EventKind::LazyStopFailed))
+    /// Whether it may run because plimsoll started it.
+    pub(super) fn may_be_up(&self, instance: &AgentId) -> bool {
+        self.ledger.may_be_up(instance)
+    }
+
+    /// Whether it was up, and nobody saw its end.
+    pub(super) fn was_up(&self, instance: &AgentId) -> bool {
+        self.ledger.was_up(instance)
+    }
+
+    /// A container that somebody else made is about to be started. Once this is `Ok`, that is known.
+    ///
+    /// # Errors
+    /// Why it may not be started.
+    pub(super) async fn starting(&self, instance: &AgentId, name: &str) -> Result<(), String> {
+        self.write(instance, &Fact::ContainerStarting { name: name.into() }).await
     }
 
     /// A container of this name is about to be made. Once this is `Ok`, that is known for ever.

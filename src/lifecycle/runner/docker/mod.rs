@@ -14,7 +14,9 @@ mod output;
 mod probe;
 mod watching;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -28,7 +30,7 @@ use super::ready::{Looker, Readiness};
 use super::{Found, Printed, Runner, Up};
 use crate::clock::Clock;
 use crate::ids::AgentId;
-use crate::lifecycle::machine::{Exit, Failure, FailureKind, Run};
+use crate::lifecycle::machine::{Exit, Failure, FailureKind, LostAction, Run};
 use crate::lifecycle::{ContainerHost, InstanceConfig, Orphans, ReadyConfig, Trust};
 use container::Seen;
 use engine::EngineError;
@@ -40,9 +42,6 @@ pub use circuit::EngineStatus;
 pub use engine::DockerEngine;
 pub use making::remove_left;
 pub use probe::NamedContainer;
-
-/// How long what was left running may take to show that it is ready: it was before, and who comes meanwhile waits.
-const ADOPT_MAX: Duration = Duration::from_secs(10);
 
 /// How long the last lines of a container that ended are waited for: they say why.
 const LAST_LINES_MAX: Duration = Duration::from_secs(1);
@@ -60,8 +59,12 @@ pub struct DockerRunner {
     /// Held while a container is told to start: whoever stops it comes after that, also when nobody waits for the start
     /// any more.
     starting: Arc<tokio::sync::Mutex<()>>,
-    /// Who hears what the container prints. A std mutex suffices: a hold is one look.
-    following: Mutex<Option<Following>>,
+    /// Who hears what each container prints. A std mutex suffices: a hold is one look.
+    following: Mutex<BTreeMap<String, Following>>,
+    /// Whether this plimsoll told a container to start, and did not see it stopped.
+    launched: AtomicBool,
+    /// Whether it is known what an earlier plimsoll left running.
+    looked: AtomicBool,
 }
 
 /// A task that ends with its owner, at the latest.
@@ -108,6 +111,8 @@ impl DockerRunner {
             printed,
             starting: Arc::default(),
             following: Mutex::default(),
+            launched: AtomicBool::new(false),
+            looked: AtomicBool::new(false),
         })
     }
 
@@ -115,7 +120,7 @@ impl DockerRunner {
         let name = self.container().await?;
         let before = self.seen(&name).await?;
         // What others made and started runs for them, whether it is ready for us or not.
-        let ours = !before.is_running || self.host.image.is_some();
+        let ours = !before.is_running || self.host.image.is_some() || self.launched.load(Ordering::Relaxed);
         let mut past = Past::default();
         let began = self.clock.elapsed();
         let mut start = Duration::ZERO;
@@ -157,6 +162,15 @@ impl DockerRunner {
     /// Tells a container to start, and sees that it may still be what it was made as.
     async fn launch(&self, name: &str) -> Result<(), Failure> {
         self.still_allowed()?;
+        if self.host.name.is_some() {
+            self.book.starting(&self.instance, name).await.map_err(|error| {
+                failure(
+                    FailureKind::NotStarted,
+                    format!("no container is started without the journal knowing: {error}"),
+                )
+            })?;
+        }
+        self.launched.store(true, Ordering::Relaxed);
         let guard = Arc::clone(&self.starting).lock_owned().await;
         let (engine, container) = (Arc::clone(&self.engine), name.to_owned());
         // Not to be interrupted: a start that is half told would come after the stop that follows.
@@ -207,7 +221,7 @@ impl DockerRunner {
             let hears = Hears::new(Arc::clone(&self.printed), wanted, said, past);
             let engine = Arc::clone(&self.engine);
             let task = output::follow(engine, name.to_owned(), seen.started_at.clone(), hears);
-            *self.following() = Some(Following(tokio::spawn(task)));
+            self.following().insert(name.to_owned(), Following(tokio::spawn(task)));
         }
         let mut ended =
             watching::ended(Arc::clone(&self.engine), name.to_owned(), seen.started_at.clone()).boxed();
@@ -262,7 +276,7 @@ impl DockerRunner {
         }
         // Who starts it at this moment does so first.
         let _starting = self.starting.lock().await;
-        let following = self.following().take();
+        let following = self.following().remove(name);
         match self.engine.inspect(name).await? {
             Some(seen) if seen.is_running && self.is_ours(&seen) => {
                 self.engine.stop(name, self.config.stop_grace.0).await?;
@@ -272,6 +286,7 @@ impl DockerRunner {
         if let Some(following) = following {
             following.end().await;
         }
+        self.launched.store(false, Ordering::Relaxed);
         Ok(())
     }
 
@@ -312,33 +327,38 @@ impl DockerRunner {
         }
     }
 
-    /// Keeps or stops what an earlier plimsoll left running.
-    async fn look(&self) -> Result<Found, Failure> {
-        let named = self.host.name.is_some();
-        if self.engine.config().trust == Trust::Observe || (named && !self.book.is_left_up(&self.instance)) {
-            return Ok(Found::Nothing);
+    /// Keeps or stops what an earlier plimsoll left running, and what a start left that the engine did not answer.
+    async fn look(&self, keep: bool) -> Result<Found, Failure> {
+        let may_be_up = self.host.name.is_none()
+            || self.book.may_be_up(&self.instance)
+            || self.launched.load(Ordering::Relaxed);
+        if self.may_halt().is_err() || !may_be_up {
+            return Ok(Found::default());
         }
-        let mut found = Found::Nothing;
-        for name in self.names() {
-            let seen = self.engine.inspect(&name).await.map_err(|error| trouble(&error))?;
+        let (mut found, names) = (Found::default(), self.names());
+        for name in &names {
+            let seen = self.engine.inspect(name).await.map_err(|error| trouble(&error))?;
             let Some(seen) = seen.filter(|seen| seen.is_running && self.is_ours(seen)) else { continue };
             let container: Arc<str> = name.as_str().into();
-            let alone = !matches!(found, Found::Adopted { .. });
-            if alone && self.is_kept(&seen).await? {
+            if keep && found.adopted.is_none() && self.is_kept(&seen).await? {
                 let now = i64::try_from(self.clock.now().as_millis()).unwrap_or(i64::MAX);
                 let past = Past {
                     after: seen.finished_at.parse().ok(),
                     told: jiff::Timestamp::from_millisecond(now).ok(),
                 };
-                if let Ok(Ok(up)) = timeout(ADOPT_MAX, self.up(&name, past, Duration::ZERO)).await {
-                    found = Found::Adopted { container, up };
+                if let Ok(up) = self.up(name, past, Duration::ZERO).await {
+                    found.adopted = Some((container, up));
                     continue;
                 }
             }
-            self.halt(&name).await.map_err(|error| trouble(&error))?;
-            if let Found::Nothing = found {
-                found = Found::Stopped { container };
-            }
+            self.halt(name).await.map_err(|error| trouble(&error))?;
+            found.lost.push((LostAction::Stopped, Some(container)));
+        }
+        // Later, what was up may have ended while plimsoll looked, and its row is on its way.
+        let first = !self.looked.swap(true, Ordering::Relaxed);
+        if first && found.adopted.is_none() && found.lost.is_empty() && self.book.was_up(&self.instance) {
+            let only = names.first().filter(|_| names.len() == 1);
+            found.lost.push((LostAction::Gone, only.map(|name| name.as_str().into())));
         }
         Ok(found)
     }
@@ -400,7 +420,7 @@ impl DockerRunner {
         failure(FailureKind::NotReady, format!("{what} within {limit}: see `docker logs {name}`"))
     }
 
-    fn following(&self) -> MutexGuard<'_, Option<Following>> {
+    fn following(&self) -> MutexGuard<'_, BTreeMap<String, Following>> {
         self.following.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -410,8 +430,8 @@ impl Runner for DockerRunner {
         "container"
     }
 
-    fn find(&self) -> BoxFuture<'_, Result<Found, Failure>> {
-        self.look().boxed()
+    fn find(&self, keep: bool) -> BoxFuture<'_, Result<Found, Failure>> {
+        self.look(keep).boxed()
     }
 
     fn start(&self, _run: Run) -> BoxFuture<'_, Result<Up, Failure>> {
