@@ -28,11 +28,7 @@ impl Checks<'_> {
         } = config;
         let key = |key: &str| KeyPath::of(&["engine", key]);
         let socket = address.strip_prefix("unix://").is_some_and(|path| path.starts_with('/'));
-        let tcp = address.strip_prefix("tcp://").is_some_and(|host| {
-            let authority = host.parse::<http::uri::Authority>().ok();
-            authority.is_some_and(|authority| authority.port_u16().is_some() && !host.contains('@'))
-        });
-        if !socket && !tcp {
+        if !socket && !is_tcp(address) {
             self.wrong(&key("address"), "expected unix:///path/of/a/socket or tcp://host:port");
         }
         for (index, image) in self.places(&key("images"), images.len()).zip(images) {
@@ -231,6 +227,12 @@ impl Checks<'_> {
         if engine.bind_root.is_none() {
             self.wrong(path, "what containers may see lies under `engine.bind_root`, which is not set");
         }
+        if is_tcp(&engine.address) {
+            self.wrong(
+                path,
+                "an engine that is not at unix:// has its own file system, which plimsoll cannot look at: bind nothing",
+            );
+        }
         if !source.is_absolute() {
             self.wrong(&path.key("source"), "expected an absolute path");
         }
@@ -238,6 +240,13 @@ impl Checks<'_> {
             self.wrong(&path.key("target"), "expected an absolute path in the container, without a colon");
         }
     }
+}
+
+fn is_tcp(address: &str) -> bool {
+    address.strip_prefix("tcp://").is_some_and(|host| {
+        let authority = host.parse::<http::uri::Authority>().ok();
+        authority.is_some_and(|authority| authority.port_u16().is_some() && !host.contains('@'))
+    })
 }
 
 /// The letters that a reference to an image may hold

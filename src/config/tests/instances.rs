@@ -99,6 +99,12 @@ fn each_thing_that_is_wrong_is_told_at_its_key() {
             "agents.c.instance.container.binds[0].target",
             "absolute path in the container",
         ),
+        (
+            "/engine/address",
+            json!("tcp://10.0.0.1:2375"),
+            "agents.c.instance.container.binds[0]",
+            "its own file system",
+        ),
         ("/agents/s/instance/port", json!(80), "agents.s.instance.port", "0 to 0"),
     ] {
         let told = with(pointer, value.clone());

@@ -21,6 +21,21 @@ pub(super) const OWNER_LABEL: &str = "io.plimsoll.owner";
 /// A hash of all that a container was made of.
 pub(super) const CONFIG_LABEL: &str = "io.plimsoll.config";
 
+/// Sockets of engines, whichever is asked, and the directories in which users have theirs: whoever reaches one has all of
+/// the machine.
+const SOCKETS: [&str; 10] = [
+    "/run/docker.sock",
+    "/var/run/docker.sock",
+    "/run/docker",
+    "/var/run/docker",
+    "/run/containerd",
+    "/var/run/containerd",
+    "/run/podman",
+    "/var/run/podman",
+    "/run/user",
+    "/var/run/user",
+];
+
 /// Bytes of one file of what a container prints, and how many of these: what is shown comes over the engine, and the
 /// disk shall not fill.
 const LOG_FILE_BYTES: &str = "16m";
@@ -41,6 +56,11 @@ impl Allowed<'_> {
     /// # Errors
     /// Why no container may see it.
     pub(super) fn source(&self, source: &Path) -> Result<PathBuf, String> {
+        let Some(socket) = self.engine.address.strip_prefix("unix://") else {
+            return Err("nothing may be bound: an engine at another address than unix:// has its own file \
+                        system, which plimsoll cannot look at"
+                .to_owned());
+        };
         let follow = |path: &Path| {
             (self.follow)(path).map_err(|error| format!("{} cannot be bound: {error}", path.display()))
         };
@@ -54,10 +74,10 @@ impl Allowed<'_> {
         if !real.starts_with(&root) {
             return refused(&format!("it leads to {}, outside of `engine.bind_root`", real.display()));
         }
-        let socket = self.engine.address.strip_prefix("unix://").map(Path::new);
         // What is not there can be bound by nobody, but what will stand there can be seen through its parent.
-        let secrets = [(socket, "the engine's socket"), (Some(self.data_dir), "the data directory")];
-        for (path, name) in secrets.into_iter().filter_map(|(path, name)| Some((path?, name))) {
+        let sockets = SOCKETS.map(|path| (Path::new(path), "the socket of an engine"));
+        let secrets = [(Path::new(socket), "the engine's socket"), (self.data_dir, "the data directory")];
+        for (path, name) in secrets.into_iter().chain(sockets) {
             let place = (self.follow)(path).unwrap_or_else(|_| path.to_owned());
             if place.starts_with(&real) || real.starts_with(&place) {
                 return refused(&format!("it would show {name}"));
@@ -426,6 +446,15 @@ mod tests {
             let refused = refused.expect_err(source);
             assert!(refused.contains("the engine's socket"), "{refused}");
         }
+        let elsewhere = EngineConfig { address: "unix:///opt/engine.sock".to_owned(), ..socket };
+        for source in ["/run", "/run/docker.sock", "/run/containerd/x", "/run/podman", "/run/user/1000"] {
+            let refused = body(&ContainerHost { binds: vec![bind(source)], ..host() }, &allowed(&elsewhere));
+            let refused = refused.expect_err(source);
+            assert!(refused.contains("the socket of an engine"), "{refused}");
+        }
+        let remote = EngineConfig { address: "tcp://10.0.0.1:2375".to_owned(), ..engine() };
+        let refused = body(&host(), &allowed(&remote)).expect_err("refused");
+        assert!(refused.contains("has its own file system"), "{refused}");
         let everything = EngineConfig { bind_root: Some("/srv/agents/root".into()), ..engine() };
         let refused = body(&host(), &allowed(&everything)).expect_err("refused");
         assert!(refused.contains("which is everything"), "{refused}");
