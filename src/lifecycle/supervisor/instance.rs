@@ -313,13 +313,13 @@ impl Instance {
     }
 
     /// Looks for what an earlier plimsoll left running. Gives the end of what is kept. At the end nothing is, and a look
-    /// for it that is under way then is given up.
+    /// that is under way then begins again.
     async fn find(self: &Arc<Self>, search: &mut Search) -> OptionFuture<BoxFuture<'static, (Run, Exit)>> {
         let keep = !self.is_ending();
         let found = tokio::select! {
             biased;
             found = AssertUnwindSafe(self.runner.find(keep)).catch_unwind() => found,
-            () = self.ends(), if keep => return None.into(),
+            () = self.ends(), if keep => AssertUnwindSafe(self.runner.find(false)).catch_unwind().await,
         };
         let found =
             found.unwrap_or_else(|_| Err(Failure { kind: FailureKind::NotStarted, error: PANICKED.into() }));
