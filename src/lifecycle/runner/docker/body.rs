@@ -87,7 +87,7 @@ impl Allowed<'_> {
     }
 }
 
-/// What is asked for, of a container for this instance. Its labels come with [`labelled`].
+/// What is asked for, of a container for this instance. It gets its [`labels`] when it is made.
 ///
 /// # Errors
 /// Why a bind may not be had.
