@@ -6,47 +6,35 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::active::{Active, RequestState};
-use super::floor::Slot;
-use super::service::{Agent, Inner};
+use super::active::RequestState;
+use super::run::Serving;
+use super::service::Agent;
 use super::stop::Stop;
 use super::{AgentEvent, Rejection};
-use crate::ids::TraceId;
-use crate::journal::Actor;
 use crate::lifecycle::{Cause, Lease, StopReason, Unavailable};
 use crate::provider::At;
 
-/// A request whose turn has come.
-pub(super) struct Wanting<'a> {
-    pub(super) inner: &'a Inner,
-    pub(super) active: &'a Active,
-    pub(super) slot: &'a Slot,
-    pub(super) turn: &'a mut oneshot::Receiver<()>,
-    pub(super) actor: &'a Actor,
-    pub(super) trace_id: TraceId,
-    pub(super) span: &'a tracing::Span,
-    pub(super) events: &'a tokio::sync::mpsc::Sender<AgentEvent>,
-    /// How long it waited for the instance, turns not counted.
-    pub(super) waited: Duration,
-}
-
-impl Wanting<'_> {
-    /// Keeps the instance up, once it is. Its turn may be another then.
-    pub(super) async fn hosted(&mut self) -> Result<Lease, Stop> {
+impl Serving<'_> {
+    /// Keeps the agent's instance up, once it is; `None` where it has none. The turn may be another then.
+    pub(super) async fn hosted(&mut self, turn: &mut oneshot::Receiver<()>) -> Result<Option<Lease>, Stop> {
+        if self.agent.config.instance.is_none() {
+            return Ok(None);
+        }
+        self.transcript.start = Some(Duration::ZERO);
         loop {
             if let Some(lease) = self.inner.instances.join(&self.active.agent) {
-                return Ok(lease);
+                return Ok(Some(lease));
             }
-            let lease = self.wait().await?;
+            let lease = self.wait(turn).await?;
             // It may have ended while others had their turns.
             if lease.is_current() {
-                return Ok(lease);
+                return Ok(Some(lease));
             }
         }
     }
 
-    async fn wait(&mut self) -> Result<Lease, Stop> {
-        *self.turn = self.slot.park();
+    async fn wait(&mut self, turn: &mut oneshot::Receiver<()>) -> Result<Lease, Stop> {
+        *turn = self.slot.park();
         self.active.progress().state = RequestState::Starting;
         // A reader that is slow is waited for; one that is gone is not.
         let _ = self.events.send(AgentEvent::Starting).await;
@@ -54,11 +42,13 @@ impl Wanting<'_> {
         let cause = Cause { actor: self.actor.clone(), trace_id: Some(self.trace_id), span };
         let began = self.inner.clock.elapsed();
         let lease = self.inner.instances.acquire(&self.active.agent, cause).await;
-        self.waited += self.inner.clock.elapsed().saturating_sub(began);
+        // Turns are not counted: they are waits for others.
+        let waited = self.inner.clock.elapsed().saturating_sub(began);
+        self.transcript.start = Some(self.transcript.start.unwrap_or_default() + waited);
         let lease = lease.map_err(|unavailable| Stop::Refused(rejection(unavailable)))?;
         self.slot.release();
         // A turn is always given: the slot is ours.
-        let _ = (&mut *self.turn).await;
+        let _ = turn.await;
         self.inner.ask_again(&self.active.agent).map_err(Stop::Refused)?;
         Ok(lease)
     }

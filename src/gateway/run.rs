@@ -15,7 +15,7 @@ use super::accept::instructions;
 use super::active::{Active, RequestState, RunningTool};
 use super::agent_sessions::{Change, TurnEnd};
 use super::floor::Slot;
-use super::hosting::{self, Wanting};
+use super::hosting;
 use super::keys::{Claim, Closed};
 use super::lane::LaneKey;
 use super::record::{AGENT_SESSIONS, Finished, Outcome, RequestFinished, SESSIONS_BYTES, UsedTool};
@@ -257,21 +257,21 @@ async fn caller_gone(outcome: &mut oneshot::Sender<Ended>, on_disconnect: OnDisc
 }
 
 /// What serving borrows from the job.
-struct Serving<'a> {
-    inner: &'a Arc<Inner>,
-    agent: &'a Arc<Agent>,
-    active: &'a Arc<Active>,
+pub(super) struct Serving<'a> {
+    pub(super) inner: &'a Arc<Inner>,
+    pub(super) agent: &'a Arc<Agent>,
+    pub(super) active: &'a Arc<Active>,
     message: &'a Arc<str>,
     given: &'a mut Given,
     deadline: Duration,
-    trace_id: TraceId,
-    span: &'a Span,
-    events: &'a mpsc::Sender<AgentEvent>,
-    slot: &'a Slot,
-    actor: &'a Actor,
+    pub(super) trace_id: TraceId,
+    pub(super) span: &'a Span,
+    pub(super) events: &'a mpsc::Sender<AgentEvent>,
+    pub(super) slot: &'a Slot,
+    pub(super) actor: &'a Actor,
     /// Keeps its instance up.
     lease: Option<Arc<Lease>>,
-    transcript: &'a mut Transcript,
+    pub(super) transcript: &'a mut Transcript,
 }
 
 impl Serving<'_> {
@@ -308,19 +308,6 @@ impl Serving<'_> {
             invoke.record("otel.status_code", "ERROR");
         }
         answered.map_err(Stop::Provider)
-    }
-
-    /// Waits until the agent's instance is up, where it has one.
-    async fn hosted(&mut self, turn: &mut oneshot::Receiver<()>) -> Result<Option<Lease>, Stop> {
-        if self.agent.config.instance.is_none() {
-            return Ok(None);
-        }
-        let Self { inner, active, slot, actor, trace_id, span, events, .. } = *self;
-        let waited = Duration::ZERO;
-        let mut wanting = Wanting { inner, active, slot, turn, actor, trace_id, span, events, waited };
-        let lease = wanting.hosted().await;
-        self.transcript.start = Some(wanting.waited);
-        lease.map(Some)
     }
 
     /// Asks the provider and takes what it tells, to its end.

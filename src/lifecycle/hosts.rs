@@ -16,11 +16,8 @@ use crate::ids::AgentId;
 use crate::limits::{
     INSTANCE_BACKOFF_MAX, INSTANCE_BACKOFF_MIN, INSTANCE_CRASH_LOOP_FAILURES, INSTANCE_WELL_AFTER,
 };
-use crate::live::OutputStream;
+use crate::live::Heard;
 use crate::process::{self, Processes};
-
-/// Hears each line that the instance of an agent prints, without its end.
-pub type Heard = Arc<dyn Fn(&AgentId, OutputStream, &[u8]) + Send + Sync>;
 
 /// Makes runners.
 pub struct Hosts {
@@ -49,7 +46,8 @@ impl InstanceConfig {
 }
 
 impl ReadyConfig {
-    fn readiness(&self) -> Readiness {
+    /// What is looked at, where it is no HEALTHCHECK.
+    pub(super) fn readiness(&self) -> Readiness {
         match (&self.http, &self.line) {
             (Some(path), _) => Readiness::Http(path.clone()),
             (None, Some(text)) => Readiness::Line(text.clone()),

@@ -18,7 +18,7 @@ pub use config::{
     BindConfig, ContainerHost, EngineConfig, InstanceConfig, Orphans, ProcessHost, Pull, ReadyConfig,
     ScriptedAct, ScriptedHost, Trust,
 };
-pub use hosts::{Heard, Hosts};
+pub use hosts::Hosts;
 pub use ledger::{InstanceCounts, LastEvent, Ledger};
 pub use machine::{
     EDGES, Exit, Fact, Failure, FailureKind, Input, LostAction, Machine, Order, Policy, Refused, Run, Start,

@@ -24,7 +24,7 @@ use tokio::sync::broadcast;
 pub use config::Config;
 pub use event::{Envelope, Event, Level, ModelCall, ToolCall};
 pub use failing::FailingAgents;
-pub use output::{OutputLine, OutputPage, OutputStream, OutputWanted};
+pub use output::{Heard, OutputLine, OutputPage, OutputStream, OutputWanted};
 
 use self::failing::Streaks;
 use self::metrics::Metrics;

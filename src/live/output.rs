@@ -5,7 +5,7 @@
 //! came. Start at [`Outputs`].
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -24,6 +24,9 @@ pub enum OutputStream {
     /// Standard error.
     Stderr,
 }
+
+/// Hears each line that the instance of an agent prints, without its end.
+pub type Heard = Arc<dyn Fn(&AgentId, OutputStream, &[u8]) + Send + Sync>;
 
 /// One line that an agent printed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]

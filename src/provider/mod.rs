@@ -26,7 +26,7 @@ use tracing::Span;
 
 use crate::clock::Clock;
 use crate::ids::{AgentId, RequestId, SessionId, TraceId};
-use crate::live::{Live, OutputStream};
+use crate::live::{Heard, Live};
 use crate::process::Processes;
 
 pub(crate) use call::price_of;
@@ -269,9 +269,6 @@ impl ProviderDeps {
         })
     }
 }
-
-/// Takes each line that the instance of an agent prints, without its end.
-pub type Heard = Arc<dyn Fn(&AgentId, OutputStream, &[u8]) + Send + Sync>;
 
 /// Why a provider cannot be made from its configuration.
 #[derive(Debug, thiserror::Error)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bollard::models::ContainerCreateBody;
 
 use super::body::{self, Allowed};
-use super::container::PullError;
+use super::container::{PullError, Seen};
 use super::engine::EngineError;
 use super::{ContainerBook, DockerEngine, DockerRunner, failure, trouble};
 use crate::ids::AgentId;
@@ -21,13 +21,12 @@ pub(super) struct Wanted {
 }
 
 impl DockerRunner {
-    /// A container of ours that is as it would be made now; made, if need be. Its name.
-    pub(super) async fn made(&self) -> Result<String, Failure> {
+    /// A container of ours that is as it would be made now; made, if need be. Its name, and how it is.
+    pub(super) async fn made(&self) -> Result<(String, Seen), Failure> {
         self.may_make()?;
         // Before an image is fetched: nothing is fetched for what may not be made.
         self.checked(self.body()?, "")?;
-        self.image().await?;
-        let Wanted { body, hash } = self.wanted().await?;
+        let Wanted { body, hash } = self.wanted(&self.image().await?)?;
         for name in self.book.names(&self.instance) {
             let seen = self.engine.inspect(&name).await.map_err(|error| trouble(&error))?;
             match seen {
@@ -38,7 +37,7 @@ impl DockerRunner {
                     );
                     return Err(failure(FailureKind::Foreign, error));
                 }
-                Some(seen) if seen.has(body::CONFIG_LABEL, &hash) => return Ok(name),
+                Some(seen) if seen.has(body::CONFIG_LABEL, &hash) => return Ok((name, seen)),
                 Some(_) | None => self.discard(&name).await?,
             }
         }
@@ -51,20 +50,18 @@ impl DockerRunner {
             )
         })?;
         self.engine.create(&name, body).await.map_err(|error| uncreated(&name, &image, &error))?;
-        Ok(name)
+        let seen = self.seen(&name).await?;
+        Ok((name, seen))
     }
 
     fn may_make(&self) -> Result<(), Failure> {
         may_make(self.engine.config())
     }
 
-    /// What would be made now.
-    pub(super) async fn wanted(&self) -> Result<Wanted, Failure> {
-        let image = self.host.image.as_deref().unwrap_or_default();
-        let id = self.engine.image_id(image).await.map_err(|error| trouble(&error))?;
-        let id = id.ok_or_else(|| missing(image))?;
+    /// What would be made now of the image of this id.
+    pub(super) fn wanted(&self, image_id: &str) -> Result<Wanted, Failure> {
         let body = self.body()?;
-        let hash = body::hash(&body, &id);
+        let hash = body::hash(&body, image_id);
         Ok(Wanted { body: self.checked(body, &hash)?, hash })
     }
 
@@ -93,30 +90,34 @@ impl DockerRunner {
         Allowed { engine: self.engine.config(), data_dir: &self.engine.data_dir, follow: &Path::canonicalize }
     }
 
-    /// Sees that the image is there.
-    async fn image(&self) -> Result<(), Failure> {
+    /// The id of the image, if it is there.
+    pub(super) async fn image_there(&self) -> Result<String, Failure> {
+        let image = self.host.image.as_deref().unwrap_or_default();
+        let id = self.engine.image_id(image).await.map_err(|error| trouble(&error))?;
+        id.ok_or_else(|| missing(image))
+    }
+
+    /// The id of the image, fetched if that may be and has to be.
+    async fn image(&self) -> Result<String, Failure> {
         let EngineConfig { pull, pull_timeout, .. } = self.engine.config();
         let image = self.host.image.as_deref().unwrap_or_default();
-        if self.engine.image_id(image).await.map_err(|error| trouble(&error))?.is_some() {
-            return Ok(());
+        match self.image_there().await {
+            Err(failure) if failure.kind == FailureKind::ImageMissing && *pull == Pull::Missing => {}
+            there => return there,
         }
-        match pull {
-            Pull::Never => Err(missing(image)),
-            Pull::Missing => self.engine.pull(image).await.map_err(|error| match error {
-                PullError::Engine(error @ EngineError::Down(_)) => trouble(&error),
-                PullError::Engine(error) => {
-                    let error =
-                        format!("image {image} could not be fetched: {error}; try `docker pull {image}`");
-                    failure(FailureKind::PullRefused, error)
-                }
-                PullError::Late => {
-                    let error = format!(
-                        "image {image} was not fetched within {pull_timeout}: see `engine.pull_timeout`"
-                    );
-                    failure(FailureKind::PullRefused, error)
-                }
-            }),
-        }
+        self.engine.pull(image).await.map_err(|error| match error {
+            PullError::Engine(error @ EngineError::Down(_)) => trouble(&error),
+            PullError::Engine(error) => {
+                let error = format!("image {image} could not be fetched: {error}; try `docker pull {image}`");
+                failure(FailureKind::PullRefused, error)
+            }
+            PullError::Late => {
+                let error =
+                    format!("image {image} was not fetched within {pull_timeout}: see `engine.pull_timeout`");
+                failure(FailureKind::PullRefused, error)
+            }
+        })?;
+        self.image_there().await
     }
 
     /// Removes a container of ours that nobody needs any more.

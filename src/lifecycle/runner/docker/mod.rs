@@ -26,7 +26,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::ready::{Looker, Readiness};
+use super::ready::Looker;
 use super::{Found, Printed, Runner, Up};
 use crate::clock::Clock;
 use crate::ids::AgentId;
@@ -117,8 +117,7 @@ impl DockerRunner {
     }
 
     async fn begin(&self) -> Result<Up, Failure> {
-        let name = self.container().await?;
-        let before = self.seen(&name).await?;
+        let (name, before) = self.container().await?;
         // What others made and started runs for them, whether it is ready for us or not.
         let ours = !before.is_running || self.host.image.is_some() || self.launched.load(Ordering::Relaxed);
         let mut past = Past::default();
@@ -138,8 +137,8 @@ impl DockerRunner {
         }
     }
 
-    /// A container to be started: its name.
-    async fn container(&self) -> Result<String, Failure> {
+    /// A container to be started: its name, and how it is.
+    async fn container(&self) -> Result<(String, Seen), Failure> {
         let Some(name) = &self.host.name else { return self.made().await };
         let seen = self.seen(name).await?;
         if !seen.is_for(&self.instance) {
@@ -156,7 +155,7 @@ impl DockerRunner {
             );
             return Err(failure(FailureKind::NotStarted, error));
         }
-        Ok(name.clone())
+        Ok((name.clone(), seen))
     }
 
     /// Tells a container to start, and sees that it may still be what it was made as.
@@ -246,8 +245,7 @@ impl DockerRunner {
         address: SocketAddr,
         line: watch::Receiver<bool>,
     ) -> Result<(), Failure> {
-        let ReadyConfig { http, line: text, healthcheck } = &self.config.ready;
-        if *healthcheck {
+        if self.config.ready.healthcheck {
             return match watching::healthy(&self.engine, name).await {
                 Health::Good => Ok(()),
                 Health::Bad => Err(failure(
@@ -260,12 +258,7 @@ impl DockerRunner {
                 )),
             };
         }
-        let readiness = match (http, text) {
-            (Some(path), _) => Readiness::Http(path.clone()),
-            (None, Some(text)) => Readiness::Line(text.clone()),
-            (None, None) => Readiness::Tcp,
-        };
-        self.looker.wait(&readiness, address, line).await;
+        self.looker.wait(&self.config.ready.readiness(), address, line).await;
         Ok(())
     }
 
@@ -371,7 +364,11 @@ impl DockerRunner {
         if self.host.name.is_some() {
             return Ok(true);
         }
-        match self.wanted().await {
+        let wanted = match self.image_there().await {
+            Ok(image) => self.wanted(&image),
+            Err(failure) => Err(failure),
+        };
+        match wanted {
             Ok(wanted) => Ok(seen.has(body::CONFIG_LABEL, &wanted.hash)),
             Err(failure) if failure.kind == FailureKind::Engine => Err(failure),
             Err(_) => Ok(false),
