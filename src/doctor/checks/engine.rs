@@ -6,7 +6,7 @@ use futures_util::future::BoxFuture;
 use super::super::Verdict;
 use super::super::scene::Scene;
 use super::NO_CONFIGURATION;
-use crate::config::Config;
+use crate::config::Loaded;
 use crate::lifecycle::{EngineConfig, Trust};
 
 pub(in crate::doctor) fn check(scene: &Scene) -> BoxFuture<'_, Verdict> {
@@ -14,10 +14,10 @@ pub(in crate::doctor) fn check(scene: &Scene) -> BoxFuture<'_, Verdict> {
 }
 
 async fn look(scene: &Scene) -> Verdict {
-    let Ok(loaded) = &scene.loaded else { return Verdict::skip(NO_CONFIGURATION) };
-    if !wants_engine(&loaded.config) {
-        return Verdict::skip("no agent is in a container");
-    }
+    let loaded = match with_containers(scene) {
+        Ok(loaded) => loaded,
+        Err(nothing) => return nothing,
+    };
     let EngineConfig { address, trust, images, .. } = &loaded.config.engine;
     let version = match scene.engine(loaded).version().await {
         Ok(version) => version,
@@ -42,9 +42,15 @@ async fn look(scene: &Scene) -> Verdict {
     Verdict::pass(detail)
 }
 
-pub(super) fn wants_engine(config: &Config) -> bool {
-    let mut instances = config.agents.values().filter_map(|agent| agent.instance.as_ref());
-    instances.any(|instance| instance.container.is_some())
+/// The configuration, if any agent in it is in a container.
+///
+/// # Errors
+/// That there is nothing to ask an engine.
+pub(super) fn with_containers(scene: &Scene) -> Result<&Loaded, Verdict> {
+    let loaded = scene.loaded.as_ref().map_err(|_| Verdict::skip(NO_CONFIGURATION))?;
+    let mut instances = loaded.config.agents.values().filter_map(|agent| agent.instance.as_ref());
+    let wanted = instances.any(|instance| instance.container.is_some());
+    wanted.then_some(loaded).ok_or_else(|| Verdict::skip("no agent is in a container"))
 }
 
 /// Whether it is asked over a network, in plain text.

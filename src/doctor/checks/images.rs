@@ -5,8 +5,7 @@ use futures_util::future::BoxFuture;
 
 use super::super::Verdict;
 use super::super::scene::Scene;
-use super::NO_CONFIGURATION;
-use super::engine::wants_engine;
+use super::engine::with_containers;
 use crate::ids::AgentId;
 use crate::lifecycle::{ContainerHost, DockerEngine, EngineConfig, NamedContainer, Pull, Trust};
 
@@ -15,10 +14,10 @@ pub(in crate::doctor) fn check(scene: &Scene) -> BoxFuture<'_, Verdict> {
 }
 
 async fn look(scene: &Scene) -> Verdict {
-    let Ok(loaded) = &scene.loaded else { return Verdict::skip(NO_CONFIGURATION) };
-    if !wants_engine(&loaded.config) {
-        return Verdict::skip("no agent is in a container");
-    }
+    let loaded = match with_containers(scene) {
+        Ok(loaded) => loaded,
+        Err(nothing) => return nothing,
+    };
     let engine = scene.engine(loaded);
     let (mut lines, mut failed) = (Vec::new(), false);
     for (id, agent) in &loaded.config.agents {
