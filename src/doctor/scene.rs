@@ -107,7 +107,7 @@ impl Scene {
         asked(&loaded.data_dir, path).await
     }
 
-    /// The container engine, to be asked within the deadline of a check. To be called within a runtime.
+    /// The container engine, to be asked within the deadline of a check.
     pub(super) fn engine(&self, loaded: &Loaded) -> Arc<DockerEngine> {
         let mut config = loaded.config.engine.clone();
         config.timeout.0 = config.timeout.0.min(ENGINE_DEADLINE);

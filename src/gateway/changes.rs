@@ -235,7 +235,7 @@ impl Inner {
             let bad = BadKey { key: "instance".to_owned(), problem: problem.to_owned() };
             return Err(ChangeError::Invalid(vec![bad]));
         }
-        let hosted = self.hosted(id, &config).map_err(|bad| ChangeError::Invalid(vec![bad]))?;
+        let hosted = hosted(&config).map_err(|bad| ChangeError::Invalid(vec![bad]))?;
         if self.instances.remembers(id) {
             // What was counted of an earlier one is not its own.
             self.instances.erase(id, actor.clone()).await.map_err(not_written)?;
@@ -325,15 +325,6 @@ impl Inner {
         cancelled
     }
 
-    /// What hosts an agent, checked.
-    fn hosted(&self, id: &AgentId, config: &AgentConfig) -> Result<Option<Configured>, BadKey> {
-        let Some(instance) = config.instance.clone() else { return Ok(None) };
-        let configured = Configured { config: instance, cwd: config.cwd.clone() };
-        let checked = self.instances.check(id, &configured);
-        checked.map_err(|Unkept { problem, .. }| BadKey { key: "instance".to_owned(), problem })?;
-        Ok(Some(configured))
-    }
-
     /// Forgets what is kept by agent. What it spent stays: a budget is not got around by making it again, and what was
     /// sent with an idempotency key does not run twice.
     fn forget(&self, id: &AgentId) {
@@ -354,11 +345,10 @@ impl Inner {
                 continue;
             }
             let read = (self.read_entry)(&id, &entry.to_string()).map_err(|bad| list(&bad));
-            let hosted = |config: AgentConfig| match self.hosted(&id, &config) {
+            let fits = read.and_then(|config| match hosted(&config) {
                 Ok(_) => Ok(config),
                 Err(bad) => Err(bad.to_string()),
-            };
-            let fits = read.and_then(hosted);
+            });
             match fits.map(|config| (self.providers.get(&config.provider).map(Arc::clone), config)) {
                 Ok((Some(provider), config)) => {
                     let agent = self.make(&id, config, provider);
@@ -408,6 +398,14 @@ impl Inner {
             }
         }
     }
+}
+
+/// What hosts an agent, checked.
+fn hosted(config: &AgentConfig) -> Result<Option<Configured>, BadKey> {
+    let Some(instance) = config.instance.clone() else { return Ok(None) };
+    let configured = Configured { config: instance, cwd: config.cwd.clone() };
+    configured.check().map_err(|problem| BadKey { key: "instance".to_owned(), problem })?;
+    Ok(Some(configured))
 }
 
 fn not_written(error: AppendError) -> ChangeError {

@@ -30,6 +30,28 @@ pub struct Hosts {
     engine: OnceLock<Arc<DockerEngine>>,
 }
 
+/// What hosts an instance.
+pub(super) enum Host<'a> {
+    /// A process, which works in this directory.
+    Process(&'a ProcessHost, &'a Path),
+    Container,
+    Scripted(&'a ScriptedHost),
+}
+
+/// # Errors
+/// Says what is wrong with what hosts it.
+pub(super) fn host<'a>(config: &'a InstanceConfig, cwd: Option<&'a Path>) -> Result<Host<'a>, String> {
+    match (&config.process, &config.container, &config.scripted) {
+        (Some(process), None, None) => {
+            let cwd = cwd.ok_or("it works in no directory: give the agent a `cwd`")?;
+            Ok(Host::Process(process, cwd))
+        }
+        (None, Some(_), None) => Ok(Host::Container),
+        (None, None, Some(script)) => Ok(Host::Scripted(script)),
+        _ => Err("give it one of `process`, `container` and `scripted`".to_owned()),
+    }
+}
+
 impl InstanceConfig {
     /// How it is kept.
     #[must_use]
@@ -104,7 +126,7 @@ impl Hosts {
         self.engine.get().map(|engine| engine.status())
     }
 
-    /// The container engine. To be called within a runtime.
+    /// The container engine.
     pub(super) fn engine(&self) -> Arc<DockerEngine> {
         let make =
             || DockerEngine::new(&self.config, self.processes.owner(), &self.data_dir, self.clock.clone());
@@ -122,19 +144,14 @@ impl Hosts {
         cwd: Option<&Path>,
         book: &ContainerBook,
     ) -> Result<Arc<dyn Runner>, String> {
-        match (&config.process, &config.container, &config.scripted) {
-            (Some(process), None, None) => {
-                let runner = self.process(id, config, process, cwd)?;
-                Ok(Arc::new(runner))
+        Ok(match host(config, cwd)? {
+            Host::Process(process, cwd) => Arc::new(self.process(id, config, process, cwd)?),
+            Host::Container => {
+                let (engine, printed) = (self.engine(), self.printed(id));
+                Arc::new(DockerRunner::new(id.clone(), config, engine, book.clone(), printed)?)
             }
-            (None, Some(_), None) => {
-                let runner =
-                    DockerRunner::new(id.clone(), config, self.engine(), book.clone(), self.printed(id))?;
-                Ok(Arc::new(runner))
-            }
-            (None, None, Some(script)) => Ok(Arc::new(ScriptedRunner::new(script.script()))),
-            _ => Err("give it one of `process`, `container` and `scripted`".to_owned()),
-        }
+            Host::Scripted(script) => Arc::new(ScriptedRunner::new(script.script())),
+        })
     }
 
     fn process(
@@ -142,10 +159,9 @@ impl Hosts {
         id: &AgentId,
         config: &InstanceConfig,
         process: &ProcessHost,
-        cwd: Option<&Path>,
+        cwd: &Path,
     ) -> Result<ProcessRunner, String> {
         let ProcessHost { program, args, env_pass, env } = process;
-        let cwd = cwd.ok_or("it works in no directory: give the agent a `cwd`")?;
         let set = env.iter().map(|(name, value)| (name.into(), value.expose().into()));
         let host = ProcessConfig {
             program: program.into(),
@@ -163,5 +179,34 @@ impl Hosts {
     fn printed(&self, id: &AgentId) -> Printed {
         let (heard, agent) = (Arc::clone(&self.heard), id.clone());
         Arc::new(move |stream, line: &[u8]| heard(&agent, stream, line))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::super::Configured;
+    use super::*;
+
+    fn check(keys: &Value, cwd: Option<PathBuf>) -> Result<(), String> {
+        Configured { config: serde_json::from_value(keys.clone()).expect("valid"), cwd }.check()
+    }
+
+    /// There is no runtime here, which a task of an engine or a client needs.
+    #[test]
+    fn a_configuration_is_checked_without_an_engine() {
+        let process = json!({"port": 8080, "process": {"program": "serve"}});
+        assert_eq!(check(&process, Some("/srv".into())), Ok(()));
+        assert!(check(&process, None).is_err_and(|problem| problem.contains("give the agent a `cwd`")));
+        assert_eq!(check(&json!({"port": 8080, "container": {"image": "acme/agent:1"}}), None), Ok(()));
+        let neither = check(&json!({"port": 8080}), None);
+        assert!(neither.is_err_and(|problem| problem.contains("one of `process`")));
+    }
+
+    #[test]
+    fn an_engine_that_is_only_asked_is_not_listened_to() {
+        let engine = Hosts::nobody(&Clock::system()).engine();
+        assert_eq!(engine.status(), EngineStatus::Unknown);
     }
 }

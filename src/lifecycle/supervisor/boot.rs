@@ -9,8 +9,8 @@ use crate::ids::AgentId;
 use crate::journal::{Actor, Append, AppendError, NewRecord, StreamId};
 use crate::lifecycle::config::InstanceConfig;
 use crate::lifecycle::machine::{Fact, LostAction};
-use crate::lifecycle::record;
 use crate::lifecycle::runner::remove_left;
+use crate::lifecycle::{hosts, record};
 
 /// How long a container of an agent that is gone may take to end by itself.
 const LEFT_GRACE: Duration = Duration::from_secs(10);
@@ -22,6 +22,16 @@ pub struct Configured {
     pub config: InstanceConfig,
     /// Where a process works.
     pub cwd: Option<PathBuf>,
+}
+
+impl Configured {
+    /// Whether it could be kept: looks at nothing but the configuration.
+    ///
+    /// # Errors
+    /// Says what is wrong with what hosts it.
+    pub fn check(&self) -> Result<(), String> {
+        hosts::host(&self.config, self.cwd.as_deref()).map(drop)
+    }
 }
 
 /// Why an instance cannot be kept.
@@ -77,14 +87,6 @@ impl Instances {
         let kept = self.kept(id, configured)?;
         self.keep(id.clone(), kept);
         Ok(())
-    }
-
-    /// Whether it could be kept.
-    ///
-    /// # Errors
-    /// [`Unkept`].
-    pub fn check(&self, id: &AgentId, configured: &Configured) -> Result<(), Unkept> {
-        self.kept(id, configured).map(drop)
     }
 
     /// Whether something is counted of an instance of this name.

@@ -1,11 +1,11 @@
-//! The container engine: one client for all instances, with a deadline on each call, a circuit in front, and one
-//! subscription to what happens there. Events are hints: whoever hears one looks at the truth.
+//! The container engine: one client for all instances, with a deadline on each call, a circuit in front, and, once there
+//! is an instance, one subscription to what happens there. Events are hints: whoever hears one looks at the truth.
 
 use std::collections::HashMap;
 use std::error::Error as _;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bollard::errors::Error;
@@ -47,7 +47,8 @@ pub struct DockerEngine {
     /// What no container may see.
     pub(super) data_dir: PathBuf,
     pub(super) clock: Clock,
-    listener: JoinHandle<()>,
+    /// Begins with the first instance: who asks once needs no news.
+    listener: OnceLock<JoinHandle<()>>,
 }
 
 /// Why a call did not do what it should.
@@ -79,8 +80,7 @@ struct Link {
 }
 
 impl DockerEngine {
-    /// A client of this engine, which need not be there yet. To be called within a runtime. `owner` is the id of the
-    /// data directory.
+    /// A client of this engine, which need not be there yet. `owner` is the id of the data directory.
     #[must_use]
     pub fn new(config: &EngineConfig, owner: &str, data_dir: &Path, clock: Clock) -> Arc<Self> {
         let link = Arc::new(Link {
@@ -90,8 +90,13 @@ impl DockerEngine {
             client: Mutex::default(),
             hints: watch::Sender::new(0),
         });
-        let listener = tokio::spawn(listen(Arc::clone(&link)));
-        Arc::new(Self { link, owner: owner.to_owned(), data_dir: data_dir.to_owned(), clock, listener })
+        let (owner, data_dir, listener) = (owner.to_owned(), data_dir.to_owned(), OnceLock::new());
+        Arc::new(Self { link, owner, data_dir, clock, listener })
+    }
+
+    /// Hears from now on what happens there. To be called within a runtime.
+    pub(super) fn listen(&self) {
+        self.listener.get_or_init(|| tokio::spawn(listen(Arc::clone(&self.link))));
     }
 
     /// How the engine does, without asking it.
@@ -136,7 +141,9 @@ impl DockerEngine {
 
 impl Drop for DockerEngine {
     fn drop(&mut self) {
-        self.listener.abort();
+        if let Some(listener) = self.listener.get() {
+            listener.abort();
+        }
     }
 }
 

@@ -85,7 +85,7 @@ impl Drop for Following {
 }
 
 impl DockerRunner {
-    /// A runner of this instance.
+    /// A runner of this instance; the engine is listened to from now on. To be called within a runtime.
     ///
     /// # Errors
     /// Says why nothing could be looked at over HTTP.
@@ -100,6 +100,7 @@ impl DockerRunner {
         printed: Printed,
     ) -> Result<Self, String> {
         let host = config.container.clone().expect("an instance that is a container");
+        engine.listen();
         Ok(Self {
             instance,
             config: config.clone(),
