@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::floor::AgentLoad;
 use super::service::{Agent, Gateway, Inner};
 use crate::ids::AgentId;
-use crate::lifecycle::{InstanceView, Start};
+use crate::lifecycle::{HostKind, InstanceView, Start};
 
 /// One entry of `agent.list`.
 #[derive(Debug, Clone, PartialEq, Serialize, schemars::JsonSchema)]
@@ -67,7 +67,7 @@ impl Gateway {
                 running,
                 queued,
                 tools: agent.config.tools.clone(),
-                mode: instance.as_ref().map_or("host", |instance| instance.mode),
+                mode: instance.as_ref().map_or("host", |instance| instance.mode.as_str()),
                 start: instance.as_ref().map_or(Start::Hot, |instance| instance.start),
                 instance,
                 made: self.inner.made.contains(id),
@@ -89,7 +89,7 @@ impl Inner {
         let provider = text("provider").unwrap_or_default();
         let kind = self.providers.get(&provider).map(|provider| provider.kind().to_owned());
         let instance = entry.get("instance").filter(|instance| instance.is_object());
-        let hosts = ["container", "process", "scripted"];
+        let hosts = HostKind::ALL.map(HostKind::as_str);
         let mode = |instance: &Value| hosts.into_iter().find(|host| instance.get(host).is_some());
         let start = |instance: &Value| Start::deserialize(instance.get("start")?).ok();
         let tools = entry.get("tools").and_then(Value::as_array).into_iter().flatten();

@@ -50,6 +50,32 @@ pub struct InstanceConfig {
     pub scripted: Option<ScriptedHost>,
 }
 
+/// What hosts an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HostKind {
+    /// A process on this machine.
+    Process,
+    /// A container.
+    Container,
+    /// A script.
+    Scripted,
+}
+
+impl HostKind {
+    /// Every kind.
+    pub const ALL: [Self; 3] = [Self::Process, Self::Container, Self::Scripted];
+
+    /// Its key in the configuration, and its name elsewhere.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Process => "process",
+            Self::Container => "container",
+            Self::Scripted => "scripted",
+        }
+    }
+}
+
 impl InstanceConfig {
     /// A lazy one that plays this script.
     #[must_use]

@@ -15,8 +15,8 @@ mod supervisor;
 
 pub use backoff::Backoff;
 pub use config::{
-    BindConfig, ContainerHost, EngineConfig, InstanceConfig, Orphans, ProcessHost, Pull, ReadyConfig,
-    ScriptedAct, ScriptedHost, Trust,
+    BindConfig, ContainerHost, EngineConfig, HostKind, InstanceConfig, Orphans, ProcessHost, Pull,
+    ReadyConfig, ScriptedAct, ScriptedHost, Trust,
 };
 pub use hosts::Hosts;
 pub use ledger::{InstanceCounts, LastEvent, Ledger};

@@ -13,7 +13,7 @@ use plimsoll::clock::Clock;
 use plimsoll::ids::AgentId;
 use plimsoll::journal::{Fold, MemoryJournal};
 use plimsoll::lifecycle::{
-    Backoff, Cause, Failure, Instances, InstancesParts, Kept, Ledger, Policy, Run, Runner, Script,
+    Backoff, Cause, Failure, HostKind, Instances, InstancesParts, Kept, Ledger, Policy, Run, Runner, Script,
     ScriptedRunner, Start, State, Up,
 };
 use tokio::sync::Notify;
@@ -96,8 +96,8 @@ struct Gate {
 }
 
 impl Runner for Gate {
-    fn kind(&self) -> &'static str {
-        "scripted"
+    fn kind(&self) -> HostKind {
+        HostKind::Scripted
     }
 
     fn start(&self, _run: Run) -> BoxFuture<'_, Result<Up, Failure>> {

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
+use super::config::HostKind;
 use super::machine::{Exit, Failure, LostAction, Run};
 
 pub use docker::{ContainerBook, DockerEngine, DockerRunner, EngineStatus, NamedContainer, remove_left};
@@ -20,8 +21,8 @@ pub use scripted::{Act, Find, Script, ScriptedRunner};
 
 /// Starts and stops one instance. Every call ends within a deadline of its own.
 pub trait Runner: Send + Sync {
-    /// Its kind, as in the configuration.
-    fn kind(&self) -> &'static str;
+    /// What hosts the instance.
+    fn kind(&self) -> HostKind;
 
     /// Looks for what an earlier plimsoll left running of the instance, before it is told anything else; stops it, or, if
     /// it may be kept and `keep` is true, keeps it. Dropped before its end, it can be asked again.

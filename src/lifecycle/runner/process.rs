@@ -22,6 +22,7 @@ use super::ready::{Looker, Readiness};
 use super::{Runner, Up};
 use crate::clock::Clock;
 use crate::ids::AgentId;
+use crate::lifecycle::HostKind;
 use crate::lifecycle::machine::{Exit, Failure, FailureKind, Run};
 use crate::limits::OUTPUT_LINE_BYTES_MAX;
 use crate::live::OutputStream;
@@ -203,8 +204,8 @@ impl ProcessRunner {
 }
 
 impl Runner for ProcessRunner {
-    fn kind(&self) -> &'static str {
-        "process"
+    fn kind(&self) -> HostKind {
+        HostKind::Process
     }
 
     fn start(&self, run: Run) -> BoxFuture<'_, Result<Up, Failure>> {

@@ -10,6 +10,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
 
 use super::{Found, Runner, Up};
+use crate::lifecycle::HostKind;
 use crate::lifecycle::machine::{Exit, Failure, LostAction, Run};
 
 /// What it does, one act after the other; at its end it does everything well and at once.
@@ -117,8 +118,8 @@ impl ScriptedRunner {
 }
 
 impl Runner for ScriptedRunner {
-    fn kind(&self) -> &'static str {
-        "scripted"
+    fn kind(&self) -> HostKind {
+        HostKind::Scripted
     }
 
     fn find(&self, keep: bool) -> BoxFuture<'_, Result<Found, Failure>> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::{Instances, Kept};
 use crate::ids::AgentId;
 use crate::journal::{Actor, Append, AppendError, NewRecord, StreamId};
-use crate::lifecycle::config::InstanceConfig;
+use crate::lifecycle::config::{HostKind, InstanceConfig};
 use crate::lifecycle::machine::{Fact, LostAction};
 use crate::lifecycle::runner::remove_left;
 use crate::lifecycle::{hosts, record};
@@ -73,7 +73,7 @@ impl Instances {
             }
         }
         self.ledger.publish(&self.metrics);
-        let in_containers = all.iter().filter(|(_, kept)| kept.runner.kind() == "container");
+        let in_containers = all.iter().filter(|(_, kept)| kept.runner.kind() == HostKind::Container);
         self.remove_left(in_containers.map(|(id, _)| id).chain(known).cloned().collect());
         all.into_iter().for_each(|(id, kept)| self.keep(id, kept));
         Ok(())
@@ -118,7 +118,7 @@ impl Instances {
 
     /// What became of a process: it cannot outlive plimsoll. A container can, and is looked for by its runner.
     fn lost(&self, id: &AgentId, kept: &Kept, stopped: &BTreeSet<AgentId>) -> Option<NewRecord> {
-        if kept.runner.kind() != "process" {
+        if kept.runner.kind() != HostKind::Process {
             return None;
         }
         let action = match (stopped.contains(id), self.ledger.was_up(id)) {

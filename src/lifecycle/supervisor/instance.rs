@@ -16,6 +16,7 @@ use super::{Cause, FailureView, InstanceView, Kept, Unavailable};
 use crate::clock::Clock;
 use crate::ids::AgentId;
 use crate::lifecycle::Backoff;
+use crate::lifecycle::config::HostKind;
 use crate::lifecycle::ledger::InstanceCounts;
 use crate::lifecycle::machine::{
     Exit, Failure, FailureKind, Input, Machine, Order, Refused, Run, State, Step, StopReason, Verdict, Wanted,
@@ -192,7 +193,7 @@ impl Instance {
     }
 
     /// What hosts it.
-    pub(super) fn mode(&self) -> &'static str {
+    pub(super) fn mode(&self) -> HostKind {
         self.runner.kind()
     }
 
@@ -275,7 +276,7 @@ impl Instance {
                         parent: &self.core().cause.span,
                         "instance.stop",
                         agent = %self.id,
-                        plimsoll.instance.mode = self.runner.kind(),
+                        plimsoll.instance.mode = self.runner.kind().as_str(),
                     );
                     let stopping = AssertUnwindSafe(self.runner.stop(run)).catch_unwind();
                     let stopped = stopping.instrument(span).await;
@@ -357,7 +358,7 @@ impl Instance {
             parent: &self.core().cause.span,
             "instance.start",
             agent = %self.id,
-            plimsoll.instance.mode = self.runner.kind(),
+            plimsoll.instance.mode = self.runner.kind().as_str(),
             error.type = tracing::field::Empty,
             otel.status_code = tracing::field::Empty,
         );

@@ -17,6 +17,7 @@ use serde::Serialize;
 use tokio_util::task::TaskTracker;
 use tracing::Span;
 
+use super::config::HostKind;
 use super::hosts::Hosts;
 use super::ledger::{InstanceCounts, Ledger};
 use super::machine::{Failure, Input, Policy, Start, State, StopReason};
@@ -145,9 +146,9 @@ pub struct Instances {
 /// What is known of an instance at one moment.
 #[derive(Debug, Clone, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct InstanceView {
-    /// What hosts it: `process`, `container` or `scripted`.
+    /// What hosts it.
     #[serde(skip)]
-    pub mode: &'static str,
+    pub mode: HostKind,
     /// When it starts.
     #[serde(skip)]
     pub start: Start,
@@ -247,7 +248,7 @@ impl Instances {
     /// How the container engine does; `None` while nobody needs one.
     #[must_use]
     pub fn engine_status(&self) -> Option<EngineStatus> {
-        let needed = self.all().values().any(|instance| instance.mode() == "container");
+        let needed = self.all().values().any(|instance| instance.mode() == HostKind::Container);
         self.hosts.engine_status().filter(|_| needed)
     }
 

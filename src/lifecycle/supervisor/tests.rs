@@ -12,7 +12,7 @@ use crate::clock::{ManualTime, Timestamp};
 use crate::journal::{Fold, MemoryJournal, Record, Scan};
 use crate::lifecycle::machine::{Exit, FailureKind, Run, Start};
 use crate::lifecycle::runner::{Act, Find, Script, ScriptedRunner, Up};
-use crate::lifecycle::{EventKind, Ledger, machine, metrics};
+use crate::lifecycle::{EventKind, HostKind, Ledger, machine, metrics};
 
 const POLICY: Policy = Policy { waiting_max: 100, ..machine::POLICY };
 
@@ -265,8 +265,8 @@ async fn a_start_is_recorded_as_that_of_whoever_waited_for_the_stop_before_it() 
 struct Buggy;
 
 impl Runner for Buggy {
-    fn kind(&self) -> &'static str {
-        "buggy"
+    fn kind(&self) -> HostKind {
+        HostKind::Scripted
     }
 
     fn start(&self, _run: Run) -> BoxFuture<'_, Result<Up, Failure>> {

@@ -31,7 +31,7 @@ use super::{Found, Printed, Runner, Up};
 use crate::clock::Clock;
 use crate::ids::AgentId;
 use crate::lifecycle::machine::{Exit, Failure, FailureKind, LostAction, Run};
-use crate::lifecycle::{ContainerHost, InstanceConfig, Orphans, ReadyConfig, Trust};
+use crate::lifecycle::{ContainerHost, HostKind, InstanceConfig, Orphans, ReadyConfig, Trust};
 use container::Seen;
 use engine::EngineError;
 use output::{Hears, Past};
@@ -424,8 +424,8 @@ impl DockerRunner {
 }
 
 impl Runner for DockerRunner {
-    fn kind(&self) -> &'static str {
-        "container"
+    fn kind(&self) -> HostKind {
+        HostKind::Container
     }
 
     fn find(&self, keep: bool) -> BoxFuture<'_, Result<Found, Failure>> {
