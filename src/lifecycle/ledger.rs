@@ -134,9 +134,17 @@ impl Entry {
                 self.starting &= untold || kind == EventKind::CrashLoop;
                 self.up = match kind {
                     EventKind::LazyStart | EventKind::Adopted => true,
-                    // It may be up still.
-                    EventKind::LazyStopFailed | EventKind::CrashLoop => self.up,
-                    _ => false,
+                    EventKind::LazyStartFailed
+                    | EventKind::LazyStop
+                    | EventKind::Exited
+                    | EventKind::Lost => false,
+                    // It may be up still, or the record says nothing of that.
+                    EventKind::LazyStopFailed
+                    | EventKind::CrashLoop
+                    | EventKind::ContainerPlanned
+                    | EventKind::ContainerStarting
+                    | EventKind::ContainerRemoved
+                    | EventKind::Removed => self.up,
                 };
             }
         }
