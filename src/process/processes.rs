@@ -53,6 +53,17 @@ struct Table {
     left: Vec<(PathBuf, Process)>,
 }
 
+/// What a process found, and became, when it took a data directory over.
+#[derive(Default)]
+struct Taken {
+    /// Whether those who lose their parent become children of this process, and it can see who they are.
+    reaper: bool,
+    /// The children that it had already, if that could be seen.
+    strangers: Option<HashSet<(Pid, u64)>>,
+    /// The agents of which an earlier plimsoll had left processes behind.
+    left_behind: BTreeSet<AgentId>,
+}
+
 /// Why a directory cannot be worked in.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Unsettled {
@@ -94,17 +105,11 @@ impl Processes {
     /// Those of the data directory with this id, guarded by this plimsoll.
     #[must_use]
     pub fn new(owner: &str, guard: PathBuf) -> Self {
-        Self::with(owner, guard, false, None, BTreeSet::new())
+        Self::with(owner, guard, Taken::default())
     }
 
-    /// `strangers` are the children that it has already, if that could be seen.
-    fn with(
-        owner: &str,
-        guard: PathBuf,
-        reaper: bool,
-        strangers: Option<HashSet<(Pid, u64)>>,
-        left_behind: BTreeSet<AgentId>,
-    ) -> Self {
+    fn with(owner: &str, guard: PathBuf, taken: Taken) -> Self {
+        let Taken { reaper, strangers, left_behind } = taken;
         let (changed, _) = watch::channel(());
         let (owner, tasks) = (owner.to_owned(), TaskTracker::new());
         // It takes tasks all the same, and can be waited for at any time.
@@ -139,7 +144,7 @@ impl Processes {
         let reaper = rustix::process::set_child_subreaper(Some(ours)).is_ok();
         #[cfg(not(target_os = "linux"))]
         let reaper = false;
-        let (ending, agents) = sweep::end_left_behind(owner, LEFT_BEHIND_GRACE).await;
+        let (ending, left_behind) = sweep::end_left_behind(owner, LEFT_BEHIND_GRACE).await;
         let Ending { met, over, left, problem } = ending;
         if met > 0 {
             tracing::warn!(
@@ -156,7 +161,7 @@ impl Processes {
                 "what agents of an earlier run left behind could not all be looked for and ended"
             );
         }
-        Self::with(owner, own_binary(), reaper, strangers, agents)
+        Self::with(owner, own_binary(), Taken { reaper, strangers, left_behind })
     }
 
     /// The id of the data directory.

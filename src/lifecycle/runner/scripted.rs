@@ -28,13 +28,17 @@ pub struct Script {
     pub again: bool,
 }
 
-/// The next act; one that comes again goes to the end.
-fn next<E: Clone>(acts: &mut VecDeque<Act<E>>, again: bool) -> Act<E> {
-    let act = acts.pop_front();
-    if again {
-        acts.extend(act.clone());
+impl Script {
+    /// The next of these acts; one that comes again goes to the end.
+    fn next<E: Clone>(&mut self, acts: impl FnOnce(&mut Self) -> &mut VecDeque<Act<E>>) -> Act<E> {
+        let again = self.again;
+        let acts = acts(self);
+        let act = acts.pop_front();
+        if again {
+            acts.extend(act.clone());
+        }
+        act.unwrap_or_default()
     }
-    act.unwrap_or_default()
 }
 
 /// What one look at what was left running finds; without a script, nothing.
@@ -146,8 +150,7 @@ impl Runner for ScriptedRunner {
             let Act { takes, fails } = {
                 let mut stage = self.stage();
                 stage.calls.push(("start", run));
-                let again = stage.script.again;
-                next(&mut stage.script.starts, again)
+                stage.script.next(|script| &mut script.starts)
             };
             tokio::time::sleep(takes).await;
             let mut stage = self.stage();
@@ -168,8 +171,7 @@ impl Runner for ScriptedRunner {
             let Act { takes, fails } = {
                 let mut stage = self.stage();
                 stage.calls.push(("stop", run));
-                let again = stage.script.again;
-                next(&mut stage.script.stops, again)
+                stage.script.next(|script| &mut script.stops)
             };
             tokio::time::sleep(takes).await;
             let mut stage = self.stage();
