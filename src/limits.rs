@@ -294,6 +294,10 @@ pub const CONFIG_PROBLEMS_MAX: usize = 100;
 /// Bytes of a file that holds one secret: a key or a token, not an archive named by mistake.
 pub const SECRET_FILE_BYTES_MAX: u64 = 64 << 10;
 
+/// So long after it was told to make a container, an engine does so no more if nobody heard that it did: layers are unpacked
+/// and disks hang for minutes.
+pub const CONTAINER_LATE_MAX: Duration = Duration::from_secs(3_600);
+
 /// Records of instances that may wait for the disk: an hour of eighty instances that fail every five minutes.
 pub const INSTANCE_RECORDS_QUEUED_MAX: usize = 1_024;
 

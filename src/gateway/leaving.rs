@@ -53,7 +53,7 @@ impl Inner {
             let _unknown = inner.instances.remove(&id, cause).await;
             // Where it is not written, who makes one of this id, or the next start, tries again.
             let _ = inner.instances.erase(&id, actor).await;
-            inner.instances.remove_left_of(&id).await;
+            inner.instances.remove_left_of(&id);
             // It may have printed to its end.
             inner.recorder.live().forget_agent(&id);
             inner.leaving.ids().remove(&id);

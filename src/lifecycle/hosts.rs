@@ -121,6 +121,11 @@ impl Hosts {
         self.processes.left_behind()
     }
 
+    /// Which engine that would be.
+    pub(super) fn engine_config(&self) -> &EngineConfig {
+        &self.config
+    }
+
     /// How the container engine does; `None` where nobody needs one.
     pub(super) fn engine_status(&self) -> Option<EngineStatus> {
         self.engine.get().map(|engine| engine.status())

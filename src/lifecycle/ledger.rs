@@ -1,7 +1,7 @@
 //! What is known of each instance over restarts: what is counted, and the containers that were made for it. A fold of
 //! its records.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -37,12 +37,21 @@ struct Entry {
     /// Whether it was told to start, and nobody knows what came of that.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     starting: bool,
-    /// Names of containers that were planned and may be there.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    containers: BTreeSet<String>,
+    /// The containers that were planned and may be there, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    containers: BTreeMap<String, Planned>,
     /// Its agent was deleted, and only its containers are remembered.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     removed: bool,
+}
+
+/// A container that is ours, if it is there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Planned {
+    /// Where the engine listens that was to make it.
+    pub engine: String,
+    /// Since when it may be there.
+    pub at: Timestamp,
 }
 
 /// What was counted of one instance since its agent was made.
@@ -100,19 +109,20 @@ impl InstanceCounts {
 
 impl Entry {
     fn step(&mut self, kind: EventKind, record: &Record) {
-        let name = || record.detail.get("name").and_then(Value::as_str).unwrap_or_default();
+        let text = |key: &str| record.detail[key].as_str().unwrap_or_default();
         match kind {
             // What is only meant to happen, or happened to what is no longer used, did not happen to the instance.
             EventKind::ContainerPlanned => {
                 self.removed = false;
-                self.containers.insert(name().to_owned());
+                let planned = Planned { engine: text("engine").to_owned(), at: record.time };
+                self.containers.insert(text("name").to_owned(), planned);
             }
             EventKind::ContainerStarting => {
                 self.removed = false;
                 self.starting = true;
             }
             EventKind::ContainerRemoved => {
-                self.containers.remove(name());
+                self.containers.remove(text("name"));
             }
             EventKind::Removed => {
                 let containers = std::mem::take(&mut self.containers);
@@ -196,7 +206,7 @@ impl Ledger {
     /// The containers that were planned for this instance and not seen gone since: these are ours, whatever others look
     /// like.
     #[must_use]
-    pub fn containers(&self, instance: &AgentId) -> BTreeSet<String> {
+    pub fn containers(&self, instance: &AgentId) -> BTreeMap<String, Planned> {
         self.instances().get(instance).map(|entry| entry.containers.clone()).unwrap_or_default()
     }
 
@@ -264,6 +274,8 @@ mod tests {
     use crate::clock::Clock;
     use crate::journal::{Actor, Append, Journal as _, MemoryJournal, NewRecord, Scan, StreamId};
 
+    const ENGINE: &str = "unix:///run/docker.sock";
+
     fn id(name: &str) -> AgentId {
         AgentId::parse(name).expect("valid")
     }
@@ -278,7 +290,11 @@ mod tests {
             Fact::StopFailed { error: "it hangs".into() },
             Fact::Exited(Exit { code: Some(1), ..Exit::default() }),
             Fact::CrashLoop { failures: 5 },
-            Fact::ContainerPlanned { name: "plimsoll-one-1".into(), image: "acme/agent:1".into() },
+            Fact::ContainerPlanned {
+                name: "plimsoll-one-1".into(),
+                image: "acme/agent:1".into(),
+                engine: ENGINE.into(),
+            },
             Fact::ContainerRemoved { name: "plimsoll-one-1".into() },
             Fact::Adopted { container: "plimsoll-one-1".into() },
             Fact::ContainerStarting { name: "acme-agent".into() },
@@ -333,8 +349,9 @@ mod tests {
         let journal = journal(&ledger);
         append(&journal, "one", record(0)).await;
         append(&journal, "one", record(6)).await;
-        let planned = BTreeSet::from(["plimsoll-one-1".to_owned()]);
-        assert_eq!(ledger.containers(&id("one")), planned);
+        let planned = ledger.containers(&id("one"));
+        assert_eq!(planned.keys().collect::<Vec<_>>(), ["plimsoll-one-1"]);
+        assert_eq!(planned["plimsoll-one-1"].engine, ENGINE);
         assert_eq!(ledger.of(&id("one")).last_event.expect("there was one").r#type, "lazy_start");
         append(&journal, "one", record(10)).await;
         assert_eq!((ledger.known(), ledger.of(&id("one"))), (vec![], InstanceCounts::default()));

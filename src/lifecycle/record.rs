@@ -287,7 +287,9 @@ impl Fact {
             Self::Lost { action, container: Some(container) } => {
                 json!({"action": action.as_str(), "container": container})
             }
-            Self::ContainerPlanned { name, image } => json!({"name": name, "image": image}),
+            Self::ContainerPlanned { name, image, engine } => {
+                json!({"name": name, "image": image, "engine": engine})
+            }
             Self::ContainerStarting { name } | Self::ContainerRemoved { name } => json!({"name": name}),
             Self::CrashLoop { failures } => json!({"failures": failures}),
         }
@@ -329,7 +331,11 @@ mod tests {
             Fact::Adopted { container: "plimsoll-reviewer-1".into() },
             Fact::Lost { action: LostAction::Stopped, container: None },
             Fact::Lost { action: LostAction::Stopped, container: Some("plimsoll-reviewer-1".into()) },
-            Fact::ContainerPlanned { name: "plimsoll-reviewer-1".into(), image: "acme/agent:1".into() },
+            Fact::ContainerPlanned {
+                name: "plimsoll-reviewer-1".into(),
+                image: "acme/agent:1".into(),
+                engine: "unix:///run/docker.sock".into(),
+            },
             Fact::ContainerRemoved { name: "plimsoll-reviewer-1".into() },
             Fact::Lost { action: LostAction::Gone, container: None },
             Fact::ContainerStarting { name: "acme-agent".into() },

@@ -233,6 +233,8 @@ pub enum Fact {
         name: Arc<str>,
         /// What it is made of.
         image: Arc<str>,
+        /// By which engine: where that listens.
+        engine: Arc<str>,
     },
     /// A container that somebody else made is about to be started: from now on it may run because of plimsoll.
     ContainerStarting {

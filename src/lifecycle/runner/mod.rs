@@ -26,12 +26,9 @@ pub trait Runner: Send + Sync {
 
     /// Looks for what an earlier plimsoll left running of the instance, before it is told anything else; stops it, or, if
     /// it may be kept and `keep` is true, keeps it. Dropped before its end, it can be asked again.
-    ///
-    /// # Errors
-    /// [`Failure`]: nobody can tell now, and it has to be looked for again.
-    fn find(&self, keep: bool) -> BoxFuture<'_, Result<Found, Failure>> {
+    fn find(&self, keep: bool) -> BoxFuture<'_, Found> {
         let _nothing_to_keep = keep;
-        Box::pin(async { Ok(Found::default()) })
+        Box::pin(async { Found::default() })
     }
 
     /// Starts a run and waits until it is ready. Dropped before that, it leaves what there is of the run to
@@ -71,6 +68,8 @@ pub struct Found {
     pub adopted: Option<(Arc<str>, Up)>,
     /// What is not kept: what became of it, and the name of its container, where that is known.
     pub lost: Vec<(LostAction, Option<Arc<str>>)>,
+    /// Why nobody can tell now what else there is: it has to be looked for again.
+    pub untold: Option<Failure>,
 }
 
 /// A run that is ready.

@@ -52,6 +52,8 @@ pub enum Find {
     Stopped,
     /// It cannot tell.
     Fails(Failure),
+    /// A container that it stops, and it cannot tell what else.
+    StoppedAndFails(Failure),
 }
 
 /// What one order does.
@@ -126,20 +128,23 @@ impl Runner for ScriptedRunner {
         HostKind::Scripted
     }
 
-    fn find(&self, keep: bool) -> BoxFuture<'_, Result<Found, Failure>> {
+    fn find(&self, keep: bool) -> BoxFuture<'_, Found> {
         let mut stage = self.stage();
         let container = || "scripted".into();
-        let lost = |action| Ok(Found { lost: vec![(action, Some(container()))], ..Found::default() });
+        let stopped = || vec![(LostAction::Stopped, Some(container()))];
         let found = match stage.script.finds.pop_front() {
-            None | Some(Find::Nothing) => Ok(Found::default()),
-            Some(Find::Stopped) => lost(LostAction::Stopped),
-            Some(Find::Running) if !keep => lost(LostAction::Stopped),
-            Some(Find::Fails(failure)) => Err(failure),
+            None | Some(Find::Nothing) => Found::default(),
+            Some(Find::Stopped) => Found { lost: stopped(), ..Found::default() },
+            Some(Find::Running) if !keep => Found { lost: stopped(), ..Found::default() },
+            Some(Find::Fails(failure)) => Found { untold: Some(failure), ..Found::default() },
+            Some(Find::StoppedAndFails(failure)) => {
+                Found { lost: stopped(), untold: Some(failure), ..Found::default() }
+            }
             Some(Find::Running) => {
                 let (end, ended) = oneshot::channel();
                 stage.found = Some(end);
                 let up = Up { address: stage.script.address, start: Duration::ZERO, ended: until(ended) };
-                Ok(Found { adopted: Some((container(), up)), ..Found::default() })
+                Found { adopted: Some((container(), up)), ..Found::default() }
             }
         };
         std::future::ready(found).boxed()

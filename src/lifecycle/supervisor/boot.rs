@@ -2,18 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use super::{Instances, Kept};
 use crate::ids::AgentId;
 use crate::journal::{Actor, Append, AppendError, NewRecord, StreamId};
 use crate::lifecycle::config::{HostKind, InstanceConfig};
 use crate::lifecycle::machine::{Fact, LostAction};
-use crate::lifecycle::runner::remove_left;
 use crate::lifecycle::{hosts, record};
-
-/// How long a container of an agent that is gone may take to end by itself.
-const LEFT_GRACE: Duration = Duration::from_secs(10);
 
 /// An instance as the configuration has it.
 #[derive(Debug, Clone)]
@@ -74,7 +69,9 @@ impl Instances {
         }
         self.ledger.publish(&self.metrics);
         let in_containers = all.iter().filter(|(_, kept)| kept.runner.kind() == HostKind::Container);
-        self.remove_left(in_containers.map(|(id, _)| id).chain(known).cloned().collect());
+        let kept: BTreeSet<_> = in_containers.map(|(id, _)| id).chain(known).collect();
+        self.remove_left(self.book.instances().into_iter().filter(|id| !kept.contains(id)));
+        self.book.tell_elsewhere();
         all.into_iter().for_each(|(id, kept)| self.keep(id, kept));
         Ok(())
     }
@@ -103,11 +100,9 @@ impl Instances {
         self.write(id, record::removed(actor)).await
     }
 
-    /// Removes the containers that are left of one that is no longer kept.
-    pub async fn remove_left_of(&self, id: &AgentId) {
-        if !self.ledger.containers(id).is_empty() {
-            tell_left(remove_left(&self.hosts.engine(), &self.book, |left| left == id, LEFT_GRACE).await);
-        }
+    /// Removes the containers that are left of one that is no longer kept, beside all else.
+    pub fn remove_left_of(&self, id: &AgentId) {
+        self.remove_left(Some(id.clone()).filter(|id| !self.book.names(id).is_empty()));
     }
 
     fn kept(&self, id: &AgentId, Configured { config, cwd }: &Configured) -> Result<Kept, Unkept> {
@@ -129,15 +124,11 @@ impl Instances {
         Some(Fact::Lost { action, container: None }.record(Actor::System, None))
     }
 
-    /// Removes what was made for agents that are gone, beside all else: the engine may take its time.
-    fn remove_left(&self, kept: BTreeSet<AgentId>) {
-        if self.ledger.with_containers().iter().all(|id| kept.contains(id)) {
-            return;
+    fn remove_left(&self, gone: impl IntoIterator<Item = AgentId>) {
+        let mut gone = gone.into_iter().peekable();
+        if gone.peek().is_some() {
+            self.leavings.remove(gone, || (self.hosts.engine(), self.book.clone()));
         }
-        let (engine, book) = (self.hosts.engine(), self.book.clone());
-        self.drivers.spawn(async move {
-            tell_left(remove_left(&engine, &book, |left| !kept.contains(left), LEFT_GRACE).await);
-        });
     }
 
     async fn write(&self, id: &AgentId, record: NewRecord) -> Result<(), AppendError> {
@@ -147,11 +138,5 @@ impl Instances {
         written.inspect_err(|error| {
             tracing::error!(source = "lifecycle", instance = %id, %error, "what became of an instance is not written");
         })
-    }
-}
-
-fn tell_left(problems: Vec<String>) {
-    for problem in problems {
-        tracing::warn!(source = "lifecycle", problem, "a container of an agent that is gone is left");
     }
 }

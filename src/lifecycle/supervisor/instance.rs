@@ -22,6 +22,7 @@ use crate::lifecycle::machine::{
     Exit, Failure, FailureKind, Input, Machine, Order, Refused, Run, State, Step, StopReason, Verdict, Wanted,
 };
 use crate::lifecycle::runner::{Found, Runner, Up};
+use crate::limits::JOURNAL_APPEND_WAIT;
 
 /// What is said of a bug in a runner; the log has the rest.
 const PANICKED: &str = "a bug in plimsoll: its runner panicked, the log says where";
@@ -61,14 +62,14 @@ struct Core {
 struct Search {
     over: bool,
     failures: u32,
-    /// When it is looked for again, if the engine could not tell.
-    again: Option<Duration>,
+    /// Why the engine could not tell, and when it is asked again.
+    failed: Option<(Failure, Duration)>,
 }
 
 impl Search {
     /// Whether to look now: at first, before each start, now and then while nothing of it runs, and at the end (`last`).
     fn is_due(&self, state: State, now: Duration, last: bool) -> bool {
-        let late = last || self.again.is_none_or(|again| now >= again);
+        let late = last || self.again().is_none_or(|again| now >= again);
         match state {
             _ if self.over => false,
             State::Starting => true,
@@ -81,9 +82,13 @@ impl Search {
         *self = Self { over: true, ..Self::default() };
     }
 
-    fn failed(&mut self, now: Duration) {
+    fn again(&self) -> Option<Duration> {
+        self.failed.as_ref().map(|(_, again)| *again)
+    }
+
+    fn failed(&mut self, failure: Failure, now: Duration) {
         self.failures = self.failures.saturating_add(1);
-        self.again = Some(now.saturating_add(FIND_AGAIN.after(self.failures, rand::random())));
+        self.failed = Some((failure, now.saturating_add(FIND_AGAIN.after(self.failures, rand::random()))));
     }
 }
 
@@ -258,11 +263,15 @@ impl Instance {
                 (core.order.take(), core.armed)
             };
             match order {
+                Some(Order::Start(_)) if let Some((failure, _)) = &search.failed => {
+                    // What may run already is not started once more.
+                    self.tell(Input::StartFailed(failure.clone()), None);
+                }
                 Some(Order::Start(run)) => {
                     ended = self.start(run).await;
-                    if self.is_untold() {
+                    if let Some(failure) = self.untold() {
                         search = Search::default();
-                        search.failed(self.clock.elapsed());
+                        search.failed(failure, self.clock.elapsed());
                     }
                 }
                 Some(Order::Stop(_)) if self.runner.may_stop().is_err() => {
@@ -286,7 +295,7 @@ impl Instance {
                 None => tokio::select! {
                     () = self.wake.notified() => {}
                     Some(()) = self.until(alarm) => self.tell(Input::Alarm, Some(Cause::system())),
-                    Some(()) = self.until(search.again) => {}
+                    Some(()) = self.until(search.again()) => {}
                     Some((run, exit)) = &mut ended => {
                         ended = None.into();
                         self.tell(Input::Exited(run, exit), Some(Cause::system()));
@@ -303,9 +312,11 @@ impl Instance {
         self.over.cancel();
     }
 
-    /// Whether the engine did not say what came of a start: it may run all the same, and is looked for.
-    fn is_untold(&self) -> bool {
-        self.core().machine.failed().is_some_and(|(failure, _)| failure.kind == FailureKind::Engine)
+    /// That the engine did not say what came of a start: it may run all the same, and is looked for.
+    fn untold(&self) -> Option<Failure> {
+        let core = self.core();
+        let (failure, _) = core.machine.failed()?;
+        (failure.kind == FailureKind::Engine).then(|| failure.clone())
     }
 
     /// Whether nothing of it is wanted any more.
@@ -322,34 +333,32 @@ impl Instance {
             found = AssertUnwindSafe(self.runner.find(keep)).catch_unwind() => found,
             () = self.ends(), if keep => AssertUnwindSafe(self.runner.find(false)).catch_unwind().await,
         };
-        let found =
-            found.unwrap_or_else(|_| Err(Failure { kind: FailureKind::NotStarted, error: PANICKED.into() }));
-        match found {
-            Ok(Found { adopted, lost }) => {
-                search.is_over();
-                for (action, container) in lost {
-                    self.tell(Input::Lost { action, container }, Some(Cause::system()));
-                }
-                let Some((container, Up { address, start: _, ended })) = adopted else { return None.into() };
-                self.core().address = address;
-                self.tell(Input::Adopted(container), Some(Cause::system()));
-                let mut core = self.core();
-                if let Some(run) = core.machine.up() {
-                    // The start that was ordered has come true.
-                    core.order.take_if(|order| matches!(order, Order::Start(_)));
-                    let ended: BoxFuture<'static, _> = Box::pin(async move { (run, ended.await) });
-                    return Some(ended).into();
-                }
-            }
-            Err(failure) => {
+        let Found { adopted, lost, untold } = found.unwrap_or_else(|_| {
+            let failure = Failure { kind: FailureKind::NotStarted, error: PANICKED.into() };
+            Found { untold: Some(failure), ..Found::default() }
+        });
+        for (action, container) in lost {
+            self.tell(Input::Lost { action, container }, Some(Cause::system()));
+        }
+        match untold {
+            None => search.is_over(),
+            Some(failure) => {
                 tracing::warn!(
                     source = "lifecycle", instance = %self.id, error = &*failure.error,
                     "whether an instance was left running cannot be told yet"
                 );
-                search.failed(self.clock.elapsed());
+                search.failed(failure, self.clock.elapsed());
             }
         }
-        None.into()
+        let Some((container, Up { address, start: _, ended })) = adopted else { return None.into() };
+        self.core().address = address;
+        self.tell(Input::Adopted(container), Some(Cause::system()));
+        let mut core = self.core();
+        let Some(run) = core.machine.up() else { return None.into() };
+        // The start that was ordered has come true.
+        core.order.take_if(|order| matches!(order, Order::Start(_)));
+        let ended: BoxFuture<'static, _> = Box::pin(async move { (run, ended.await) });
+        Some(ended).into()
     }
 
     /// Starts it, unless a new order comes first. Gives its end.
@@ -362,6 +371,10 @@ impl Instance {
             error.type = tracing::field::Empty,
             otel.status_code = tracing::field::Empty,
         );
+        if self.runner.kind() == HostKind::Container {
+            // Its runner writes by itself, which comes after what is told already.
+            let _late = tokio::time::timeout(JOURNAL_APPEND_WAIT, self.pen.flush()).await;
+        }
         let started = tokio::select! {
             biased;
             () = self.ordered() => return None.into(),

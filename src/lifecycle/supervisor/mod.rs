@@ -5,6 +5,7 @@
 
 mod boot;
 mod instance;
+mod leavings;
 mod scribe;
 #[cfg(test)]
 mod tests;
@@ -29,6 +30,7 @@ use crate::journal::{Actor, Journal};
 use crate::limits::JOURNAL_APPEND_WAIT;
 use crate::telemetry::{Registry, Shared};
 use instance::Instance;
+use leavings::Leavings;
 use scribe::Scribe;
 
 pub use boot::{Configured, Unkept};
@@ -141,6 +143,7 @@ pub struct Instances {
     drivers: TaskTracker,
     /// Begins with the first instance.
     scribe: OnceLock<Scribe>,
+    leavings: Leavings,
 }
 
 /// What is known of an instance at one moment.
@@ -181,8 +184,9 @@ impl Instances {
         scribe::expect_losses(&shared);
         let (all, drivers, scribe) = (RwLock::default(), TaskTracker::new(), OnceLock::new());
         let metrics = Metrics::new(&registry);
-        let book = ContainerBook::new(Arc::clone(&ledger), Arc::clone(&journal));
-        Self { all, hosts, book, journal, ledger, metrics, shared, clock, drivers, scribe }
+        let book = ContainerBook::new(Arc::clone(&ledger), Arc::clone(&journal), hosts.engine_config());
+        let leavings = Leavings::default();
+        Self { all, hosts, book, journal, ledger, metrics, shared, clock, drivers, scribe, leavings }
     }
 
     /// What of this survives a restart: a fold, to be registered when the journal is opened.
@@ -195,6 +199,9 @@ impl Instances {
     pub fn keep(&self, id: AgentId, kept: Kept) {
         let scribe = self.scribe.get_or_init(|| Scribe::new(Arc::clone(&self.journal), self.shared.clone()));
         self.metrics.expect(&id);
+        if kept.runner.kind() == HostKind::Container {
+            self.leavings.spare(&id);
+        }
         let instance = Arc::new(Instance::new(id.clone(), kept, scribe.pen(), self.clock.clone()));
         let before =
             self.all.write().unwrap_or_else(PoisonError::into_inner).insert(id, Arc::clone(&instance));
@@ -288,6 +295,7 @@ impl Instances {
     /// Stops all of them for good, and waits for that and, a little, for what happened to be written. Each runner bounds
     /// its own stop.
     pub async fn shut_down(&self) {
+        self.leavings.end();
         let all: Vec<_> = self.all().values().cloned().collect();
         for instance in &all {
             instance.tell(Input::Stop(StopReason::Shutdown), Some(Cause::system()));

@@ -48,6 +48,15 @@ impl Pen {
             tracing::error!(source = "lifecycle", %instance, kind, "the journal takes nothing: a record is lost");
         }
     }
+
+    /// Waits until all that was handed over is written.
+    pub(super) async fn flush(&self) {
+        let (done, written) = oneshot::channel();
+        if self.said.send(Said::Flush(done)).await.is_ok() {
+            // A scribe that ended has nothing left to write.
+            let _ = written.await;
+        }
+    }
 }
 
 impl Scribe {
@@ -61,13 +70,8 @@ impl Scribe {
         self.pen.clone()
     }
 
-    /// Waits until all that was handed over is written.
     pub(super) async fn flush(&self) {
-        let (done, written) = oneshot::channel();
-        if self.pen.said.send(Said::Flush(done)).await.is_ok() {
-            // A scribe that ended has nothing left to write.
-            let _ = written.await;
-        }
+        self.pen.flush().await;
     }
 }
 

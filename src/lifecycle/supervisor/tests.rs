@@ -331,6 +331,32 @@ async fn what_was_left_running_is_looked_for_until_the_engine_can_tell() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn nothing_is_started_while_it_may_be_running_already() {
+    let fails = Find::Fails(Failure { kind: FailureKind::Engine, error: "nothing listens".into() });
+    let finds = [fails.clone(), fails, Find::Running].into();
+    let stand = Stand::new(POLICY, Script { finds, ..Script::default() });
+    stand.settle().await;
+    let refused = stand.acquire().await;
+    assert!(
+        matches!(&refused, Err(Unavailable::Failed { failure, .. }) if failure.kind == FailureKind::Engine)
+    );
+    stand.pass(secs(3)).await;
+    assert_eq!((stand.state(), stand.starts()), (State::Idle, 0));
+    assert_eq!(stand.kinds(), ["lazy_start_failed", "adopted"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_stopped_leaves_its_row_although_the_rest_cannot_be_told_yet() {
+    let failure = Failure { kind: FailureKind::Engine, error: "it does not answer".into() };
+    let finds = [Find::StoppedAndFails(failure), Find::Running].into();
+    let stand = Stand::new(POLICY, Script { finds, ..Script::default() });
+    stand.settle().await;
+    assert_eq!((stand.state(), stand.kinds()), (State::Cold, vec!["lost".into()]));
+    stand.pass(secs(2)).await;
+    assert_eq!((stand.state(), stand.kinds()), (State::Idle, vec!["lost".into(), "adopted".into()]));
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_was_left_running_is_looked_for_once_more_at_the_end_and_stopped() {
     let fails = Find::Fails(Failure { kind: FailureKind::Engine, error: "nothing listens".into() });
     let finds = [fails.clone(), Find::Running].into();

@@ -74,7 +74,7 @@ impl World {
         let client =
             DockerEngine::new(&config, &self.owner, Path::new("/var/lib/plimsoll"), self.clock.clone());
         let journal = Arc::clone(&self.journal) as Arc<dyn Journal>;
-        let book = ContainerBook::new(Arc::clone(&self.ledger), Arc::clone(&journal));
+        let book = ContainerBook::new(Arc::clone(&self.ledger), Arc::clone(&journal), &config);
         let printed = Arc::<Mutex<Vec<String>>>::default();
         let heard = Arc::clone(&printed);
         let hear = Arc::new(move |_, line: &[u8]| {

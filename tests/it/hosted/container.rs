@@ -124,6 +124,29 @@ async fn an_agent_that_is_deleted_takes_its_container_with_it() {
     assert_eq!(world.containers().len(), 1);
 }
 
+/// It went out of the configuration, and at the next start the engine was away.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_left_of_an_agent_that_is_gone_is_removed_when_the_engine_comes_back() {
+    let Some(mut own) = OwnEngine::start().await else { return };
+    let world = World::in_a_container_of(own.engine.clone(), "back");
+    let mut config = world.config();
+    says_ready(&world, &mut config);
+    let server = Server::start(config.clone()).await;
+    server.call("lifecycle.start", json!({"instance": world.id})).await;
+    world.state(&server, "idle").await;
+    let dir = server.kill();
+    own.kill();
+    config["agents"] = json!({});
+    let mut server = Server::spawn(dir, config);
+    server.ready().await;
+    until("the first try", async || server.log().contains("of an agent that is gone is left").then_some(()))
+        .await;
+    own.start_again().await;
+    until("its end", async || world.containers().is_empty().then_some(())).await;
+    until("its row", async || (world.kinds(&server).await.last()? == "container_removed").then_some(()))
+        .await;
+}
+
 /// What an agent is made with over the API goes by the same policy as what the file says.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hostile_container_is_refused_over_the_api() {
@@ -167,17 +190,22 @@ async fn a_hostile_container_is_refused_over_the_api() {
     }
 }
 
+/// Nothing connects to what an engine of a test's own runs.
+fn says_ready(world: &World, config: &mut Value) {
+    let instance = &mut config["agents"][&world.id]["instance"];
+    instance["ready"] = json!({"line": "ready"});
+    instance["container"]["command"] =
+        json!(["/bin/sh", "-c", "trap 'exit 0' TERM; echo ready; sleep 1000 & wait"]);
+    config["engine"]["timeout"] = json!("2s");
+}
+
 /// The engine's death is none of its containers' here, as with `--live-restore`.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_engine_may_be_killed_and_come_back() {
     let Some(mut own) = OwnEngine::start().await else { return };
     let world = World::in_a_container_of(own.engine.clone(), "engine");
     let mut config = world.config();
-    // Nothing connects to what this engine runs.
-    config["agents"][&world.id]["instance"]["ready"] = json!({"line": "ready"});
-    config["agents"][&world.id]["instance"]["container"]["command"] =
-        json!(["/bin/sh", "-c", "trap 'exit 0' TERM; echo ready; sleep 1000 & wait"]);
-    config["engine"]["timeout"] = json!("2s");
+    says_ready(&world, &mut config);
     let server = Server::start(config).await;
     let params = json!({"instance": world.id});
     server.call("lifecycle.start", params.clone()).await;

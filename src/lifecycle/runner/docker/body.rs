@@ -1,9 +1,8 @@
 //! What is asked for when a container is made. [`body`] builds it from typed fields; [`check`] looks at the result as it
-//! will be sent, and refuses whatever is not on its list, wherever it came from. Pure: links are followed by an argument.
+//! will be sent, and refuses whatever is not on its list, wherever it came from. Pure.
 
 use std::collections::HashMap;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use bollard::models::{
     ContainerCreateBody, HostConfig, HostConfigCgroupnsModeEnum, HostConfigLogConfig, Mount,
@@ -12,8 +11,9 @@ use bollard::models::{
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
+use super::binds::Allowed;
 use crate::ids::AgentId;
-use crate::lifecycle::{BindConfig, ContainerHost, EngineConfig};
+use crate::lifecycle::{BindConfig, ContainerHost};
 
 /// Whose a container is.
 pub(super) const INSTANCE_LABEL: &str = "io.plimsoll.instance";
@@ -21,71 +21,10 @@ pub(super) const OWNER_LABEL: &str = "io.plimsoll.owner";
 /// A hash of all that a container was made of.
 pub(super) const CONFIG_LABEL: &str = "io.plimsoll.config";
 
-/// Sockets of engines, whichever is asked, and the directories in which users have theirs: whoever reaches one has all of
-/// the machine.
-const SOCKETS: [&str; 10] = [
-    "/run/docker.sock",
-    "/var/run/docker.sock",
-    "/run/docker",
-    "/var/run/docker",
-    "/run/containerd",
-    "/var/run/containerd",
-    "/run/podman",
-    "/var/run/podman",
-    "/run/user",
-    "/var/run/user",
-];
-
 /// Bytes of one file of what a container prints, and how many of these: what is shown comes over the engine, and the
 /// disk shall not fill.
 const LOG_FILE_BYTES: &str = "16m";
 const LOG_FILES: &str = "2";
-
-/// What containers may be made of and may see.
-pub(super) struct Allowed<'a> {
-    pub(super) engine: &'a EngineConfig,
-    /// What none may see, besides the engine's socket.
-    pub(super) data_dir: &'a Path,
-    /// Follows links: [`Path::canonicalize`], or what a test has in its place.
-    pub(super) follow: &'a dyn Fn(&Path) -> io::Result<PathBuf>,
-}
-
-impl Allowed<'_> {
-    /// Where a bind leads once links are followed.
-    ///
-    /// # Errors
-    /// Why no container may see it.
-    pub(super) fn source(&self, source: &Path) -> Result<PathBuf, String> {
-        let Some(socket) = self.engine.address.strip_prefix("unix://") else {
-            return Err("nothing may be bound: an engine at another address than unix:// has its own file \
-                        system, which plimsoll cannot look at"
-                .to_owned());
-        };
-        let follow = |path: &Path| {
-            (self.follow)(path).map_err(|error| format!("{} cannot be bound: {error}", path.display()))
-        };
-        let root =
-            self.engine.bind_root.as_deref().ok_or("nothing may be bound: `engine.bind_root` is not set")?;
-        let (root, real) = (follow(root)?, follow(source)?);
-        let refused = |why: &str| Err(format!("{} may not be bound: {why}", source.display()));
-        if root == Path::new("/") {
-            return refused("`engine.bind_root` leads to /, which is everything");
-        }
-        if !real.starts_with(&root) {
-            return refused(&format!("it leads to {}, outside of `engine.bind_root`", real.display()));
-        }
-        // What is not there can be bound by nobody, but what will stand there can be seen through its parent.
-        let sockets = SOCKETS.map(|path| (Path::new(path), "the socket of an engine"));
-        let secrets = [(Path::new(socket), "the engine's socket"), (self.data_dir, "the data directory")];
-        for (path, name) in secrets.into_iter().chain(sockets) {
-            let place = (self.follow)(path).unwrap_or_else(|_| path.to_owned());
-            if place.starts_with(&real) || real.starts_with(&place) {
-                return refused(&format!("it would show {name}"));
-            }
-        }
-        Ok(real)
-    }
-}
 
 /// What is asked for, of a container for this instance. It gets its [`labels`] when it is made.
 ///
@@ -260,8 +199,9 @@ mod tests {
 
     use serde_json::json;
 
+    use super::super::binds::double::Linked;
     use super::*;
-    use crate::lifecycle::Trust;
+    use crate::lifecycle::{EngineConfig, Trust};
     use crate::units::Bytes;
 
     fn engine() -> EngineConfig {
@@ -292,22 +232,8 @@ mod tests {
         BindConfig { source: source.into(), target: "/data".to_owned(), writable: false }
     }
 
-    /// A file system in which some names are links.
-    fn links(path: &Path) -> io::Result<PathBuf> {
-        let target = match path.to_str() {
-            Some("/srv/agents/root") => "/",
-            Some("/srv/agents/etc") => "/etc",
-            Some("/srv/agents/back") => "/srv/agents/worker",
-            Some("/srv/agents/socket" | "/run/docker.sock") => "/run/real/docker.sock",
-            Some("/srv/agents/data" | "/var/lib/plimsoll") => "/srv/agents/store/plimsoll",
-            Some("/srv/agents/missing") => return Err(io::ErrorKind::NotFound.into()),
-            _ => return Ok(path.to_owned()),
-        };
-        Ok(target.into())
-    }
-
     fn allowed(engine: &EngineConfig) -> Allowed<'_> {
-        Allowed { engine, data_dir: Path::new("/var/lib/plimsoll"), follow: &links }
+        Allowed { engine, data_dir: Path::new("/var/lib/plimsoll"), writable: &[], files: &Linked }
     }
 
     fn sent() -> Value {
@@ -412,53 +338,13 @@ mod tests {
     }
 
     #[test]
-    fn a_bind_leads_nowhere_but_below_its_root() {
-        let cases = [
-            ("/", "outside of `engine.bind_root`"),
-            ("/srv", "outside of `engine.bind_root`"),
-            ("/srv/agents2", "outside of `engine.bind_root`"),
-            ("/srv/agents/root", "it leads to /, outside of `engine.bind_root`"),
-            ("/srv/agents/etc", "it leads to /etc, outside of `engine.bind_root`"),
-            ("/srv/agents/socket", "it leads to /run/real/docker.sock, outside"),
-            ("/srv/agents", "it would show the data directory"),
-            ("/srv/agents/store", "it would show the data directory"),
-            ("/srv/agents/store/plimsoll/journal", "it would show the data directory"),
-            ("/srv/agents/data", "it would show the data directory"),
-            ("/srv/agents/missing", "cannot be bound"),
-        ];
+    fn what_is_asked_for_is_no_link() {
         let engine = engine();
-        for (source, complaint) in cases {
-            let refused = body(&ContainerHost { binds: vec![bind(source)], ..host() }, &allowed(&engine));
-            let refused = refused.expect_err(source);
-            assert!(refused.contains(complaint), "{source}: {refused}");
-        }
-        let linked =
-            body(&ContainerHost { binds: vec![bind("/srv/agents/back")], ..host() }, &allowed(&engine));
-        let mounts = linked.expect("a link within").host_config.and_then(|host| host.mounts).expect("one");
-        assert_eq!(mounts[0].source.as_deref(), Some("/srv/agents/worker"), "what is asked for is no link");
-    }
-
-    #[test]
-    fn the_socket_is_not_seen_even_if_it_stands_below_the_root_and_no_root_means_no_bind() {
-        let socket = EngineConfig { bind_root: Some("/run".into()), ..engine() };
-        for source in ["/run/real/docker.sock", "/run/real", "/run"] {
-            let refused = body(&ContainerHost { binds: vec![bind(source)], ..host() }, &allowed(&socket));
-            let refused = refused.expect_err(source);
-            assert!(refused.contains("the engine's socket"), "{refused}");
-        }
-        let elsewhere = EngineConfig { address: "unix:///opt/engine.sock".to_owned(), ..socket };
-        for source in ["/run", "/run/docker.sock", "/run/containerd/x", "/run/podman", "/run/user/1000"] {
-            let refused = body(&ContainerHost { binds: vec![bind(source)], ..host() }, &allowed(&elsewhere));
-            let refused = refused.expect_err(source);
-            assert!(refused.contains("the socket of an engine"), "{refused}");
-        }
-        let remote = EngineConfig { address: "tcp://10.0.0.1:2375".to_owned(), ..engine() };
-        let refused = body(&host(), &allowed(&remote)).expect_err("refused");
-        assert!(refused.contains("has its own file system"), "{refused}");
-        let everything = EngineConfig { bind_root: Some("/srv/agents/root".into()), ..engine() };
-        let refused = body(&host(), &allowed(&everything)).expect_err("refused");
-        assert!(refused.contains("which is everything"), "{refused}");
-        let none = EngineConfig { bind_root: None, ..engine() };
+        let linked = ContainerHost { binds: vec![bind("/srv/agents/back")], ..host() };
+        let mounts =
+            body(&linked, &allowed(&engine)).expect("a link within").host_config.and_then(|host| host.mounts);
+        assert_eq!(mounts.expect("one")[0].source.as_deref(), Some("/srv/agents/worker"));
+        let none = EngineConfig { bind_root: None, ..engine.clone() };
         let refused = body(&host(), &allowed(&none)).expect_err("refused");
         assert!(refused.contains("`engine.bind_root` is not set"), "{refused}");
     }

@@ -1,39 +1,69 @@
 //! Which containers are ours. A label proves nothing: a container is ours if the journal says that one of its name was
 //! planned, and the name was in nobody else's hands before that.
 
-use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 
 use tokio::time::timeout;
 
+use crate::clock::Timestamp;
 use crate::ids::AgentId;
 use crate::journal::{Actor, Append, Journal, StreamId};
-use crate::lifecycle::Ledger;
+use crate::lifecycle::ledger::Planned;
 use crate::lifecycle::machine::Fact;
-use crate::limits::JOURNAL_APPEND_WAIT;
+use crate::lifecycle::{EngineConfig, Ledger};
+use crate::limits::{CONTAINER_LATE_MAX, JOURNAL_APPEND_WAIT};
 
-/// See the module. One for all instances.
+/// See the module. One for all instances; it knows the containers of one engine.
 #[derive(Clone)]
 pub struct ContainerBook {
     ledger: Arc<Ledger>,
     journal: Arc<dyn Journal>,
+    engine: Arc<str>,
 }
 
 impl ContainerBook {
     /// A book over this journal, whose fold the ledger is.
     #[must_use]
-    pub fn new(ledger: Arc<Ledger>, journal: Arc<dyn Journal>) -> Self {
-        Self { ledger, journal }
+    pub fn new(ledger: Arc<Ledger>, journal: Arc<dyn Journal>, config: &EngineConfig) -> Self {
+        Self { ledger, journal, engine: place(&config.address).into() }
     }
 
     /// The names of containers of this instance that may be there.
-    pub(super) fn names(&self, instance: &AgentId) -> BTreeSet<String> {
-        self.ledger.containers(instance)
+    #[must_use]
+    pub fn names(&self, instance: &AgentId) -> Vec<String> {
+        let planned = self.ledger.containers(instance).into_iter();
+        planned.filter(|(_, planned)| *planned.engine == *self.engine).map(|(name, _)| name).collect()
     }
 
     /// Every instance that containers may be there of.
-    pub(super) fn instances(&self) -> Vec<AgentId> {
-        self.ledger.with_containers()
+    #[must_use]
+    pub fn instances(&self) -> Vec<AgentId> {
+        let mut instances = self.ledger.with_containers();
+        instances.retain(|instance| !self.names(instance).is_empty());
+        instances
+    }
+
+    /// Tells the operator what another engine may have of ours: nothing is done about it.
+    pub fn tell_elsewhere(&self) {
+        for instance in self.ledger.with_containers() {
+            for (container, Planned { engine, at: _ }) in self.ledger.containers(&instance) {
+                if *engine != *self.engine {
+                    tracing::warn!(
+                        source = "lifecycle", %instance, container, engine,
+                        "a container of ours may be on an engine that `engine.address` no longer names: name it once \
+                         more and start plimsoll to have the container kept or removed"
+                    );
+                }
+            }
+        }
+    }
+
+    /// Whether a container of this name that is not there may still come: nobody heard what became of the order to make
+    /// it.
+    pub(super) fn may_come(&self, instance: &AgentId, name: &str, now: Timestamp) -> bool {
+        let planned = self.ledger.containers(instance).remove(name);
+        planned.is_some_and(|planned| now.since(planned.at) < CONTAINER_LATE_MAX)
     }
 
     /// Whether it may run because plimsoll started it.
@@ -59,15 +89,15 @@ impl ContainerBook {
     /// # Errors
     /// Why it may not be made.
     pub(super) async fn plan(&self, instance: &AgentId, name: &str, image: &str) -> Result<(), String> {
-        self.write(instance, &Fact::ContainerPlanned { name: name.into(), image: image.into() }).await
+        let engine = Arc::clone(&self.engine);
+        self.write(instance, &Fact::ContainerPlanned { name: name.into(), image: image.into(), engine }).await
     }
 
-    /// There is none of this name any more.
-    ///
-    /// # Errors
-    /// Why that could not be written down. It will be found out again.
-    pub(super) async fn gone(&self, instance: &AgentId, name: &str) -> Result<(), String> {
-        self.write(instance, &Fact::ContainerRemoved { name: name.into() }).await
+    /// There is none of this name any more, and none will come. Where that cannot be written down, it is found out again.
+    pub(super) async fn gone(&self, instance: &AgentId, name: &str) {
+        if let Err(error) = self.write(instance, &Fact::ContainerRemoved { name: name.into() }).await {
+            tracing::warn!(source = "lifecycle", %instance, %error, "that a container is gone is not written down");
+        }
     }
 
     async fn write(&self, instance: &AgentId, fact: &Fact) -> Result<(), String> {
@@ -79,5 +109,58 @@ impl ContainerBook {
             Ok(Err(error)) => Err(error.to_string()),
             Err(_) => Err(format!("the journal took more than {JOURNAL_APPEND_WAIT:?} for it")),
         }
+    }
+}
+
+/// An address, the same whichever of its names the directory of a socket has: `/var/run` is `/run`.
+fn place(address: &str) -> String {
+    let socket = address.strip_prefix("unix://").map(Path::new);
+    let real =
+        socket.and_then(|socket| Some(socket.parent()?.canonicalize().ok()?.join(socket.file_name()?)));
+    real.map_or_else(|| address.to_owned(), |real| format!("unix://{}", real.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use crate::journal::MemoryJournal;
+
+    #[tokio::test]
+    async fn a_container_may_come_late_and_stays_with_its_engine() {
+        let (clock, time) = Clock::manual(Timestamp::from_millis(1_000));
+        let ledger = Arc::new(Ledger::default());
+        let journal: Arc<dyn Journal> =
+            Arc::new(MemoryJournal::new(clock.clone(), vec![Arc::clone(&ledger) as _]));
+        let book = |address: &str| {
+            let config = EngineConfig { address: address.to_owned(), ..EngineConfig::default() };
+            ContainerBook::new(Arc::clone(&ledger), Arc::clone(&journal), &config)
+        };
+        let (here, there, one) =
+            (book("tcp://a:1"), book("tcp://b:1"), AgentId::parse("one").expect("valid"));
+        here.plan(&one, "plimsoll-one-1", "acme/agent:1").await.expect("written");
+        assert_eq!(
+            (here.names(&one), here.instances()),
+            (vec!["plimsoll-one-1".to_owned()], vec![one.clone()])
+        );
+        assert_eq!((there.names(&one), there.instances()), (vec![], vec![]));
+        let may_come = || here.may_come(&one, "plimsoll-one-1", clock.now());
+        assert!(may_come());
+        time.advance(CONTAINER_LATE_MAX);
+        assert!(!may_come());
+        assert!(!here.may_come(&one, "plimsoll-one-2", clock.now()), "it was not planned");
+    }
+
+    #[test]
+    fn a_socket_has_one_place_whatever_its_directory_is_called() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let dir = dir.path().canonicalize().expect("there");
+        std::fs::create_dir(dir.join("run")).expect("made");
+        std::os::unix::fs::symlink(dir.join("run"), dir.join("var")).expect("made");
+        let of = |name: &str| place(&format!("unix://{}/{name}/docker.sock", dir.display()));
+        assert_eq!((of("run"), of("var")), (of("var"), of("run")));
+        assert!(of("var").ends_with("/run/docker.sock"), "{}", of("var"));
+        assert!(of("none").ends_with("/none/docker.sock"), "{}", of("none"));
+        assert_eq!(place("tcp://engine:2375"), "tcp://engine:2375");
     }
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::error::Error as _;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use bollard::errors::Error;
@@ -47,6 +47,8 @@ pub struct DockerEngine {
     /// What no container may see.
     pub(super) data_dir: PathBuf,
     pub(super) clock: Clock,
+    /// What containers may write to, as long as there is a runner for them. A std mutex suffices: a hold is one look.
+    writable: Mutex<Vec<Weak<Vec<PathBuf>>>>,
     /// Begins with the first instance: who asks once needs no news.
     listener: OnceLock<JoinHandle<()>>,
 }
@@ -90,13 +92,30 @@ impl DockerEngine {
             client: Mutex::default(),
             hints: watch::Sender::new(0),
         });
-        let (owner, data_dir, listener) = (owner.to_owned(), data_dir.to_owned(), OnceLock::new());
-        Arc::new(Self { link, owner, data_dir, clock, listener })
+        let (owner, data_dir) = (owner.to_owned(), data_dir.to_owned());
+        let (writable, listener) = (Mutex::default(), OnceLock::new());
+        Arc::new(Self { link, owner, data_dir, clock, writable, listener })
     }
 
     /// Hears from now on what happens there. To be called within a runtime.
     pub(super) fn listen(&self) {
         self.listener.get_or_init(|| tokio::spawn(listen(Arc::clone(&self.link))));
+    }
+
+    /// A container may write to these, for as long as the result is kept.
+    pub(super) fn may_write(&self, paths: Vec<PathBuf>) -> Arc<Vec<PathBuf>> {
+        let paths = Arc::new(paths);
+        let mut writable = self.writable.lock().unwrap_or_else(PoisonError::into_inner);
+        writable.retain(|paths| paths.strong_count() > 0);
+        writable.push(Arc::downgrade(&paths));
+        paths
+    }
+
+    /// All that containers may write to.
+    pub(super) fn writable(&self) -> Vec<PathBuf> {
+        let writable = self.writable.lock().unwrap_or_else(PoisonError::into_inner);
+        let paths = writable.iter().filter_map(Weak::upgrade);
+        paths.flat_map(|paths| Vec::clone(&paths)).collect()
     }
 
     /// How the engine does, without asking it.

@@ -1,12 +1,12 @@
 //! Makes the container of an instance, or finds the one that was made, and removes those that are not needed any more.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bollard::models::ContainerCreateBody;
 
-use super::body::{self, Allowed};
+use super::binds::{Allowed, Machine};
+use super::body;
 use super::container::{PullError, Seen};
 use super::engine::EngineError;
 use super::{ContainerBook, DockerEngine, DockerRunner, failure, trouble};
@@ -38,7 +38,9 @@ impl DockerRunner {
                     return Err(failure(FailureKind::Foreign, error));
                 }
                 Some(seen) if seen.has(body::CONFIG_LABEL, &hash) => return Ok((name, seen)),
-                Some(_) | None => self.discard(&name).await?,
+                Some(_) | None => {
+                    self.discard(&name).await?;
+                }
             }
         }
         let name = format!("plimsoll-{}-{:032x}", self.instance, rand::random::<u128>());
@@ -49,7 +51,12 @@ impl DockerRunner {
                 format!("no container is made that the journal does not know: {error}"),
             )
         })?;
-        self.engine.create(&name, body).await.map_err(|error| uncreated(&name, &image, &error))?;
+        if let Err(error) = self.engine.create(&name, body).await {
+            if !matches!(error, EngineError::Down(_)) {
+                self.book.gone(&self.instance, &name).await;
+            }
+            return Err(uncreated(&name, &image, &error));
+        }
         let seen = self.seen(&name).await?;
         Ok((name, seen))
     }
@@ -69,7 +76,7 @@ impl DockerRunner {
     fn checked(&self, mut body: ContainerCreateBody, hash: &str) -> Result<ContainerCreateBody, Failure> {
         body.labels = Some(body::labels(&self.instance, &self.engine.owner, hash));
         let sent = serde_json::to_value(&body).unwrap_or_default();
-        body::check(&sent, &self.allowed()).map_err(refused)?;
+        self.within(|allowed| body::check(&sent, allowed)).map_err(refused)?;
         Ok(body)
     }
 
@@ -83,11 +90,13 @@ impl DockerRunner {
     }
 
     fn body(&self) -> Result<ContainerCreateBody, Failure> {
-        body::body(&self.host, &self.allowed()).map_err(refused)
+        self.within(|allowed| body::body(&self.host, allowed)).map_err(refused)
     }
 
-    fn allowed(&self) -> Allowed<'_> {
-        Allowed { engine: self.engine.config(), data_dir: &self.engine.data_dir, follow: &Path::canonicalize }
+    fn within<T>(&self, look: impl FnOnce(&Allowed<'_>) -> T) -> T {
+        let writable = self.engine.writable();
+        let (engine, data_dir) = (self.engine.config(), &*self.engine.data_dir);
+        look(&Allowed { engine, data_dir, writable: &writable, files: &Machine })
     }
 
     /// The id of the image, if it is there.
@@ -120,7 +129,6 @@ impl DockerRunner {
         self.image_there().await
     }
 
-    /// Removes a container of ours that nobody needs any more.
     async fn discard(&self, name: &str) -> Result<(), Failure> {
         discard(&self.engine, &self.book, &self.instance, name, self.config.stop_grace.0).await
     }
@@ -137,7 +145,7 @@ impl DockerRunner {
     }
 }
 
-/// Removes what was made for instances that are gone. Says which could not be removed, and why: they are tried again the next time.
+/// Removes what was made for instances that are gone, and is there. Says which could not be removed, and why.
 pub async fn remove_left(
     engine: &DockerEngine,
     book: &ContainerBook,
@@ -145,11 +153,12 @@ pub async fn remove_left(
     grace: Duration,
 ) -> Vec<String> {
     let mut left = Vec::new();
-    // Those there are now: an agent of the same name may be made again meanwhile.
-    let gone = book.instances().into_iter().filter(is_gone);
-    let gone: Vec<_> = gone.map(|instance| (book.names(&instance), instance)).collect();
-    for (names, instance) in gone {
-        for name in names {
+    for instance in book.instances() {
+        for name in book.names(&instance) {
+            // Asked each time: an agent of the same name may be made again meanwhile.
+            if !is_gone(&instance) {
+                break;
+            }
             if let Err(failure) = discard(engine, book, &instance, &name, grace).await {
                 left.push(unremoved(&name, &failure));
             }
@@ -158,6 +167,7 @@ pub async fn remove_left(
     left
 }
 
+/// Removes a container of ours that nobody needs any more. What is not there and may still come stays in the book.
 async fn discard(
     engine: &DockerEngine,
     book: &ContainerBook,
@@ -175,11 +185,10 @@ async fn discard(
             }
             engine.remove(name).await.map_err(|error| trouble(&error))?;
         }
+        None if book.may_come(instance, name, engine.clock.now()) => return Ok(()),
         None => {}
     }
-    if let Err(error) = book.gone(instance, name).await {
-        tracing::warn!(source = "lifecycle", %instance, %error, "that a container is gone is not written down");
-    }
+    book.gone(instance, name).await;
     Ok(())
 }
 

@@ -4,6 +4,7 @@
 //! there ([`ContainerBook`]); whatever is interrupted, the next start finds it by that. Nothing else is ever touched.
 //! bollard is named in this directory only. Start at [`DockerRunner`].
 
+mod binds;
 mod body;
 mod book;
 mod circuit;
@@ -16,6 +17,7 @@ mod watching;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -65,6 +67,8 @@ pub struct DockerRunner {
     launched: AtomicBool,
     /// Whether it is known what an earlier plimsoll left running.
     looked: AtomicBool,
+    /// What its container may write to: the engine knows it as long as this is here.
+    _writable: Arc<Vec<PathBuf>>,
 }
 
 /// A task that ends with its owner, at the latest.
@@ -101,6 +105,8 @@ impl DockerRunner {
     ) -> Result<Self, String> {
         let host = config.container.clone().expect("an instance that is a container");
         engine.listen();
+        let writable = host.binds.iter().filter(|bind| bind.writable).map(|bind| bind.source.clone());
+        let writable = engine.may_write(writable.collect());
         Ok(Self {
             instance,
             config: config.clone(),
@@ -114,6 +120,7 @@ impl DockerRunner {
             following: Mutex::default(),
             launched: AtomicBool::new(false),
             looked: AtomicBool::new(false),
+            _writable: writable,
         })
     }
 
@@ -309,7 +316,7 @@ impl DockerRunner {
     fn names(&self) -> Vec<String> {
         match &self.host.name {
             Some(name) => vec![name.clone()],
-            None => self.book.names(&self.instance).into_iter().collect(),
+            None => self.book.names(&self.instance),
         }
     }
 
@@ -322,31 +329,23 @@ impl DockerRunner {
     }
 
     /// Keeps or stops what an earlier plimsoll left running, and what a start left that the engine did not answer.
-    async fn look(&self, keep: bool) -> Result<Found, Failure> {
+    async fn look(&self, keep: bool) -> Found {
         let may_be_up = self.host.name.is_none()
             || self.book.may_be_up(&self.instance)
             || self.launched.load(Ordering::Relaxed);
+        let mut found = Found::default();
         if self.may_halt().is_err() || !may_be_up {
-            return Ok(Found::default());
+            return found;
         }
-        let (mut found, names) = (Found::default(), self.names());
+        let names = self.names();
         for name in &names {
-            let seen = self.engine.inspect(name).await.map_err(|error| trouble(&error))?;
-            let Some(seen) = seen.filter(|seen| seen.is_running && self.is_ours(seen)) else { continue };
-            let container: Arc<str> = name.as_str().into();
-            if keep && found.adopted.is_none() && self.is_kept(&seen).await? {
-                let now = i64::try_from(self.clock.now().as_millis()).unwrap_or(i64::MAX);
-                let past = Past {
-                    after: seen.finished_at.parse().ok(),
-                    told: jiff::Timestamp::from_millisecond(now).ok(),
-                };
-                if let Ok(up) = self.up(name, past, Duration::ZERO).await {
-                    found.adopted = Some((container, up));
-                    continue;
-                }
+            if let Err(failure) = self.look_at(name, keep, &mut found).await {
+                found.untold = Some(failure);
+                break;
             }
-            self.halt(name).await.map_err(|error| trouble(&error))?;
-            found.lost.push((LostAction::Stopped, Some(container)));
+        }
+        if found.untold.is_some() && found.lost.is_empty() {
+            return found;
         }
         // Later, what was up may have ended while plimsoll looked, and its row is on its way.
         let first = !self.looked.swap(true, Ordering::Relaxed);
@@ -354,7 +353,27 @@ impl DockerRunner {
             let only = names.first().filter(|_| names.len() == 1);
             found.lost.push((LostAction::Gone, only.map(|name| name.as_str().into())));
         }
-        Ok(found)
+        found
+    }
+
+    /// Keeps one container, or stops it.
+    async fn look_at(&self, name: &str, keep: bool, found: &mut Found) -> Result<(), Failure> {
+        let seen = self.engine.inspect(name).await.map_err(|error| trouble(&error))?;
+        let Some(seen) = seen.filter(|seen| seen.is_running && self.is_ours(seen)) else { return Ok(()) };
+        if keep && found.adopted.is_none() && self.is_kept(&seen).await? {
+            let now = i64::try_from(self.clock.now().as_millis()).unwrap_or(i64::MAX);
+            let past = Past {
+                after: seen.finished_at.parse().ok(),
+                told: jiff::Timestamp::from_millisecond(now).ok(),
+            };
+            if let Ok(up) = self.up(name, past, Duration::ZERO).await {
+                found.adopted = Some((name.into(), up));
+                return Ok(());
+            }
+        }
+        self.halt(name).await.map_err(|error| trouble(&error))?;
+        found.lost.push((LostAction::Stopped, Some(name.into())));
+        Ok(())
     }
 
     /// Whether a container that runs is what would be made now.
@@ -428,7 +447,7 @@ impl Runner for DockerRunner {
         HostKind::Container
     }
 
-    fn find(&self, keep: bool) -> BoxFuture<'_, Result<Found, Failure>> {
+    fn find(&self, keep: bool) -> BoxFuture<'_, Found> {
         self.look(keep).boxed()
     }
 

@@ -93,7 +93,8 @@ fn finds() -> impl Strategy<Value = Vec<Find>> {
         2 => Just(Find::Nothing),
         2 => Just(Find::Running),
         1 => Just(Find::Stopped),
-        1 => Just(Find::Fails(failure)),
+        1 => Just(Find::Fails(failure.clone())),
+        1 => Just(Find::StoppedAndFails(failure)),
     ];
     prop::collection::vec(one, 0..4)
 }
