@@ -271,6 +271,10 @@ pub const OUTPUT_LINE_BYTES_MAX: usize = 8 * 1024;
 /// 16 KiB each.
 pub const OUTPUT_BYTES_MAX: usize = 64 << 20;
 
+/// Deleted agents of which is known how many lines they printed: as many as may be made. After so many deletions nobody
+/// reads on.
+pub const OUTPUT_GONE_MAX: usize = MADE_AGENTS_MAX;
+
 /// Milliseconds that one call may wait for an agent's next line of output: below the minute after which proxies cut a
 /// silent connection.
 pub const OUTPUT_WAIT_MS_MAX: u64 = 30_000;

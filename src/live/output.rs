@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use crate::clock::Timestamp;
 use crate::ids::{AgentId, RequestId};
-use crate::limits::{OUTPUT_BYTES_MAX, OUTPUT_LINE_BYTES_MAX, OUTPUT_LINES_MAX};
+use crate::limits::{OUTPUT_BYTES_MAX, OUTPUT_GONE_MAX, OUTPUT_LINE_BYTES_MAX, OUTPUT_LINES_MAX};
 
 /// Which of a program's streams a line stood on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -80,9 +80,14 @@ pub(super) struct Outputs {
 #[derive(Default)]
 struct Store {
     agents: HashMap<AgentId, Output>,
+    /// The numbers of the newest lines of agents that were deleted, the last one at the end: one that is made again
+    /// counts on, for the reader that goes on where it was.
+    gone: Gone,
     /// Bytes of all lines of all agents.
     bytes: usize,
 }
+
+type Gone = VecDeque<(AgentId, u64)>;
 
 /// The lines of one agent.
 struct Output {
@@ -90,12 +95,6 @@ struct Output {
     bytes: usize,
     /// The number of the newest line, 0 before the first.
     newest: watch::Sender<u64>,
-}
-
-impl Default for Output {
-    fn default() -> Self {
-        Self { lines: VecDeque::new(), bytes: 0, newest: watch::Sender::new(0) }
-    }
 }
 
 impl Outputs {
@@ -110,11 +109,8 @@ impl Outputs {
     ) {
         let (text, cut) = cut_to_size(text.trim_end_matches(['\r', '\n']));
         let mut store = self.store();
-        let Store { agents, bytes } = &mut *store;
-        if !agents.contains_key(agent) {
-            agents.insert(agent.clone(), Output::default());
-        }
-        let Some(output) = agents.get_mut(agent) else { return };
+        let Store { agents, gone, bytes } = &mut *store;
+        let output = output_of(agents, gone, agent);
         let seq = *output.newest.borrow() + 1;
         let line = OutputLine {
             seq,
@@ -137,19 +133,26 @@ impl Outputs {
         }
     }
 
-    /// Forgets all lines of an agent. One of its name counts on, for the reader that goes on where it was.
+    /// Forgets all lines of an agent. Who waits for the next one waits no more.
     pub(super) fn forget(&self, agent: &AgentId) {
         let mut store = self.store();
-        let Some(output) = store.agents.get_mut(agent) else { return };
-        output.lines = VecDeque::new();
-        let bytes = std::mem::take(&mut output.bytes);
-        store.bytes -= bytes;
+        let Some(output) = store.agents.remove(agent) else { return };
+        store.bytes -= output.bytes;
+        let newest = *output.newest.borrow();
+        if newest > 0 {
+            store.gone.push_back((agent.clone(), newest));
+        }
+        if store.gone.len() > OUTPUT_GONE_MAX {
+            store.gone.pop_front();
+        }
     }
 
     /// The lines asked for, as far as they are kept.
     pub(super) fn page(&self, agent: &AgentId, wanted: OutputWanted) -> OutputPage {
         let store = self.store();
-        let Some(output) = store.agents.get(agent) else { return OutputPage { lines: Vec::new(), next: 0 } };
+        let Some(output) = store.agents.get(agent) else {
+            return OutputPage { lines: Vec::new(), next: newest_gone(&store.gone, agent) };
+        };
         let newest = *output.newest.borrow();
         let lines: Vec<OutputLine> = match wanted {
             OutputWanted::Last(lines) => {
@@ -169,16 +172,35 @@ impl Outputs {
     pub(super) async fn arrived(&self, agent: &AgentId, seq: u64, wait: Duration) {
         let mut newest = {
             let mut store = self.store();
-            store.agents.entry(agent.clone()).or_default().newest.subscribe()
+            let Store { agents, gone, bytes: _ } = &mut *store;
+            output_of(agents, gone, agent).newest.subscribe()
         };
         let known = known(seq, *newest.borrow());
-        // Over or not, the caller looks at what there is.
+        // Over, forgotten or not, the caller looks at what there is.
         let _ = tokio::time::timeout(wait, newest.wait_for(|newest| *newest > known)).await;
     }
 
     fn store(&self) -> MutexGuard<'_, Store> {
         self.store.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The lines of this agent, from now on.
+fn output_of<'a>(
+    agents: &'a mut HashMap<AgentId, Output>,
+    gone: &mut Gone,
+    agent: &AgentId,
+) -> &'a mut Output {
+    agents.entry(agent.clone()).or_insert_with(|| {
+        let newest = newest_gone(gone, agent);
+        gone.retain(|(other, _)| other != agent);
+        Output { lines: VecDeque::new(), bytes: 0, newest: watch::Sender::new(newest) }
+    })
+}
+
+/// The number of the last line of an agent that is gone, if that is known.
+fn newest_gone(gone: &Gone, agent: &AgentId) -> u64 {
+    gone.iter().find(|(other, _)| other == agent).map_or(0, |(_, newest)| *newest)
 }
 
 impl Output {
@@ -272,6 +294,24 @@ mod tests {
     }
 
     #[test]
+    fn agents_that_come_and_go_leave_no_more_than_their_last_numbers() {
+        let outputs = Outputs::default();
+        let come_and_go = |n: usize| {
+            print(&outputs, &format!("a{n}"), "here");
+            outputs.forget(&agent(&format!("a{n}")));
+        };
+        let next = |n: usize| outputs.page(&agent(&format!("a{n}")), OutputWanted::Last(1)).next;
+        (0..OUTPUT_GONE_MAX).for_each(come_and_go);
+        assert_eq!((next(0), next(1)), (1, 1));
+        come_and_go(0);
+        assert_eq!((next(0), next(1)), (2, 1), "it counts on, and stands there once");
+        come_and_go(OUTPUT_GONE_MAX);
+        assert_eq!((next(0), next(1), next(2)), (2, 0, 1), "the one that went first is not known any more");
+        let store = outputs.store();
+        assert_eq!((store.agents.len(), store.gone.len(), store.bytes), (0, OUTPUT_GONE_MAX, 0));
+    }
+
+    #[test]
     fn the_oldest_line_leaves_when_there_is_one_too_many() {
         let outputs = Outputs::default();
         (0..OUTPUT_LINES_MAX).for_each(|n| print(&outputs, "a", &n.to_string()));
@@ -324,5 +364,10 @@ mod tests {
         print(&outputs, "a", "here");
         waiting.await.expect("it hears of it");
         outputs.arrived(&agent("a"), 0, Duration::from_secs(1 << 20)).await;
+        let deleted = agent("a");
+        let waits = outputs.arrived(&deleted, 1, Duration::from_secs(1 << 20));
+        tokio::time::timeout(wait, async { tokio::join!(biased; waits, async { outputs.forget(&deleted) }) })
+            .await
+            .expect("who waits for one that is deleted waits no more");
     }
 }
