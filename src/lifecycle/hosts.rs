@@ -1,6 +1,5 @@
 //! From the configuration of an instance to the runner that hosts it.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -17,7 +16,7 @@ use crate::limits::{
     INSTANCE_BACKOFF_MAX, INSTANCE_BACKOFF_MIN, INSTANCE_CRASH_LOOP_FAILURES, INSTANCE_WELL_AFTER,
 };
 use crate::live::Heard;
-use crate::process::{self, Processes};
+use crate::process::{self, LeftBehind, Processes};
 
 /// Makes runners.
 pub struct Hosts {
@@ -116,9 +115,9 @@ impl Hosts {
         Self::new(processes, config, Path::new(""), Arc::new(|_, _, _| {}), clock)
     }
 
-    /// The agents of which an earlier plimsoll had left processes behind.
-    pub(super) fn left_behind(&self) -> &BTreeSet<AgentId> {
-        self.processes.left_behind()
+    /// What became of the processes of this agent that an earlier plimsoll had left behind, if it had.
+    pub(super) fn left_behind(&self, id: &AgentId) -> Option<LeftBehind> {
+        self.processes.left_behind(id)
     }
 
     /// Which engine that would be.

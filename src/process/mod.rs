@@ -20,7 +20,7 @@ pub use processes::Processes;
 pub(crate) use ending::KILL_WAIT_MAX;
 pub(crate) use processes::Unsettled;
 pub(crate) use search::{Found, look_for};
-pub(crate) use sweep::OWNER;
+pub(crate) use sweep::{LeftBehind, OWNER};
 pub(crate) use tree::{Ended, Ends, GUARD_END, Outputs, Program, Tree};
 
 /// How a program ended.

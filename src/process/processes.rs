@@ -2,7 +2,7 @@
 //!
 //! Start at [`Processes`].
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::future::Future;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 
 use super::ending::{self, Ending};
 use super::procfs::{self, Life, Process, descendants};
-use super::sweep;
+use super::sweep::{self, LeftBehind};
 use crate::ids::AgentId;
 
 /// What an earlier plimsoll left behind has so long to end by itself.
@@ -36,8 +36,8 @@ struct Shared {
     reaper: bool,
     /// Whether nobody else's do.
     exclusive: bool,
-    /// Those of which an earlier plimsoll had left processes behind.
-    left_behind: BTreeSet<AgentId>,
+    /// What became of those that an earlier plimsoll had left behind.
+    left_behind: BTreeMap<AgentId, LeftBehind>,
     /// A std mutex suffices: a hold is one spawn or a look through a list.
     table: Mutex<Table>,
     /// Steps whenever an entry goes.
@@ -60,8 +60,8 @@ struct Taken {
     reaper: bool,
     /// The children that it had already, if that could be seen.
     strangers: Option<HashSet<(Pid, u64)>>,
-    /// The agents of which an earlier plimsoll had left processes behind.
-    left_behind: BTreeSet<AgentId>,
+    /// What became of those that an earlier plimsoll had left behind.
+    left_behind: BTreeMap<AgentId, LeftBehind>,
 }
 
 /// Why a directory cannot be worked in.
@@ -170,10 +170,10 @@ impl Processes {
         &self.0.owner
     }
 
-    /// The agents of which an earlier plimsoll had left processes behind, that were ended then.
+    /// What became of the processes of this agent that an earlier plimsoll had left behind, if it had.
     #[must_use]
-    pub fn left_behind(&self) -> &BTreeSet<AgentId> {
-        &self.0.left_behind
+    pub(crate) fn left_behind(&self, agent: &AgentId) -> Option<LeftBehind> {
+        self.0.left_behind.get(agent).copied()
     }
 
     /// Waits until no program runs or ends any more, but not for longer than `wait`; whether none does.

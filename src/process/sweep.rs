@@ -5,7 +5,7 @@
 //! session that they lead. Never this process or one it descends from, and never what runs under a plimsoll that is
 //! alive: that one serves a copy of the directory.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -20,20 +20,33 @@ use crate::ids::AgentId;
 /// The variable that marks a process: `<id of the data directory>/<agent>`.
 pub(crate) const OWNER: &str = "PLIMSOLL_OWNER";
 
-/// Ends what carries this owner's mark. Gives also the agents that it was started for.
-pub(crate) async fn end_left_behind(owner: &str, grace: Duration) -> (Ending, BTreeSet<AgentId>) {
+/// What became of the processes of an agent that an earlier plimsoll had left behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LeftBehind {
+    /// They were ended.
+    Ended,
+    /// They may run still.
+    Stays,
+}
+
+/// The agents whose marks they carry, by who they are.
+type Met = HashMap<(Pid, u64), Option<AgentId>>;
+
+/// Ends what carries this owner's mark. Says also what became of that, for each agent that it was started for.
+pub(crate) async fn end_left_behind(owner: &str, grace: Duration) -> (Ending, BTreeMap<AgentId, LeftBehind>) {
     let said = &AtomicBool::new(false);
-    let agents = &Mutex::new(BTreeSet::new());
+    let met = &Mutex::new(Met::new());
     let look = || {
         let owner = owner.to_owned();
         async move {
             let looked = procfs::off_runtime(move || {
                 let found = left_behind(&owner, &Process::all()?);
-                let agents: Vec<AgentId> = found.iter().filter_map(|found| agent_of(found, &owner)).collect();
-                Ok((found, agents))
+                let marks: Met =
+                    found.iter().map(|found| (found.identity(), agent_of(found, &owner))).collect();
+                Ok((found, marks))
             });
-            let (found, theirs) = looked.await?;
-            agents.lock().unwrap_or_else(PoisonError::into_inner).extend(theirs);
+            let (found, marks) = looked.await?;
+            note(&mut met.lock().unwrap_or_else(PoisonError::into_inner), marks);
             // Before it is waited for: whoever looks at a start that takes long shall know why.
             if !found.is_empty() && !said.swap(true, Ordering::Relaxed) {
                 tracing::info!(
@@ -46,8 +59,28 @@ pub(crate) async fn end_left_behind(owner: &str, grace: Duration) -> (Ending, BT
         }
     };
     let ending = ending::end(look, || true, grace).await;
-    let agents = agents.lock().unwrap_or_else(PoisonError::into_inner);
-    (ending, agents.clone())
+    let fates = fates(&met.lock().unwrap_or_else(PoisonError::into_inner), &ending);
+    (ending, fates)
+}
+
+/// Notes whose they are. One that is about to end may have lost its mark.
+fn note(met: &mut Met, marks: Met) {
+    for (identity, agent) in marks {
+        let known = met.entry(identity).or_default();
+        *known = agent.or(known.take());
+    }
+}
+
+/// What became of all that was met. If one is left and nobody knows whose it is, it may be anybody's.
+fn fates(met: &Met, ending: &Ending) -> BTreeMap<AgentId, LeftBehind> {
+    let left: Vec<Option<&AgentId>> =
+        ending.left.iter().map(|left| met.get(&left.identity())?.as_ref()).collect();
+    let unknown = !ending.over && (left.is_empty() || left.contains(&None));
+    let fate = |agent: &AgentId| {
+        let stays = unknown || left.contains(&Some(agent));
+        (agent.clone(), if stays { LeftBehind::Stays } else { LeftBehind::Ended })
+    };
+    met.values().flatten().map(fate).collect()
 }
 
 /// The agent that its mark names.
@@ -115,4 +148,50 @@ fn serves_another(process: &Process) -> bool {
     let [_, command, plimsoll, ..] = arguments.as_slice() else { return false };
     let plimsoll = plimsoll.parse().ok().and_then(Pid::from_raw);
     command == GUARD_COMMAND && plimsoll.is_some() && plimsoll == process.parent
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn agent(name: &str) -> AgentId {
+        AgentId::parse(name).expect("valid")
+    }
+
+    fn process(pid: i32) -> Process {
+        let pid = Pid::from_raw(pid).expect("not zero");
+        Process { pid, started: 0, parent: None, session: None, life: Life::Alive }
+    }
+
+    /// What becomes of agents `a`, with processes 10 and 11, and `b`, with 20; 30 has no mark.
+    fn check(over: bool, left: &[i32], expected: [LeftBehind; 2]) {
+        let mut met = Met::new();
+        let marks = [(10, Some("a")), (11, Some("a")), (20, Some("b")), (30, None)];
+        let marks = marks.map(|(pid, name)| (process(pid).identity(), name.map(agent)));
+        note(&mut met, marks.into());
+        let left = left.iter().copied().map(process).collect();
+        let ending = Ending { met: met.len(), over, left, problem: None };
+        let [a, b] = expected;
+        assert_eq!(fates(&met, &ending), BTreeMap::from([(agent("a"), a), (agent("b"), b)]), "{ending:?}");
+    }
+
+    #[test]
+    fn an_agent_of_which_one_may_run_still_is_not_ended() {
+        use LeftBehind::{Ended, Stays};
+        check(true, &[], [Ended, Ended]);
+        check(false, &[11], [Stays, Ended]);
+        check(false, &[20], [Ended, Stays]);
+        check(false, &[20, 30], [Stays, Stays]);
+        check(false, &[40], [Stays, Stays]);
+        check(false, &[], [Stays, Stays]);
+    }
+
+    #[test]
+    fn one_that_lost_its_mark_is_known_still() {
+        let (mut met, identity) = (Met::new(), process(10).identity());
+        for mark in [None, Some(agent("a")), None] {
+            note(&mut met, Met::from([(identity, mark)]));
+        }
+        assert_eq!(met, Met::from([(identity, Some(agent("a")))]));
+    }
 }

@@ -9,6 +9,7 @@ use crate::journal::{Actor, Append, AppendError, NewRecord, StreamId};
 use crate::lifecycle::config::{HostKind, InstanceConfig};
 use crate::lifecycle::machine::{Fact, LostAction};
 use crate::lifecycle::{hosts, record};
+use crate::process::LeftBehind;
 
 /// An instance as the configuration has it.
 #[derive(Debug, Clone)]
@@ -50,7 +51,6 @@ impl Instances {
         configured: impl IntoIterator<Item = (AgentId, Configured)>,
         known: &BTreeSet<AgentId>,
     ) -> Result<(), Unkept> {
-        let stopped = self.hosts.left_behind();
         let mut all = Vec::new();
         for (id, configured) in configured {
             let kept = self.kept(&id, &configured)?;
@@ -63,7 +63,7 @@ impl Instances {
             }
         }
         for (id, kept) in &all {
-            if let Some(lost) = self.lost(id, kept, stopped) {
+            if let Some(lost) = self.lost(id, kept) {
                 let _ = self.write(id, lost).await;
             }
         }
@@ -112,14 +112,15 @@ impl Instances {
     }
 
     /// What became of a process: it cannot outlive plimsoll. A container can, and is looked for by its runner.
-    fn lost(&self, id: &AgentId, kept: &Kept, stopped: &BTreeSet<AgentId>) -> Option<NewRecord> {
+    fn lost(&self, id: &AgentId, kept: &Kept) -> Option<NewRecord> {
         if kept.runner.kind() != HostKind::Process {
             return None;
         }
-        let action = match (stopped.contains(id), self.ledger.was_up(id)) {
-            (true, _) => LostAction::Stopped,
-            (false, true) => LostAction::Gone,
-            (false, false) => return None,
+        let action = match (self.hosts.left_behind(id), self.ledger.was_up(id)) {
+            (Some(LeftBehind::Ended), _) => LostAction::Stopped,
+            (None, true) => LostAction::Gone,
+            // One that may run still is not lost: what was seen of it is in the log.
+            (Some(LeftBehind::Stays), _) | (None, false) => return None,
         };
         Some(Fact::Lost { action, container: None }.record(Actor::System, None))
     }
