@@ -9,7 +9,7 @@ use super::binds::{Allowed, Machine};
 use super::body;
 use super::container::{PullError, Seen};
 use super::engine::EngineError;
-use super::{ContainerBook, DockerEngine, DockerRunner, failure, trouble};
+use super::{ContainerBook, DockerEngine, DockerRunner, absent, failure, output, trouble};
 use crate::ids::AgentId;
 use crate::lifecycle::machine::{Failure, FailureKind};
 use crate::lifecycle::{EngineConfig, Pull, Trust};
@@ -20,24 +20,60 @@ pub(super) struct Wanted {
     pub(super) hash: String,
 }
 
+/// A container before it is started.
+pub(super) struct Before {
+    pub(super) seen: Seen,
+    /// When it printed the last time.
+    pub(super) printed: Option<jiff::Timestamp>,
+}
+
 impl DockerRunner {
-    /// A container of ours that is as it would be made now; made, if need be. Its name, and how it is.
-    pub(super) async fn made(&self) -> Result<(String, Seen), Failure> {
+    /// A container to be started: its name, and how it is.
+    pub(super) async fn container(&self) -> Result<(String, Before), Failure> {
+        let Some(name) = &self.host.name else { return self.made().await };
+        let found = self.before(name).await?;
+        let before = found.ok_or_else(|| absent(name))?;
+        if !before.seen.is_for(&self.instance) {
+            let error = format!(
+                "container {name} does not carry the label {}={}: somebody else owns it, so it is left alone",
+                body::INSTANCE_LABEL,
+                self.instance
+            );
+            return Err(failure(FailureKind::Foreign, error));
+        }
+        if !before.seen.is_running && self.engine.config().trust == Trust::Observe {
+            let error = format!(
+                "container {name} does not run, and plimsoll may only look: start it, or set `engine.trust`"
+            );
+            return Err(failure(FailureKind::NotStarted, error));
+        }
+        Ok((name.clone(), before))
+    }
+
+    async fn before(&self, name: &str) -> Result<Option<Before>, Failure> {
+        let (seen, printed) =
+            tokio::join!(self.engine.inspect(name), output::last_printed(&self.engine, name));
+        let seen = seen.map_err(|error| trouble(&error))?;
+        let printed = printed.map_err(|error| trouble(&error))?;
+        Ok(seen.map(|seen| Before { seen, printed }))
+    }
+
+    /// A container of ours that is as it would be made now; made, if need be.
+    async fn made(&self) -> Result<(String, Before), Failure> {
         self.may_make()?;
         // Before an image is fetched: nothing is fetched for what may not be made.
         self.checked(self.body()?, "")?;
         let Wanted { body, hash } = self.wanted(&self.image().await?)?;
         for name in self.book.names(&self.instance) {
-            let seen = self.engine.inspect(&name).await.map_err(|error| trouble(&error))?;
-            match seen {
-                Some(seen) if !self.is_ours(&seen) => {
+            match self.before(&name).await? {
+                Some(before) if !self.is_ours(&before.seen) => {
                     let error = format!(
                         "container {name} has the name of one of ours, but not its labels: somebody else made it, \
                          so it is left alone; rename it"
                     );
                     return Err(failure(FailureKind::Foreign, error));
                 }
-                Some(seen) if seen.has(body::CONFIG_LABEL, &hash) => return Ok((name, seen)),
+                Some(before) if before.seen.has(body::CONFIG_LABEL, &hash) => return Ok((name, before)),
                 Some(_) | None => {
                     self.discard(&name).await?;
                 }
@@ -58,7 +94,7 @@ impl DockerRunner {
             return Err(uncreated(&name, &image, &error));
         }
         let seen = self.seen(&name).await?;
-        Ok((name, seen))
+        Ok((name, Before { seen, printed: None }))
     }
 
     fn may_make(&self) -> Result<(), Failure> {

@@ -36,6 +36,7 @@ use crate::lifecycle::machine::{Exit, Failure, FailureKind, LostAction, Run};
 use crate::lifecycle::{ContainerHost, HostKind, InstanceConfig, Orphans, ReadyConfig, Trust};
 use container::Seen;
 use engine::EngineError;
+use making::Before;
 use output::{Hears, Past};
 use watching::Health;
 
@@ -125,7 +126,7 @@ impl DockerRunner {
     }
 
     async fn begin(&self) -> Result<Up, Failure> {
-        let (name, before) = self.container().await?;
+        let (name, Before { seen: before, printed }) = self.container().await?;
         // What others made and started runs for them, whether it is ready for us or not.
         let ours = !before.is_running || self.host.image.is_some() || self.launched.load(Ordering::Relaxed);
         let mut past = Past::default();
@@ -134,7 +135,7 @@ impl DockerRunner {
         if before.is_running {
             past.after = before.finished_at.parse().ok();
         } else {
-            past.after = output::last_printed(&self.engine, &name).await;
+            past.after = printed;
             self.launch(&name).await?;
             start = self.clock.elapsed().saturating_sub(began);
         }
@@ -143,27 +144,6 @@ impl DockerRunner {
             Err(failure) if ours => Err(self.unlaunched(&name, failure).await),
             Err(failure) => Err(failure),
         }
-    }
-
-    /// A container to be started: its name, and how it is.
-    async fn container(&self) -> Result<(String, Seen), Failure> {
-        let Some(name) = &self.host.name else { return self.made().await };
-        let seen = self.seen(name).await?;
-        if !seen.is_for(&self.instance) {
-            let error = format!(
-                "container {name} does not carry the label {}={}: somebody else owns it, so it is left alone",
-                body::INSTANCE_LABEL,
-                self.instance
-            );
-            return Err(failure(FailureKind::Foreign, error));
-        }
-        if !seen.is_running && self.engine.config().trust == Trust::Observe {
-            let error = format!(
-                "container {name} does not run, and plimsoll may only look: start it, or set `engine.trust`"
-            );
-            return Err(failure(FailureKind::NotStarted, error));
-        }
-        Ok((name.clone(), seen))
     }
 
     /// Tells a container to start, and sees that it may still be what it was made as.
@@ -397,9 +377,7 @@ impl DockerRunner {
 
     async fn seen(&self, name: &str) -> Result<Seen, Failure> {
         let seen = self.engine.inspect(name).await.map_err(|error| trouble(&error))?;
-        seen.ok_or_else(|| {
-            failure(FailureKind::NotStarted, format!("there is no container {name}: make it, with its label"))
-        })
+        seen.ok_or_else(|| absent(name))
     }
 
     fn address(&self, name: &str, seen: &Seen) -> Result<SocketAddr, Failure> {
@@ -470,6 +448,10 @@ impl Runner for DockerRunner {
 
 fn failure(kind: FailureKind, error: String) -> Failure {
     Failure { kind, error: error.into() }
+}
+
+fn absent(name: &str) -> Failure {
+    failure(FailureKind::NotStarted, format!("there is no container {name}: make it, with its label"))
 }
 
 /// What cannot be the fault of the container.

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use super::engine::DockerEngine;
+use super::engine::{DockerEngine, EngineError};
 use crate::lifecycle::runner::Printed;
 use crate::limits::OUTPUT_LINE_BYTES_MAX;
 use crate::live::OutputStream;
@@ -111,8 +111,11 @@ impl Hears {
     }
 }
 
-/// When a container that does not run printed something the last time.
-pub(super) async fn last_printed(engine: &DockerEngine, name: &str) -> Option<Timestamp> {
+/// When a container printed something the last time, if it ever did.
+pub(super) async fn last_printed(
+    engine: &DockerEngine,
+    name: &str,
+) -> Result<Option<Timestamp>, EngineError> {
     let options = LogsOptionsBuilder::new().stdout(true).stderr(true).timestamps(true).tail("1").build();
     let last = engine.call(Duration::ZERO, async |docker| {
         let mut pieces = std::pin::pin!(docker.logs(name, Some(options)));
@@ -122,8 +125,11 @@ pub(super) async fn last_printed(engine: &DockerEngine, name: &str) -> Option<Ti
         }
         Ok(last)
     });
-    // An engine that keeps no lines has none of an earlier run.
-    last.await.ok().flatten()
+    match last.await {
+        Err(error @ EngineError::Down(_)) => Err(error),
+        // An engine that keeps no lines has none of an earlier run.
+        last => Ok(last.ok().flatten()),
+    }
 }
 
 /// Hears what a container prints until it runs no more. Never ends before that, whatever the engine does.
