@@ -86,7 +86,7 @@ impl Renderer {
 fn row(table: &mut Table, record: &Record) {
     let Record { seq, time, kind, actor, .. } = record;
     let (seq, time, actor) = (seq.to_string(), time.to_string(), actor.to_string());
-    table.row([&seq, &time, &actor, kind, told::agent(record), &told::told(record)]);
+    table.row([&seq, &time, &actor, kind, &told::agent(record), &told::told(record)]);
 }
 
 fn as_json(record: &Record) -> serde_json::Value {

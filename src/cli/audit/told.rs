@@ -3,25 +3,31 @@
 use serde_json::{Map, Value};
 
 use crate::gateway::REQUEST_FINISHED;
-use crate::journal::Record;
+use crate::journal::{Record, StreamKind};
 
-/// Characters at most: with the columns before it a line stays below 145.
+/// Characters at most, the name of a container not counted: with the columns before it a line stays below 145.
 const TOLD_MAX: usize = 72;
 
 /// Hashes are longer than any id, and say nothing to a person.
 const VALUE_MAX: usize = 36;
 
 /// The agent that a record is about, if it is about one.
-pub(super) fn agent(record: &Record) -> &str {
-    record.detail["agent"].as_str().unwrap_or_default()
+pub(super) fn agent(record: &Record) -> String {
+    let hosted = || record.stream.instance_id().map(|id| id.to_string());
+    record.detail["agent"].as_str().map(str::to_owned).or_else(hosted).unwrap_or_default()
 }
 
 /// What happened.
 pub(super) fn told(record: &Record) -> String {
-    let told = match record.kind.as_str() {
-        REQUEST_FINISHED => finished(&record.detail),
-        _ => record.detail.as_object().map(plain).unwrap_or_default(),
-    };
+    match (record.kind.as_str(), record.detail.as_object()) {
+        (REQUEST_FINISHED, _) => cut(finished(&record.detail)),
+        (_, Some(detail)) if record.stream.kind() == StreamKind::Instance => of_instance(detail),
+        (_, Some(detail)) => cut(plain(detail)),
+        (_, None) => String::new(),
+    }
+}
+
+fn cut(told: String) -> String {
     match told.char_indices().nth(TOLD_MAX) {
         Some((end, _)) => format!("{}…", &told[..end]),
         None => told,
@@ -60,6 +66,18 @@ fn cost(detail: &Value) -> String {
     if said.is_empty() { "cost unknown".to_owned() } else { said }
 }
 
+/// What happened to an instance. The name of its container is longer than other values, and stands there whole, at the
+/// end: it is what one looks for next.
+fn of_instance(detail: &Map<String, Value>) -> String {
+    let mut rest = detail.clone();
+    let name = ["container", "name"].into_iter().find_map(|key| match rest.remove(key)? {
+        Value::String(name) => Some(format!("{key}={name}")),
+        _ => None,
+    });
+    let said = [Some(cut(plain(&rest))), name].into_iter().flatten().filter(|said| !said.is_empty());
+    said.collect::<Vec<_>>().join(" ")
+}
+
 /// The plain values of any other detail.
 fn plain(detail: &Map<String, Value>) -> String {
     let shown = detail.iter().filter(|(key, _)| *key != "agent").filter_map(|(key, value)| {
@@ -79,6 +97,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::ids::AgentId;
     use crate::journal::StreamId;
 
     fn of(kind: &str, detail: Value) -> String {
@@ -103,6 +122,24 @@ mod tests {
         assert_eq!(cost(partly).as_deref(), Some("USD 0.0200 + about USD 0.1000"));
         let refused = json!({"outcome": "refused", "timings": {"totalMs": 0.4}, "modelCalls": 0});
         assert_eq!(of(REQUEST_FINISHED, refused), "refused after 0 ms");
+    }
+
+    #[test]
+    fn a_record_of_an_instance_names_its_agent_and_its_container_whole() {
+        let name = format!("plimsoll-reviewer-{}", "0".repeat(32));
+        let of = |detail: Value| {
+            let stream = StreamId::instance(&AgentId::parse("reviewer").expect("valid"));
+            let record = Record::example(stream, "any", detail);
+            assert_eq!(agent(&record), "reviewer");
+            told(&record)
+        };
+        assert_eq!(of(json!({"container": name})), format!("container={name}"));
+        let lost = of(json!({"action": "stopped", "container": name}));
+        assert_eq!(lost, format!("action=stopped container={name}"));
+        let planned = of(json!({"image": "acme/agent:1", "name": name}));
+        assert_eq!(planned, format!("image=acme/agent:1 name={name}"));
+        assert_eq!(of(json!({"action": "gone"})), "action=gone");
+        assert_eq!(of(json!({"idle_seconds": 300, "reason": "idle"})), "idle_seconds=300 reason=idle");
     }
 
     #[test]
