@@ -448,3 +448,32 @@ fn an_engine_its_images_and_its_containers_are_looked_at() {
     assert_eq!(stopped, told("pass", format!("container {name} is there, and stopped")));
     assert_eq!(running, told("pass", format!("container {name} runs")));
 }
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_over_tcp_is_asked_there_and_one_that_is_far_is_warned_of() {
+    use crate::docker::{engine::Engine, gate::EngineGate};
+    let Some(engine) = Engine::of_machine() else { return };
+    let gate = EngineGate::before(&engine, |_| true).await;
+    let container = json!({"name": format!("it-doctor-tcp-{}", std::process::id())});
+    let looked = |address: &str| {
+        let (dir, config) = (home(), in_container(address, &container, &json!({"trust": "start_stop"})));
+        let visit = tokio::task::block_in_place(|| visit(dir.path(), &config, &[]));
+        let (status, detail) = visit.check("engine");
+        (status.to_owned(), detail.to_owned(), visit.check("images").0.to_owned())
+    };
+    let (status, detail, images) = looked(&gate.address());
+    assert!(
+        status == "pass" && detail.contains("with API 1.") && detail.contains(&gate.address()),
+        "{detail}"
+    );
+    assert_eq!(images, "fail", "there is no such container: it was asked for");
+    let here =
+        engine.docker(&["network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}"]);
+    let (status, detail, _) = looked(&format!("tcp://{here}:{}", gate.port));
+    assert!(status == "warn" && detail.contains("with API 1."), "{status}: {detail}");
+    let closed = format!("tcp://127.0.0.1:{}", free_port());
+    let (status, detail, images) = looked(&closed);
+    assert_eq!((status.as_str(), images.as_str()), ("fail", "skip"));
+    assert!(detail.contains(&format!("nothing listens at {closed}: start the container engine")), "{detail}");
+}

@@ -4,7 +4,10 @@
 
 pub(crate) mod engine;
 mod example;
+pub(crate) mod fake;
+pub(crate) mod gate;
 mod left;
+mod podman;
 mod stand;
 mod trouble;
 

@@ -255,12 +255,18 @@ fn refused(why: String) -> Failure {
 fn uncreated(name: &str, image: &str, error: &EngineError) -> Failure {
     match error {
         EngineError::Missing(said) if said.contains("image") => missing(image),
-        EngineError::Conflict(_) => {
-            failure(FailureKind::NameConflict, format!("something else is called {name}: {error}"))
+        EngineError::Conflict(_) => taken(name, error),
+        // Podman, before it knew of 409 here.
+        EngineError::Said(said) if said.contains(name) && said.contains("is already in use") => {
+            taken(name, error)
         }
         EngineError::Down(_) => trouble(error),
         EngineError::Missing(_) | EngineError::Said(_) => {
             failure(FailureKind::NotStarted, format!("no container could be made of {image}: {error}"))
         }
     }
+}
+
+fn taken(name: &str, error: &EngineError) -> Failure {
+    failure(FailureKind::NameConflict, format!("something else is called {name}: {error}"))
 }
