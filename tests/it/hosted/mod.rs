@@ -5,6 +5,7 @@
 
 mod container;
 mod kills;
+mod trouble;
 mod world;
 
 use futures_util::future::join_all;

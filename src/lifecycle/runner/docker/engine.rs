@@ -228,9 +228,7 @@ impl Link {
             }
             Error::DockerResponseServerError { message, .. } => EngineError::Said(shortened(message)),
             Error::DockerStreamError { error } => EngineError::Said(shortened(error)),
-            Error::SocketNotFoundError(_) => EngineError::Down(
-                format!("there is no socket {address}: start the container engine, or set `engine.address`").into(),
-            ),
+            Error::SocketNotFoundError(path) => EngineError::Down(unseen(address, Path::new(path)).into()),
             Error::RequestTimeoutError => EngineError::Down(
                 format!(
                     "the container engine at {address} does not answer in time: see whether it hangs, or raise \
@@ -281,6 +279,19 @@ fn unreachable(address: &str, error: &Error) -> String {
             format!("the container engine at {address} is too old: {what}")
         }
         _ => format!("the connection to the container engine at {address} broke: see whether it runs"),
+    }
+}
+
+/// Why a socket is not seen, and what would help.
+fn unseen(address: &str, path: &Path) -> String {
+    match path.metadata() {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => format!(
+            "plimsoll may not enter a directory on the way to {address}: run it as the user whose engine that is, or set \
+             `engine.address`"
+        ),
+        Ok(_) | Err(_) => {
+            format!("there is no socket {address}: start the container engine, or set `engine.address`")
+        }
     }
 }
 
