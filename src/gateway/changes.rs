@@ -3,6 +3,9 @@
 //! Made is durable before it serves; deleted is durable before it ends. Who asked may go away in the middle: what was
 //! begun is done. Start at [`Gateway::create_agent`] and [`Gateway::delete_agent`].
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

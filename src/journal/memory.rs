@@ -19,7 +19,6 @@ use crate::limits::JOURNAL_TAIL_RECORDS_MAX;
 /// Keeps all records in a vector. A std mutex suffices: nothing waits while it is held.
 pub struct MemoryJournal {
     state: Mutex<State>,
-    folds: Vec<Arc<dyn Fold>>,
     tail: broadcast::Sender<Arc<Record>>,
 }
 
@@ -28,8 +27,11 @@ type Answer = Result<Appended, AppendError>;
 struct State {
     time: Timeline,
     records: Vec<Record>,
+    folds: Vec<Arc<dyn Fold>>,
     heads: [Head; 2],
     closed: bool,
+    /// The kind of record that it refuses.
+    refused: Option<&'static str>,
     /// What waits for the disk while it hangs.
     hanging: Option<Vec<(Append, oneshot::Sender<Answer>)>>,
 }
@@ -55,8 +57,9 @@ impl MemoryJournal {
         let (tail, _) = broadcast::channel(JOURNAL_TAIL_RECORDS_MAX);
         let heads = Log::ALL.map(|log| Head { log, seq: Seq(0), hash: RecordHash::default() });
         let time = Timeline::new(clock, Timestamp::default());
-        let state = State { time, records: Vec::new(), heads, closed: false, hanging: None };
-        Self { state: Mutex::new(state), folds, tail }
+        let records = Vec::new();
+        let state = State { time, records, folds, heads, closed: false, refused: None, hanging: None };
+        Self { state: Mutex::new(state), tail }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -76,6 +79,20 @@ impl MemoryJournal {
         }
     }
 
+    /// Refuses every record of this kind from now on, or none.
+    pub fn refuse(&self, kind: Option<&'static str>) {
+        self.state().refused = kind;
+    }
+
+    /// Has other folds, as after a restart: they hear of what there is, and of what comes.
+    pub fn reopen(&self, folds: Vec<Arc<dyn Fold>>) {
+        let mut state = self.state();
+        for record in &state.records {
+            folds.iter().filter(|f| f.wants() == record.stream.kind()).for_each(|f| f.apply(record));
+        }
+        state.folds = folds;
+    }
+
     /// Keeps it for later where the disk hangs.
     fn append_when_it_goes(&self, append: Append) -> Result<Answer, oneshot::Receiver<Answer>> {
         if let Some(hanging) = &mut self.state().hanging {
@@ -92,6 +109,9 @@ impl MemoryJournal {
         let mut state = self.state();
         if state.closed {
             return Err(AppendError::Closed);
+        }
+        if new.iter().any(|(new, _)| state.refused == Some(new.kind)) {
+            return Err(AppendError::Unavailable("it refuses this kind".to_owned()));
         }
         let actual = state.records.iter().rev().find(|r| r.stream == stream).map_or(Seq(0), |r| r.seq);
         if let Some(expected) = expected_last_seq
@@ -110,7 +130,7 @@ impl MemoryJournal {
             head.seq = seq;
             let record = encoding::decode(&frame[HEADER_BYTES..]).map_err(AppendError::Invalid)?;
             debug_assert_eq!(record.detail, new.detail, "what is stored is what was given");
-            self.folds.iter().filter(|f| f.wants() == record.stream.kind()).for_each(|f| f.apply(&record));
+            state.folds.iter().filter(|f| f.wants() == record.stream.kind()).for_each(|f| f.apply(&record));
             // Nobody listening is normal.
             let _ = self.tail.send(Arc::new(record.clone()));
             state.records.push(record);
