@@ -4,6 +4,7 @@
 //! here knows where an id is used. Start at [`AgentId`].
 
 use std::fmt;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -96,6 +97,12 @@ text_id! {
 }
 
 text_id! {
+    /// A unit of work in a town.
+    BeadId, 64, is_slug,
+    "a bead id has 1 to 64 characters of a-z, 0-9, '-', '_', '.', and begins with a letter or a digit"
+}
+
+text_id! {
     /// One conversation with an agent, named by its caller.
     SessionId, 128, |text| !text.chars().any(char::is_control),
     "a session id has 1 to 128 bytes and no control characters"
@@ -124,6 +131,80 @@ impl RequestId {
     #[must_use]
     pub fn generate(at: crate::clock::Timestamp, random: u128) -> Self {
         Self(ulid::Ulid::from_parts(at.as_millis(), random).to_string().into())
+    }
+}
+
+/// One time that a bead was given to an agent: `<bead>.<n>`. The numbers of a bead begin at 1 and are never used twice.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(try_from = "String", into = "String")]
+#[schemars(with = "String")]
+pub struct DispatchId {
+    bead: BeadId,
+    number: NonZeroU64,
+}
+
+impl DispatchId {
+    /// The longest text accepted, in bytes: a bead's id, a dot and 15 digits.
+    pub const BYTES_MAX: usize = BeadId::BYTES_MAX + 16;
+    const NUMBER_MAX: u64 = 999_999_999_999_999;
+
+    /// The dispatch of this number; `None` beyond 15 digits.
+    #[must_use]
+    pub fn of(bead: BeadId, number: NonZeroU64) -> Option<Self> {
+        (number.get() <= Self::NUMBER_MAX).then_some(Self { bead, number })
+    }
+
+    /// Accepts `<bead>.<n>`. A bead's id may hold dots: the number stands behind the last one.
+    ///
+    /// # Errors
+    /// [`InvalidId`], whose message is the rule.
+    pub fn parse(text: &str) -> Result<Self, InvalidId> {
+        const RULE: &str = "a dispatch id is a bead id, a dot and a number from 1 of at most 15 digits";
+        let split = || {
+            let (bead, number) = text.rsplit_once('.')?;
+            let plain = number.bytes().all(|b| b.is_ascii_digit()) && !number.starts_with('0');
+            let number = number.parse().ok().filter(|_| plain)?;
+            Self::of(BeadId::parse(bead).ok()?, number)
+        };
+        split().ok_or(InvalidId { rule: RULE })
+    }
+
+    /// The bead.
+    #[must_use]
+    pub fn bead(&self) -> &BeadId {
+        &self.bead
+    }
+
+    /// Which dispatch of the bead it is, from 1.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.number.get()
+    }
+}
+
+impl fmt::Display for DispatchId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.bead, self.number)
+    }
+}
+
+impl fmt::Debug for DispatchId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DispatchId({self})")
+    }
+}
+
+impl TryFrom<String> for DispatchId {
+    type Error = InvalidId;
+
+    fn try_from(text: String) -> Result<Self, InvalidId> {
+        Self::parse(&text)
+    }
+}
+
+impl From<DispatchId> for String {
+    fn from(id: DispatchId) -> Self {
+        id.to_string()
     }
 }
 
@@ -237,6 +318,22 @@ mod tests {
         assert!(SessionId::parse("a\u{7}").is_err());
         assert!(RequestId::parse("a b").is_err());
         assert!(TokenName::parse("local").is_err());
+    }
+
+    #[test]
+    fn dispatch_ids_print_as_they_are_read_and_split_at_the_last_dot() {
+        for (text, bead, number) in [("a.1", "a", 1), ("fix.login.12", "fix.login", 12), ("1.2.3", "1.2", 3)]
+        {
+            let id = DispatchId::parse(text).expect(text);
+            assert_eq!((id.bead().as_str(), id.number(), id.to_string().as_str()), (bead, number, text));
+        }
+        for text in ["a", "a.", ".1", "a.0", "a.01", "a.+1", "a.-1", "a.1 ", "A.1", "a.1000000000000000"] {
+            assert!(DispatchId::parse(text).is_err(), "{text:?}");
+        }
+        let longest = format!("{}.{}", "a".repeat(64), "9".repeat(15));
+        assert_eq!(longest.len(), DispatchId::BYTES_MAX);
+        assert!(DispatchId::parse(&longest).is_ok());
+        assert!(DispatchId::parse(&format!("a{longest}")).is_err());
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! plimsoll runs a fleet of AI agents, and shows, records and guards everything the fleet does.
 //!
 //! Modules in reading order; each may import only those after it (`tests/tidy` checks that): `cli`, `app`, `config`,
-//! `api`, `gateway`, `provider` and `lifecycle`, `live` and `journal`, `telemetry`, and the small ones that know nobody.
+//! `api`, `gateway`, `provider` and `lifecycle`, `live` and `journal`, `telemetry`, `town`, and the small ones that know
+//! nobody.
 
 pub mod cli;
 
@@ -27,6 +28,8 @@ pub mod live;
 pub mod telemetry;
 
 pub mod process;
+
+pub mod town;
 
 pub mod clock;
 pub mod ids;

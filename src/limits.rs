@@ -327,3 +327,55 @@ pub const INSTANCE_WELL_AFTER: Duration = Duration::from_secs(60);
 
 /// So many failures of an instance in a row are a crash loop: by then half a minute of waiting did not help.
 pub const INSTANCE_CRASH_LOOP_FAILURES: u32 = 5;
+
+/// Bytes of a bead's title: a line that people read.
+pub const BEAD_TITLE_BYTES_MAX: usize = 512;
+
+/// Bytes of a bead's instructions: a long page, which still fits one record with its escaping.
+pub const BEAD_INSTRUCTIONS_BYTES_MAX: usize = 64 << 10;
+
+/// Bytes of a reason, a note, a summary or an error in a town: what a person reads before deciding.
+pub const TOWN_NOTE_BYTES_MAX: usize = 4 << 10;
+
+/// Bytes of the id of a bead that comes from outside: leaves room for the names of its reviews and escalations
+/// (`<bead>.r12`), whose ids are beads' ids too.
+pub const BEAD_OUTSIDE_ID_BYTES_MAX: usize = 48;
+
+/// Beads that one bead may wait for: more is a convoy.
+pub const BEAD_BLOCKERS_MAX: usize = 100;
+
+/// Beads that one `convoy_started` names: their ids fill a quarter of a record at most.
+pub const CONVOY_BEADS_MAX: usize = 1_000;
+
+/// Agents of one town: ten times what the bench calls a large one.
+pub const TOWN_AGENTS_MAX: usize = 100_000;
+
+/// Beads of one town that are not closed: ten times what the bench calls a large one.
+pub const TOWN_OPEN_BEADS_MAX: usize = 100_000;
+
+/// Bytes of titles, instructions and notes of all open beads of one town: they are kept in memory.
+pub const TOWN_TEXT_BYTES_MAX: usize = 256 << 20;
+
+/// Closed beads of a town of which others may still ask how they ended, at 200 bytes each; the oldest are forgotten.
+pub const TOWN_CLOSED_BEADS_MAX: usize = 200_000;
+
+/// Violations of a town that are open at once: more say nothing new.
+pub const TOWN_EPISODES_MAX: usize = 1_000;
+
+/// Entities named by one violation: enough to find the cause.
+pub const TOWN_ENTITIES_MAX: usize = 100;
+
+/// Idempotency keys that one town remembers: a report every second of a day.
+pub const TOWN_KEYS_MAX: usize = 100_000;
+
+/// How long a town remembers an idempotency key: whoever was down for a night can still repeat a report.
+pub const TOWN_KEY_AGE_MAX: Duration = Duration::from_secs(24 * 3_600);
+
+/// Waits of a bead's back-off: they grow, and nobody tells more apart.
+pub const TOWN_BACKOFF_STEPS_MAX: usize = 20;
+
+const _: () = assert!(
+    2 * (BEAD_INSTRUCTIONS_BYTES_MAX + BEAD_TITLE_BYTES_MAX + TOWN_NOTE_BYTES_MAX) < JOURNAL_DETAIL_BYTES_MAX,
+    "a bead must fit a record with its quotes and line ends escaped"
+);
+const _: () = assert!(CONVOY_BEADS_MAX * 70 < JOURNAL_DETAIL_BYTES_MAX, "a convoy must fit a record");
