@@ -217,6 +217,13 @@ impl Checks<'_> {
         for (index, bind) in self.places(&path.key("binds"), binds.len()).zip(binds) {
             self.bind(&path.key("binds").index(index), bind, engine);
         }
+        if binds.iter().any(|bind| bind.writable) && !config.is_not_root() {
+            self.wrong(
+                &path.key("user"),
+                "what root in a container writes is root's outside too, also a program that makes its caller root: where a \
+                 bind is writable, give the number of another user, such as \"1000:1000\"",
+            );
+        }
         self.bytes(&path.key("memory_max"), *memory_max, 6 * MIB..=TIB);
         self.range(&path.key("cpus"), *cpus, 0.01..=1_024.0);
         self.range(&path.key("pids_max"), *pids_max, 1..=1_000_000);

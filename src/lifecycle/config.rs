@@ -182,6 +182,16 @@ pub struct ScriptedAct {
     pub fails: bool,
 }
 
+impl ContainerHost {
+    /// Whether it surely runs as another user than root: by a number, for a name can be anybody's in the image.
+    #[must_use]
+    pub fn is_not_root(&self) -> bool {
+        let user = self.user.as_deref().unwrap_or_default();
+        let number = user.split_once(':').map_or(user, |(user, _group)| user);
+        number.parse::<u32>().is_ok_and(|number| number != 0)
+    }
+}
+
 /// One entry of `binds:`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -305,4 +315,23 @@ fn default_cpus() -> f64 {
 
 fn default_pids_max() -> u32 {
     256
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_number_says_surely_who_is_not_root() {
+        let is_not_root = |user: &str| {
+            let host = serde_json::json!({"image": "acme/agent:1", "user": user});
+            serde_json::from_value::<ContainerHost>(host).expect("valid").is_not_root()
+        };
+        for user in ["1000", "1000:1000", "1000:0"] {
+            assert!(is_not_root(user), "{user}");
+        }
+        for user in ["", "0", "0:1000", "00", "root", "nobody", "-1", "4294967296"] {
+            assert!(!is_not_root(user), "{user}");
+        }
+    }
 }

@@ -144,12 +144,11 @@ impl Entry {
                 self.starting &= untold || kind == EventKind::CrashLoop;
                 self.up = match kind {
                     EventKind::LazyStart | EventKind::Adopted => true,
+                    EventKind::LazyStop | EventKind::Exited | EventKind::Lost => false,
+                    // It may be up still, or the record says nothing of that. A start that fails of one that was up is of one
+                    // whose end nobody saw.
                     EventKind::LazyStartFailed
-                    | EventKind::LazyStop
-                    | EventKind::Exited
-                    | EventKind::Lost => false,
-                    // It may be up still, or the record says nothing of that.
-                    EventKind::LazyStopFailed
+                    | EventKind::LazyStopFailed
                     | EventKind::CrashLoop
                     | EventKind::ContainerPlanned
                     | EventKind::ContainerStarting
@@ -237,7 +236,14 @@ impl Fold for Ledger {
         let Some(kind) = EventKind::parse(&record.kind) else { return };
         let Some(instance) = record.stream.instance_id() else { return };
         let mut instances = self.instances();
-        let entry = instances.entry(instance.clone()).or_default();
+        let entry = match kind {
+            // Told twice, it makes nobody known again.
+            EventKind::ContainerRemoved => match instances.get_mut(&instance) {
+                Some(entry) => entry,
+                None => return,
+            },
+            _ => instances.entry(instance.clone()).or_default(),
+        };
         entry.step(kind, record);
         if let Some(metrics) = self.metrics.get() {
             metrics.step(&instance, kind, &record.detail);
@@ -373,6 +379,8 @@ mod tests {
             (record(9), false, true),
             (untold(), false, true),
             (record(0), true, true),
+            (untold(), true, true),
+            (record(1), true, true),
             (record(2), false, false),
             (record(9), false, true),
             (record(1), false, false),

@@ -100,6 +100,12 @@ fn each_thing_that_is_wrong_is_told_at_its_key() {
             "absolute path in the container",
         ),
         (
+            "/agents/c/instance/container/binds/0/writable",
+            json!(true),
+            "agents.c.instance.container.user",
+            "the number of another user",
+        ),
+        (
             "/engine/address",
             json!("tcp://10.0.0.1:2375"),
             "agents.c.instance.container.binds[0]",

@@ -28,6 +28,11 @@ impl Configured {
     pub fn check(&self) -> Result<(), String> {
         hosts::host(&self.config, self.cwd.as_deref()).map(drop)
     }
+
+    /// Whether containers are made for it: what is there of these is its runner's affair.
+    fn makes_containers(&self) -> bool {
+        self.config.container.as_ref().is_some_and(|container| container.name.is_none())
+    }
 }
 
 /// Why an instance cannot be kept.
@@ -51,8 +56,11 @@ impl Instances {
         configured: impl IntoIterator<Item = (AgentId, Configured)>,
         known: &BTreeSet<AgentId>,
     ) -> Result<(), Unkept> {
-        let mut all = Vec::new();
+        let (mut all, mut making) = (Vec::new(), known.clone());
         for (id, configured) in configured {
+            if configured.makes_containers() {
+                making.insert(id.clone());
+            }
             let kept = self.kept(&id, &configured)?;
             all.push((id, kept));
         }
@@ -68,9 +76,7 @@ impl Instances {
             }
         }
         self.ledger.publish(&self.metrics);
-        let in_containers = all.iter().filter(|(_, kept)| kept.runner.kind() == HostKind::Container);
-        let kept: BTreeSet<_> = in_containers.map(|(id, _)| id).chain(known).collect();
-        self.remove_left(self.book.instances().into_iter().filter(|id| !kept.contains(id)));
+        self.remove_left(self.book.instances().into_iter().filter(|id| !making.contains(id)));
         self.book.tell_elsewhere();
         all.into_iter().for_each(|(id, kept)| self.keep(id, kept));
         Ok(())
@@ -82,6 +88,9 @@ impl Instances {
     /// [`Unkept`].
     pub fn add(&self, id: &AgentId, configured: &Configured) -> Result<(), Unkept> {
         let kept = self.kept(id, configured)?;
+        if configured.makes_containers() {
+            self.leavings.spare(id);
+        }
         self.keep(id.clone(), kept);
         Ok(())
     }

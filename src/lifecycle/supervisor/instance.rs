@@ -30,6 +30,9 @@ const PANICKED: &str = "a bug in plimsoll: its runner panicked, the log says whe
 /// How long to wait before an engine that could not tell what was left running is asked again.
 const FIND_AGAIN: Backoff = Backoff { min: Duration::from_secs(1), max: Duration::from_secs(30) };
 
+/// How long after a container ended it is looked whether somebody restarted it: to do that takes an engine a second.
+const RESTARTED_AFTER: Duration = Duration::from_secs(3);
+
 /// See the module.
 pub(super) struct Instance {
     id: AgentId,
@@ -62,14 +65,16 @@ struct Core {
 struct Search {
     over: bool,
     failures: u32,
-    /// Why the engine could not tell, and when it is asked again.
-    failed: Option<(Failure, Duration)>,
+    /// Why the engine could not tell.
+    failed: Option<Failure>,
+    /// When it is asked again, unless something is to be done before.
+    again: Option<Duration>,
 }
 
 impl Search {
     /// Whether to look now: at first, before each start, now and then while nothing of it runs, and at the end (`last`).
     fn is_due(&self, state: State, now: Duration, last: bool) -> bool {
-        let late = last || self.again().is_none_or(|again| now >= again);
+        let late = last || self.again.is_none_or(|again| now >= again);
         match state {
             _ if self.over => false,
             State::Starting => true,
@@ -82,13 +87,15 @@ impl Search {
         *self = Self { over: true, ..Self::default() };
     }
 
-    fn again(&self) -> Option<Duration> {
-        self.failed.as_ref().map(|(_, again)| *again)
-    }
-
     fn failed(&mut self, failure: Failure, now: Duration) {
         self.failures = self.failures.saturating_add(1);
-        self.failed = Some((failure, now.saturating_add(FIND_AGAIN.after(self.failures, rand::random()))));
+        self.failed = Some(failure);
+        self.again = Some(now.saturating_add(FIND_AGAIN.after(self.failures, rand::random())));
+    }
+
+    /// It ended by itself, and somebody may start it again.
+    fn begins_again(&mut self, now: Duration) {
+        *self = Self { again: Some(now.saturating_add(RESTARTED_AFTER)), ..Self::default() };
     }
 }
 
@@ -239,6 +246,7 @@ impl Instance {
 
     /// Carries out the orders, one at a time, until there will be no more.
     pub(super) async fn drive(self: Arc<Self>) {
+        let _over = self.over.clone().drop_guard();
         if self.core().machine.is_hot() {
             self.tell(Input::Start, Some(Cause::system()));
         }
@@ -263,16 +271,12 @@ impl Instance {
                 (core.order.take(), core.armed)
             };
             match order {
-                Some(Order::Start(_)) if let Some((failure, _)) = &search.failed => {
+                Some(Order::Start(_)) if let Some(failure) = &search.failed => {
                     // What may run already is not started once more.
                     self.tell(Input::StartFailed(failure.clone()), None);
                 }
                 Some(Order::Start(run)) => {
-                    ended = self.start(run).await;
-                    if let Some(failure) = self.untold() {
-                        search = Search::default();
-                        search.failed(failure, self.clock.elapsed());
-                    }
+                    ended = self.start(run, &mut search).await;
                 }
                 Some(Order::Stop(_)) if self.runner.may_stop().is_err() => {
                     ended = None.into();
@@ -295,9 +299,12 @@ impl Instance {
                 None => tokio::select! {
                     () = self.wake.notified() => {}
                     Some(()) = self.until(alarm) => self.tell(Input::Alarm, Some(Cause::system())),
-                    Some(()) = self.until(search.again()) => {}
+                    Some(()) = self.until(search.again) => {}
                     Some((run, exit)) = &mut ended => {
                         ended = None.into();
+                        if self.runner.kind() == HostKind::Container {
+                            search.begins_again(self.clock.elapsed());
+                        }
                         self.tell(Input::Exited(run, exit), Some(Cause::system()));
                     }
                 },
@@ -309,14 +316,6 @@ impl Instance {
                 tracing::error!(source = "lifecycle", instance = %self.id, %error, "something is left of an instance");
             }
         }
-        self.over.cancel();
-    }
-
-    /// That the engine did not say what came of a start: it may run all the same, and is looked for.
-    fn untold(&self) -> Option<Failure> {
-        let core = self.core();
-        let (failure, _) = core.machine.failed()?;
-        (failure.kind == FailureKind::Engine).then(|| failure.clone())
     }
 
     /// Whether nothing of it is wanted any more.
@@ -362,7 +361,11 @@ impl Instance {
     }
 
     /// Starts it, unless a new order comes first. Gives its end.
-    async fn start(self: &Arc<Self>, run: Run) -> OptionFuture<BoxFuture<'static, (Run, Exit)>> {
+    async fn start(
+        self: &Arc<Self>,
+        run: Run,
+        search: &mut Search,
+    ) -> OptionFuture<BoxFuture<'static, (Run, Exit)>> {
         let span = tracing::info_span!(
             parent: &self.core().cause.span,
             "instance.start",
@@ -399,6 +402,11 @@ impl Instance {
                 span.record("error.type", failure.kind.as_str());
                 span.record("otel.status_code", "ERROR");
                 drop(span);
+                if failure.kind == FailureKind::Engine {
+                    // It may run all the same.
+                    *search = Search::default();
+                    search.failed(failure.clone(), self.clock.elapsed());
+                }
                 self.tell(Input::StartFailed(failure), None);
                 None.into()
             }

@@ -22,8 +22,16 @@ const AGAIN: Backoff = Backoff { min: Duration::from_secs(1), max: Duration::fro
 #[derive(Default)]
 pub(super) struct Leavings {
     gone: Arc<Gone>,
-    /// Begins with the first that is gone.
-    task: Mutex<Option<AbortOnDropHandle<()>>>,
+    task: Mutex<Task>,
+}
+
+#[derive(Default)]
+enum Task {
+    /// It begins with the first that is gone.
+    #[default]
+    Idle,
+    Removes(#[expect(dead_code, reason = "its drop ends it")] AbortOnDropHandle<()>),
+    Ended,
 }
 
 /// The instances whose containers nobody needs. A std mutex suffices: a hold is one look.
@@ -43,10 +51,11 @@ impl Leavings {
         self.gone.instances().extend(instances);
         self.gone.more.notify_one();
         let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
-        task.get_or_insert_with(|| {
+        if matches!(*task, Task::Idle) {
             let (engine, book) = with();
-            AbortOnDropHandle::new(tokio::spawn(remove_all(Arc::clone(&self.gone), engine, book)))
-        });
+            let removes = tokio::spawn(remove_all(Arc::clone(&self.gone), engine, book));
+            *task = Task::Removes(AbortOnDropHandle::new(removes));
+        }
     }
 
     /// There is one of this name again, which cares for its containers.
@@ -56,7 +65,7 @@ impl Leavings {
 
     /// Removes no more: the next start goes on.
     pub(super) fn end(&self) {
-        self.task.lock().unwrap_or_else(PoisonError::into_inner).take();
+        *self.task.lock().unwrap_or_else(PoisonError::into_inner) = Task::Ended;
     }
 }
 

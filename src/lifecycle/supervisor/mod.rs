@@ -199,9 +199,6 @@ impl Instances {
     pub fn keep(&self, id: AgentId, kept: Kept) {
         let scribe = self.scribe.get_or_init(|| Scribe::new(Arc::clone(&self.journal), self.shared.clone()));
         self.metrics.expect(&id);
-        if kept.runner.kind() == HostKind::Container {
-            self.leavings.spare(&id);
-        }
         let instance = Arc::new(Instance::new(id.clone(), kept, scribe.pen(), self.clock.clone()));
         let before =
             self.all.write().unwrap_or_else(PoisonError::into_inner).insert(id, Arc::clone(&instance));

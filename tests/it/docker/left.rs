@@ -220,3 +220,74 @@ fn an_engine_that_is_away_at_the_start_is_asked_again_and_no_second_container_is
         assert!(world.running().is_empty());
     });
 }
+
+/// A container that somebody made is ours to stop only as long as it is known that we started it.
+#[test]
+fn one_that_somebody_made_is_kept_also_if_the_engine_was_away_at_the_start() {
+    let mut own = None;
+    live(async || own = OwnEngine::start().await);
+    let Some(mut own) = own else { return };
+    let world = World::new(&own.engine, "named-away");
+    let (name, label) = (format!("{}-made", world.id), format!("io.plimsoll.instance={}", world.id));
+    let says = "trap 'exit 0' TERM; echo ready; sleep 1000 & wait";
+    own.engine.docker(&["create", "--name", &name, "--label", &label, IMAGE, "/bin/sh", "-c", says]);
+    let config = json!({"container": {"name": name}, "ready": {"line": "ready"}});
+    let stops = json!({"trust": "start_stop"});
+    live(async || {
+        let life = world.life(&config, &stops);
+        drop(life.up().await);
+        life.until_written(&["container_starting", "lazy_start"]).await;
+    });
+    own.kill();
+    live(async || {
+        let life = world.life(&config, &stops);
+        assert!(life.acquire().await.is_err());
+        life.until_written(&["container_starting", "lazy_start", "lazy_start_failed"]).await;
+    });
+    live(async || {
+        own.start_again().await;
+        let life = world.life(&config, &stops);
+        life.until_state(State::Idle).await;
+        life.until_written(&["container_starting", "lazy_start", "lazy_start_failed", "adopted"]).await;
+        life.instances.shut_down().await;
+        assert!(world.running().is_empty());
+    });
+}
+
+/// The engine keeps so many bytes of what a container prints, and the line that said that it is ready may be gone.
+#[test]
+fn one_whose_line_is_gone_is_kept_by_its_port() {
+    let Some(engine) = Engine::of_machine() else { return };
+    let world = World::new(&engine, "rotated");
+    let config = with(
+        script("echo ready; trap 'exit 0' TERM; httpd -f -p 8080 -h / & wait"),
+        &json!({"ready": {"line": "ready"}}),
+    );
+    live(async || {
+        let life = world.life(&config, &json!({}));
+        drop(life.up().await);
+        life.until_written(&["container_planned", "lazy_start"]).await;
+    });
+    let log = engine.inspect(&world.planned(), "{{.LogPath}}");
+    std::fs::write(log.trim(), "").expect("a file of this machine's engine");
+    live(async || {
+        let life = world.life(&config, &json!({}));
+        life.until_written(&["container_planned", "lazy_start", "adopted"]).await;
+        life.instances.shut_down().await;
+    });
+}
+
+#[test]
+fn one_that_somebody_restarted_is_kept_on() {
+    let Some(engine) = Engine::of_machine() else { return };
+    let world = World::new(&engine, "restarted");
+    live(async || {
+        let life = world.life(&script(SERVER), &json!({}));
+        drop(life.up().await);
+        engine.docker(&["restart", "-t", "1", &world.planned()]);
+        life.until_written(&["container_planned", "lazy_start", "exited", "adopted"]).await;
+        life.until_state(State::Idle).await;
+        life.instances.shut_down().await;
+        assert!(world.running().is_empty());
+    });
+}

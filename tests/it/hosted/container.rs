@@ -147,6 +147,20 @@ async fn what_is_left_of_an_agent_that_is_gone_is_removed_when_the_engine_comes_
         .await;
 }
 
+/// Its agent has a container that somebody else made from now on: the one that was made for it is needed no more.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_made_is_removed_when_the_agent_gets_a_container_of_somebody_elses() {
+    let Some(world) = World::in_a_container("renamed") else { return };
+    let mut config = world.config();
+    let server = Server::start(config.clone()).await;
+    world.send(&server, "s", "hello").await;
+    assert_eq!(world.running().len(), 1);
+    config["agents"][&world.id]["instance"]["container"] = json!({"name": "somebody-elses"});
+    let mut server = Server::spawn(server.kill(), config);
+    server.ready().await;
+    until("its end", async || world.containers().is_empty().then_some(())).await;
+}
+
 /// What an agent is made with over the API goes by the same policy as what the file says.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hostile_container_is_refused_over_the_api() {
@@ -157,6 +171,8 @@ async fn a_hostile_container_is_refused_over_the_api() {
     let entry = as_made(&world, &mut config);
     config["engine"]["bind_root"] = json!(root.path());
     let server = Server::start(config).await;
+    let mut entry = entry;
+    entry["instance"]["container"]["user"] = json!("1000");
     assert_eq!(post(&server, &entry).await.status, 201, "the good one is taken");
     delete(&server, &world.id).await;
     let bind = |source: &str| json!([{"source": source, "target": "/host", "writable": true}]);

@@ -23,9 +23,9 @@ const SOCKETS: [&str; 10] = [
     "/var/run/user",
 ];
 
-/// Bits of a mode: the group may write, anybody may write, and only its owner may rename or remove what is in it.
-const GROUP_WRITES: u32 = 0o020;
-const OTHERS_WRITE: u32 = 0o002;
+/// Bits of a mode: others than the owner may write (with an access control list, the group's bit says what the list allows
+/// at most), and only its owner may rename or remove what is in it.
+const OTHERS_WRITE: u32 = 0o022;
 const STICKY: u32 = 0o1000;
 
 /// What containers may be made of and may see.
@@ -44,21 +44,14 @@ pub(super) trait Files {
     fn real(&self, path: &Path) -> io::Result<PathBuf>;
     /// Whose it is and who may write to it.
     fn rights(&self, path: &Path) -> io::Result<Rights>;
-    /// Who plimsoll is.
-    fn me(&self) -> Owner;
-}
-
-/// A user and a group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Owner {
-    pub(super) user: u32,
-    pub(super) group: u32,
+    /// Which user plimsoll is.
+    fn me(&self) -> u32;
 }
 
 /// Whose a directory is, and who may write to it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rights {
-    pub(super) owner: Owner,
+    pub(super) user: u32,
     pub(super) mode: u32,
 }
 
@@ -72,12 +65,11 @@ impl Files for Machine {
 
     fn rights(&self, path: &Path) -> io::Result<Rights> {
         let found = path.symlink_metadata()?;
-        Ok(Rights { owner: Owner { user: found.uid(), group: found.gid() }, mode: found.mode() })
+        Ok(Rights { user: found.uid(), mode: found.mode() })
     }
 
-    fn me(&self) -> Owner {
-        let (user, group) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-        Owner { user, group }
+    fn me(&self) -> u32 {
+        rustix::process::geteuid().as_raw()
     }
 }
 
@@ -133,9 +125,8 @@ impl Allowed<'_> {
         }
         let unseen =
             |path: &Path, error: io::Error| format!("{} cannot be looked at: {error}", path.display());
-        let me = self.files.me();
         let operator = match self.files.rights(root) {
-            Ok(rights) => [0, me.user, rights.owner.user],
+            Ok(rights) => [0, self.files.me(), rights.user],
             Err(error) => return Some(unseen(root, error)),
         };
         let way: Vec<&Path> = real.ancestors().collect();
@@ -145,18 +136,14 @@ impl Allowed<'_> {
                 Ok(rights) => rights,
                 Err(error) => return Some(unseen(outer, error)),
             };
-            let Rights { owner, mode } = rights;
+            let Rights { user, mode } = rights;
             let shown = outer.display();
-            if !operator.contains(&owner.user) {
-                return Some(format!("{shown} is user {}'s, who could swap what lies in it", owner.user));
-            }
-            let group_may = mode & GROUP_WRITES != 0 && ![0, me.group].contains(&owner.group);
-            if mode & OTHERS_WRITE == 0 && !group_may {
-                continue;
+            if !operator.contains(&user) {
+                return Some(format!("{shown} is user {user}'s, who could swap what lies in it"));
             }
             let is_fixed = mode & STICKY != 0
-                && self.files.rights(inner).is_ok_and(|inner| operator.contains(&inner.owner.user));
-            if !is_fixed {
+                && self.files.rights(inner).is_ok_and(|inner| operator.contains(&inner.user));
+            if mode & OTHERS_WRITE != 0 && !is_fixed {
                 return Some(format!(
                     "others may write to {shown}, and swap what lies in it: `chmod go-w {shown}`"
                 ));
@@ -188,21 +175,22 @@ pub(super) mod double {
         }
 
         fn rights(&self, path: &Path) -> io::Result<Rights> {
-            let (user, group, mode) = match path.to_str() {
-                // The root of all binds is a person's, who shares a group with nobody.
-                Some("/srv/agents") => (1_000, 7, 0o775),
-                Some("/srv/agents/alien") => (1_001, 0, 0o755),
-                Some("/srv/agents/team") => (0, 50, 0o775),
-                Some("/srv/agents/open") => (0, 0, 0o777),
-                Some("/srv/agents/tmp") => (0, 0, 0o1777),
-                Some("/srv/agents/tmp/alien") => (1_001, 0, 0o755),
-                _ => (0, 0, 0o755),
+            let (user, mode) = match path.to_str() {
+                // The root of all binds is a person's.
+                Some("/srv/agents") => (1_000, 0o755),
+                Some("/srv/agents/mine") => (6, 0o755),
+                Some("/srv/agents/alien") => (1_001, 0o755),
+                Some("/srv/agents/team") => (0, 0o775),
+                Some("/srv/agents/open") => (0, 0o777),
+                Some("/srv/agents/tmp") => (0, 0o1777),
+                Some("/srv/agents/tmp/alien") => (1_001, 0o755),
+                _ => (0, 0o755),
             };
-            Ok(Rights { owner: Owner { user, group }, mode })
+            Ok(Rights { user, mode })
         }
 
-        fn me(&self) -> Owner {
-            Owner { user: 6, group: 7 }
+        fn me(&self) -> u32 {
+            6
         }
     }
 }
@@ -266,7 +254,7 @@ mod tests {
         ];
         refuses(&engine, &cases);
         // What is bound itself is held by the engine, whoever may write to it.
-        for path in ["alien", "open", "tmp/own", "tmp/own/x", "shared", "worker", "shared2"] {
+        for path in ["alien", "open", "mine/x", "tmp/own", "tmp/own/x", "shared", "worker", "shared2"] {
             let path = format!("/srv/agents/{path}");
             assert_eq!(source(&engine, &path), Ok(PathBuf::from(&path)));
         }

@@ -24,6 +24,8 @@ const KILL_MAX: Duration = Duration::from_secs(10);
 /// A container as it was seen.
 pub(super) struct Seen {
     pub(super) is_running: bool,
+    /// Whether it runs, or the engine is about to start it again.
+    pub(super) may_run: bool,
     /// When it began to run last, in the engine's words: another time is another run.
     pub(super) started_at: String,
     /// When it ended the last time before; what it printed until then is not of this run.
@@ -38,14 +40,15 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    /// Whether its labels say that it is of this instance.
-    pub(super) fn is_for(&self, instance: &AgentId) -> bool {
-        self.has(INSTANCE_LABEL, instance.as_str())
+    /// Whether its labels say that it is of this instance, and nothing of another data directory.
+    pub(super) fn is_for(&self, instance: &AgentId, owner: &str) -> bool {
+        let made_by = self.labels.get(OWNER_LABEL);
+        self.has(INSTANCE_LABEL, instance.as_str()) && made_by.is_none_or(|made_by| made_by == owner)
     }
 
     /// Whether its labels say that plimsoll made it, over this data directory.
     pub(super) fn is_of(&self, instance: &AgentId, owner: &str) -> bool {
-        self.is_for(instance) && self.has(OWNER_LABEL, owner)
+        self.has(INSTANCE_LABEL, instance.as_str()) && self.has(OWNER_LABEL, owner)
     }
 
     pub(super) fn has(&self, label: &str, value: &str) -> bool {
@@ -58,6 +61,7 @@ impl Seen {
         let endpoint = network_settings.and_then(|settings| settings.networks?.remove(network));
         let code = state.exit_code.and_then(|code| i32::try_from(code).ok());
         Self {
+            may_run: state.running.unwrap_or_default(),
             is_running: state.running.unwrap_or_default() && !state.restarting.unwrap_or_default(),
             started_at: state.started_at.unwrap_or_default(),
             finished_at: state.finished_at.unwrap_or_default(),
@@ -115,7 +119,7 @@ impl DockerEngine {
             Ok(()) | Err(EngineError::Missing(_)) => Ok(()),
             // It may have ended although the engine is not content.
             Err(error) => match self.inspect(name).await? {
-                Some(seen) if seen.is_running => Err(error),
+                Some(seen) if seen.may_run => Err(error),
                 Some(_) | None => Ok(()),
             },
         }

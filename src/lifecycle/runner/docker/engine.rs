@@ -19,6 +19,7 @@ use tokio::time::{sleep, timeout};
 use super::body::INSTANCE_LABEL;
 use super::circuit::{Circuit, EngineStatus};
 use crate::clock::Clock;
+use crate::ids::AgentId;
 use crate::lifecycle::{Backoff, EngineConfig};
 
 /// The oldest version of the API that does what is asked of it: that of Docker 20.10 and Podman 4.
@@ -49,6 +50,8 @@ pub struct DockerEngine {
     pub(super) clock: Clock,
     /// What containers may write to, as long as there is a runner for them. A std mutex suffices: a hold is one look.
     writable: Mutex<Vec<Weak<Vec<PathBuf>>>>,
+    /// Of which instance a container is removed that nobody needs.
+    discarding: watch::Sender<Option<AgentId>>,
     /// Begins with the first instance: who asks once needs no news.
     listener: OnceLock<JoinHandle<()>>,
 }
@@ -93,8 +96,8 @@ impl DockerEngine {
             hints: watch::Sender::new(0),
         });
         let (owner, data_dir) = (owner.to_owned(), data_dir.to_owned());
-        let (writable, listener) = (Mutex::default(), OnceLock::new());
-        Arc::new(Self { link, owner, data_dir, clock, writable, listener })
+        let (writable, discarding, listener) = (Mutex::default(), watch::Sender::new(None), OnceLock::new());
+        Arc::new(Self { link, owner, data_dir, clock, writable, discarding, listener })
     }
 
     /// Hears from now on what happens there. To be called within a runtime.
@@ -109,6 +112,18 @@ impl DockerEngine {
         writable.retain(|paths| paths.strong_count() > 0);
         writable.push(Arc::downgrade(&paths));
         paths
+    }
+
+    /// A container of this instance is removed, until the result is dropped.
+    pub(super) fn discards(&self, instance: &AgentId) -> Discarding<'_> {
+        self.discarding.send_replace(Some(instance.clone()));
+        Discarding(&self.discarding)
+    }
+
+    pub(super) async fn until_not_discarding(&self, instance: &AgentId) {
+        let mut discarding = self.discarding.subscribe();
+        // The sender is here.
+        let _ = discarding.wait_for(|discarding| discarding.as_ref() != Some(instance)).await;
     }
 
     /// All that containers may write to.
@@ -155,6 +170,15 @@ impl DockerEngine {
 
     pub(super) fn judge<T>(&self, answer: Result<T, Error>) -> Result<T, EngineError> {
         self.link.judge(answer)
+    }
+}
+
+/// See [`DockerEngine::discards`].
+pub(super) struct Discarding<'a>(&'a watch::Sender<Option<AgentId>>);
+
+impl Drop for Discarding<'_> {
+    fn drop(&mut self) {
+        self.0.send_replace(None);
     }
 }
 

@@ -9,7 +9,8 @@ use super::binds::{Allowed, Machine};
 use super::body;
 use super::container::{PullError, Seen};
 use super::engine::EngineError;
-use super::{ContainerBook, DockerEngine, DockerRunner, absent, failure, output, trouble};
+use super::failures::{absent, failure, missing, refused, trouble, uncreated, unremoved};
+use super::{ContainerBook, DockerEngine, DockerRunner, output};
 use crate::ids::AgentId;
 use crate::lifecycle::machine::{Failure, FailureKind};
 use crate::lifecycle::{EngineConfig, Pull, Trust};
@@ -33,9 +34,9 @@ impl DockerRunner {
         let Some(name) = &self.host.name else { return self.made().await };
         let found = self.before(name).await?;
         let before = found.ok_or_else(|| absent(name))?;
-        if !before.seen.is_for(&self.instance) {
+        if !before.seen.is_for(&self.instance, &self.engine.owner) {
             let error = format!(
-                "container {name} does not carry the label {}={}: somebody else owns it, so it is left alone",
+                "container {name} does not carry the label {}={}, or another plimsoll made it: it is left alone",
                 body::INSTANCE_LABEL,
                 self.instance
             );
@@ -64,6 +65,8 @@ impl DockerRunner {
         // Before an image is fetched: nothing is fetched for what may not be made.
         self.checked(self.body()?, "")?;
         let Wanted { body, hash } = self.wanted(&self.image().await?)?;
+        self.engine.until_not_discarding(&self.instance).await;
+        let mut kept = None;
         for name in self.book.names(&self.instance) {
             match self.before(&name).await? {
                 Some(before) if !self.is_ours(&before.seen) => {
@@ -73,11 +76,17 @@ impl DockerRunner {
                     );
                     return Err(failure(FailureKind::Foreign, error));
                 }
-                Some(before) if before.seen.has(body::CONFIG_LABEL, &hash) => return Ok((name, before)),
+                Some(before) if kept.is_none() && before.seen.has(body::CONFIG_LABEL, &hash) => {
+                    kept = Some((name, before));
+                }
+                // One that came late is one too many.
                 Some(_) | None => {
                     self.discard(&name).await?;
                 }
             }
+        }
+        if let Some(kept) = kept {
+            return Ok(kept);
         }
         let name = format!("plimsoll-{}-{:032x}", self.instance, rand::random::<u128>());
         let image = body.image.clone().unwrap_or_default();
@@ -191,7 +200,9 @@ pub async fn remove_left(
     let mut left = Vec::new();
     for instance in book.instances() {
         for name in book.names(&instance) {
-            // Asked each time: an agent of the same name may be made again meanwhile.
+            // Asked each time: an agent of the same name may be made again meanwhile, and looks at what is there once
+            // this is done.
+            let _discarding = engine.discards(&instance);
             if !is_gone(&instance) {
                 break;
             }
@@ -216,7 +227,7 @@ async fn discard(
         // Its name was ours, and somebody else made something of it: that is theirs.
         Some(seen) if !seen.is_of(instance, &engine.owner) => {}
         Some(seen) => {
-            if seen.is_running {
+            if seen.may_run {
                 engine.stop(name, grace).await.map_err(|error| trouble(&error))?;
             }
             engine.remove(name).await.map_err(|error| trouble(&error))?;
@@ -237,36 +248,4 @@ fn may_make(config: &EngineConfig) -> Result<(), Failure> {
             "plimsoll may neither make nor remove containers: set `engine.trust: create`".to_owned(),
         )),
     }
-}
-
-fn unremoved(name: &str, Failure { kind: _, error }: &Failure) -> String {
-    format!("container {name} could not be removed: {error}")
-}
-
-fn missing(image: &str) -> Failure {
-    let error = format!("image {image} is not there: `docker pull {image}`, or set `engine.pull: missing`");
-    failure(FailureKind::ImageMissing, error)
-}
-
-fn refused(why: String) -> Failure {
-    failure(FailureKind::Refused, format!("such a container is not made: {why}"))
-}
-
-fn uncreated(name: &str, image: &str, error: &EngineError) -> Failure {
-    match error {
-        EngineError::Missing(said) if said.contains("image") => missing(image),
-        EngineError::Conflict(_) => taken(name, error),
-        // Podman, before it knew of 409 here.
-        EngineError::Said(said) if said.contains(name) && said.contains("is already in use") => {
-            taken(name, error)
-        }
-        EngineError::Down(_) => trouble(error),
-        EngineError::Missing(_) | EngineError::Said(_) => {
-            failure(FailureKind::NotStarted, format!("no container could be made of {image}: {error}"))
-        }
-    }
-}
-
-fn taken(name: &str, error: &EngineError) -> Failure {
-    failure(FailureKind::NameConflict, format!("something else is called {name}: {error}"))
 }

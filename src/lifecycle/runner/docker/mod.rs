@@ -10,6 +10,8 @@ mod book;
 mod circuit;
 mod container;
 mod engine;
+mod failures;
+mod finding;
 mod making;
 mod output;
 mod probe;
@@ -28,14 +30,15 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::ready::Looker;
+use super::ready::{Looker, Readiness};
 use super::{Found, Printed, Runner, Up};
 use crate::clock::Clock;
 use crate::ids::AgentId;
-use crate::lifecycle::machine::{Exit, Failure, FailureKind, LostAction, Run};
-use crate::lifecycle::{ContainerHost, HostKind, InstanceConfig, Orphans, ReadyConfig, Trust};
+use crate::lifecycle::machine::{Failure, FailureKind, LostAction, Run};
+use crate::lifecycle::{ContainerHost, HostKind, InstanceConfig, Trust};
 use container::Seen;
 use engine::EngineError;
+use failures::{absent, failure, trouble, unstarted};
 use making::Before;
 use output::{Hears, Past};
 use watching::Health;
@@ -68,9 +71,14 @@ pub struct DockerRunner {
     launched: AtomicBool,
     /// Whether it is known what an earlier plimsoll left running.
     looked: AtomicBool,
+    /// What was stopped, and not told yet: a look can be dropped in its middle. A std mutex suffices: a hold is one look.
+    lost: Mutex<Vec<Lost>>,
     /// What its container may write to: the engine knows it as long as this is here.
     _writable: Arc<Vec<PathBuf>>,
 }
+
+/// What became of a container, and its name.
+type Lost = (LostAction, Option<Arc<str>>);
 
 /// A task that ends with its owner, at the latest.
 struct Following(JoinHandle<()>);
@@ -121,6 +129,7 @@ impl DockerRunner {
             following: Mutex::default(),
             launched: AtomicBool::new(false),
             looked: AtomicBool::new(false),
+            lost: Mutex::default(),
             _writable: writable,
         })
     }
@@ -131,13 +140,13 @@ impl DockerRunner {
         let ours = !before.is_running || self.host.image.is_some() || self.launched.load(Ordering::Relaxed);
         let mut past = Past::default();
         let began = self.clock.elapsed();
-        let mut start = Duration::ZERO;
+        let mut start = None;
         if before.is_running {
             past.after = before.finished_at.parse().ok();
         } else {
             past.after = printed;
             self.launch(&name).await?;
-            start = self.clock.elapsed().saturating_sub(began);
+            start = Some(self.clock.elapsed().saturating_sub(began));
         }
         match self.up(&name, past, start).await {
             Ok(up) => Ok(up),
@@ -190,8 +199,8 @@ impl DockerRunner {
         }
     }
 
-    /// Waits until a container that was started is ready.
-    async fn up(&self, name: &str, past: Past, start: Duration) -> Result<Up, Failure> {
+    /// Waits until a container is ready that was started, which took so long, or ran before.
+    async fn up(&self, name: &str, past: Past, start: Option<Duration>) -> Result<Up, Failure> {
         let seen = self.seen(name).await?;
         if !seen.is_running {
             return Err(self.ended_early(name, seen.exit));
@@ -214,7 +223,15 @@ impl DockerRunner {
             watching::ended(Arc::clone(&self.engine), name.to_owned(), seen.started_at.clone()).boxed();
         let ready = async {
             let address = self.address(name, &seen)?;
-            self.ready(name, address, line).await.map(|()| address)
+            let ready = self.ready(name, address, line.clone());
+            if start.is_some() || self.config.ready.line.is_none() {
+                return ready.await.map(|()| address);
+            }
+            // The engine may not keep the line any more.
+            tokio::select! {
+                ready = ready => ready.map(|()| address),
+                () = self.looker.wait(&Readiness::Tcp, address, line) => Ok(address),
+            }
         };
         let address = tokio::select! {
             biased;
@@ -224,7 +241,7 @@ impl DockerRunner {
                 Err(_) => return Err(self.not_ready(name)),
             },
         };
-        Ok(Up { address: Some(address), start, ended })
+        Ok(Up { address: Some(address), start: start.unwrap_or_default(), ended })
     }
 
     async fn ready(
@@ -259,7 +276,7 @@ impl DockerRunner {
         let _starting = self.starting.lock().await;
         let following = self.following().remove(name);
         match self.engine.inspect(name).await? {
-            Some(seen) if seen.is_running && self.is_ours(&seen) => {
+            Some(seen) if seen.may_run && self.is_ours(&seen) => {
                 self.engine.stop(name, self.config.stop_grace.0).await?;
             }
             Some(_) | None => {}
@@ -303,75 +320,8 @@ impl DockerRunner {
     /// Whether a container of such a name is what it should be.
     fn is_ours(&self, seen: &Seen) -> bool {
         match self.host.name {
-            Some(_) => seen.is_for(&self.instance),
+            Some(_) => seen.is_for(&self.instance, &self.engine.owner),
             None => seen.is_of(&self.instance, &self.engine.owner),
-        }
-    }
-
-    /// Keeps or stops what an earlier plimsoll left running, and what a start left that the engine did not answer.
-    async fn look(&self, keep: bool) -> Found {
-        let may_be_up = self.host.name.is_none()
-            || self.book.may_be_up(&self.instance)
-            || self.launched.load(Ordering::Relaxed);
-        let mut found = Found::default();
-        if self.may_halt().is_err() || !may_be_up {
-            return found;
-        }
-        let names = self.names();
-        for name in &names {
-            if let Err(failure) = self.look_at(name, keep, &mut found).await {
-                found.untold = Some(failure);
-                break;
-            }
-        }
-        if found.untold.is_some() && found.lost.is_empty() {
-            return found;
-        }
-        // Later, what was up may have ended while plimsoll looked, and its row is on its way.
-        let first = !self.looked.swap(true, Ordering::Relaxed);
-        if first && found.adopted.is_none() && found.lost.is_empty() && self.book.was_up(&self.instance) {
-            let only = names.first().filter(|_| names.len() == 1);
-            found.lost.push((LostAction::Gone, only.map(|name| name.as_str().into())));
-        }
-        found
-    }
-
-    /// Keeps one container, or stops it.
-    async fn look_at(&self, name: &str, keep: bool, found: &mut Found) -> Result<(), Failure> {
-        let seen = self.engine.inspect(name).await.map_err(|error| trouble(&error))?;
-        let Some(seen) = seen.filter(|seen| seen.is_running && self.is_ours(seen)) else { return Ok(()) };
-        if keep && found.adopted.is_none() && self.is_kept(&seen).await? {
-            let now = i64::try_from(self.clock.now().as_millis()).unwrap_or(i64::MAX);
-            let past = Past {
-                after: seen.finished_at.parse().ok(),
-                told: jiff::Timestamp::from_millisecond(now).ok(),
-            };
-            if let Ok(up) = self.up(name, past, Duration::ZERO).await {
-                found.adopted = Some((name.into(), up));
-                return Ok(());
-            }
-        }
-        self.halt(name).await.map_err(|error| trouble(&error))?;
-        found.lost.push((LostAction::Stopped, Some(name.into())));
-        Ok(())
-    }
-
-    /// Whether a container that runs is what would be made now.
-    async fn is_kept(&self, seen: &Seen) -> Result<bool, Failure> {
-        if self.engine.config().orphans == Orphans::Stop {
-            return Ok(false);
-        }
-        if self.host.name.is_some() {
-            return Ok(true);
-        }
-        let wanted = match self.image_there().await {
-            Ok(image) => self.wanted(&image),
-            Err(failure) => Err(failure),
-        };
-        match wanted {
-            Ok(wanted) => Ok(seen.has(body::CONFIG_LABEL, &wanted.hash)),
-            Err(failure) if failure.kind == FailureKind::Engine => Err(failure),
-            Err(_) => Ok(false),
         }
     }
 
@@ -390,29 +340,6 @@ impl DockerRunner {
             );
             failure(FailureKind::Unreachable, error)
         })
-    }
-
-    fn ended_early(&self, name: &str, exit: Exit) -> Failure {
-        let how = match exit {
-            Exit { oom: true, .. } => {
-                format!("because it used more than `memory_max` ({})", self.host.memory_max)
-            }
-            Exit { code: Some(code), .. } => format!("with exit code {code}"),
-            Exit { code: None, .. } => "or was removed".to_owned(),
-        };
-        failure(FailureKind::Exited, format!("it ended {how} before it was ready: see `docker logs {name}`"))
-    }
-
-    fn not_ready(&self, name: &str) -> Failure {
-        let (limit, port) = (self.config.ready_timeout, self.config.port);
-        let ReadyConfig { http, line, healthcheck } = &self.config.ready;
-        let what = match (http, line, healthcheck) {
-            (Some(path), _, _) => format!("{path} on its port {port} did not answer with 2xx"),
-            (None, Some(text), _) => format!("it printed no line with {text:?}"),
-            (None, None, true) => "its HEALTHCHECK did not succeed".to_owned(),
-            (None, None, false) => format!("its port {port} took no connection"),
-        };
-        failure(FailureKind::NotReady, format!("{what} within {limit}: see `docker logs {name}`"))
     }
 
     fn following(&self) -> MutexGuard<'_, BTreeMap<String, Following>> {
@@ -443,37 +370,5 @@ impl Runner for DockerRunner {
 
     fn remove(&self) -> BoxFuture<'_, Result<(), Arc<str>>> {
         self.clear().boxed()
-    }
-}
-
-fn failure(kind: FailureKind, error: String) -> Failure {
-    Failure { kind, error: error.into() }
-}
-
-fn absent(name: &str) -> Failure {
-    failure(FailureKind::NotStarted, format!("there is no container {name}: make it, with its label"))
-}
-
-/// What cannot be the fault of the container.
-fn trouble(error: &EngineError) -> Failure {
-    let kind = match error {
-        EngineError::Down(_) => FailureKind::Engine,
-        EngineError::Missing(_) | EngineError::Conflict(_) | EngineError::Said(_) => FailureKind::NotStarted,
-    };
-    failure(kind, error.to_string())
-}
-
-fn unstarted(name: &str, error: &EngineError) -> Failure {
-    match error {
-        EngineError::Said(said)
-            if said.contains("already allocated") || said.contains("address already in use") =>
-        {
-            let error = format!("a port of container {name} is in use by something else: {error}");
-            failure(FailureKind::PortInUse, error)
-        }
-        EngineError::Down(_) => trouble(error),
-        EngineError::Missing(_) | EngineError::Conflict(_) | EngineError::Said(_) => {
-            failure(FailureKind::NotStarted, format!("container {name} does not start: {error}"))
-        }
     }
 }

@@ -46,7 +46,7 @@ impl DockerEngine {
         let seen = self.inspect(name).await.map_err(|error| error.to_string())?;
         Ok(match seen {
             None => NamedContainer::Missing,
-            Some(seen) if !seen.is_for(instance) => NamedContainer::Foreign,
+            Some(seen) if !seen.is_for(instance, &self.owner) => NamedContainer::Foreign,
             Some(seen) if seen.is_running => NamedContainer::Running,
             Some(_) => NamedContainer::Stopped,
         })

@@ -1,0 +1,87 @@
+//! What an earlier plimsoll left running, and what a start left that the engine did not answer: kept, or stopped.
+
+use std::sync::atomic::Ordering;
+use std::sync::{MutexGuard, PoisonError};
+
+use super::container::Seen;
+use super::failures::trouble;
+use super::output::Past;
+use super::{DockerRunner, Lost, body};
+use crate::lifecycle::Orphans;
+use crate::lifecycle::machine::{Failure, FailureKind, LostAction};
+use crate::lifecycle::runner::Found;
+
+impl DockerRunner {
+    /// Keeps or stops what an earlier plimsoll left running, and what a start left that the engine did not answer.
+    pub(super) async fn look(&self, keep: bool) -> Found {
+        let may_be_up = self.host.name.is_none()
+            || self.book.may_be_up(&self.instance)
+            || self.launched.load(Ordering::Relaxed);
+        let mut found = Found::default();
+        if self.may_halt().is_err() || !may_be_up {
+            return found;
+        }
+        let names = self.names();
+        for name in &names {
+            if let Err(failure) = self.look_at(name, keep, &mut found).await {
+                found.untold = Some(failure);
+                break;
+            }
+        }
+        found.lost = std::mem::take(&mut self.lost());
+        if found.untold.is_some() && found.lost.is_empty() {
+            return found;
+        }
+        // Later, what was up may have ended while plimsoll looked, and its row is on its way.
+        let first = !self.looked.swap(true, Ordering::Relaxed);
+        if first && found.adopted.is_none() && found.lost.is_empty() && self.book.was_up(&self.instance) {
+            let only = names.first().filter(|_| names.len() == 1);
+            found.lost.push((LostAction::Gone, only.map(|name| name.as_str().into())));
+        }
+        found
+    }
+
+    /// Keeps one container, or stops it.
+    async fn look_at(&self, name: &str, keep: bool, found: &mut Found) -> Result<(), Failure> {
+        let seen = self.engine.inspect(name).await.map_err(|error| trouble(&error))?;
+        let Some(seen) = seen.filter(|seen| seen.may_run && self.is_ours(seen)) else { return Ok(()) };
+        if keep && found.adopted.is_none() && self.is_kept(&seen).await? {
+            let now = i64::try_from(self.clock.now().as_millis()).unwrap_or(i64::MAX);
+            let past = Past {
+                after: seen.finished_at.parse().ok(),
+                told: jiff::Timestamp::from_millisecond(now).ok(),
+            };
+            if let Ok(up) = self.up(name, past, None).await {
+                self.launched.store(true, Ordering::Relaxed);
+                found.adopted = Some((name.into(), up));
+                return Ok(());
+            }
+        }
+        self.halt(name).await.map_err(|error| trouble(&error))?;
+        self.lost().push((LostAction::Stopped, Some(name.into())));
+        Ok(())
+    }
+
+    /// Whether a container that runs is what would be made now.
+    async fn is_kept(&self, seen: &Seen) -> Result<bool, Failure> {
+        if self.engine.config().orphans == Orphans::Stop {
+            return Ok(false);
+        }
+        if self.host.name.is_some() {
+            return Ok(true);
+        }
+        let wanted = match self.image_there().await {
+            Ok(image) => self.wanted(&image),
+            Err(failure) => Err(failure),
+        };
+        match wanted {
+            Ok(wanted) => Ok(seen.has(body::CONFIG_LABEL, &wanted.hash)),
+            Err(failure) if failure.kind == FailureKind::Engine => Err(failure),
+            Err(_) => Ok(false),
+        }
+    }
+
+    fn lost(&self) -> MutexGuard<'_, Vec<Lost>> {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
