@@ -14,10 +14,10 @@ fn in_paused_time(work: impl Future<Output = ()>) {
 /// What may happen to an instance.
 #[derive(Debug, Clone)]
 enum Happens {
-    /// A request comes, which works for so long and waits for so long at most.
+    /// A request comes, which works for so long and waits for so long at most, if it does not wait for ever.
     Request {
         works: u64,
-        waits: u64,
+        waits: Option<u64>,
     },
     /// An operator.
     Stop,
@@ -28,7 +28,7 @@ enum Happens {
 
 fn happens() -> impl Strategy<Value = Happens> {
     prop_oneof![
-        6 => (0_u64..40, 1_u64..40).prop_map(|(works, waits)| Happens::Request { works, waits }),
+        6 => (0_u64..40, prop::option::of(1_u64..40)).prop_map(|(works, waits)| Happens::Request { works, waits }),
         1 => Just(Happens::Stop),
         1 => Just(Happens::Start),
         2 => Just(Happens::Exit),
@@ -131,8 +131,12 @@ async fn happen(stand: &Stand, happens: Happens, requests: &mut JoinSet<()>) {
         Happens::Request { works, waits } => {
             let (instances, id) = (Arc::clone(&stand.instances), stand.id.clone());
             requests.spawn(async move {
-                let acquired = tokio::time::timeout(secs(waits), instances.acquire(&id, Cause::system()));
-                if let Ok(Ok(lease)) = acquired.await {
+                let acquired = instances.acquire(&id, Cause::system());
+                let acquired = match waits {
+                    Some(waits) => tokio::time::timeout(secs(waits), acquired).await.ok(),
+                    None => Some(acquired.await),
+                };
+                if let Some(Ok(lease)) = acquired {
                     tokio::time::sleep(secs(works)).await;
                     drop(lease);
                 }
