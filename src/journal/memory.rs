@@ -84,13 +84,14 @@ impl MemoryJournal {
         self.state().refused = kind;
     }
 
-    /// Has other folds, as after a restart: they hear of what there is, and of what comes.
-    pub fn reopen(&self, folds: Vec<Arc<dyn Fold>>) {
+    /// Has other folds, as after a restart: they hear of what there is after this record, and of what comes. What waits
+    /// for the disk is lost.
+    pub fn reopen(&self, after: Seq, folds: Vec<Arc<dyn Fold>>) {
         let mut state = self.state();
-        for record in &state.records {
+        for record in state.records.iter().filter(|record| record.seq > after) {
             folds.iter().filter(|f| f.wants() == record.stream.kind()).for_each(|f| f.apply(record));
         }
-        state.folds = folds;
+        (state.folds, state.hanging) = (folds, None);
     }
 
     /// Keeps it for later where the disk hangs.

@@ -11,6 +11,7 @@ use tokio::time::{sleep, timeout};
 use super::*;
 use crate::clock::Clock;
 use crate::gateway::{self, AGENT_CREATED, Caller, Channel, GatewayParts, SendRequest};
+use crate::ids::Seq;
 use crate::journal::{Journal, MemoryJournal, Scan};
 use crate::lifecycle::{Cause, Instances, InstancesParts, State};
 use crate::live::{self, Live};
@@ -56,7 +57,7 @@ impl House {
             clock,
         };
         let gateway = Gateway::new(parts).expect("the provider is there");
-        journal.reopen(gateway.folds());
+        journal.reopen(Seq(0), gateway.folds());
         gateway.call_up().await;
         gateway.open_instances().await.expect("they fit");
         Self { gateway, journal: Arc::clone(journal) }

@@ -11,7 +11,7 @@ use crate::lifecycle::Backoff;
 
 /// One start of the instance; later ones have higher numbers. What is said of an earlier one comes too late.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Run(pub(super) u64);
+pub struct Run(pub(in crate::lifecycle) u64);
 
 /// How an instance is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

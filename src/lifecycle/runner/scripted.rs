@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use super::{Found, Runner, Up};
 use crate::lifecycle::HostKind;
 use crate::lifecycle::machine::{Exit, Failure, LostAction, Run};
+use crate::limits::SCRIPTED_CALLS_MAX;
 
 /// What it does, one act after the other; at its end it does everything well and at once.
 #[derive(Debug, Clone, Default)]
@@ -81,12 +82,25 @@ pub struct ScriptedRunner {
 #[derive(Default)]
 struct Stage {
     script: Script,
-    /// What was asked for and what came of it, in order.
-    calls: Vec<(&'static str, Run)>,
+    /// What was asked for last and what came of it, in order.
+    calls: VecDeque<(&'static str, Run)>,
     /// The run that is up, and how to end it.
     up: Option<(Run, oneshot::Sender<Exit>)>,
     /// The same of what was found running.
     found: Option<oneshot::Sender<Exit>>,
+}
+
+impl Stage {
+    fn called(&mut self, call: &'static str, run: Run) {
+        if self.calls.len() == SCRIPTED_CALLS_MAX {
+            self.calls.pop_front();
+        }
+        self.calls.push_back((call, run));
+    }
+
+    fn is_up(&self) -> bool {
+        self.up.is_some() || self.found.is_some()
+    }
 }
 
 impl ScriptedRunner {
@@ -111,11 +125,11 @@ impl ScriptedRunner {
         self.stage().up.as_ref().map(|(run, _)| *run)
     }
 
-    /// Every `start` and `stop` so far, and each that came to its end (`started`, `start failed`, `stopped`,
-    /// `stop failed`), with its run.
+    /// Every `start` and `stop`, and each that came to its end (`started`, `start failed`, `stopped`, `stop failed`),
+    /// with its run: the last so many. `start again` is a start of what was up already, which nobody should ask for.
     #[must_use]
     pub fn calls(&self) -> Vec<(&'static str, Run)> {
-        self.stage().calls.clone()
+        self.stage().calls.iter().copied().collect()
     }
 
     fn stage(&self) -> MutexGuard<'_, Stage> {
@@ -154,17 +168,18 @@ impl Runner for ScriptedRunner {
         async move {
             let Act { takes, fails } = {
                 let mut stage = self.stage();
-                stage.calls.push(("start", run));
+                let call = if stage.is_up() { "start again" } else { "start" };
+                stage.called(call, run);
                 stage.script.next(|script| &mut script.starts)
             };
             tokio::time::sleep(takes).await;
             let mut stage = self.stage();
             if let Some(failure) = fails {
-                stage.calls.push(("start failed", run));
+                stage.called("start failed", run);
                 return Err(failure);
             }
             let (end, ended) = oneshot::channel();
-            stage.calls.push(("started", run));
+            stage.called("started", run);
             stage.up = Some((run, end));
             Ok(Up { address: stage.script.address, start: takes, ended: until(ended) })
         }
@@ -175,16 +190,16 @@ impl Runner for ScriptedRunner {
         async move {
             let Act { takes, fails } = {
                 let mut stage = self.stage();
-                stage.calls.push(("stop", run));
+                stage.called("stop", run);
                 stage.script.next(|script| &mut script.stops)
             };
             tokio::time::sleep(takes).await;
             let mut stage = self.stage();
             if let Some(error) = fails {
-                stage.calls.push(("stop failed", run));
+                stage.called("stop failed", run);
                 return Err(error);
             }
-            stage.calls.push(("stopped", run));
+            stage.called("stopped", run);
             (stage.up, stage.found) = (None, None);
             Ok(())
         }
@@ -201,4 +216,40 @@ fn until(ended: oneshot::Receiver<Exit>) -> BoxFuture<'static, Exit> {
         }
     }
     .boxed()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_what_it_was_asked_for_last_is_remembered() {
+        let runner = ScriptedRunner::default();
+        let runs = (1..=SCRIPTED_CALLS_MAX as u64).map(Run);
+        for run in runs.clone() {
+            runner.stop(run).await.expect("nothing is in the way");
+        }
+        let last: Vec<_> =
+            runs.flat_map(|run| [("stop", run), ("stopped", run)]).skip(SCRIPTED_CALLS_MAX).collect();
+        assert_eq!(runner.calls(), last);
+    }
+
+    #[tokio::test]
+    async fn a_start_of_what_is_up_already_is_told_as_that() {
+        let runner = ScriptedRunner::new(Script { finds: [Find::Running].into(), ..Script::default() });
+        let asked = async |run| drop(runner.start(Run(run)).await.expect("nothing is in the way"));
+        asked(1).await;
+        asked(2).await;
+        runner.exit(Exit::default());
+        asked(3).await;
+        runner.stop(Run(3)).await.expect("nothing is in the way");
+        drop(runner.find(true).await);
+        asked(4).await;
+        let starts = ["start", "start again"];
+        let told: Vec<_> = runner.calls().into_iter().filter(|(call, _)| starts.contains(call)).collect();
+        assert_eq!(
+            told,
+            [("start", Run(1)), ("start again", Run(2)), ("start", Run(3)), ("start again", Run(4))]
+        );
+    }
 }

@@ -6,9 +6,9 @@ use tokio::task::JoinSet;
 use super::*;
 
 /// Runs this in time that only it moves. Whatever it leaves under way ends with it, unheard.
-fn in_paused_time(work: impl Future<Output = ()>) {
+fn in_paused_time<T>(work: impl Future<Output = T>) -> T {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
-    runtime.enable_time().start_paused(true).build().expect("a runtime").block_on(work);
+    runtime.enable_time().start_paused(true).build().expect("a runtime").block_on(work)
 }
 
 /// What may happen to an instance.
@@ -29,8 +29,8 @@ enum Happens {
 fn happens() -> impl Strategy<Value = Happens> {
     prop_oneof![
         6 => (0_u64..40, prop::option::of(1_u64..40)).prop_map(|(works, waits)| Happens::Request { works, waits }),
-        1 => Just(Happens::Stop),
-        1 => Just(Happens::Start),
+        2 => Just(Happens::Stop),
+        2 => Just(Happens::Start),
         2 => Just(Happens::Exit),
         6 => (1_u64..100).prop_map(Happens::Pass),
     ]
@@ -76,6 +76,7 @@ proptest! {
             let of_runner =
                 ["started", "start failed", "stopped", "stop failed"].map(|call| stand.calls(call));
             assert_eq!(of_ledger, of_runner);
+            assert_eq!(told(&stand.records()), outcomes(&stand.runner));
         });
     }
 }
@@ -86,9 +87,12 @@ fn engine_acts() -> impl Strategy<Value = Vec<Act<Failure>>> {
     acts(Failure { kind: FailureKind::Engine, error: error.into() })
 }
 
+/// Why nobody can tell what was left running.
+const UNTOLD: &str = "it does not answer";
+
 /// What is found at the start of a life.
 fn finds() -> impl Strategy<Value = Vec<Find>> {
-    let failure = Failure { kind: FailureKind::Engine, error: "it does not answer".into() };
+    let failure = Failure { kind: FailureKind::Engine, error: UNTOLD.into() };
     let one = prop_oneof![
         2 => Just(Find::Nothing),
         2 => Just(Find::Running),
@@ -99,31 +103,94 @@ fn finds() -> impl Strategy<Value = Vec<Find>> {
     prop::collection::vec(one, 0..4)
 }
 
+/// What each start and stop of this runner came to, as the rows have it. Nothing is started while it is up.
+fn outcomes(runner: &ScriptedRunner) -> Vec<EventKind> {
+    let of_call = |(call, run)| match call {
+        "started" => Some(EventKind::LazyStart),
+        "start failed" => Some(EventKind::LazyStartFailed),
+        "stopped" => Some(EventKind::LazyStop),
+        "stop failed" => Some(EventKind::LazyStopFailed),
+        "start again" => panic!("{run:?} was started while another was up"),
+        _ => None,
+    };
+    runner.calls().into_iter().filter_map(of_call).collect()
+}
+
+/// What these rows say of starts and stops, but for starts that no runner was asked for.
+fn told(rows: &[Record]) -> Vec<EventKind> {
+    let asked = rows.iter().filter(|row| row.detail["error"] != UNTOLD);
+    let kinds = asked.filter_map(|row| EventKind::parse(&row.kind));
+    let [start, stop] = [EventKind::LazyStart, EventKind::LazyStop];
+    let [start_failed, stop_failed] = [EventKind::LazyStartFailed, EventKind::LazyStopFailed];
+    kinds.filter(|kind| [start, stop, start_failed, stop_failed].contains(kind)).collect()
+}
+
+/// What happens between two boots.
+#[derive(Debug, Clone)]
+struct Life {
+    starts: Vec<Act<Failure>>,
+    stops: Vec<Act<Arc<str>>>,
+    finds: Vec<Find>,
+    happens: Vec<Happens>,
+    /// What happens then, while the disk hangs, until plimsoll is killed.
+    unwritten: Vec<Happens>,
+    /// After how much of it the journal takes a snapshot, if it comes so far.
+    snapshot: usize,
+}
+
+fn lives() -> impl Strategy<Value = Vec<Life>> {
+    let (stops, snapshot) = (acts("it hangs".into()), 0_usize..24);
+    let happen = [1..12, 0..4].map(|times| prop::collection::vec(happens(), times));
+    let life = (engine_acts(), stops, finds(), happen, snapshot).prop_map(
+        |(starts, stops, finds, [happens, unwritten], snapshot)| Life {
+            starts,
+            stops,
+            finds,
+            happens,
+            unwritten,
+            snapshot,
+        },
+    );
+    prop::collection::vec(life, 1..6)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
     #[test]
-    fn over_kills_the_counters_are_the_fold_of_the_rows(
-        lives in prop::collection::vec(
-            (engine_acts(), acts("it hangs".into()), finds(), prop::collection::vec(happens(), 1..12)),
-            1..6,
-        ),
-        hot: bool,
-    ) {
-        let past = Past::new();
-        for (starts, stops, finds, happens) in lives {
-            in_paused_time(async {
-                let (starts, stops, finds) = (starts.into(), stops.into(), finds.into());
-                let start = if hot { Start::Hot } else { Start::Lazy };
-                let script = Script { starts, stops, finds, ..Script::default() };
-                let stand = Stand::after(&past, Policy { start, ..POLICY }, script);
-                let mut requests = JoinSet::new();
-                for happens in happens {
-                    happen(&stand, happens, &mut requests).await;
-                }
-            });
+    fn over_kills_what_is_counted_is_what_the_runners_did(lives in lives(), hot: bool) {
+        let mut past = Past::new();
+        let start = if hot { Start::Hot } else { Start::Lazy };
+        for life in lives {
+            past.boot();
+            let before = past.records().len();
+            let did = in_paused_time(live(&mut past, Policy { start, ..POLICY }, life));
+            assert_eq!(told(&past.records()[before..]), did);
             past.is_what_the_rows_say();
         }
     }
+}
+
+/// To its kill. Gives what the runner had done before the disk hung.
+async fn live(past: &mut Past, policy: Policy, life: Life) -> Vec<EventKind> {
+    let Life { starts, stops, finds, happens, unwritten, snapshot } = life;
+    let (starts, stops, finds) = (starts.into(), stops.into(), finds.into());
+    let stand = Stand::after(past, policy, Script { starts, stops, finds, ..Script::default() });
+    let mut requests = JoinSet::new();
+    for (index, happens) in happens.into_iter().enumerate() {
+        if index == snapshot {
+            past.take_snapshot();
+        }
+        happen(&stand, happens, &mut requests).await;
+    }
+    stand.settle().await;
+    let did = outcomes(&stand.runner);
+    past.journal.hang();
+    for happens in unwritten {
+        happen(&stand, happens, &mut requests).await;
+    }
+    let all = outcomes(&stand.runner);
+    assert!(all.starts_with(&did), "{all:?} after {did:?}");
+    did
 }
 
 async fn happen(stand: &Stand, happens: Happens, requests: &mut JoinSet<()>) {
