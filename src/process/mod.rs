@@ -18,7 +18,9 @@ pub use guard::{GUARD_COMMAND, run as run_guard};
 pub use processes::Processes;
 
 pub(crate) use ending::KILL_WAIT_MAX;
-pub(crate) use processes::Unsettled;
+pub(crate) use processes::{Entry, Unsettled};
+#[cfg(test)]
+pub(crate) use procfs::Process;
 pub(crate) use search::{Found, look_for};
 pub(crate) use sweep::{LeftBehind, OWNER};
 pub(crate) use tree::{Ended, Ends, GUARD_END, Outputs, Program, Tree};

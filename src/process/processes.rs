@@ -49,8 +49,8 @@ struct Table {
     entries: Vec<Arc<Entry>>,
     /// Children that this process had before it ran anything.
     strangers: HashSet<(Pid, u64)>,
-    /// Those that stayed in a directory although they were killed.
-    left: Vec<(PathBuf, Process)>,
+    /// Those that stayed although they were killed, with the program whose they are.
+    left: Vec<(Arc<Entry>, Process)>,
 }
 
 /// What a process found, and became, when it took a data directory over.
@@ -194,12 +194,20 @@ impl Processes {
         if tokio::time::timeout(wait, changes.wait_for(|()| quiet())).await.is_err() {
             return Err(Unsettled::Ending);
         }
-        let here: Vec<Process> = {
-            let mut table = self.table();
-            table.left.retain(|(_, process)| process.runs());
-            table.left.iter().filter(|(place, _)| place == cwd).map(|(_, process)| *process).collect()
-        };
-        if here.is_empty() { Ok(()) } else { Err(Unsettled::Left(procfs::ids(&here))) }
+        self.left(|entry| entry.cwd == cwd).map_or(Ok(()), |ids| Err(Unsettled::Left(ids)))
+    }
+
+    /// The ids of those of this program that stay although they were killed, if any do.
+    pub(crate) fn left_of(&self, entry: &Arc<Entry>) -> Option<String> {
+        self.left(|other| Arc::ptr_eq(other, entry))
+    }
+
+    fn left(&self, of: impl Fn(&Arc<Entry>) -> bool) -> Option<String> {
+        let mut table = self.table();
+        table.left.retain(|(_, process)| process.runs());
+        let left = table.left.iter().filter(|(entry, _)| of(entry));
+        let left: Vec<Process> = left.map(|(_, process)| *process).collect();
+        (!left.is_empty()).then(|| procfs::ids(&left))
     }
 
     /// What marks a process as one of this agent's.
@@ -240,9 +248,9 @@ impl Processes {
         self.0.changed.send_replace(());
     }
 
-    /// Notes who stayed in the directory of a program although it was killed.
-    pub(crate) fn stay(&self, entry: &Entry, left: &[Process]) {
-        self.table().left.extend(left.iter().map(|process| (entry.cwd.clone(), *process)));
+    /// Notes who stayed of a program although it was killed.
+    pub(crate) fn stay(&self, entry: &Arc<Entry>, left: &[Process]) {
+        self.table().left.extend(left.iter().map(|process| (Arc::clone(entry), *process)));
     }
 
     /// Ends the children of this process that lost their guard, and what descends from them.

@@ -102,6 +102,11 @@ impl Tree {
         Ok((Self { entry, outputs, stop: Some(stop), ended }, stdin))
     }
 
+    /// As what [`Processes`] know it.
+    pub(crate) fn entry(&self) -> &Arc<Entry> {
+        &self.entry
+    }
+
     /// What it prints, and its end; nothing is left of it then.
     pub(crate) fn ends(&mut self) -> Ends<'_> {
         let outputs = self.outputs.as_mut().expect("they are there until it is stopped");

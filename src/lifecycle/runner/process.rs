@@ -26,7 +26,7 @@ use crate::lifecycle::HostKind;
 use crate::lifecycle::machine::{Exit, Failure, FailureKind, Run};
 use crate::limits::OUTPUT_LINE_BYTES_MAX;
 use crate::live::OutputStream;
-use crate::process::{self, Ended, Ends, OWNER, Outputs, Processes, Program, Tree, Unsettled};
+use crate::process::{self, Ended, Ends, Entry, OWNER, Outputs, Processes, Program, Tree};
 
 /// What is run, and how one knows that it is ready.
 #[derive(Debug, Clone)]
@@ -63,14 +63,20 @@ pub struct ProcessRunner {
     looker: Looker,
     printed: Printed,
     clock: Clock,
-    /// The run that was started last; one that ended by itself stays until the next. A std mutex suffices: a hold is one
-    /// look.
+    /// The run that was started last; one that has ended stays until the next. A std mutex suffices: a hold is one look.
     running: Mutex<Option<Running>>,
 }
 
-/// A run, and who looks after it.
+/// A run.
 struct Running {
     run: Run,
+    /// What may be left of it.
+    entry: Arc<Entry>,
+    /// Who looks after it, until somebody stops it.
+    keeper: Option<Keeper>,
+}
+
+struct Keeper {
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
 }
@@ -100,8 +106,9 @@ impl ProcessRunner {
         let (over, mut ended) = oneshot::channel();
         let (stop, stopped) = oneshot::channel();
         let hears = Hears { printed: Arc::clone(&self.printed), wanted: self.wanted(), said };
-        let task = tokio::spawn(look_after(tree, hears, stopped, over));
-        *self.running() = Some(Running { run, stop, task });
+        let entry = Arc::clone(tree.entry());
+        let keeper = Keeper { stop, task: tokio::spawn(look_after(tree, hears, stopped, over)) };
+        *self.running() = Some(Running { run, entry, keeper: Some(keeper) });
         let start = self.clock.elapsed().saturating_sub(began);
         let ready = self.looker.wait(&self.config.ready, self.config.address, line);
         let failure = tokio::select! {
@@ -135,8 +142,8 @@ impl ProcessRunner {
     }
 
     async fn end(&self, run: Run) {
-        let running = self.running().take_if(|running| running.run == run);
-        if let Some(Running { run: _, stop, task }) = running {
+        let keeper = self.of(run, |running| running.keeper.take());
+        if let Some(Keeper { stop, task }) = keeper.flatten() {
             // One that has ended needs no telling.
             let _ = stop.send(());
             let _ = task.await;
@@ -198,6 +205,11 @@ impl ProcessRunner {
         Failure { kind: FailureKind::NotReady, error: error.into() }
     }
 
+    /// Looks at this run, if it was the last.
+    fn of<T>(&self, run: Run, look: impl FnOnce(&mut Running) -> T) -> Option<T> {
+        self.running().as_mut().filter(|running| running.run == run).map(look)
+    }
+
     fn running(&self) -> MutexGuard<'_, Option<Running>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -216,10 +228,10 @@ impl Runner for ProcessRunner {
     fn stop(&self, run: Run) -> BoxFuture<'_, Result<(), Arc<str>>> {
         async move {
             self.end(run).await;
-            match self.processes.settled(&self.config.cwd, Duration::ZERO).await {
-                // Another of this directory ends: that is its own matter.
-                Ok(()) | Err(Unsettled::Ending) => Ok(()),
-                Err(Unsettled::Left(ids)) => {
+            let entry = self.of(run, |running| Arc::clone(&running.entry));
+            match entry.and_then(|entry| self.processes.left_of(&entry)) {
+                None => Ok(()),
+                Some(ids) => {
                     let error =
                         format!("the processes {ids} go on although they were killed: look what holds them");
                     Err(error.into())
@@ -304,5 +316,53 @@ fn exit_of(ended: Ended) -> Exit {
         Ended::Exited(process::Exit::Code(code)) => Exit { code: Some(code), ..Exit::default() },
         Ended::Exited(process::Exit::Signal(signal)) => Exit { signal: Some(signal), ..Exit::default() },
         Ended::Failed(_) | Ended::Unguarded | Ended::GuardFailed => Exit::default(),
+    }
+}
+
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod tests {
+    use std::path::Path;
+
+    use tokio::process::Command;
+
+    use super::*;
+    use crate::process::{Process, Unsettled};
+
+    /// A runner, and a program of its first run that has ended.
+    fn ended(processes: &Processes, cwd: &Path) -> (ProcessRunner, Arc<Entry>) {
+        let config = ProcessConfig {
+            program: "true".into(),
+            arguments: Vec::new(),
+            variables: BTreeMap::new(),
+            cwd: cwd.to_owned(),
+            address: ([127, 0, 0, 1], 1).into(),
+            ready: Readiness::Tcp,
+            ready_timeout: Duration::from_secs(1),
+            grace: Duration::ZERO,
+        };
+        let id = AgentId::parse("worker").expect("valid");
+        let printed: Printed = Arc::new(|_, _| {});
+        let runner = ProcessRunner::new(id, config, processes.clone(), printed, Clock::system());
+        let runner = runner.expect("a client");
+        let (_, entry) = processes.spawn(&mut Command::new("true"), cwd.to_owned()).expect("it is there");
+        *runner.running() = Some(Running { run: Run(1), entry: Arc::clone(&entry), keeper: None });
+        (runner, entry)
+    }
+
+    #[tokio::test]
+    async fn what_another_left_in_its_directory_is_no_matter_of_its_stop() {
+        let (processes, cwd) = (Processes::default(), std::env::temp_dir());
+        let ((leaves, entry), (other, _)) = (ended(&processes, &cwd), ended(&processes, &cwd));
+        let stays = Process::of(rustix::process::getpid()).expect("it runs");
+        processes.stay(&entry, &[stays]);
+        assert_eq!(other.stop(Run(1)).await, Ok(()));
+        for _ in 0..2 {
+            let error = leaves.stop(Run(1)).await.expect_err("something stays");
+            assert!(error.contains(&format!("the processes {} go on", stays.pid)), "{error}");
+        }
+        assert_eq!(leaves.stop(Run(2)).await, Ok(()));
+        let settled = processes.settled(&cwd, Duration::ZERO).await;
+        assert_eq!(settled, Err(Unsettled::Left(stays.pid.to_string())), "no turn is taken beside it");
     }
 }
