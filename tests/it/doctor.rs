@@ -401,6 +401,27 @@ fn an_engine_that_is_not_there_fails_and_says_what_to_do() {
 }
 
 #[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_answers_with_trouble_is_not_one_that_does_not_answer() {
+    use crate::docker::fake::{FakeEngine, Said};
+    let fake = FakeEngine::start(|_| Said(500, json!({"message": "the disk is full"})));
+    let address = fake.engine().address;
+    let image = json!({"image": "acme/agent:1"});
+    for (container, more, what) in [
+        (json!({"name": "mine"}), json!({"trust": "start_stop"}), "container mine"),
+        (image, json!({"trust": "create", "images": ["acme/agent:1"]}), "image acme/agent:1"),
+    ] {
+        let config = in_container(&address, &container, &more);
+        let looks = tokio::task::spawn_blocking(move || visit(home().path(), &config, &[]));
+        let visit = looks.await.expect("plimsoll runs");
+        assert_eq!(visit.check("engine").0, "pass");
+        let said = "the engine says: the disk is full: see the log of the engine";
+        let detail = format!("a: whether {what} is there cannot be told, {said}");
+        assert_eq!(visit.check("images"), ("fail", detail.as_str()));
+    }
+}
+
+#[cfg(target_os = "linux")]
 #[test]
 fn an_engine_its_images_and_its_containers_are_looked_at() {
     use crate::docker::engine::{Engine, IMAGE};

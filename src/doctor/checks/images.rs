@@ -7,7 +7,9 @@ use super::super::Verdict;
 use super::super::scene::Scene;
 use super::engine::with_containers;
 use crate::ids::AgentId;
-use crate::lifecycle::{ContainerHost, DockerEngine, EngineConfig, NamedContainer, Pull, Trust};
+use crate::lifecycle::{
+    ContainerHost, DockerEngine, EngineConfig, EngineStatus, NamedContainer, Pull, Trust,
+};
 
 pub(in crate::doctor) fn check(scene: &Scene) -> BoxFuture<'_, Verdict> {
     look(scene).boxed()
@@ -55,17 +57,29 @@ async fn found(
 ) -> Result<String, Missing> {
     let ContainerHost { name, image, .. } = host;
     if let Some(name) = name {
-        let container = engine.named(name, id).await.map_err(|_| Missing::Engine)?;
+        let container = engine.named(name, id).await;
+        let container = container.map_err(|said| untold(engine, &format!("container {name}"), &said))?;
         return named(id, name, container, config.trust).map_err(Missing::Thing);
     }
     let image = image.as_deref().unwrap_or_default();
-    let is_there = engine.has_image(image).await.map_err(|_| Missing::Engine)?;
+    let is_there = engine.has_image(image).await;
+    let is_there = is_there.map_err(|said| untold(engine, &format!("image {image}"), &said))?;
     match (is_there, config.pull) {
         (true, _) => Ok(format!("image {image} is there")),
         (false, Pull::Missing) => Ok(format!("image {image} is not there, and fetched with the first start")),
         (false, Pull::Never) => {
             Err(Missing::Thing(format!("image {image} is not there (`engine.pull: never`)")))
         }
+    }
+}
+
+/// Why nobody can tell whether this is there. An engine that answers may still have trouble of its own.
+fn untold(engine: &DockerEngine, what: &str, said: &str) -> Missing {
+    match engine.status() {
+        EngineStatus::Down { .. } => Missing::Engine,
+        EngineStatus::Unknown | EngineStatus::Up => Missing::Thing(format!(
+            "whether {what} is there cannot be told, {said}: see the log of the engine"
+        )),
     }
 }
 
