@@ -242,7 +242,7 @@ fn what_failed_to_come_up_and_could_not_be_stopped_is_looked_for() {
         let Some(mut own) = OwnEngine::start().await else { return };
         let world = World::new(&own.engine, "halt");
         // This engine's addresses are also those of the machine's engine, where a port may be open.
-        let never = json!({"ready": {"line": "never"}, "ready_timeout": "2s", "port": 9});
+        let never = json!({"ready": {"line": "never"}, "ready_timeout": "10s", "port": 9});
         let life = world.life(&with(says_ready(), &never), &json!({"timeout": "5s"}));
         let kills = async {
             until("the container", async || (!world.running().is_empty()).then_some(())).await;
