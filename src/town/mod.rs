@@ -2,13 +2,15 @@
 //!
 //! Pure: values in, values out. No IO, no clock, no chance, no async; whoever drives it brings the time and the events.
 //! The state of a town is a fold over its events, so the same events give the same state, to the byte. Start at
-//! [`TownEvent`].
+//! [`TownEvent`], then [`Town::apply`].
 
 pub mod event;
 pub mod policy;
+pub mod state;
 pub mod time;
 pub mod words;
 
 pub use event::TownEvent;
 pub use policy::Policy;
+pub use state::Town;
 pub use time::TownTime;

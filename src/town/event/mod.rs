@@ -1,7 +1,7 @@
 //! The events of a town: everything that ever changes one, typed.
 //!
 //! An event is a fact, complete in itself and never changed. New meaning is a new version of its kind. What an event
-//! means is decided by the state that takes it in; how it looks in the journal is in `coding`.
+//! means is in [`state`](super::state); how it looks in the journal is in `coding`.
 
 mod bounds;
 mod coding;

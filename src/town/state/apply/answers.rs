@@ -1,0 +1,80 @@
+//! What agents say of their dispatches. It is kept at the hook and decides nothing here: the planner looks at all that
+//! was said, so that the order in which it came does not matter.
+
+use super::At;
+use crate::ids::{AgentId, DispatchId};
+use crate::town::event::TownEvent;
+use crate::town::state::agent::{Ended, Hook, Said};
+use crate::town::state::{Rejected, Town};
+use crate::town::words::BeadKind;
+
+impl Town {
+    pub(super) fn take_answer(&mut self, at: At, event: &TownEvent) -> Result<(), Rejected> {
+        match event {
+            TownEvent::AgentDone { agent, dispatch_id, outcome, .. } => {
+                self.say(at, agent, dispatch_id, Said::Outcome(*outcome))
+            }
+            TownEvent::ReviewDone { agent, dispatch_id, verdict, notes } => {
+                if let Some(bead) = self.facts.beads.get(dispatch_id.bead())
+                    && bead.kind != BeadKind::Review
+                {
+                    return Err(Rejected::WrongKind { bead: dispatch_id.bead().clone(), kind: bead.kind });
+                }
+                self.say(at, agent, dispatch_id, Said::Verdict { verdict: *verdict, notes: notes.clone() })
+            }
+            TownEvent::AgentCompleted { agent, dispatch_id, status, .. } => {
+                let ended = Ended { status: *status, at: at.now };
+                self.hear(at, agent, dispatch_id, |hook| match hook.ended {
+                    Some(_) => false,
+                    None => {
+                        hook.ended = Some(ended);
+                        true
+                    }
+                })
+            }
+            TownEvent::AgentProgress { agent, dispatch_id, .. } => {
+                self.hear(at, agent, dispatch_id, |_| true)
+            }
+            other => unreachable!("{} is no answer", other.kind()),
+        }
+    }
+
+    fn say(&mut self, at: At, agent: &AgentId, dispatch: &DispatchId, said: Said) -> Result<(), Rejected> {
+        self.hear(at, agent, dispatch, |hook| match hook.said {
+            Some(_) => false,
+            None => {
+                hook.said = Some(said);
+                true
+            }
+        })
+    }
+
+    /// Lets the agent's hook take an answer, if the answer is to its current dispatch. One that is not, or that the hook
+    /// does not take, is counted and says nothing.
+    fn hear(
+        &mut self,
+        at: At,
+        id: &AgentId,
+        dispatch: &DispatchId,
+        take: impl FnOnce(&mut Hook) -> bool,
+    ) -> Result<(), Rejected> {
+        self.agent(id)?;
+        let hook = self.facts.agents.get_mut(id).and_then(|agent| agent.hook.as_mut());
+        let current = hook.filter(|hook| hook.dispatch_id == *dispatch);
+        let taken = current.is_some_and(|hook| {
+            let taken = take(hook);
+            if taken {
+                hook.progress = at.now;
+            }
+            taken
+        });
+        if !taken {
+            self.ignore();
+        }
+        Ok(())
+    }
+
+    pub(super) fn ignore(&mut self) {
+        self.facts.counts.ignored = self.facts.counts.ignored.saturating_add(1);
+    }
+}

@@ -1,0 +1,188 @@
+//! Beads that come, wait, and are cancelled.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::At;
+use crate::ids::BeadId;
+use crate::limits::BEAD_BLOCKERS_MAX;
+use crate::town::event::TownEvent;
+use crate::town::state::bead::{Bead, Hold, Progress, Work};
+use crate::town::state::{Rejected, Town};
+use crate::town::words::{BeadKind, BeadStatus, OnBlockerFailed, Role};
+
+impl Town {
+    pub(super) fn change_beads(&mut self, at: At, event: &TownEvent) -> Result<(), Rejected> {
+        match event {
+            TownEvent::BeadCreated { bead, title, instructions, role, priority, convoy, blocked_by } => {
+                let work = Work {
+                    title: title.clone(),
+                    instructions: instructions.clone(),
+                    role: *role,
+                    priority: *priority,
+                };
+                let task = Bead::open(BeadKind::Task, work, convoy.clone(), (at.seq, at.now));
+                self.create_task(bead, task, blocked_by)
+            }
+            TownEvent::BeadCancelled { bead, cancel_status, reason: _ } => {
+                self.bead(bead)?;
+                self.cancel(at, bead, *cancel_status);
+                Ok(())
+            }
+            TownEvent::BeadHeld { bead, reason } => {
+                self.bead(bead)?;
+                let hold = Hold { since: at.now, reason: reason.clone() };
+                self.edit_bead(bead, |bead| bead.waits.held = Some(hold));
+                Ok(())
+            }
+            TownEvent::BeadReleased { bead } => self.release(bead),
+            TownEvent::DependencyAdded { bead, blocked_by } => self.add_dependency(bead, blocked_by),
+            TownEvent::ConvoyStarted { convoy, title, beads } => self.start_convoy(at, convoy, title, beads),
+            other => unreachable!("{} does not concern beads", other.kind()),
+        }
+    }
+
+    fn create_task(
+        &mut self,
+        id: &BeadId,
+        mut task: Bead,
+        blocked_by: &BTreeSet<BeadId>,
+    ) -> Result<(), Rejected> {
+        self.check_new_bead(id, task.text_bytes())?;
+        if let Some(convoy) = &task.parent {
+            let kind = self.bead(convoy)?.kind;
+            if kind != BeadKind::Convoy {
+                return Err(Rejected::WrongKind { bead: convoy.clone(), kind });
+            }
+        }
+        for blocker in blocked_by {
+            self.check_blocker(blocker)?;
+            let waits_for_it = task.parent.as_ref().is_some_and(|convoy| self.waits_for(blocker, convoy));
+            if blocker == id || waits_for_it {
+                return Err(Rejected::Cycle { bead: id.clone(), blocked_by: blocker.clone() });
+            }
+        }
+        for blocker in blocked_by {
+            self.add_blocker(&mut task, blocker);
+        }
+        if let Some(progress) = task.parent.as_ref().and_then(|convoy| self.facts.convoys.get_mut(convoy)) {
+            progress.total = progress.total.saturating_add(1);
+        }
+        self.insert_bead(id, task);
+        Ok(())
+    }
+
+    /// Whether a bead may wait for this one: a task or a convoy, which may have ended.
+    fn check_blocker(&self, id: &BeadId) -> Result<(), Rejected> {
+        let kind = match self.facts.closed.get(id) {
+            Some(closed) => closed.kind,
+            None => self.bead(id)?.kind,
+        };
+        match kind {
+            BeadKind::Task | BeadKind::Convoy => Ok(()),
+            BeadKind::Review | BeadKind::Escalation => Err(Rejected::WrongKind { bead: id.clone(), kind }),
+        }
+    }
+
+    /// Lets a bead wait for one that is open; one that ended says at once what it says.
+    fn add_blocker(&self, bead: &mut Bead, blocker: &BeadId) {
+        let fails = self.facts.policy.dispatch.on_blocker_failed == OnBlockerFailed::Fail;
+        match self.facts.closed.get(blocker) {
+            None => {
+                bead.waits.blocked_by.insert(blocker.clone());
+            }
+            Some(closed) if closed.status == BeadStatus::Failed && fails => {
+                bead.waits.failed_blocker = Some(blocker.clone());
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// Whether `bead` is `other`, or ends only after it: by its dependencies, and as a convoy by its tasks.
+    fn waits_for(&self, bead: &BeadId, other: &BeadId) -> bool {
+        let (mut seen, mut open) = (BTreeSet::new(), vec![bead]);
+        while let Some(next) = open.pop() {
+            if next == other {
+                return true;
+            }
+            if !seen.insert(next) {
+                continue;
+            }
+            open.extend(self.facts.beads.get(next).into_iter().flat_map(|bead| &bead.waits.blocked_by));
+            if self.facts.convoys.contains_key(next) {
+                open.extend(self.indices.children.get(next).into_iter().flatten());
+            }
+        }
+        false
+    }
+
+    fn release(&mut self, id: &BeadId) -> Result<(), Rejected> {
+        self.bead(id)?;
+        self.edit_bead(id, |bead| {
+            bead.waits.held = None;
+            bead.waits.failed_blocker = None;
+            let asked = bead.waits.human.take().is_some();
+            if asked && bead.status == BeadStatus::Open {
+                bead.tries.attempts = 0;
+                bead.tries.failed_at = None;
+            }
+        });
+        Ok(())
+    }
+
+    fn add_dependency(&mut self, id: &BeadId, blocked_by: &BeadId) -> Result<(), Rejected> {
+        let bead = self.bead(id)?;
+        match (bead.kind, bead.status) {
+            (BeadKind::Task, BeadStatus::Open) => {}
+            (BeadKind::Task, status) => return Err(Rejected::BeadStands { bead: id.clone(), status }),
+            (kind, _) => return Err(Rejected::WrongKind { bead: id.clone(), kind }),
+        }
+        if bead.waits.blocked_by.len() >= BEAD_BLOCKERS_MAX {
+            return Err(Rejected::Full { what: "dependencies of one bead", max: BEAD_BLOCKERS_MAX });
+        }
+        self.check_blocker(blocked_by)?;
+        if self.waits_for(blocked_by, id) {
+            return Err(Rejected::Cycle { bead: id.clone(), blocked_by: blocked_by.clone() });
+        }
+        let mut bead = bead.clone();
+        self.add_blocker(&mut bead, blocked_by);
+        self.edit_bead(id, |kept| *kept = bead);
+        Ok(())
+    }
+
+    fn start_convoy(
+        &mut self,
+        at: At,
+        id: &BeadId,
+        title: &Arc<str>,
+        beads: &BTreeSet<BeadId>,
+    ) -> Result<(), Rejected> {
+        self.check_new_bead(id, title.len())?;
+        let mut progress = Progress::default();
+        for member in beads {
+            let (kind, parent, ended) = match self.facts.closed.get(member) {
+                Some(closed) => (closed.kind, &closed.parent, Some(closed.status)),
+                None => self.bead(member).map(|bead| (bead.kind, &bead.parent, None))?,
+            };
+            if kind != BeadKind::Task {
+                return Err(Rejected::WrongKind { bead: member.clone(), kind });
+            }
+            if let Some(convoy) = parent {
+                return Err(Rejected::InConvoy { bead: member.clone(), convoy: convoy.clone() });
+            }
+            progress.total = progress.total.saturating_add(1);
+            ended.into_iter().for_each(|status| progress.step(status));
+        }
+        let work =
+            Work { title: title.clone(), instructions: "".into(), role: Role::Coordinator, priority: 0 };
+        self.insert_bead(id, Bead::open(BeadKind::Convoy, work, None, (at.seq, at.now)));
+        self.facts.convoys.insert(id.clone(), progress);
+        for member in beads {
+            self.edit_bead(member, |bead| bead.parent = Some(id.clone()));
+            if let Some(closed) = self.facts.closed.get_mut(member) {
+                closed.parent = Some(id.clone());
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,174 @@
+//! Beads that go to agents, and come back from them.
+
+use super::At;
+use super::steps::Went;
+use crate::ids::{AgentId, BeadId, DispatchId};
+use crate::town::event::TownEvent;
+use crate::town::state::agent::Hook;
+use crate::town::state::bead::Bead;
+use crate::town::state::{Agent, Rejected, Town};
+use crate::town::words::{AgentStatus, BeadStatus};
+
+impl Town {
+    pub(super) fn change_dispatches(&mut self, at: At, event: &TownEvent) -> Result<(), Rejected> {
+        match event {
+            TownEvent::BeadDispatched { bead, agent, dispatch_id, attempt } => {
+                self.check_dispatch(bead, agent, dispatch_id, *attempt)?;
+                if let Some(open) = &mut self.facts.breaker.open {
+                    open.probe = Some(dispatch_id.clone());
+                }
+                self.edit_bead(bead, |bead| {
+                    bead.tries.attempts = *attempt;
+                    bead.tries.dispatches = dispatch_id.number();
+                    bead.tries.given_back = false;
+                });
+                self.hook(at, agent, dispatch_id);
+                Ok(())
+            }
+            TownEvent::DispatchFailed { dispatch_id, error: _ } => {
+                self.end_dispatch(at, dispatch_id, Went::Badly);
+                Ok(())
+            }
+            TownEvent::DispatchLost { dispatch_id, cause } => {
+                let went = if cause.gives_back() { Went::Neither } else { Went::Badly };
+                self.end_dispatch(at, dispatch_id, went);
+                Ok(())
+            }
+            TownEvent::AgentHooked { agent, dispatch_id } => self.hook_again(at, agent, dispatch_id),
+            TownEvent::AgentUnhooked { agent, bead } => self.unhook_astray(at, agent, bead),
+            other => unreachable!("{} does not concern dispatches", other.kind()),
+        }
+    }
+
+    fn check_dispatch(
+        &self,
+        id: &BeadId,
+        agent_id: &AgentId,
+        dispatch: &DispatchId,
+        attempt: u32,
+    ) -> Result<(), Rejected> {
+        let bead = self.bead(id)?;
+        if dispatch.bead() != id {
+            return Err(Rejected::UnknownBead(dispatch.bead().clone()));
+        }
+        if let Some(why) = bead.obstacle() {
+            return Err(Rejected::BeadWaits { bead: id.clone(), why });
+        }
+        self.check_idle(agent_id, id, bead)?;
+        let counts = [
+            ("dispatch", dispatch.number(), bead.tries.dispatches.saturating_add(1)),
+            ("attempt", u64::from(attempt), u64::from(bead.tries.attempts.saturating_add(1))),
+        ];
+        for (what, given, next) in counts {
+            if given != next {
+                return Err(Rejected::WrongNumber { what, bead: id.clone(), given, next });
+            }
+        }
+        if attempt > self.facts.policy.dispatch.attempts_max {
+            return Err(Rejected::BeadWaits { bead: id.clone(), why: "out of attempts" });
+        }
+        if self.facts.draining.is_some() {
+            return Err(Rejected::Draining);
+        }
+        match &self.facts.breaker.open {
+            Some(open) if open.probe.is_some() || open.probed_well => Err(Rejected::Breaker("open")),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn check_idle(&self, id: &AgentId, bead_id: &BeadId, bead: &Bead) -> Result<(), Rejected> {
+        let agent = self.agent(id)?;
+        if let Some(hook) = &agent.hook {
+            return Err(Rejected::AgentHolds { agent: id.clone(), bead: hook.bead.clone() });
+        }
+        let Agent { role, status, .. } = *agent;
+        if status != AgentStatus::Idle {
+            return Err(Rejected::AgentStands { agent: id.clone(), status, to: AgentStatus::Working });
+        }
+        if role != bead.work.role {
+            let wanted = bead.work.role;
+            return Err(Rejected::WrongRole { agent: id.clone(), role, bead: bead_id.clone(), wanted });
+        }
+        Ok(())
+    }
+
+    /// Both sides of a hook: the bead is in progress, the agent works.
+    fn hook(&mut self, at: At, id: &AgentId, dispatch: &DispatchId) {
+        self.edit_bead(dispatch.bead(), |bead| {
+            bead.status = BeadStatus::InProgress;
+            bead.since = at.now;
+            bead.tries.assignee = Some(id.clone());
+        });
+        self.edit_agent(id, |agent| {
+            agent.status = AgentStatus::Working;
+            agent.since = at.now;
+            agent.hook = Some(Hook::begun(dispatch.clone(), at.now));
+        });
+    }
+
+    /// A dispatch came to nothing. One that is no longer anybody's says nothing.
+    fn end_dispatch(&mut self, at: At, dispatch: &DispatchId, went: Went) {
+        let Some((holder, _)) = self.holder(dispatch) else { return self.ignore() };
+        let holder = holder.clone();
+        self.unhook(at, &holder, went);
+        if went == Went::Badly {
+            self.note_failure(at, dispatch.bead());
+            self.come_back(at, dispatch.bead());
+        } else {
+            self.give_back(at, dispatch.bead());
+        }
+    }
+
+    /// A bead that its agent lost through no fault of either: its attempt does not count.
+    pub(super) fn give_back(&mut self, at: At, id: &BeadId) {
+        self.edit_bead(id, |bead| {
+            bead.tries.attempts = bead.tries.attempts.saturating_sub(1);
+            bead.tries.given_back = true;
+        });
+        self.come_back(at, id);
+    }
+
+    /// A bead in progress that nobody holds any more is open; one that was cancelled ends.
+    fn come_back(&mut self, at: At, id: &BeadId) {
+        let Some(bead) = self.facts.beads.get(id) else { return };
+        if self.hooked_to(id).next().is_some() {
+            return;
+        }
+        if let Some(status) = bead.waits.cancel {
+            self.cancel(at, id, status);
+        } else if bead.status == BeadStatus::InProgress {
+            self.reopen(at, id);
+        }
+    }
+
+    fn hook_again(&mut self, at: At, id: &AgentId, dispatch: &DispatchId) -> Result<(), Rejected> {
+        let bead_id = dispatch.bead();
+        let bead = self.bead(bead_id)?;
+        if bead.status != BeadStatus::Open {
+            return Err(Rejected::BeadStands { bead: bead_id.clone(), status: bead.status });
+        }
+        let (given, last) = (dispatch.number(), bead.tries.dispatches);
+        if given != last {
+            let bead = bead_id.clone();
+            return Err(Rejected::WrongNumber { what: "dispatch", bead, given, next: last });
+        }
+        self.check_idle(id, bead_id, bead)?;
+        self.edit_bead(bead_id, |bead| {
+            if std::mem::take(&mut bead.tries.given_back) {
+                bead.tries.attempts = bead.tries.attempts.saturating_add(1);
+            }
+        });
+        self.hook(at, id, dispatch);
+        Ok(())
+    }
+
+    fn unhook_astray(&mut self, at: At, id: &AgentId, bead: &BeadId) -> Result<(), Rejected> {
+        let hooked = self.agent(id)?.hook.as_ref().is_some_and(|hook| hook.bead == *bead);
+        if !hooked {
+            return Err(Rejected::AgentHoldsNot { agent: id.clone(), bead: bead.clone() });
+        }
+        self.unhook(at, id, Went::Neither);
+        self.come_back(at, bead);
+        Ok(())
+    }
+}

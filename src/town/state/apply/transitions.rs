@@ -1,0 +1,185 @@
+//! Beads that go from one status to another, and the reviews that are opened for them.
+
+use super::At;
+use super::steps::{Went, went};
+use crate::ids::BeadId;
+use crate::town::event::TownEvent;
+use crate::town::state::agent::Said;
+use crate::town::state::bead::{Bead, Work};
+use crate::town::state::{Rejected, Town};
+use crate::town::words::{BeadKind, BeadReason, BeadStatus, Role};
+
+/// Every way of a bead that `bead_transitioned` tells of. Others follow from other events: a dispatch, an open review, a
+/// verdict on the review of a task, a cancellation.
+pub(in crate::town) const WAYS: &[(BeadKind, BeadStatus, BeadStatus, BeadReason)] = {
+    use BeadKind::{Convoy, Escalation, Review, Task};
+    use BeadReason as R;
+    use BeadStatus::{Closed, Failed, InProgress, InReview, Open};
+    &[
+        (Task, InProgress, Closed, R::Done),
+        (Task, InProgress, Open, R::AttemptFailed),
+        (Task, InProgress, Failed, R::AttemptsExhausted),
+        (Task, Open, Failed, R::AttemptsExhausted),
+        (Task, InProgress, Open, R::NeedsHuman),
+        (Task, InProgress, Open, R::Unreadable),
+        (Task, Open, Failed, R::BlockerFailed),
+        (Task, InProgress, Closed, R::Cancelled),
+        (Task, InProgress, Failed, R::Cancelled),
+        (Task, InProgress, Open, R::Recovered),
+        (Task, InReview, Open, R::Recovered),
+        (Review, InProgress, Closed, R::Approved),
+        (Review, InProgress, Closed, R::Changes),
+        (Review, InProgress, Open, R::AttemptFailed),
+        (Review, InProgress, Failed, R::AttemptsExhausted),
+        (Review, Open, Failed, R::AttemptsExhausted),
+        (Review, InProgress, Open, R::NeedsHuman),
+        (Review, InProgress, Open, R::Unreadable),
+        (Review, InProgress, Closed, R::Cancelled),
+        (Review, InProgress, Failed, R::Cancelled),
+        (Review, InProgress, Open, R::Recovered),
+        (Convoy, Open, Closed, R::ConvoyEnded),
+        (Convoy, Open, Failed, R::ConvoyFailed),
+        (Escalation, Open, Closed, R::SubjectEnded),
+    ]
+};
+
+impl Town {
+    pub(super) fn change_status(&mut self, at: At, event: &TownEvent) -> Result<(), Rejected> {
+        match event {
+            TownEvent::BeadTransitioned { bead, from, to, reason, escalation } => {
+                self.check_way(bead, *from, *to, *reason)?;
+                if let Some(escalation) = escalation {
+                    self.check_new_bead(escalation, 0)?;
+                }
+                self.transition(at, bead, (*from, *to), *reason, escalation.as_ref());
+                Ok(())
+            }
+            TownEvent::ReviewOpened { bead, review, round } => self.open_review(at, bead, review, *round),
+            other => unreachable!("{} does not move a bead", other.kind()),
+        }
+    }
+
+    fn check_way(
+        &self,
+        id: &BeadId,
+        from: BeadStatus,
+        to: BeadStatus,
+        reason: BeadReason,
+    ) -> Result<(), Rejected> {
+        let bead = self.bead(id)?;
+        if bead.status != from {
+            return Err(Rejected::BeadStands { bead: id.clone(), status: bead.status });
+        }
+        if !WAYS.contains(&(bead.kind, from, to, reason)) {
+            return Err(Rejected::NoSuchWay { bead: id.clone(), from, to, reason });
+        }
+        if from == BeadStatus::InReview && self.is_reviewed(id) {
+            return Err(Rejected::BeadWaits { bead: id.clone(), why: "reviewed" });
+        }
+        let cancelled = bead.waits.cancel.is_some();
+        if cancelled && !to.is_terminal() {
+            return Err(Rejected::BeadWaits { bead: id.clone(), why: "cancelled" });
+        }
+        if reason == BeadReason::Cancelled && bead.waits.cancel.map(BeadStatus::from) != Some(to) {
+            return Err(Rejected::NoSuchWay { bead: id.clone(), from, to, reason });
+        }
+        Ok(())
+    }
+
+    fn transition(
+        &mut self,
+        at: At,
+        id: &BeadId,
+        (from, to): (BeadStatus, BeadStatus),
+        reason: BeadReason,
+        escalation: Option<&BeadId>,
+    ) {
+        let task = self.facts.beads.get(id).and_then(|bead| bead.parent.clone());
+        if reason == BeadReason::Changes {
+            self.note_changes(at, id, escalation.is_some());
+        }
+        let attempted = from == BeadStatus::InProgress && reason != BeadReason::Unreadable;
+        if attempted && went(reason) == Went::Badly {
+            self.note_failure(at, id);
+        }
+        if to.is_terminal() {
+            self.end_bead(at, id, to, reason);
+        } else {
+            self.unhook_all(at, id, went(reason));
+            self.reopen(at, id);
+        }
+        let for_person = match reason {
+            BeadReason::NeedsHuman => Some("its agent asked for a person"),
+            BeadReason::Unreadable => Some("nobody can read how its agent ended"),
+            BeadReason::Done
+            | BeadReason::Approved
+            | BeadReason::Changes
+            | BeadReason::AttemptFailed
+            | BeadReason::AttemptsExhausted
+            | BeadReason::Cancelled
+            | BeadReason::BlockerFailed
+            | BeadReason::ConvoyEnded
+            | BeadReason::ConvoyFailed
+            | BeadReason::SubjectEnded
+            | BeadReason::Recovered => None,
+        };
+        if let Some(why) = for_person {
+            self.wait_for_person(at, id, why);
+        }
+        if let Some(escalation) = escalation {
+            // What a review escalates is its task: the review is over.
+            let subject = task.filter(|_| reason == BeadReason::Changes);
+            self.open_escalation(at, escalation, subject.as_ref().unwrap_or(id), reason.as_str());
+        }
+    }
+
+    /// Before a review ends that wants changes: its task learns which, and that a person has to decide if it was
+    /// reviewed often enough.
+    fn note_changes(&mut self, at: At, review: &BeadId, enough: bool) {
+        let said = self.hooked_to(review).find_map(|(_, agent)| agent.hook.as_ref()?.said.clone());
+        let notes = match said {
+            Some(Said::Verdict { notes, .. }) => notes,
+            Some(Said::Outcome(_)) | None => None,
+        };
+        let Some(task) = self.facts.beads.get(review).and_then(|bead| bead.parent.clone()) else { return };
+        self.edit_bead(&task, |task| task.looks.notes = notes);
+        if enough {
+            self.wait_for_person(at, &task, "it was reviewed often enough");
+        }
+    }
+
+    fn open_review(&mut self, at: At, id: &BeadId, review: &BeadId, round: u32) -> Result<(), Rejected> {
+        let task = self.bead(id)?;
+        let (kind, status) = (task.kind, task.status);
+        if kind != BeadKind::Task {
+            return Err(Rejected::WrongKind { bead: id.clone(), kind });
+        }
+        // A task in review without one got lost on its way; this sets it right.
+        let fits =
+            status == BeadStatus::InProgress || (status == BeadStatus::InReview && !self.is_reviewed(id));
+        if !fits {
+            return Err(Rejected::BeadStands { bead: id.clone(), status });
+        }
+        if task.waits.cancel.is_some() {
+            return Err(Rejected::BeadWaits { bead: id.clone(), why: "cancelled" });
+        }
+        let next = task.looks.reviews.saturating_add(1);
+        if round != next {
+            let (given, next) = (u64::from(round), u64::from(next));
+            return Err(Rejected::WrongNumber { what: "review", bead: id.clone(), given, next });
+        }
+        let work = Work { role: Role::Reviewer, instructions: "".into(), ..task.work.clone() };
+        let open = Bead::open(BeadKind::Review, work, Some(id.clone()), (at.seq, at.now));
+        self.check_new_bead(review, open.text_bytes())?;
+        self.unhook_all(at, id, Went::Well);
+        self.edit_bead(id, |task| {
+            task.status = BeadStatus::InReview;
+            task.since = at.now;
+            task.looks.reviews = round;
+            task.tries.attempts = 0;
+            task.tries.failed_at = None;
+        });
+        self.insert_bead(review, open);
+        Ok(())
+    }
+}

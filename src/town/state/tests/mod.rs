@@ -1,0 +1,195 @@
+//! A town that is played with, and what its events do to it.
+
+mod beads;
+mod dispatches;
+mod properties;
+mod reviews;
+mod snapshots;
+mod whole;
+
+use std::collections::BTreeSet;
+
+use crate::clock::Timestamp;
+use crate::ids::{AgentId, Seq};
+use crate::town::event::TownEvent;
+use crate::town::event::samples::{agent, bead, dispatch};
+use crate::town::policy::Policy;
+use crate::town::state::{Agent, Bead, Rejected, Town};
+use crate::town::words::{
+    AgentStatus, BeadReason, BeadStatus, CancelStatus, CompletionStatus, LostCause, Origin, Outcome, Role,
+    Verdict,
+};
+
+/// A town with its journal: each event comes after the one before, at a time that the test moves.
+#[derive(Debug, Clone)]
+pub(in crate::town) struct Play {
+    pub(in crate::town) town: Town,
+    pub(in crate::town) log: Vec<(Seq, Timestamp, TownEvent)>,
+    pub(in crate::town) ms: u64,
+    seq: u64,
+}
+
+impl Play {
+    pub(in crate::town) fn empty() -> Self {
+        Self { town: Town::default(), log: Vec::new(), ms: 1_000_000_000, seq: 0 }
+    }
+
+    /// A town with workers `w1` and `w2` and reviewer `r1`.
+    pub(in crate::town) fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    pub(in crate::town) fn with(policy: impl FnOnce(&mut Policy)) -> Self {
+        let mut play = Self::empty();
+        let mut chosen = Policy::default();
+        policy(&mut chosen);
+        play.takes(TownEvent::TownCreated { policy: Box::new(chosen) });
+        for (id, role) in [("w1", Role::Worker), ("w2", Role::Worker), ("r1", Role::Reviewer)] {
+            play.registers(id, role, Origin::Configured);
+        }
+        play
+    }
+
+    /// Lets time pass.
+    pub(in crate::town) fn after(&mut self, secs: u64) -> &mut Self {
+        self.ms += secs * 1_000;
+        self
+    }
+
+    pub(in crate::town) fn at(&self) -> Timestamp {
+        Timestamp::from_millis(self.ms)
+    }
+
+    pub(in crate::town) fn tries(&mut self, event: TownEvent) -> Result<(), Rejected> {
+        self.seq += 1;
+        let (seq, time) = (Seq(self.seq), self.at());
+        let result = self.town.apply(seq, time, &event);
+        self.log.push((seq, time, event));
+        result
+    }
+
+    pub(in crate::town) fn takes(&mut self, event: TownEvent) -> &mut Self {
+        let told = format!("{event:?}");
+        assert_eq!(self.tries(event), Ok(()), "{told}");
+        self
+    }
+
+    /// The code of the refusal. Nothing is changed by it.
+    pub(in crate::town) fn refuses(&mut self, event: TownEvent) -> &'static str {
+        let before = self.town.clone();
+        let told = format!("{event:?}");
+        let rejected = self.tries(event).expect_err(&told);
+        assert_eq!(self.town, before, "{told}");
+        assert!(!rejected.to_string().is_empty());
+        rejected.code()
+    }
+
+    pub(in crate::town) fn registers(&mut self, id: &str, role: Role, origin: Origin) -> &mut Self {
+        self.takes(TownEvent::AgentRegistered { agent: agent(id), role, origin, nudges: false })
+    }
+
+    pub(in crate::town) fn creates(&mut self, id: &str) -> &mut Self {
+        self.takes(created(id, 2, &[]))
+    }
+
+    /// The bead's next dispatch goes to this agent.
+    pub(in crate::town) fn dispatches(&mut self, id: &str, to: &str) -> &mut Self {
+        let event = self.dispatch_of(id, to);
+        self.takes(event)
+    }
+
+    pub(in crate::town) fn dispatch_of(&self, id: &str, to: &str) -> TownEvent {
+        let tries = &self.bead(id).tries;
+        TownEvent::BeadDispatched {
+            bead: bead(id),
+            agent: agent(to),
+            dispatch_id: dispatch(&format!("{id}.{}", tries.dispatches + 1)),
+            attempt: tries.attempts + 1,
+        }
+    }
+
+    pub(in crate::town) fn moves(
+        &mut self,
+        id: &str,
+        from: BeadStatus,
+        to: BeadStatus,
+        reason: BeadReason,
+    ) -> &mut Self {
+        self.takes(moved(id, from, to, reason))
+    }
+
+    pub(in crate::town) fn bead(&self, id: &str) -> &Bead {
+        &self.town.beads()[&bead(id)]
+    }
+
+    pub(in crate::town) fn agent(&self, id: &str) -> &Agent {
+        &self.town.agents()[&agent(id)]
+    }
+
+    /// How a bead stands, ended or not.
+    pub(in crate::town) fn status(&self, id: &str) -> BeadStatus {
+        let ended = self.town.closed().get(&bead(id)).map(|closed| closed.status);
+        ended.unwrap_or_else(|| self.bead(id).status)
+    }
+
+    pub(in crate::town) fn queue(&self, role: Role) -> Vec<&str> {
+        self.town.queue(role).map(|(id, _)| id.as_str()).collect()
+    }
+}
+
+pub(in crate::town) fn created(id: &str, priority: u8, blocked_by: &[&str]) -> TownEvent {
+    TownEvent::BeadCreated {
+        bead: bead(id),
+        title: format!("do {id}").into(),
+        instructions: "with care".into(),
+        role: Role::Worker,
+        priority,
+        convoy: None,
+        blocked_by: blocked_by.iter().map(|id| bead(id)).collect(),
+    }
+}
+
+pub(in crate::town) fn moved(id: &str, from: BeadStatus, to: BeadStatus, reason: BeadReason) -> TownEvent {
+    TownEvent::BeadTransitioned { bead: bead(id), from, to, reason, escalation: None }
+}
+
+pub(in crate::town) fn done(by: &str, id: &str, outcome: Outcome) -> TownEvent {
+    let (agent, dispatch_id) = (agent(by), dispatch(id));
+    TownEvent::AgentDone { agent, dispatch_id, outcome, summary: None, report: None }
+}
+
+pub(in crate::town) fn completed(by: &str, id: &str, status: CompletionStatus) -> TownEvent {
+    let (agent, dispatch_id) = (agent(by), dispatch(id));
+    TownEvent::AgentCompleted { agent, dispatch_id, status, reason: None, report: None }
+}
+
+pub(in crate::town) fn lost(id: &str, cause: LostCause) -> TownEvent {
+    TownEvent::DispatchLost { dispatch_id: dispatch(id), cause }
+}
+
+pub(in crate::town) fn failed(id: &str) -> TownEvent {
+    TownEvent::DispatchFailed { dispatch_id: dispatch(id), error: "the lane is full".into() }
+}
+
+pub(in crate::town) fn cancelled(id: &str, cancel_status: CancelStatus) -> TownEvent {
+    TownEvent::BeadCancelled { bead: bead(id), cancel_status, reason: None }
+}
+
+pub(in crate::town) fn depends(id: &str, on: &str) -> TownEvent {
+    TownEvent::DependencyAdded { bead: bead(id), blocked_by: bead(on) }
+}
+
+pub(in crate::town) fn convoy(id: &str, beads: &[&str]) -> TownEvent {
+    let beads: BTreeSet<_> = beads.iter().map(|id| bead(id)).collect();
+    TownEvent::ConvoyStarted { convoy: bead(id), title: "a batch".into(), beads }
+}
+
+pub(in crate::town) fn reviewed(id: &str, verdict: Verdict, notes: &str) -> TownEvent {
+    let (agent, dispatch_id) = (agent("r1"), dispatch(id));
+    TownEvent::ReviewDone { agent, dispatch_id, verdict, notes: Some(notes.into()) }
+}
+
+fn idle(agents: &Town) -> Vec<&AgentId> {
+    let roles = Role::ALL.iter().flat_map(|role| agents.agents_that_are(AgentStatus::Idle, *role));
+    roles.map(|(id, _)| id).collect()
+}
