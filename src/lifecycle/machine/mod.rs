@@ -233,7 +233,11 @@ impl Machine {
             Phase::Failed { .. } | Phase::Starting { .. } | Phase::Up { .. } => return,
         };
         match left {
-            Some(left) => self.stop_again(left, step),
+            Some(left) => {
+                self.stop_again(left, step);
+                // And starts after that.
+                self.rise(now, step);
+            }
             None => self.launch(now, step),
         }
     }

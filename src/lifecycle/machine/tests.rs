@@ -139,6 +139,15 @@ fn what_does_not_stop_is_stopped_again_before_it_is_started() {
     assert_eq!(machine.alarm(), Some(at(71)), "even if nobody asks");
     assert_eq!(machine.want(at(71)).1.order, Some(Order::Stop(run)));
     assert!(matches!(machine.on(at(72), 0.0, Input::Stopped).order, Some(Order::Start(_))));
+
+    let (mut machine, run) = up(POLICY);
+    machine.on(at(60), 0.0, Input::Alarm);
+    machine.on(at(70), 0.0, Input::StopFailed("it is in the kernel".into()));
+    assert_eq!(machine.on(at(71), 0.0, Input::Start).order, Some(Order::Stop(run)));
+    assert!(
+        matches!(machine.on(at(72), 0.0, Input::Stopped).order, Some(Order::Start(_))),
+        "an operator's start too"
+    );
 }
 
 #[test]
