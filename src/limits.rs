@@ -378,6 +378,10 @@ pub const TOWN_KEY_AGE_MAX: Duration = Duration::from_secs(24 * 3_600);
 /// Waits of a bead's back-off: they grow, and nobody tells more apart.
 pub const TOWN_BACKOFF_STEPS_MAX: usize = 20;
 
+/// Actions of one plan, most pressing first; more come with the next. Their events are appended all or none.
+pub const TOWN_ACTIONS_MAX: usize = 400;
+
+const _: () = assert!(TOWN_ACTIONS_MAX <= JOURNAL_GROUP_RECORDS_MAX, "a plan must fit one append");
 const _: () = assert!(
     2 * (BEAD_INSTRUCTIONS_BYTES_MAX + BEAD_TITLE_BYTES_MAX + TOWN_NOTE_BYTES_MAX) < JOURNAL_DETAIL_BYTES_MAX,
     "a bead must fit a record with its quotes and line ends escaped"

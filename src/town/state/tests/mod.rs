@@ -2,7 +2,7 @@
 
 mod beads;
 mod dispatches;
-mod properties;
+pub(crate) mod properties;
 mod reviews;
 mod snapshots;
 mod whole;

@@ -1,0 +1,63 @@
+//! A worker of which nothing runs any more: its bead goes back, the worker is idle, and what may be left of it is stopped
+//! so that nobody works on the bead twice.
+//!
+//! An agent that said how its work ended is not lost, whatever became of it. During a drain nobody is given up.
+
+use super::action::{ActionKind, Effect, Reason};
+use super::settle::{action, millis};
+use super::{Draft, TownEvent};
+use crate::town::state::{Agent, ContainerSeen, Hook};
+use crate::town::time::TownTime;
+use crate::town::words::{AgentStatus, BeadStatus, ContainerStatus, Entity, LostCause, Role};
+use crate::units::Period;
+
+pub(super) fn rule(draft: &mut Draft<'_>) {
+    let town = draft.town;
+    if town.draining().is_some() {
+        return;
+    }
+    for status in [AgentStatus::Working, AgentStatus::Stalled] {
+        for (id, agent) in Role::ALL.iter().flat_map(|role| town.agents_that_are(status, *role)) {
+            let Some(hook) = &agent.hook else { continue };
+            let in_progress =
+                town.beads().get(&hook.bead).is_some_and(|bead| bead.status == BeadStatus::InProgress);
+            let silent = hook.said.is_none() && hook.ended.is_none();
+            let seen = seen(agent, hook);
+            let Some(cause) = cause(draft, hook, seen).filter(|_| silent && in_progress) else { continue };
+            let dispatch_id = hook.dispatch_id.clone();
+            let reason = Reason::Lost {
+                cause,
+                quiet_ms: millis(draft.now.since(hook.progress)),
+                container: seen.map(|seen| seen.status),
+            };
+            let effect = Effect::Stop { agent: id.clone(), dispatch_id: dispatch_id.clone() };
+            let event = TownEvent::DispatchLost { dispatch_id, cause };
+            let drop = action(&hook.bead, (ActionKind::DropDispatch, reason), event, Some(effect));
+            draft.act(&[Entity::Bead(hook.bead.clone()), Entity::Agent(id.clone())], drop);
+        }
+    }
+}
+
+/// What was seen of what hosts the agent, if that says something of this dispatch: what was seen before it does not.
+fn seen<'a>(agent: &'a Agent, hook: &Hook) -> Option<&'a ContainerSeen> {
+    let seen = agent.container.as_ref()?;
+    let fits = match &seen.dispatch_id {
+        Some(id) => *id == hook.dispatch_id,
+        None => seen.since >= hook.since,
+    };
+    fits.then_some(seen)
+}
+
+fn cause(draft: &Draft<'_>, hook: &Hook, seen: Option<&ContainerSeen>) -> Option<LostCause> {
+    let policy = &draft.town.policy().lost;
+    let for_so_long = |since: TownTime, period: Period| draft.now.since(since) >= period.0;
+    match seen.map(|seen| (seen.status, seen.since)) {
+        Some((ContainerStatus::Starting | ContainerStatus::Running, _)) => None,
+        Some((ContainerStatus::Exited, _)) => Some(LostCause::Exited),
+        Some((ContainerStatus::Evicted, _)) => Some(LostCause::Evicted),
+        Some((ContainerStatus::NotFound, since)) => {
+            for_so_long(since, policy.not_found_grace).then_some(LostCause::NotFound)
+        }
+        None => for_so_long(hook.progress, policy.quiet_after).then_some(LostCause::Silent),
+    }
+}

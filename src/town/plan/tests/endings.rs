@@ -1,0 +1,144 @@
+//! What follows from what agents say, and from people who cancel.
+
+use super::*;
+
+/// Bead `a` is with `w1`.
+fn at_work() -> Play {
+    let mut play = Play::new();
+    play.creates("a");
+    play.tick();
+    play
+}
+
+fn reviewing(rounds_max: u32) -> Play {
+    let mut play = Play::with(|p| (p.review.enabled, p.review.rounds_max) = (true, rounds_max));
+    play.creates("a");
+    play.tick();
+    play
+}
+
+#[test]
+fn a_done_task_closes_and_frees_its_agent_for_the_next() {
+    let mut play = at_work();
+    play.takes(done("w1", "a.1", Outcome::Done)).creates("b");
+    assert_eq!(told(&play.tick().actions), ["close_bead a", "dispatch_bead b"]);
+    assert_eq!(play.status("a"), BeadStatus::Closed);
+}
+
+#[test]
+fn done_and_completed_in_one_batch_give_one_plan_in_both_orders() {
+    let words = [done("w1", "a.1", Outcome::Done), completed("w1", "a.1", CompletionStatus::Failed)];
+    let plans = [[0, 1], [1, 0]].map(|order| {
+        let mut play = at_work();
+        order.into_iter().for_each(|index: usize| _ = play.takes(words[index].clone()));
+        play.plan()
+    });
+    assert_eq!(plans[0], plans[1]);
+    assert_eq!(told(&plans[0].actions), ["close_bead a"], "the agent's word stands above its run's end");
+}
+
+#[test]
+fn an_ending_nobody_can_read_is_asked_for_once_more_and_then_left_to_a_person() {
+    let mut play = at_work();
+    let ended = || completed("w1", "a.1", CompletionStatus::Completed);
+    play.takes(ended());
+    assert_eq!(play.plan().actions, [], "the word may still come");
+    assert_eq!(told(&play.after(10).tick().actions), ["ask_ending a"]);
+    assert_eq!(play.after(60).plan().actions.iter().filter(|a| a.kind == ActionKind::AskEnding).count(), 0);
+    play.takes(ended());
+    assert_eq!(told(&play.after(10).settles()), ["ask_person a"]);
+    assert!(matches!(play.waits("a"), Wait::WaitingOnHuman { .. }));
+    assert_eq!(play.status("a.e1"), BeadStatus::Open);
+    play.takes(TownEvent::BeadReleased { bead: bead("a") });
+    assert_eq!(dispatched(&play.tick()), ["a.2 to w1"]);
+}
+
+#[test]
+fn needs_human_waits_for_a_person_and_is_not_stuck() {
+    let mut play = at_work();
+    play.takes(done("w1", "a.1", Outcome::NeedsHuman));
+    assert_eq!(told(&play.settles()), ["ask_person a"]);
+    assert_eq!(play.after(48 * 3_600).plan().actions, []);
+    assert_eq!(play.waits("a"), Wait::WaitingOnHuman { for_ms: 48 * 3_600_000 });
+    // The escalation goes with its bead.
+    play.takes(cancelled("a", CancelStatus::Closed));
+    assert_eq!(told(&play.settles()), ["close_bead a.e1"]);
+}
+
+#[test]
+fn failed_attempts_end_in_a_failed_bead_and_an_escalation() {
+    let mut play = Play::with(|p| p.dispatch.attempts_max = 2);
+    play.creates("a");
+    play.tick();
+    play.takes(done("w1", "a.1", Outcome::Failed));
+    assert_eq!(told(&play.settles()), ["retry_bead a"]);
+    play.after(30).tick();
+    play.takes(completed("w1", "a.2", CompletionStatus::Failed));
+    assert_eq!(told(&play.settles()), ["fail_bead a"]);
+    assert_eq!((play.status("a"), play.status("a.e1")), (BeadStatus::Failed, BeadStatus::Open));
+    assert_eq!(play.after(86_400).plan().actions, [], "a person has to look");
+}
+
+#[test]
+fn cancelling_stops_the_agent_at_once_whatever_it_said() {
+    let mut play = at_work();
+    play.takes(done("w1", "a.1", Outcome::Failed)).takes(cancelled("a", CancelStatus::Closed));
+    play.sees("a.1", "w1", ContainerStatus::Exited);
+    let plan = play.tick();
+    assert_eq!(told(&plan.actions), ["cancel_bead a"], "one thing of one agent in one tick");
+    let stop = super::super::Effect::Stop { agent: agent("w1"), dispatch_id: dispatch("a.1") };
+    assert_eq!(plan.actions[0].effect, Some(stop));
+    assert_eq!(play.status("a"), BeadStatus::Closed);
+}
+
+#[test]
+fn reviewed_work_closes_when_it_is_approved() {
+    let mut play = reviewing(5);
+    play.takes(done("w1", "a.1", Outcome::Done));
+    assert_eq!(told(&play.tick().actions), ["open_review a"]);
+    assert_eq!(play.waits("a"), Wait::InReview { review: Some(bead("a.r1")), round: 1 });
+    assert_eq!(dispatched(&play.tick()), ["a.r1.1 to r1"]);
+    play.takes(reviewed("a.r1.1", Verdict::Approved, "fine"));
+    assert_eq!(told(&play.settles()), ["close_bead a.r1"]);
+    assert_eq!(play.status("a"), BeadStatus::Closed);
+}
+
+#[test]
+fn work_that_is_never_good_enough_is_left_to_a_person_after_its_rounds() {
+    let mut play = reviewing(3);
+    for round in 1..=3 {
+        play.takes(done("w1", &format!("a.{round}"), Outcome::Done)).settles();
+        play.takes(reviewed(&format!("a.r{round}.1"), Verdict::Changes, "again")).settles();
+    }
+    assert!(matches!(play.waits("a"), Wait::WaitingOnHuman { .. }));
+    assert_eq!((play.status("a.e1"), play.bead("a").looks.reviews), (BeadStatus::Open, 3));
+}
+
+#[test]
+fn a_reviewer_without_a_verdict_is_asked_for_it() {
+    let mut play = reviewing(5);
+    play.takes(done("w1", "a.1", Outcome::Done)).settles();
+    play.takes(done("r1", "a.r1.1", Outcome::Done)).takes(completed(
+        "r1",
+        "a.r1.1",
+        CompletionStatus::Completed,
+    ));
+    assert_eq!(told(&play.after(10).settles()), ["ask_ending a.r1"]);
+    play.takes(reviewed("a.r1.1", Verdict::Approved, ""));
+    play.settles();
+    assert_eq!(play.status("a"), BeadStatus::Closed);
+}
+
+#[test]
+fn a_convoy_ends_with_its_last_bead_or_with_its_first_failure() {
+    for (one_failure_fails, status) in [(false, BeadStatus::Closed), (true, BeadStatus::Failed)] {
+        let mut play = Play::with(|p| p.convoy.one_failure_fails = one_failure_fails);
+        play.creates("a").creates("b").takes(convoy("con", &["a", "b"]));
+        play.takes(TownEvent::DrainStarted { reason: None });
+        play.takes(cancelled("a", CancelStatus::Failed));
+        let first = told(&play.settles());
+        assert_eq!(first.is_empty(), !one_failure_fails);
+        play.takes(cancelled("b", CancelStatus::Closed)).settles();
+        assert_eq!(play.status("con"), status);
+    }
+}

@@ -1,0 +1,100 @@
+//! Workers of which nothing runs any more.
+
+use super::*;
+
+fn at_work() -> Play {
+    let mut play = Play::new();
+    play.creates("a").dispatches("a", "w1");
+    play
+}
+
+#[test]
+fn a_silent_worker_of_which_nothing_was_seen_is_lost_after_90_seconds() {
+    let mut play = at_work();
+    assert_eq!(play.after(89).plan().actions, []);
+    let plan = play.after(1).tick();
+    assert_eq!(told(&plan.actions), ["drop_dispatch a"]);
+    let reason = plan.actions[0].reason.to_string();
+    assert_eq!(reason, "its agent is lost (silent): nothing was heard for 90s, and nothing of it was seen");
+    assert_eq!((play.status("a"), play.bead("a").tries.attempts), (BeadStatus::Open, 1));
+}
+
+#[test]
+fn a_worker_whose_container_runs_is_never_lost_by_its_silence() {
+    let mut play = at_work();
+    play.sees("a.1", "w1", ContainerStatus::Running);
+    assert_eq!(play.after(86_400).plan().actions, []);
+}
+
+#[test]
+fn progress_keeps_a_worker() {
+    let mut play = at_work();
+    for _ in 0..5 {
+        let (agent, dispatch_id) = (agent("w1"), dispatch("a.1"));
+        play.after(80).takes(TownEvent::AgentProgress { agent, dispatch_id, report: None });
+        assert_eq!(play.plan().actions, []);
+    }
+}
+
+#[test]
+fn an_ended_container_is_a_loss_at_once_and_an_unknown_one_after_its_grace() {
+    let mut play = at_work();
+    play.sees("a.1", "w1", ContainerStatus::Exited);
+    assert_eq!(told(&play.plan().actions), ["drop_dispatch a"]);
+    let mut play = at_work();
+    play.takes(TownEvent::ContainerEviction { agent: agent("w1"), reason: None });
+    assert_eq!(told(&play.plan().actions), ["drop_dispatch a"]);
+    let mut play = at_work();
+    play.sees("a.1", "w1", ContainerStatus::NotFound);
+    assert_eq!(play.after(179).plan().actions, []);
+    assert_eq!(told(&play.after(1).plan().actions), ["drop_dispatch a"]);
+}
+
+#[test]
+fn what_was_seen_before_the_dispatch_says_nothing_of_it() {
+    let mut play = Play::new();
+    let seen = TownEvent::ContainerStatus {
+        agent: agent("w1"),
+        dispatch_id: None,
+        status: ContainerStatus::Exited,
+        exit_reason: None,
+        report: None,
+    };
+    play.creates("a").takes(seen).after(1).dispatches("a", "w1");
+    assert_eq!(play.after(60).plan().actions, []);
+}
+
+#[test]
+fn who_said_how_it_ended_is_not_lost() {
+    let mut play = at_work();
+    play.takes(done("w1", "a.1", Outcome::Done)).sees("a.1", "w1", ContainerStatus::Exited);
+    assert_eq!(told(&play.after(600).tick().actions), ["close_bead a"]);
+}
+
+#[test]
+fn nobody_is_given_up_during_a_drain() {
+    let mut play = at_work();
+    play.takes(TownEvent::DrainStarted { reason: None }).sees("a.1", "w1", ContainerStatus::Exited);
+    assert_eq!(play.after(600).plan().actions, []);
+}
+
+#[test]
+fn skipped_time_loses_nobody() {
+    let mut play = at_work();
+    play.after(8 * 3_600).takes(TownEvent::TimeSkipped { ms: 8 * 3_600_000 });
+    assert_eq!(play.plan().actions, []);
+    assert_eq!(play.after(89).plan().actions, []);
+    assert_eq!(told(&play.after(1).plan().actions), ["drop_dispatch a"]);
+}
+
+#[test]
+fn our_own_restarts_never_end_a_bead() {
+    let mut play = Play::new();
+    play.creates("a");
+    for n in 1..=20 {
+        let plan = play.tick();
+        assert_eq!(dispatched(&plan), [format!("a.{n} to w1")], "no back-off either");
+        play.takes(lost(&format!("a.{n}"), LostCause::Restart));
+    }
+    assert_eq!(play.bead("a").tries.attempts, 0);
+}

@@ -1,0 +1,145 @@
+//! What holds for plans of any town.
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+
+use super::super::RULES;
+use super::*;
+use crate::town::state::tests::properties::steps;
+
+/// A plan speaks of each agent and bead at most once, each of its events is taken in, and it says of every bead why it
+/// waits.
+fn sound(play: &Play) -> Plan {
+    let plan = play.plan();
+    assert_eq!(plan, play.plan(), "the same town gives the same plan");
+    let said: Vec<_> = plan.actions.iter().filter_map(|action| action.entity.clone()).collect();
+    assert_eq!(said.iter().collect::<BTreeSet<_>>().len(), said.len(), "{said:?}");
+    assert!(plan.report.keys().eq(play.town.beads().keys()));
+    assert!(!plan.report.values().any(|wait| *wait == Wait::Astray), "{:?}", plan.report);
+    let mut after = play.clone();
+    for action in &plan.actions {
+        assert!(!action.event().from_outside());
+        after.takes(action.event().clone());
+    }
+    plan
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn every_plan_is_sound_and_comes_to_rest(steps in steps(100), every in 1_usize..9) {
+        let mut play = Play::with(|p| (p.review.enabled, p.breaker.beads) = (true, 4));
+        for (index, step) in steps.iter().enumerate() {
+            let _ = play.step(step);
+            if index % every == 0 {
+                sound(&play);
+                play.tick();
+            }
+        }
+        play.settles();
+    }
+
+    /// Agents answer at random, and then all goes well: every task ends.
+    #[test]
+    fn every_bead_ends_once_nothing_fails_any_more(seed in any::<u64>(), review in any::<bool>()) {
+        let mut play = Play::with(|p| (p.review.enabled, p.breaker.beads) = (review, 6));
+        let mut roll = seed;
+        for n in 0..24 {
+            play.creates(&format!("t{n}"));
+            if n % 3 == 2 {
+                play.takes(depends(&format!("t{n}"), &format!("t{}", n / 2)));
+            }
+        }
+        play.takes(convoy("con", &["t1", "t2", "t3"]));
+        for turn in 0..900 {
+            roll = roll.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let dice = if turn < 150 { usize::try_from(roll >> 60).expect("four bits") } else { 0 };
+            play.after(31);
+            sound(&play);
+            play.tick();
+            answer(&mut play, dice);
+            people(&mut play);
+        }
+        play.settles();
+        prop_assert!(play.town.beads().is_empty(), "{:?}", play.plan().report);
+    }
+}
+
+/// Every agent at work answers, or does not.
+fn answer(play: &mut Play, dice: usize) {
+    let hooks = play.town.agents().iter().filter_map(|(id, agent)| Some((id.clone(), agent.hook.clone()?)));
+    for (index, (by, hook)) in hooks.collect::<Vec<_>>().into_iter().enumerate() {
+        let (by, id) = (by.as_str(), hook.dispatch_id.to_string());
+        let event = match (by, dice.saturating_sub(index)) {
+            ("r1", 0..9) => reviewed(&id, Verdict::Approved, ""),
+            ("r1", 9..12) => reviewed(&id, Verdict::Changes, "again"),
+            (_, 0..6) => done(by, &id, Outcome::Done),
+            (_, 6..9) => done(by, &id, Outcome::Failed),
+            (_, 9) => done(by, &id, Outcome::NeedsHuman),
+            (_, 10) => completed(by, &id, CompletionStatus::Completed),
+            (_, 11) => failed(&id),
+            (_, 12) => lost(&id, LostCause::Restart),
+            _ => continue,
+        };
+        play.takes(event);
+    }
+}
+
+/// People let go on what waits for them, and close what they were told.
+fn people(play: &mut Play) {
+    for (id, wait) in play.plan().report {
+        match wait {
+            Wait::WaitingOnHuman { .. } => _ = play.takes(TownEvent::BeadReleased { bead: id }),
+            Wait::Escalated { .. } => _ = play.takes(cancelled(id.as_str(), CancelStatus::Closed)),
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn entities_of_an_open_violation_get_no_action() {
+    let mut play = Play::new();
+    play.creates("a").creates("b");
+    let entities = BTreeSet::from([Entity::Bead(bead("a")), Entity::Agent(agent("w1"))]);
+    let message = "for the test".into();
+    play.takes(TownEvent::ViolationOpened { invariant: 9, entities: entities.clone(), message });
+    assert_eq!(dispatched(&play.tick()), ["b.1 to w2"]);
+    assert_eq!(play.waits("a"), Wait::Violated);
+    play.takes(TownEvent::ViolationResolved { invariant: 9, entities });
+    assert_eq!(dispatched(&play.tick()), ["a.1 to w1"]);
+}
+
+#[test]
+fn another_policy_asks_what_if_and_changes_only_the_plan() {
+    let mut play = Play::new();
+    play.creates("a").dispatches("a", "w1").after(60);
+    let mut supposed = play.town.clone();
+    let mut policy = supposed.policy().clone();
+    policy.lost.quiet_after = crate::units::Period::from_secs(30);
+    supposed.suppose(policy);
+    assert_eq!(told(&plan(&supposed, play.at()).actions), ["drop_dispatch a"]);
+    assert_eq!(play.plan().actions, []);
+}
+
+#[test]
+fn names_of_rules_and_actions_are_kept() {
+    let rules: Vec<_> = RULES.iter().map(|(name, _)| *name).collect();
+    assert_eq!(rules, ["cancel", "settle", "lost", "dropout", "convoy", "breaker", "dispatch"]);
+    for kind in ActionKind::ALL {
+        assert_eq!(serde_json::json!(kind), kind.as_str());
+    }
+}
+
+#[test]
+fn a_plan_is_written_with_its_reasons() {
+    let mut play = Play::new();
+    play.creates("a").creates("b").takes(created("c", 1, &["a"]));
+    play.tick();
+    play.after(2).takes(done("w1", "a.1", Outcome::Failed)).creates("d");
+    let plan = play.plan();
+    let sentences: Vec<_> = plan.actions.iter().map(|action| action.reason.to_string()).collect();
+    let waits: Vec<_> = plan.report.iter().map(|(id, wait)| format!("{id}: {wait}")).collect();
+    insta::assert_json_snapshot!((plan, sentences, waits));
+}
