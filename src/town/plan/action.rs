@@ -7,7 +7,9 @@ use serde::Serialize;
 
 use super::TownEvent;
 use crate::ids::{AgentId, BeadId, DispatchId};
-use crate::town::words::{BeadStatus, CancelStatus, ContainerStatus, Entity, LostCause, Role, Verdict};
+use crate::town::words::{
+    BeadStatus, CancelStatus, ContainerStatus, Entity, LostCause, Role, StuckClass, Verdict,
+};
 use crate::units::Period;
 
 /// Something that should be done.
@@ -57,6 +59,20 @@ pub enum ActionKind {
     AskEnding,
     /// Free an agent of which nothing will come, and stop what is left of it.
     DropDispatch,
+    /// Note that nothing is heard of an agent.
+    MarkStalled,
+    /// Note that something is heard of it again.
+    MarkWorking,
+    /// Nudge an agent.
+    NudgeAgent,
+    /// Tell a person of work that does not move.
+    EscalateBead,
+    /// Let an agent go that nobody needs.
+    CollectAgent,
+    /// Mend an agent that works on nothing.
+    FreeAgent,
+    /// Mend a hook that leads nowhere.
+    UnhookAgent,
     /// End a convoy.
     EndConvoy,
     /// Stop dispatching.
@@ -67,7 +83,7 @@ pub enum ActionKind {
 
 impl ActionKind {
     /// Every kind.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 19] = [
         Self::DispatchBead,
         Self::CancelBead,
         Self::CloseBead,
@@ -77,6 +93,13 @@ impl ActionKind {
         Self::AskPerson,
         Self::AskEnding,
         Self::DropDispatch,
+        Self::MarkStalled,
+        Self::MarkWorking,
+        Self::NudgeAgent,
+        Self::EscalateBead,
+        Self::CollectAgent,
+        Self::FreeAgent,
+        Self::UnhookAgent,
         Self::EndConvoy,
         Self::OpenBreaker,
         Self::CloseBreaker,
@@ -95,6 +118,13 @@ impl ActionKind {
             Self::AskPerson => "ask_person",
             Self::AskEnding => "ask_ending",
             Self::DropDispatch => "drop_dispatch",
+            Self::MarkStalled => "mark_stalled",
+            Self::MarkWorking => "mark_working",
+            Self::NudgeAgent => "nudge_agent",
+            Self::EscalateBead => "escalate_bead",
+            Self::CollectAgent => "collect_agent",
+            Self::FreeAgent => "free_agent",
+            Self::UnhookAgent => "unhook_agent",
             Self::EndConvoy => "end_convoy",
             Self::OpenBreaker => "open_breaker",
             Self::CloseBreaker => "close_breaker",
@@ -117,6 +147,18 @@ pub enum Effect {
     },
     /// Stop what an agent does for a dispatch.
     Stop {
+        /// Which agent.
+        agent: AgentId,
+        /// Which dispatch.
+        dispatch_id: DispatchId,
+    },
+    /// Stop whatever an agent does.
+    StopAgent {
+        /// Which agent.
+        agent: AgentId,
+    },
+    /// Nudge an agent, as it says that it is nudged.
+    Nudge {
         /// Which agent.
         agent: AgentId,
         /// Which dispatch.
@@ -190,6 +232,29 @@ pub enum Reason {
         /// What was last seen of what hosts the agent.
         container: Option<ContainerStatus>,
     },
+    /// Nothing was heard, or something was heard again.
+    Quiet {
+        /// What that is taken for.
+        class: StuckClass,
+        /// Of which agent.
+        agent: AgentId,
+        /// For how long, in milliseconds.
+        quiet_ms: u64,
+        /// How long it works, in milliseconds.
+        worked_ms: u64,
+        /// What was last seen of what hosts the agent.
+        container: Option<ContainerStatus>,
+    },
+    /// Nobody needed it.
+    Unneeded {
+        /// For how long, in milliseconds.
+        idle_ms: u64,
+    },
+    /// An invariant does not hold, and this mends it.
+    Violation {
+        /// Which.
+        invariant: u8,
+    },
     /// A bead that it waited for failed.
     BlockerFailed {
         /// Which.
@@ -253,6 +318,15 @@ impl fmt::Display for Reason {
                     Some(status) => write!(f, ", and what hosts it is {status}"),
                     None => f.write_str(", and nothing of it was seen"),
                 }
+            }
+            Self::Quiet { class, agent, quiet_ms, worked_ms, container } => {
+                let (quiet, worked) = (period(*quiet_ms), period(*worked_ms));
+                write!(f, "{agent} is {class}: it works for {worked}, and was last heard {quiet} ago")?;
+                container.map_or(Ok(()), |status| write!(f, "; what hosts it is {status}"))
+            }
+            Self::Unneeded { idle_ms } => write!(f, "nobody needed it for {}", period(*idle_ms)),
+            Self::Violation { invariant } => {
+                write!(f, "it violates invariant {invariant}, and this mends it")
             }
             Self::BlockerFailed { blocker } => write!(f, "it waited for {blocker}, which failed"),
             Self::ConvoyOver { status, closed, failed, total } => {

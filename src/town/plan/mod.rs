@@ -9,12 +9,15 @@
 mod action;
 mod breaker;
 mod cancel;
+mod collect;
 mod convoy;
 mod dispatch;
 mod dropout;
 mod lost;
+mod recover;
 mod report;
 mod settle;
+mod stuck;
 #[cfg(test)]
 mod tests;
 
@@ -48,20 +51,26 @@ type Rule = fn(&mut Draft<'_>);
 
 /// Every rule with its name, in the order of precedence.
 const RULES: &[(&str, Rule)] = &[
+    // What is broken is mended first: no other rule may touch it.
+    ("recover", recover::rule),
     // Somebody said so; nothing else matters to such a bead.
     ("cancel", cancel::rule),
     // What an agent said stands above what its silence is taken for.
     ("settle", settle::rule),
     // Who is gone is freed before anything is measured of it.
     ("lost", lost::rule),
+    // Who is there and silent is pressed, which needs to know that it is there.
+    ("stuck", stuck::rule),
     // What cannot be done ends before it would be dispatched.
     ("dropout", dropout::rule),
     // A batch follows from its beads.
     ("convoy", convoy::rule),
     // Whether anything is dispatched at all.
     ("breaker", breaker::rule),
-    // Last: it gives away what is left.
+    // It gives away what is left.
     ("dispatch", dispatch::rule),
+    // Last: who still has nothing to do may go.
+    ("collect", collect::rule),
 ];
 
 /// Decides what to do in a town at this moment of journal time.
@@ -81,15 +90,18 @@ struct Draft<'a> {
     town: &'a Town,
     now: TownTime,
     actions: Vec<Action>,
-    /// What the plan speaks of already, and what an open violation is about: nothing else happens to that.
+    /// What the plan speaks of already.
     taken: BTreeSet<Entity>,
+    /// What an open violation is about: nothing happens to that but what mends it.
+    violated: BTreeSet<Entity>,
     more: bool,
 }
 
 impl<'a> Draft<'a> {
     fn new(town: &'a Town, now: Timestamp) -> Self {
-        let taken = town.episodes().flat_map(|episode| episode.entities.iter().cloned()).collect();
-        Self { town, now: town.clock(now), actions: Vec::new(), taken, more: false }
+        let violated = town.episodes().flat_map(|episode| episode.entities.iter().cloned()).collect();
+        let (actions, taken) = (Vec::new(), BTreeSet::new());
+        Self { town, now: town.clock(now), actions, taken, violated, more: false }
     }
 
     fn is_full(&self) -> bool {
@@ -97,18 +109,32 @@ impl<'a> Draft<'a> {
     }
 
     fn is_free(&self, agent: &AgentId) -> bool {
-        !self.taken.contains(&Entity::Agent(agent.clone()))
+        self.may_touch(&Entity::Agent(agent.clone()))
     }
 
     fn is_untouched(&self, bead: &BeadId) -> bool {
-        !self.taken.contains(&Entity::Bead(bead.clone()))
+        self.may_touch(&Entity::Bead(bead.clone()))
+    }
+
+    fn may_touch(&self, entity: &Entity) -> bool {
+        !self.taken.contains(entity) && !self.violated.contains(entity)
     }
 
     /// Adds an action, unless the plan spoke of one of these before or is full.
     fn act(&mut self, touches: &[Entity], action: Action) {
-        if touches.iter().any(|entity| self.taken.contains(entity)) {
-            return;
+        if touches.iter().all(|entity| self.may_touch(entity)) {
+            self.push(touches, action);
         }
+    }
+
+    /// Adds what mends an entity of an open violation.
+    fn mend(&mut self, entity: &Entity, action: Action) {
+        if !self.taken.contains(entity) {
+            self.push(std::slice::from_ref(entity), action);
+        }
+    }
+
+    fn push(&mut self, touches: &[Entity], action: Action) {
         if self.is_full() {
             self.more = true;
             return;

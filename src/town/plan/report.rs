@@ -9,9 +9,10 @@ use super::Draft;
 use super::action::ActionKind;
 use super::dispatch::{Gate, backoff_left};
 use super::settle::millis;
+use super::stuck::class;
 use crate::ids::{AgentId, BeadId};
 use crate::town::state::{Bead, Progress, Waits};
-use crate::town::words::{AgentStatus, BeadKind, BeadStatus, Entity, Role};
+use crate::town::words::{AgentStatus, BeadKind, BeadStatus, Entity, Role, StuckClass};
 
 /// Beads that one line names: more say nothing new.
 const NAMED_MAX: usize = 10;
@@ -36,6 +37,8 @@ pub enum Wait {
         for_ms: u64,
         /// How long nothing was heard.
         quiet_ms: u64,
+        /// What that is taken for.
+        class: StuckClass,
     },
     /// A person has to decide something.
     WaitingOnHuman {
@@ -172,7 +175,7 @@ impl Scene<'_> {
         } else if !blocked_by.is_empty() {
             let beads = blocked_by.iter().take(NAMED_MAX).cloned().collect();
             Wait::BlockedBy { beads, count: blocked_by.len() }
-        } else if !self.draft.is_untouched(id) {
+        } else if self.draft.violated.contains(&Entity::Bead(id.clone())) {
             Wait::Violated
         } else {
             self.queued(bead)
@@ -184,10 +187,12 @@ impl Scene<'_> {
         let Some((agent, hook)) = holder.and_then(|(id, agent)| Some((id, agent.hook.as_ref()?))) else {
             return Wait::Astray;
         };
+        let (worked, quiet) = (self.draft.now.since(hook.since), self.draft.now.since(hook.progress));
         Wait::Dispatched {
             agent: agent.clone(),
-            for_ms: millis(self.draft.now.since(hook.since)),
-            quiet_ms: millis(self.draft.now.since(hook.progress)),
+            for_ms: millis(worked),
+            quiet_ms: millis(quiet),
+            class: class(&self.draft.town.policy().stuck, worked, quiet),
         }
     }
 
@@ -213,12 +218,10 @@ impl fmt::Display for Wait {
         let secs = |ms: &u64| format!("{} s", ms / 1_000);
         match self {
             Self::Acted { action } => write!(f, "it is acted on now: {}", action.as_str()),
-            Self::Dispatched { agent, for_ms, quiet_ms } => write!(
-                f,
-                "{agent} works on it for {}, and was last heard {} ago",
-                secs(for_ms),
-                secs(quiet_ms)
-            ),
+            Self::Dispatched { agent, for_ms, quiet_ms, class } => {
+                let (worked, quiet) = (secs(for_ms), secs(quiet_ms));
+                write!(f, "{agent} works on it for {worked}, and was last heard {quiet} ago ({class})")
+            }
             Self::WaitingOnHuman { for_ms } => {
                 write!(f, "it waits for a person for {}: release or cancel it", secs(for_ms))
             }

@@ -26,8 +26,8 @@ fn what_is_held_blocked_or_drained_stays_and_says_why() {
     play.takes(TownEvent::DrainEnded {});
     assert_eq!(dispatched(&play.tick()), ["a.1 to w1"]);
     play.after(5);
-    let (agent, for_ms, quiet_ms) = (agent("w1"), 5_000, 5_000);
-    assert_eq!(play.waits("a"), Wait::Dispatched { agent, for_ms, quiet_ms });
+    let (agent, for_ms, quiet_ms, class) = (agent("w1"), 5_000, 5_000, StuckClass::Working);
+    assert_eq!(play.waits("a"), Wait::Dispatched { agent, for_ms, quiet_ms, class });
 }
 
 #[test]

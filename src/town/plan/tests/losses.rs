@@ -23,7 +23,8 @@ fn a_silent_worker_of_which_nothing_was_seen_is_lost_after_90_seconds() {
 fn a_worker_whose_container_runs_is_never_lost_by_its_silence() {
     let mut play = at_work();
     play.sees("a.1", "w1", ContainerStatus::Running);
-    assert_eq!(play.after(86_400).plan().actions, []);
+    assert_eq!(play.after(899).plan().actions, []);
+    assert_eq!(told(&play.after(86_400).plan().actions), ["mark_stalled w1"], "it is pressed, not lost");
 }
 
 #[test]

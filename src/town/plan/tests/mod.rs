@@ -2,6 +2,7 @@
 
 mod dispatching;
 mod endings;
+mod ladder;
 mod losses;
 mod whole;
 
@@ -13,7 +14,7 @@ use crate::town::state::tests::{
 };
 use crate::town::words::{
     BeadStatus, CancelStatus, CompletionStatus, ContainerStatus, Entity, LostCause, Origin, Outcome, Role,
-    Verdict,
+    StuckClass, Verdict,
 };
 
 impl Play {

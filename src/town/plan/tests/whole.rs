@@ -112,6 +112,40 @@ fn entities_of_an_open_violation_get_no_action() {
 }
 
 #[test]
+fn what_is_broken_is_mended_once_its_violation_is_open_and_nothing_else_is_done_to_it() {
+    let mut play = Play::new();
+    play.creates("a").creates("b").dispatches("a", "w1");
+    let mut broken = play.town.snapshot();
+    broken["town"]["beads"].as_object_mut().expect("an object").remove("a");
+    broken["town"]["agents"]["w2"]["status"] = serde_json::json!("working");
+    play.town = crate::town::Town::restore(&broken).expect("readable");
+    for (invariant, id) in [(8, "w1"), (7, "w2"), (6, "r1")] {
+        let entities = BTreeSet::from([Entity::Agent(agent(id))]);
+        play.takes(TownEvent::ViolationOpened { invariant, entities, message: "".into() });
+    }
+    let plan = play.tick();
+    assert_eq!(told(&plan.actions), ["free_agent w2", "unhook_agent w1"]);
+    assert!(plan.actions.iter().all(|action| action.effect.is_some()), "what runs is stopped");
+    assert_eq!(play.plan().actions, [], "until the violation resolves");
+    for id in ["w1", "w2"] {
+        assert_eq!(play.agent(id).status, crate::town::words::AgentStatus::Idle);
+    }
+}
+
+#[test]
+fn agents_that_nobody_needed_for_a_day_go_if_they_were_made() {
+    let mut play = Play::new();
+    play.registers("d1", Role::Worker, Origin::Dynamic).after(1);
+    play.registers("d2", Role::Worker, Origin::Dynamic).after(86_399);
+    play.takes(TownEvent::DrainStarted { reason: None });
+    assert_eq!(play.plan().actions, []);
+    play.takes(TownEvent::DrainEnded {});
+    assert_eq!(told(&play.tick().actions), ["collect_agent d1"]);
+    assert_eq!(told(&play.after(1).tick().actions), ["collect_agent d2"]);
+    assert_eq!(play.town.agents().len(), 3);
+}
+
+#[test]
 fn another_policy_asks_what_if_and_changes_only_the_plan() {
     let mut play = Play::new();
     play.creates("a").dispatches("a", "w1").after(60);
@@ -126,7 +160,13 @@ fn another_policy_asks_what_if_and_changes_only_the_plan() {
 #[test]
 fn names_of_rules_and_actions_are_kept() {
     let rules: Vec<_> = RULES.iter().map(|(name, _)| *name).collect();
-    assert_eq!(rules, ["cancel", "settle", "lost", "dropout", "convoy", "breaker", "dispatch"]);
+    assert_eq!(
+        rules,
+        [
+            "recover", "cancel", "settle", "lost", "stuck", "dropout", "convoy", "breaker", "dispatch",
+            "collect",
+        ]
+    );
     for kind in ActionKind::ALL {
         assert_eq!(serde_json::json!(kind), kind.as_str());
     }
