@@ -1,6 +1,8 @@
 //! Open beads go to idle agents of their role: the most urgent first, then the oldest.
 //!
-//! Not during a drain, not while the breaker is open (but for one probe), and not before a bead's back-off is over.
+//! Not during a drain, not while the breaker is open (but for one probe), and not before a bead's back-off is over. The
+//! probe is a bead that was tried least: neither does a bead that is bad by itself keep the breaker open, nor does an outage
+//! use up the attempts of one bead.
 
 use std::num::NonZeroU64;
 use std::time::Duration;
@@ -56,25 +58,44 @@ impl Gate {
 
 pub(super) fn rule(draft: &mut Draft<'_>) {
     let (town, now, gate) = (draft.town, draft.now, Gate::of(draft));
-    let mut probes = match gate {
-        Gate::Open => usize::MAX,
-        Gate::Probe { .. } => 1,
+    match gate {
+        Gate::Open => {}
+        Gate::Probe { .. } => return probe(draft, gate),
         Gate::Draining | Gate::Breaker { .. } => return,
-    };
+    }
     for role in Role::ALL {
-        let mut idle =
-            town.agents_that_are(AgentStatus::Idle, *role).filter(|(_, agent)| agent.hook.is_none());
+        let mut idle = idle(town, *role);
         let mut waiting = town.queue(*role).filter(|(_, bead)| is_due(town, now, bead));
-        while probes > 0 {
-            let Some(agent) = idle.by_ref().map(|(id, _)| id).find(|id| draft.is_free(id)) else { break };
+        while !draft.more {
+            let Some(agent) = idle.by_ref().find(|id| draft.is_free(id)) else { break };
             let Some((id, bead)) = waiting.by_ref().find(|(id, _)| draft.is_untouched(id)) else { break };
-            let Some(action) = dispatch(draft, gate, (id, bead), agent) else { continue };
-            draft.act(&[Entity::Bead(id.clone()), Entity::Agent(agent.clone())], action);
-            probes -= 1;
-            if draft.more {
-                return;
-            }
+            give(draft, gate, (id, bead), agent);
         }
+    }
+}
+
+fn probe(draft: &mut Draft<'_>, gate: Gate) {
+    let (town, now) = (draft.town, draft.now);
+    let of = |role: Role| {
+        let agent = idle(town, role).find(|id| draft.is_free(id))?;
+        let due = town.queue(role).filter(|(id, bead)| is_due(town, now, bead) && draft.is_untouched(id));
+        let least = due.min_by_key(|(_, bead)| (bead.tries.attempts, bead.work.priority, bead.created))?;
+        Some((least, agent))
+    };
+    let chosen = Role::ALL.iter().find_map(|role| of(*role));
+    if let Some((bead, agent)) = chosen {
+        give(draft, gate, bead, agent);
+    }
+}
+
+fn idle(town: &Town, role: Role) -> impl Iterator<Item = &AgentId> {
+    let idle = town.agents_that_are(AgentStatus::Idle, role);
+    idle.filter(|(_, agent)| agent.hook.is_none()).map(|(id, _)| id)
+}
+
+fn give(draft: &mut Draft<'_>, gate: Gate, (id, bead): (&BeadId, &Bead), agent: &AgentId) {
+    if let Some(action) = dispatch(draft, gate, (id, bead), agent) {
+        draft.act(&[Entity::Bead(id.clone()), Entity::Agent(agent.clone())], action);
     }
 }
 

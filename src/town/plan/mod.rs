@@ -47,6 +47,15 @@ pub struct Plan {
     pub more: bool,
 }
 
+impl Plan {
+    /// Whether the town is worth a look every few seconds: there is something to do, or time alone will soon bring
+    /// something. Agents that are silent for long are not worth it, nor is what waits for people.
+    #[must_use]
+    pub fn has_work(&self) -> bool {
+        self.more || !self.actions.is_empty() || self.report.values().any(Wait::is_live)
+    }
+}
+
 type Rule = fn(&mut Draft<'_>);
 
 /// Every rule with its name, in the order of precedence.

@@ -112,6 +112,34 @@ pub enum Wait {
     Astray,
 }
 
+impl Wait {
+    /// Whether it may end by itself within a while.
+    #[must_use]
+    pub const fn is_live(&self) -> bool {
+        match self {
+            Self::Dispatched { class, .. } => {
+                matches!(class, StuckClass::Working | StuckClass::LongRunning)
+            }
+            Self::Acted { .. }
+            | Self::BackOff { .. }
+            | Self::BreakerOpen { probe_in_ms: Some(_) }
+            | Self::NextPlan => true,
+            Self::WaitingOnHuman { .. }
+            | Self::Escalated { .. }
+            | Self::Held { .. }
+            | Self::InReview { .. }
+            | Self::Convoy { .. }
+            | Self::BlockerFailed { .. }
+            | Self::BlockedBy { .. }
+            | Self::Violated
+            | Self::Draining
+            | Self::BreakerOpen { probe_in_ms: None }
+            | Self::NoIdleAgent { .. }
+            | Self::Astray => false,
+        }
+    }
+}
+
 pub(super) fn of(draft: &Draft<'_>) -> Report {
     let acted = draft.actions.iter().filter_map(|action| match &action.entity {
         Some(Entity::Bead(id)) => Some((id.clone(), action.kind)),

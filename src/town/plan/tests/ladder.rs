@@ -123,3 +123,19 @@ fn a_healthy_busy_town_is_left_alone() {
     }
     assert!(play.town.beads().is_empty());
 }
+
+#[test]
+fn stalled_agents_and_people_do_not_keep_the_fast_cadence_for_ever() {
+    let mut play = at_work();
+    assert!(play.plan().has_work(), "somebody works");
+    play.after(900).settles();
+    assert!(!play.plan().has_work(), "stalled, and pressed at its time");
+    play.takes(progress());
+    assert!(play.plan().has_work());
+    play.settles();
+    play.takes(done("w1", "a.1", Outcome::NeedsHuman)).settles();
+    assert!(!play.plan().has_work(), "a person is waited for");
+    play.takes(cancelled("a", CancelStatus::Closed)).settles();
+    play.creates("b").dispatches("b", "w1").takes(failed("b.1"));
+    assert!(play.plan().has_work(), "the back-off ends soon");
+}
