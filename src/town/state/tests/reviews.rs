@@ -109,3 +109,19 @@ fn needs_human_waits_for_a_person_who_lets_it_go_on_anew() {
     assert_eq!((play.queue(Role::Worker), play.bead("a").tries.attempts), (vec!["a"], 0));
     assert_eq!(play.bead("a").tries.dispatches, 2);
 }
+
+#[test]
+fn a_task_comes_back_from_review_by_itself_only_if_its_review_is_gone() {
+    let recovered = || moved("a", InReview, Open, BeadReason::Recovered);
+    let mut play = in_review();
+    assert_eq!(play.refuses(recovered()), "bead_waits");
+    let mut broken = play.town.snapshot();
+    broken["town"]["beads"].as_object_mut().expect("an object").remove("a.r1");
+    play.town = Town::restore(&broken).expect("readable");
+    let mut other = play.clone();
+    play.takes(recovered());
+    assert_eq!(play.queue(Role::Worker), ["a"]);
+    // Or it gets another review.
+    other.takes(opened(2));
+    assert_eq!((other.status("a"), other.status("a.r2")), (InReview, Open));
+}
