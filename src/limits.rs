@@ -305,8 +305,7 @@ pub const CONTAINER_LATE_MAX: Duration = Duration::from_secs(3_600);
 /// Records of instances that may wait for the disk: an hour of eighty instances that fail every five minutes.
 pub const INSTANCE_RECORDS_QUEUED_MAX: usize = 1_024;
 
-/// What a scripted instance was asked for and what came of it, of which tests look at the last so many: no test asks for
-/// as much.
+/// What a scripted instance was asked for and what came of it, of which tests look at the last so many.
 pub const SCRIPTED_CALLS_MAX: usize = 1_024;
 
 const _: () =

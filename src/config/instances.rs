@@ -189,6 +189,12 @@ impl Checks<'_> {
                 if !is_container_name(name) {
                     self.wrong(&path.key("name"), "expected the name of a container");
                 }
+                if is_name_of_ours(name) {
+                    self.wrong(
+                        &path.key("name"),
+                        "containers of such names are plimsoll's own, and removed when no agent needs them: rename it",
+                    );
+                }
                 let limits = ["memory_max", "cpus", "pids_max"];
                 let limited = limits.into_iter().any(|key| self.root.get(&path.key(key).0).is_some());
                 let made = !command.is_empty() || !env.is_empty() || !binds.is_empty() || user.is_some();
@@ -261,6 +267,12 @@ fn is_tcp(address: &str) -> bool {
 fn is_image(text: &str) -> bool {
     let fits = |c: char| c.is_ascii_alphanumeric() || "._-/:@".contains(c);
     text.len() <= 512 && text.starts_with(|c: char| c.is_ascii_alphanumeric()) && text.chars().all(fits)
+}
+
+/// Whether plimsoll itself calls its containers so: `plimsoll-<agent>-<32 hexadecimal digits>`.
+fn is_name_of_ours(text: &str) -> bool {
+    let random = text.strip_prefix("plimsoll-").and_then(|rest| rest.rsplit_once('-'));
+    random.is_some_and(|(_agent, random)| random.len() == 32 && random.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
 /// As Docker has it: `[a-zA-Z0-9][a-zA-Z0-9_.-]+`.

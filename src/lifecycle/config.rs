@@ -186,10 +186,14 @@ impl ContainerHost {
     /// Whether it surely runs as another user than root: by a number, for a name can be anybody's in the image.
     #[must_use]
     pub fn is_not_root(&self) -> bool {
-        let user = self.user.as_deref().unwrap_or_default();
-        let number = user.split_once(':').map_or(user, |(user, _group)| user);
-        number.parse::<u32>().is_ok_and(|number| number != 0)
+        is_not_root(self.user.as_deref().unwrap_or_default())
     }
+}
+
+/// The same of a user as Docker writes one.
+pub(super) fn is_not_root(user: &str) -> bool {
+    let number = user.split_once(':').map_or(user, |(user, _group)| user);
+    number.parse::<u32>().is_ok_and(|number| number != 0)
 }
 
 /// One entry of `binds:`.

@@ -37,6 +37,9 @@ struct Entry {
     /// Whether it was told to start, and nobody knows what came of that.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     starting: bool,
+    /// The container that somebody else made and that was told to start last; none since one was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    started: Option<String>,
     /// The containers that were planned and may be there, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     containers: BTreeMap<String, Planned>,
@@ -114,12 +117,14 @@ impl Entry {
             // What is only meant to happen, or happened to what is no longer used, did not happen to the instance.
             EventKind::ContainerPlanned => {
                 self.removed = false;
+                self.started = None;
                 let planned = Planned { engine: text("engine").to_owned(), at: record.time };
                 self.containers.insert(text("name").to_owned(), planned);
             }
             EventKind::ContainerStarting => {
                 self.removed = false;
                 self.starting = true;
+                self.started = Some(text("name").to_owned());
             }
             EventKind::ContainerRemoved => {
                 self.containers.remove(text("name"));
@@ -179,6 +184,12 @@ impl Ledger {
     #[must_use]
     pub fn was_up(&self, instance: &AgentId) -> bool {
         self.instances().get(instance).is_some_and(|entry| entry.up)
+    }
+
+    /// The container that somebody else made and that was told to start last, unless one was made since.
+    #[must_use]
+    pub fn started(&self, instance: &AgentId) -> Option<String> {
+        self.instances().get(instance)?.started.clone()
     }
 
     /// Whether it may run because plimsoll started it: it was up, or was told to start and nobody knows what came of that.

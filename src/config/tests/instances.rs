@@ -122,6 +122,14 @@ fn who_writes_outside_of_its_container_is_not_root() {
 }
 
 #[test]
+fn a_name_of_plimsolls_own_is_nobody_elses() {
+    let name = "plimsoll-a-0123456789abcdef0123456789abcdef";
+    let told = with("/agents/n/instance/container/name", json!(name));
+    assert!(told.len() == 1 && told[0].contains("plimsoll's own"), "{told:?}");
+    assert!(with("/agents/n/instance/container/name", json!("plimsoll-a-b")).is_empty());
+}
+
+#[test]
 fn what_trust_does_not_allow_is_told_of_each_agent_that_needs_it() {
     let told = with("/engine/trust", json!("observe"));
     let keys: Vec<&str> = told.iter().filter_map(|told| told.split(": ").next()).collect();

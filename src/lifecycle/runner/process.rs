@@ -9,12 +9,11 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, Shared};
 use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::io::AsyncRead;
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
-use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::codec::{AnyDelimiterCodec, AnyDelimiterCodecError, FramedRead};
 
@@ -72,13 +71,15 @@ struct Running {
     run: Run,
     /// What may be left of it.
     entry: Arc<Entry>,
-    /// Who looks after it, until somebody stops it.
+    /// Who looks after it.
     keeper: Option<Keeper>,
 }
 
 struct Keeper {
-    stop: oneshot::Sender<()>,
-    task: JoinHandle<()>,
+    /// Tells it to stop; once.
+    stop: Option<oneshot::Sender<()>>,
+    /// Its end, for everybody who waits for it.
+    ended: Shared<BoxFuture<'static, ()>>,
 }
 
 impl ProcessRunner {
@@ -107,7 +108,8 @@ impl ProcessRunner {
         let (stop, stopped) = oneshot::channel();
         let hears = Hears { printed: Arc::clone(&self.printed), wanted: self.wanted(), said };
         let entry = Arc::clone(tree.entry());
-        let keeper = Keeper { stop, task: tokio::spawn(look_after(tree, hears, stopped, over)) };
+        let task = tokio::spawn(look_after(tree, hears, stopped, over));
+        let keeper = Keeper { stop: Some(stop), ended: task.map(drop).boxed().shared() };
         *self.running() = Some(Running { run, entry, keeper: Some(keeper) });
         let start = self.clock.elapsed().saturating_sub(began);
         let ready = self.looker.wait(&self.config.ready, self.config.address, line);
@@ -142,11 +144,13 @@ impl ProcessRunner {
     }
 
     async fn end(&self, run: Run) {
-        let keeper = self.of(run, |running| running.keeper.take());
-        if let Some(Keeper { stop, task }) = keeper.flatten() {
+        let keeper = self.of(run, |Running { keeper, .. }| {
+            keeper.as_mut().map(|keeper| (keeper.stop.take(), keeper.ended.clone()))
+        });
+        if let Some((stop, ended)) = keeper.flatten() {
             // One that has ended needs no telling.
-            let _ = stop.send(());
-            let _ = task.await;
+            let _ = stop.map(|stop| stop.send(()));
+            ended.await;
         }
     }
 
@@ -348,6 +352,19 @@ mod tests {
         let (_, entry) = processes.spawn(&mut Command::new("true"), cwd.to_owned()).expect("it is there");
         *runner.running() = Some(Running { run: Run(1), entry: Arc::clone(&entry), keeper: None });
         (runner, entry)
+    }
+
+    #[tokio::test]
+    async fn a_stop_waits_for_the_end_that_a_start_waited_for() {
+        let (runner, entry) = ended(&Processes::default(), &std::env::temp_dir());
+        let ((stop, _stopped), (over, is_over)) = (oneshot::channel(), oneshot::channel::<()>());
+        let keeper = Keeper { stop: Some(stop), ended: is_over.map(drop).boxed().shared() };
+        *runner.running() = Some(Running { run: Run(1), entry, keeper: Some(keeper) });
+        assert_eq!(runner.end(Run(1)).now_or_never(), None, "dropped in its middle");
+        let mut stop = runner.stop(Run(1));
+        assert_eq!((&mut stop).now_or_never(), None);
+        over.send(()).expect("somebody waits");
+        assert_eq!(stop.await, Ok(()));
     }
 
     #[tokio::test]

@@ -30,8 +30,9 @@ const PANICKED: &str = "a bug in plimsoll: its runner panicked, the log says whe
 /// How long to wait before an engine that could not tell what was left running is asked again.
 const FIND_AGAIN: Backoff = Backoff { min: Duration::from_secs(1), max: Duration::from_secs(30) };
 
-/// How long after a container ended it is looked whether somebody restarted it: to do that takes an engine a second.
-const RESTARTED_AFTER: Duration = Duration::from_secs(3);
+/// How long after a container ended it is looked whether somebody restarted it, and how long after that once more: to do
+/// that takes an engine a second, and a busy one longer.
+const RESTARTED_AFTER: [Duration; 2] = [Duration::from_secs(3), Duration::from_secs(15)];
 
 /// See the module.
 pub(super) struct Instance {
@@ -69,6 +70,8 @@ struct Search {
     failed: Option<Failure>,
     /// When it is asked again, unless something is to be done before.
     again: Option<Duration>,
+    /// How long after a look that found nothing there is another.
+    then: Option<Duration>,
 }
 
 impl Search {
@@ -93,9 +96,19 @@ impl Search {
         self.again = Some(now.saturating_add(FIND_AGAIN.after(self.failures, rand::random())));
     }
 
-    /// It ended by itself, and somebody may start it again.
-    fn begins_again(&mut self, now: Duration) {
-        *self = Self { again: Some(now.saturating_add(RESTARTED_AFTER)), ..Self::default() };
+    /// It ended by itself, and somebody may start it again. One that failed is left alone until it may be tried.
+    fn begins_again(&mut self, now: Duration, retry_at: Option<Duration>) {
+        let [soon, late] = RESTARTED_AFTER;
+        let again = now.saturating_add(soon).max(retry_at.unwrap_or_default());
+        *self = Self { again: Some(again), then: Some(late), ..Self::default() };
+    }
+
+    /// All was found that there is now.
+    fn found(&mut self, now: Duration) {
+        match self.then {
+            Some(then) => *self = Self { again: Some(now.saturating_add(then)), ..Self::default() },
+            None => self.is_over(),
+        }
     }
 }
 
@@ -302,10 +315,11 @@ impl Instance {
                     Some(()) = self.until(search.again) => {}
                     Some((run, exit)) = &mut ended => {
                         ended = None.into();
-                        if self.runner.kind() == HostKind::Container {
-                            search.begins_again(self.clock.elapsed());
-                        }
                         self.tell(Input::Exited(run, exit), Some(Cause::system()));
+                        if self.runner.kind() == HostKind::Container {
+                            let retry_at = self.core().machine.failed().map(|(_, retry_at)| retry_at);
+                            search.begins_again(self.clock.elapsed(), retry_at);
+                        }
                     }
                 },
             }
@@ -340,7 +354,7 @@ impl Instance {
             self.tell(Input::Lost { action, container }, Some(Cause::system()));
         }
         match untold {
-            None => search.is_over(),
+            None => search.found(self.clock.elapsed()),
             Some(failure) => {
                 tracing::warn!(
                     source = "lifecycle", instance = %self.id, error = &*failure.error,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::engine::{Engine, IMAGE, OwnEngine};
 use super::stand::{SERVER, World, live, says_ready, script, with};
 use crate::support::server::until;
+use crate::support::tools::needs_package;
 
 #[test]
 fn one_that_was_left_running_is_kept_and_goes_on() {
@@ -269,9 +270,11 @@ fn one_whose_line_is_gone_is_kept_by_its_port() {
         life.until_written(&["container_planned", "lazy_start"]).await;
     });
     let log = engine.inspect(&world.planned(), "{{.LogPath}}");
-    std::fs::write(log.trim(), "").expect("a file of this machine's engine");
+    if !needs_package("to write to the log of a container", std::fs::write(log.trim(), "").is_ok()) {
+        return;
+    }
     live(async || {
-        let life = world.life(&config, &json!({}));
+        let life = world.life(&with(config.clone(), &json!({"ready_timeout": "1s"})), &json!({}));
         life.until_written(&["container_planned", "lazy_start", "adopted"]).await;
         life.instances.shut_down().await;
     });

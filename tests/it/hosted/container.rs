@@ -154,11 +154,13 @@ async fn what_was_made_is_removed_when_the_agent_gets_a_container_of_somebody_el
     let mut config = world.config();
     let server = Server::start(config.clone()).await;
     world.send(&server, "s", "hello").await;
-    assert_eq!(world.running().len(), 1);
+    until("its row", async || (world.kinds(&server).await.len() == 2).then_some(())).await;
     config["agents"][&world.id]["instance"]["container"] = json!({"name": "somebody-elses"});
     let mut server = Server::spawn(server.kill(), config);
     server.ready().await;
     until("its end", async || world.containers().is_empty().then_some(())).await;
+    let kinds = ["container_planned", "lazy_start", "container_removed"];
+    until("its row", async || (world.kinds(&server).await == kinds).then_some(())).await;
 }
 
 /// What an agent is made with over the API goes by the same policy as what the file says.

@@ -13,6 +13,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::binds::Allowed;
 use crate::ids::AgentId;
+use crate::lifecycle::config::is_not_root;
 use crate::lifecycle::{BindConfig, ContainerHost};
 
 /// Whose a container is.
@@ -164,6 +165,10 @@ pub(super) fn check(body: &Value, allowed: &Allowed<'_>) -> Result<(), String> {
         return Err(format!("LogConfig is of {}", host["LogConfig"]["Type"]));
     }
     let mounts = host["Mounts"].as_array().ok_or("Mounts are no list")?;
+    let is_written = mounts.iter().any(|mount| mount["ReadOnly"] != true);
+    if is_written && !is_not_root(body["User"].as_str().unwrap_or_default()) {
+        return Err("a mount is writable, and User is not surely another than root".to_owned());
+    }
     mounts.iter().try_for_each(|mount| check_mount(mount, allowed))
 }
 
@@ -334,6 +339,21 @@ mod tests {
             broken.pointer_mut(parent).expect("there")[key] = value;
             let refused = check(&broken, &allowed(&engine())).expect_err(place);
             assert!(refused.contains(complaint), "{place}: {refused}");
+        }
+    }
+
+    #[test]
+    fn root_writes_to_no_bind() {
+        let (engine, writable) = (engine(), BindConfig { writable: true, ..bind("/srv/agents/worker") });
+        for (user, is_allowed) in
+            [(None, false), (Some("0"), false), (Some("root"), false), (Some("1000"), true)]
+        {
+            let host =
+                ContainerHost { binds: vec![writable.clone()], user: user.map(str::to_owned), ..host() };
+            let mut body = body(&host, &allowed(&engine)).expect("built");
+            body.labels = Some(labels(&AgentId::parse("worker").expect("valid"), "owner", "hash"));
+            let checked = check(&serde_json::to_value(&body).expect("JSON"), &allowed(&engine));
+            assert_eq!(checked.is_ok(), is_allowed, "{user:?}: {checked:?}");
         }
     }
 

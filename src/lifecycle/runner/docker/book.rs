@@ -66,14 +66,14 @@ impl ContainerBook {
         planned.is_some_and(|planned| now.since(planned.at) < CONTAINER_LATE_MAX)
     }
 
-    /// Whether it may run because plimsoll started it.
-    pub(super) fn may_be_up(&self, instance: &AgentId) -> bool {
-        self.ledger.may_be_up(instance)
+    /// Whether the container of this name, which somebody else made, may run because plimsoll started it.
+    pub(super) fn may_be_up(&self, instance: &AgentId, name: &str) -> bool {
+        self.ledger.may_be_up(instance) && self.ledger.started(instance).as_deref() == Some(name)
     }
 
-    /// Whether it was up, and nobody saw its end.
-    pub(super) fn was_up(&self, instance: &AgentId) -> bool {
-        self.ledger.was_up(instance)
+    /// Whether it was up, in the container of this name or, without one, in one that was made, and nobody saw its end.
+    pub(super) fn was_up(&self, instance: &AgentId, name: Option<&str>) -> bool {
+        self.ledger.was_up(instance) && self.ledger.started(instance).as_deref() == name
     }
 
     /// A container that somebody else made is about to be started. Once this is `Ok`, that is known.

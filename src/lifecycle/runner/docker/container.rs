@@ -15,6 +15,7 @@ use tokio::time::timeout;
 
 use super::body::{INSTANCE_LABEL, OWNER_LABEL};
 use super::engine::{DockerEngine, EngineError};
+use crate::clock::Timestamp;
 use crate::ids::AgentId;
 use crate::lifecycle::machine::Exit;
 
@@ -49,6 +50,11 @@ impl Seen {
     /// Whether its labels say that plimsoll made it, over this data directory.
     pub(super) fn is_of(&self, instance: &AgentId, owner: &str) -> bool {
         self.has(INSTANCE_LABEL, instance.as_str()) && self.has(OWNER_LABEL, owner)
+    }
+
+    /// How long it has run by then; no time at all if the engine's clock says nothing that can be told.
+    pub(super) fn age(&self, now: Timestamp) -> Duration {
+        Timestamp::parse_rfc3339(&self.started_at).map_or(Duration::ZERO, |started| now.since(started))
     }
 
     pub(super) fn has(&self, label: &str, value: &str) -> bool {

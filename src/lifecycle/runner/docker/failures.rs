@@ -34,6 +34,14 @@ pub(super) fn failure(kind: FailureKind, error: String) -> Failure {
     Failure { kind, error: error.into() }
 }
 
+pub(super) fn stolen(name: &str) -> Failure {
+    let error = format!(
+        "container {name} has the name of one of ours, but not its labels: somebody else made it, so it is left alone; \
+         rename it"
+    );
+    failure(FailureKind::Foreign, error)
+}
+
 pub(super) fn absent(name: &str) -> Failure {
     failure(FailureKind::NotStarted, format!("there is no container {name}: make it, with its label"))
 }

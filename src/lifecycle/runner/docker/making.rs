@@ -9,7 +9,7 @@ use super::binds::{Allowed, Machine};
 use super::body;
 use super::container::{PullError, Seen};
 use super::engine::EngineError;
-use super::failures::{absent, failure, missing, refused, trouble, uncreated, unremoved};
+use super::failures::{absent, failure, missing, refused, stolen, trouble, uncreated, unremoved};
 use super::{ContainerBook, DockerEngine, DockerRunner, output};
 use crate::ids::AgentId;
 use crate::lifecycle::machine::{Failure, FailureKind};
@@ -65,27 +65,7 @@ impl DockerRunner {
         // Before an image is fetched: nothing is fetched for what may not be made.
         self.checked(self.body()?, "")?;
         let Wanted { body, hash } = self.wanted(&self.image().await?)?;
-        self.engine.until_not_discarding(&self.instance).await;
-        let mut kept = None;
-        for name in self.book.names(&self.instance) {
-            match self.before(&name).await? {
-                Some(before) if !self.is_ours(&before.seen) => {
-                    let error = format!(
-                        "container {name} has the name of one of ours, but not its labels: somebody else made it, \
-                         so it is left alone; rename it"
-                    );
-                    return Err(failure(FailureKind::Foreign, error));
-                }
-                Some(before) if kept.is_none() && before.seen.has(body::CONFIG_LABEL, &hash) => {
-                    kept = Some((name, before));
-                }
-                // One that came late is one too many.
-                Some(_) | None => {
-                    self.discard(&name).await?;
-                }
-            }
-        }
-        if let Some(kept) = kept {
+        if let Some(kept) = self.kept(&hash).await? {
             return Ok(kept);
         }
         let name = format!("plimsoll-{}-{:032x}", self.instance, rand::random::<u128>());
@@ -104,6 +84,38 @@ impl DockerRunner {
         }
         let seen = self.seen(&name).await?;
         Ok((name, Before { seen, printed: None }))
+    }
+
+    /// The container of ours that is as it would be made now. All others go, if they can.
+    async fn kept(&self, hash: &str) -> Result<Option<(String, Before)>, Failure> {
+        self.engine.until_not_discarding(&self.instance).await;
+        let (mut kept, mut others) = (None, Vec::new());
+        for name in self.book.names(&self.instance) {
+            match self.before(&name).await? {
+                Some(before)
+                    if kept.is_none()
+                        && self.is_ours(&before.seen)
+                        && before.seen.has(body::CONFIG_LABEL, hash) =>
+                {
+                    kept = Some((name, before));
+                }
+                before => others.push((name, before)),
+            }
+        }
+        for (name, before) in others {
+            let gone = match before {
+                Some(before) if !self.is_ours(&before.seen) => Err(stolen(&name)),
+                Some(_) | None => self.discard(&name).await,
+            };
+            match gone {
+                Err(failure) if kept.is_none() => return Err(failure),
+                Err(Failure { kind: _, error }) => {
+                    tracing::warn!(source = "lifecycle", instance = %self.instance, %error, "a container is one too many");
+                }
+                Ok(()) => {}
+            }
+        }
+        Ok(kept)
     }
 
     fn may_make(&self) -> Result<(), Failure> {

@@ -17,7 +17,7 @@ mod output;
 mod probe;
 mod watching;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -34,7 +34,7 @@ use super::ready::{Looker, Readiness};
 use super::{Found, Printed, Runner, Up};
 use crate::clock::Clock;
 use crate::ids::AgentId;
-use crate::lifecycle::machine::{Failure, FailureKind, LostAction, Run};
+use crate::lifecycle::machine::{Failure, FailureKind, Run};
 use crate::lifecycle::{ContainerHost, HostKind, InstanceConfig, Trust};
 use container::Seen;
 use engine::EngineError;
@@ -71,14 +71,12 @@ pub struct DockerRunner {
     launched: AtomicBool,
     /// Whether it is known what an earlier plimsoll left running.
     looked: AtomicBool,
-    /// What was stopped, and not told yet: a look can be dropped in its middle. A std mutex suffices: a hold is one look.
-    lost: Mutex<Vec<Lost>>,
+    /// What was found and stopped, and is not told yet: a look can be dropped in its middle. A std mutex suffices: a hold is
+    /// one look.
+    lost: Mutex<BTreeSet<String>>,
     /// What its container may write to: the engine knows it as long as this is here.
     _writable: Arc<Vec<PathBuf>>,
 }
-
-/// What became of a container, and its name.
-type Lost = (LostAction, Option<Arc<str>>);
 
 /// A task that ends with its owner, at the latest.
 struct Following(JoinHandle<()>);
@@ -221,22 +219,30 @@ impl DockerRunner {
         }
         let mut ended =
             watching::ended(Arc::clone(&self.engine), name.to_owned(), seen.started_at.clone()).boxed();
+        // The engine may not keep the line of one that has run for long; of a younger one it does.
+        let young = match start {
+            Some(_) => Duration::ZERO,
+            None => self.config.ready_timeout.0.saturating_sub(seen.age(self.clock.now())),
+        };
         let ready = async {
             let address = self.address(name, &seen)?;
             let ready = self.ready(name, address, line.clone());
             if start.is_some() || self.config.ready.line.is_none() {
                 return ready.await.map(|()| address);
             }
-            // The engine may not keep the line any more.
+            let by_port = async {
+                tokio::time::sleep(young).await;
+                self.looker.wait(&Readiness::Tcp, address, line).await;
+            };
             tokio::select! {
                 ready = ready => ready.map(|()| address),
-                () = self.looker.wait(&Readiness::Tcp, address, line) => Ok(address),
+                () = by_port => Ok(address),
             }
         };
         let address = tokio::select! {
             biased;
             exit = &mut ended => return Err(self.ended_early(name, exit)),
-            ready = timeout(self.config.ready_timeout.0, ready) => match ready {
+            ready = timeout(self.config.ready_timeout.0.saturating_add(young), ready) => match ready {
                 Ok(address) => address?,
                 Err(_) => return Err(self.not_ready(name)),
             },
