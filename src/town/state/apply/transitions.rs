@@ -83,6 +83,19 @@ impl Town {
         if reason == BeadReason::Cancelled && bead.waits.cancel.map(BeadStatus::from) != Some(to) {
             return Err(Rejected::NoSuchWay { bead: id.clone(), from, to, reason });
         }
+        self.check_convoy(id, reason)
+    }
+
+    /// A convoy ends by its counts, and not before they say so.
+    fn check_convoy(&self, id: &BeadId, reason: BeadReason) -> Result<(), Rejected> {
+        let Some(progress) = self.facts.convoys.get(id) else { return Ok(()) };
+        let waits = |why| Err(Rejected::BeadWaits { bead: id.clone(), why });
+        if reason == BeadReason::ConvoyEnded && !progress.is_over() {
+            return waits("a convoy with open beads");
+        }
+        if reason == BeadReason::ConvoyFailed && progress.failed == 0 {
+            return waits("a convoy of which no bead failed");
+        }
         Ok(())
     }
 

@@ -157,6 +157,22 @@ fn a_convoy_counts_its_tasks_as_they_end_and_those_that_join() {
 }
 
 #[test]
+fn a_convoy_ends_only_when_its_counts_say_so() {
+    let mut play = Play::new();
+    play.creates("a").creates("b").takes(convoy("con", &["a", "b"]));
+    let over = moved("con", Open, Closed, BeadReason::ConvoyEnded);
+    let broke = moved("con", Open, Failed, BeadReason::ConvoyFailed);
+    assert_eq!(play.refuses(over.clone()), "bead_waits");
+    play.takes(cancelled("a", CancelStatus::Closed));
+    assert_eq!((play.refuses(over.clone()), play.refuses(broke.clone())), ("bead_waits", "bead_waits"));
+    let mut failed = play.clone();
+    failed.takes(cancelled("b", CancelStatus::Failed)).takes(broke.clone());
+    play.takes(cancelled("b", CancelStatus::Closed));
+    assert_eq!(play.refuses(broke), "bead_waits");
+    play.takes(over);
+}
+
+#[test]
 fn a_cancelled_convoy_takes_its_tasks_along() {
     let mut play = Play::new();
     play.creates("a").creates("b").takes(convoy("con", &["a", "b"])).dispatches("b", "w1");
