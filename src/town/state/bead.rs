@@ -74,6 +74,8 @@ pub struct Hold {
 pub struct Tries {
     /// Attempts since it last went well or a person let it go on, the one under way included.
     pub attempts: u32,
+    /// The most attempts that the policy allowed when it was last dispatched.
+    pub attempts_max: u32,
     /// The number of its last dispatch.
     pub dispatches: u64,
     /// When an attempt last failed.

@@ -17,8 +17,10 @@ impl Town {
                 if let Some(open) = &mut self.facts.breaker.open {
                     open.probe = Some(dispatch_id.clone());
                 }
+                let attempts_max = self.facts.policy.dispatch.attempts_max;
                 self.edit_bead(bead, |bead| {
                     bead.tries.attempts = *attempt;
+                    bead.tries.attempts_max = attempts_max;
                     bead.tries.dispatches = dispatch_id.number();
                     bead.tries.given_back = false;
                 });

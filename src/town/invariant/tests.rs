@@ -1,0 +1,188 @@
+//! A busy town in which everything holds, how it is broken, and towns that nothing breaks.
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::clock::Timestamp;
+use crate::ids::Seq;
+use crate::limits::TOWN_NOTE_BYTES_MAX;
+use crate::town::event::TownEvent;
+use crate::town::event::samples::bead;
+use crate::town::plan;
+use crate::town::policy::Policy;
+use crate::town::state::tests::properties::steps;
+use crate::town::state::tests::{Play, cancelled, convoy, created, done, failed};
+use crate::town::words::{BeadReason, BeadStatus, CancelStatus, Origin, Outcome, Recovery, Role};
+
+/// Something of everything: `a` in progress, `held`, `c` that waits for `d`, the convoy `con` of `d` and `e`, `f` in
+/// review, `g` after a failed attempt, `h` that waits for a person, `done`. Worker `w3` is idle.
+pub(super) fn busy() -> Play {
+    let mut play = Play::with(|policy| policy.review.enabled = true);
+    play.registers("w3", Role::Worker, Origin::Dynamic);
+    for id in ["done", "a", "held", "d", "e", "f", "g", "h"] {
+        play.creates(id);
+    }
+    play.takes(cancelled("done", CancelStatus::Closed)).dispatches("a", "w1");
+    play.takes(TownEvent::BeadHeld { bead: bead("held"), reason: None });
+    play.takes(convoy("con", &["d", "e"])).takes(created("c", 2, &["d"]));
+    play.dispatches("f", "w2").takes(done("w2", "f.1", Outcome::Done));
+    play.takes(TownEvent::ReviewOpened { bead: bead("f"), review: bead("f.r1"), round: 1 });
+    play.dispatches("f.r1", "r1").dispatches("g", "w2").takes(failed("g.1"));
+    play.dispatches("h", "w2").takes(done("w2", "h.1", Outcome::NeedsHuman));
+    let (from, to, reason) = (BeadStatus::InProgress, BeadStatus::Open, BeadReason::NeedsHuman);
+    let escalation = Some(bead("h.e1"));
+    play.takes(TownEvent::BeadTransitioned { bead: bead("h"), from, to, reason, escalation });
+    play
+}
+
+/// The busy town with something changed that no event may change.
+pub(super) fn broken(edit: impl FnOnce(&mut Value)) -> Town {
+    let mut snapshot = busy().town.snapshot();
+    edit(&mut snapshot["town"]);
+    Town::restore(&snapshot).expect("readable")
+}
+
+/// Both sides of a hook, as far as they are there.
+pub(super) fn hook(town: &mut Value, agent: &str, bead: &str) {
+    let mut hook = town["agents"]["w1"]["hook"].clone();
+    hook["bead"] = json!(bead);
+    hook["dispatch_id"] = json!(format!("{bead}.1"));
+    town["agents"][agent]["hook"] = hook;
+    town["agents"][agent]["status"] = json!("working");
+    if let Some(bead) = town["beads"].get_mut(bead) {
+        bead["status"] = json!("in_progress");
+    }
+}
+
+/// `NUMBER ENTITIES: MESSAGE`.
+pub(super) fn told(found: &[Violation]) -> Vec<String> {
+    let line = |violation: &Violation| {
+        let entities: String = violation.entities.iter().map(|entity| format!(" {entity}")).collect();
+        format!("{}{entities}: {}", violation.invariant, violation.message)
+    };
+    found.iter().map(line).collect()
+}
+
+#[test]
+fn nothing_is_found_in_a_healthy_busy_town() {
+    assert_eq!(told(&check_all(&busy().town)), [""; 0]);
+    assert_eq!(told(&check_all(&Town::default())), [""; 0]);
+}
+
+#[test]
+fn the_list_has_ten_by_number_and_the_policy_calls_them_by_the_same_names() {
+    let numbers: Vec<u8> = INVARIANTS.iter().map(|invariant| invariant.number).collect();
+    assert_eq!(numbers, (1..=10).collect::<Vec<_>>());
+    let names: BTreeSet<_> = INVARIANTS.iter().map(|invariant| invariant.name).collect();
+    assert_eq!(names.len(), INVARIANTS.len());
+    let is_label = |name: &str| name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+    assert!(names.iter().all(|name| is_label(name)), "{names:?}");
+    // A policy that names one changes what is done about that one, and about no other.
+    let recovery = serde_json::to_value(Policy::default().recovery).expect("plain");
+    for key in recovery.as_object().expect("a map").keys().filter(|key| *key != "others") {
+        let policy = json!({"recovery": {key: "off"}});
+        let policy: Policy = serde_json::from_value(policy).expect("readable");
+        let off = INVARIANTS.iter().filter(|known| policy.recovery(known.number) == Recovery::Off);
+        assert_eq!(off.map(|known| known.name).collect::<Vec<_>>(), [key]);
+    }
+}
+
+#[test]
+fn many_faults_are_sorted_and_named() {
+    let town = broken(|town| {
+        town["beads"]["g"]["tries"]["attempts"] = json!(99);
+        town["convoys"]["con"]["total"] = json!(7);
+        hook(town, "w3", "ghost");
+        hook(town, "w2", "done");
+    });
+    let found = check_all(&town);
+    let names: Vec<_> = found.iter().map(Violation::name).collect();
+    assert_eq!(
+        names,
+        ["terminal_bead_hooked", "convoy_out_of_step", "hook_points_nowhere", "attempts_over_cap"]
+    );
+    let text = serde_json::to_string(&found[0]).expect("plain");
+    assert_eq!(
+        text,
+        r#"{"invariant":2,"entities":["agent/w2","bead/done"],"message":"agent w2 holds bead done, which is closed"}"#
+    );
+}
+
+#[test]
+fn a_message_fits_its_event_however_much_is_wrong() {
+    let long = |n: usize| format!("{n:03}{}", "x".repeat(61));
+    let town = broken(|town| {
+        for n in 0..300 {
+            let mut bead = town["beads"]["f.r1"].clone();
+            bead["waits"]["blocked_by"] = (0..50).map(|m| long(n + m + 1)).collect();
+            bead["waits"]["held"] = json!({"since": 1, "reason": "x".repeat(TOWN_NOTE_BYTES_MAX)});
+            town["beads"][long(n)] = bead;
+            town["agents"][long(n)] = town["agents"]["w1"].clone();
+        }
+    });
+    let found = check_all(&town).into_iter().chain(check_fold(&town, &busy().town));
+    let mut numbers = BTreeSet::new();
+    for Violation { invariant, entities, message } in found {
+        numbers.insert(invariant);
+        let opened = TownEvent::ViolationOpened { invariant, entities, message };
+        assert_eq!(opened.check_bounds(), Ok(()));
+    }
+    assert_eq!(numbers, BTreeSet::from([1, 3, 6, 9]));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn no_event_that_is_accepted_breaks_an_invariant(steps in steps(120)) {
+        let mut play = busy();
+        for step in &steps {
+            if play.step(step).is_ok() {
+                let event = play.log.last().map(|(_, _, event)| event);
+                prop_assert_eq!(told(&check_all(&play.town)), [""; 0], "{:?}", event);
+            }
+        }
+        let mut folded = Town::default();
+        let fold = |town: &mut Town, log: &[(Seq, Timestamp, TownEvent)]| {
+            log.iter().for_each(|(seq, time, event)| _ = town.apply(*seq, *time, event));
+        };
+        fold(&mut folded, &play.log);
+        prop_assert_eq!(told(&check_fold(&play.town, &folded)), [""; 0]);
+    }
+
+    /// What came up from outside and what the planner makes of it, in turns.
+    #[test]
+    fn nothing_is_found_in_a_town_that_is_looked_after(steps in steps(100), every in 1_usize..6) {
+        let mut play = busy();
+        for turn in steps.chunks(every) {
+            turn.iter().for_each(|step| _ = play.step(step));
+            for action in plan(&play.town, play.at()).actions {
+                play.takes(action.event().clone());
+                prop_assert_eq!(told(&check_all(&play.town)), [""; 0], "{:?}", action);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_broken_panics_nowhere_and_its_episodes_are_accepted(
+        town in "(agents|beads|convoys)",
+        pick in any::<prop::sample::Index>(),
+        steps in steps(40),
+    ) {
+        let mut play = busy();
+        play.town = broken(|facts| {
+            let things = facts[&town].as_object_mut().expect("a map");
+            let gone = things.keys().nth(pick.index(things.len())).cloned().expect("there is one");
+            things.remove(&gone);
+        });
+        for step in &steps {
+            let _ = play.step(step);
+            let found = check_all(&play.town);
+            for event in episodes(&play.town, &found, Scope::Town).events {
+                play.takes(event);
+            }
+            prop_assert_eq!(episodes(&play.town, &found, Scope::Town), Episodes::default());
+        }
+    }
+}
