@@ -13,7 +13,9 @@ use crate::town::plan;
 use crate::town::policy::Policy;
 use crate::town::state::tests::properties::steps;
 use crate::town::state::tests::{Play, cancelled, convoy, created, done, failed};
-use crate::town::words::{BeadReason, BeadStatus, CancelStatus, Origin, Outcome, Recovery, Role};
+use crate::town::words::{
+    AgentStatus, BeadReason, BeadStatus, CancelStatus, Origin, Outcome, Recovery, Role,
+};
 
 /// Something of everything: `a` in progress, `held`, `c` that waits for `d`, the convoy `con` of `d` and `e`, `f` in
 /// review, `g` after a failed attempt, `h` that waits for a person, `done`. Worker `w3` is idle.
@@ -107,6 +109,35 @@ fn many_faults_are_sorted_and_named() {
         text,
         r#"{"invariant":2,"entities":["agent/w2","bead/done"],"message":"agent w2 holds bead done, which is closed"}"#
     );
+}
+
+/// Found, told, mended, resolved: the way of an episode whose repair is policy.
+#[test]
+fn what_the_policy_mends_is_mended_and_its_episode_ends() {
+    let faults: [(u8, fn(&mut Value)); 4] = [
+        (2, |town| hook(town, "w3", "done")),
+        (7, |town| town["agents"]["w3"]["status"] = json!("working")),
+        (7, |town| town["agents"]["w3"]["status"] = json!("stalled")),
+        (8, |town| hook(town, "w3", "ghost")),
+    ];
+    for (number, fault) in faults {
+        let mut play = busy();
+        play.town = broken(fault);
+        let follow = |play: &mut Play| {
+            let events = episodes(&play.town, &check_all(&play.town), Scope::Town).events;
+            let kinds: Vec<_> = events.iter().map(TownEvent::kind).collect();
+            events.into_iter().for_each(|event| _ = play.takes(event));
+            kinds
+        };
+        assert_eq!(follow(&mut play), ["violation_opened"]);
+        assert!(play.town.episodes().all(|episode| episode.invariant == number));
+        for action in plan(&play.town, play.at()).actions {
+            play.takes(action.event().clone());
+        }
+        assert_eq!(follow(&mut play), ["violation_resolved"]);
+        assert_eq!(told(&check_all(&play.town)), [""; 0]);
+        assert_eq!(play.agent("w3").status, AgentStatus::Idle);
+    }
 }
 
 #[test]
