@@ -114,7 +114,8 @@ fn many_faults_are_sorted_and_named() {
 /// Found, told, mended, resolved: the way of an episode whose repair is policy.
 #[test]
 fn what_the_policy_mends_is_mended_and_its_episode_ends() {
-    let faults: [(u8, fn(&mut Value)); 4] = [
+    type Fault = fn(&mut Value);
+    let faults: [(u8, Fault); 4] = [
         (2, |town| hook(town, "w3", "done")),
         (7, |town| town["agents"]["w3"]["status"] = json!("working")),
         (7, |town| town["agents"]["w3"]["status"] = json!("stalled")),
