@@ -12,10 +12,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use super::scribe::Pen;
+use super::search::Search;
 use super::{Cause, FailureView, InstanceView, Kept, Unavailable};
 use crate::clock::Clock;
 use crate::ids::AgentId;
-use crate::lifecycle::Backoff;
 use crate::lifecycle::config::HostKind;
 use crate::lifecycle::ledger::InstanceCounts;
 use crate::lifecycle::machine::{
@@ -26,13 +26,6 @@ use crate::limits::JOURNAL_APPEND_WAIT;
 
 /// What is said of a bug in a runner; the log has the rest.
 const PANICKED: &str = "a bug in plimsoll: its runner panicked, the log says where";
-
-/// How long to wait before an engine that could not tell what was left running is asked again.
-const FIND_AGAIN: Backoff = Backoff { min: Duration::from_secs(1), max: Duration::from_secs(30) };
-
-/// How long after a container ended it is looked whether somebody restarted it, and how long after that once more: to do
-/// that takes an engine a second, and a busy one longer.
-const RESTARTED_AFTER: [Duration; 2] = [Duration::from_secs(3), Duration::from_secs(15)];
 
 /// See the module.
 pub(super) struct Instance {
@@ -59,57 +52,6 @@ struct Core {
     next: Option<Cause>,
     /// When the task wakes by itself.
     armed: Option<Duration>,
-}
-
-/// The search for what an earlier plimsoll left running.
-#[derive(Default)]
-struct Search {
-    over: bool,
-    failures: u32,
-    /// Why the engine could not tell.
-    failed: Option<Failure>,
-    /// When it is asked again, unless something is to be done before.
-    again: Option<Duration>,
-    /// How long after a look that found nothing there is another.
-    then: Option<Duration>,
-}
-
-impl Search {
-    /// Whether to look now: at first, before each start, now and then while nothing of it runs, and at the end (`last`).
-    fn is_due(&self, state: State, now: Duration, last: bool) -> bool {
-        let late = last || self.again.is_none_or(|again| now >= again);
-        match state {
-            _ if self.over => false,
-            State::Starting => true,
-            State::Cold | State::Failed => late,
-            State::Ready | State::Idle | State::Stopping => false,
-        }
-    }
-
-    fn is_over(&mut self) {
-        *self = Self { over: true, ..Self::default() };
-    }
-
-    fn failed(&mut self, failure: Failure, now: Duration) {
-        self.failures = self.failures.saturating_add(1);
-        self.failed = Some(failure);
-        self.again = Some(now.saturating_add(FIND_AGAIN.after(self.failures, rand::random())));
-    }
-
-    /// It ended by itself, and somebody may start it again. One that failed is left alone until it may be tried.
-    fn begins_again(&mut self, now: Duration, retry_at: Option<Duration>) {
-        let [soon, late] = RESTARTED_AFTER;
-        let again = now.saturating_add(soon).max(retry_at.unwrap_or_default());
-        *self = Self { again: Some(again), then: Some(late), ..Self::default() };
-    }
-
-    /// All was found that there is now.
-    fn found(&mut self, now: Duration) {
-        match self.then {
-            Some(then) => *self = Self { again: Some(now.saturating_add(then)), ..Self::default() },
-            None => self.is_over(),
-        }
-    }
 }
 
 /// Answers that are sent once nothing is locked: one that nobody takes is dropped, and a lease locks then.

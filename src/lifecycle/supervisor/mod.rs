@@ -7,6 +7,7 @@ mod boot;
 mod instance;
 mod leavings;
 mod scribe;
+mod search;
 #[cfg(test)]
 mod tests;
 
