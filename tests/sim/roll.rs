@@ -6,7 +6,8 @@ pub(crate) struct Roll(u64);
 
 impl Roll {
     pub(crate) fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+        // Mixed first: seeds that follow each other would else tell one story, a few words apart.
+        Self(Self(seed).bits())
     }
 
     pub(crate) fn bits(&mut self) -> u64 {
