@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::clock::Timestamp;
+
 /// A moment on a town's clock, in milliseconds: journal time without the time that was skipped. Ages, deadlines and
 /// tiers are measured by it.
 #[derive(
@@ -21,30 +23,30 @@ use serde::{Deserialize, Serialize};
     schemars::JsonSchema,
 )]
 #[serde(transparent)]
-pub struct TownTime(u64);
+pub struct TownTime(Timestamp);
 
 impl TownTime {
     /// The moment of so many milliseconds.
     #[must_use]
     pub const fn from_millis(millis: u64) -> Self {
-        Self(millis)
+        Self(Timestamp::from_millis(millis))
     }
 
     /// Milliseconds on the town's clock.
     #[must_use]
     pub const fn as_millis(self) -> u64 {
-        self.0
+        self.0.as_millis()
     }
 
     /// How long after `earlier` this is; zero if it is not after it.
     #[must_use]
     pub const fn since(self, earlier: Self) -> Duration {
-        Duration::from_millis(self.0.saturating_sub(earlier.0))
+        self.0.since(earlier.0)
     }
 
     /// The moment `by` later, at most the latest one that can be told.
     #[must_use]
     pub fn after(self, by: Duration) -> Self {
-        Self(self.0.saturating_add(u64::try_from(by.as_millis()).unwrap_or(u64::MAX)))
+        Self(self.0.after(by))
     }
 }

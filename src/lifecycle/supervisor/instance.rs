@@ -212,7 +212,7 @@ impl Instance {
             let (state, now) = (self.state(), self.clock.elapsed());
             if matches!(state, State::Ready | State::Idle) {
                 // What was left is what runs now.
-                search.is_over();
+                search.end();
             }
             if search.is_due(state, now, self.is_ending()) {
                 ended = self.find(&mut search).await;

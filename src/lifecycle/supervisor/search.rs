@@ -12,7 +12,8 @@ const FIND_AGAIN: Backoff = Backoff { min: Duration::from_secs(1), max: Duration
 /// that takes an engine a second, and a busy one longer.
 const RESTARTED_AFTER: [Duration; 2] = [Duration::from_secs(3), Duration::from_secs(15)];
 
-/// The search for what an earlier plimsoll left running.
+/// The search for what runs of an instance unknown to this plimsoll: left by an earlier one, after a start that the engine
+/// did not answer, or restarted by somebody.
 #[derive(Default)]
 pub(super) struct Search {
     over: bool,
@@ -37,7 +38,7 @@ impl Search {
         }
     }
 
-    pub(super) fn is_over(&mut self) {
+    pub(super) fn end(&mut self) {
         *self = Self { over: true, ..Self::default() };
     }
 
@@ -58,7 +59,7 @@ impl Search {
     pub(super) fn found(&mut self, now: Duration) {
         match self.then {
             Some(then) => *self = Self { again: Some(now.saturating_add(then)), ..Self::default() },
-            None => self.is_over(),
+            None => self.end(),
         }
     }
 }

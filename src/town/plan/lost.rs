@@ -6,7 +6,8 @@
 use super::action::{ActionKind, Effect, Reason};
 use super::settle::{action, millis};
 use super::{Draft, TownEvent};
-use crate::town::state::{Agent, ContainerSeen, Hook};
+use crate::ids::AgentId;
+use crate::town::state::{Agent, ContainerSeen, Hook, Town};
 use crate::town::time::TownTime;
 use crate::town::words::{AgentStatus, BeadStatus, ContainerStatus, Entity, LostCause, Role};
 use crate::units::Period;
@@ -16,26 +17,32 @@ pub(super) fn rule(draft: &mut Draft<'_>) {
     if town.draining().is_some() {
         return;
     }
-    for status in [AgentStatus::Working, AgentStatus::Stalled] {
-        for (id, agent) in Role::ALL.iter().flat_map(|role| town.agents_that_are(status, *role)) {
-            let Some(hook) = &agent.hook else { continue };
-            let in_progress =
-                town.beads().get(&hook.bead).is_some_and(|bead| bead.status == BeadStatus::InProgress);
-            let silent = hook.said.is_none() && hook.ended.is_none();
-            let seen = seen(agent, hook);
-            let Some(cause) = cause(draft, hook, seen).filter(|_| silent && in_progress) else { continue };
-            let dispatch_id = hook.dispatch_id.clone();
-            let reason = Reason::Lost {
-                cause,
-                quiet_ms: millis(draft.now.since(hook.progress)),
-                container: seen.map(|seen| seen.status),
-            };
-            let effect = Effect::Stop { agent: id.clone(), dispatch_id: dispatch_id.clone() };
-            let event = TownEvent::DispatchLost { dispatch_id, cause };
-            let drop = action(&hook.bead, (ActionKind::DropDispatch, reason), event, Some(effect));
-            draft.act(&[Entity::Bead(hook.bead.clone()), Entity::Agent(id.clone())], drop);
-        }
+    for (id, agent, hook) in at_work(town) {
+        let seen = seen(agent, hook);
+        let Some(cause) = cause(draft, hook, seen) else { continue };
+        let dispatch_id = hook.dispatch_id.clone();
+        let reason = Reason::Lost {
+            cause,
+            quiet_ms: millis(draft.now.since(hook.progress)),
+            container: seen.map(|seen| seen.status),
+        };
+        let effect = Effect::Stop { agent: id.clone(), dispatch_id: dispatch_id.clone() };
+        let event = TownEvent::DispatchLost { dispatch_id, cause };
+        let drop = action(&hook.bead, (ActionKind::DropDispatch, reason), event, Some(effect));
+        draft.act(&[Entity::Bead(hook.bead.clone()), Entity::Agent(id.clone())], drop);
     }
+}
+
+/// Agents whose bead is in progress and that have not said how it ended, nor were seen to end.
+pub(super) fn at_work(town: &Town) -> impl Iterator<Item = (&AgentId, &Agent, &Hook)> {
+    let of = move |status| Role::ALL.iter().flat_map(move |role| town.agents_that_are(status, *role));
+    let agents = [AgentStatus::Working, AgentStatus::Stalled].into_iter().flat_map(of);
+    let hooked = agents.filter_map(|(id, agent)| Some((id, agent, agent.hook.as_ref()?)));
+    hooked.filter(|(_, _, hook)| {
+        let bead = town.beads().get(&hook.bead);
+        let in_progress = bead.is_some_and(|bead| bead.status == BeadStatus::InProgress);
+        in_progress && hook.said.is_none() && hook.ended.is_none()
+    })
 }
 
 /// What was seen of what hosts the agent, if that says something of this dispatch: what was seen before it does not.

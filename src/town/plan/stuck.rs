@@ -7,30 +7,21 @@
 use std::time::Duration;
 
 use super::action::{Action, ActionKind, Effect, Reason};
+use super::lost::at_work;
 use super::settle::{action, millis};
 use super::{Draft, TownEvent};
 use crate::ids::AgentId;
 use crate::town::policy::StuckPolicy;
 use crate::town::state::{Agent, Hook};
-use crate::town::words::{
-    AgentReason, AgentStatus, BeadKind, BeadStatus, Entity, LostCause, Role, StuckClass, Tier,
-};
+use crate::town::words::{AgentReason, AgentStatus, BeadKind, Entity, LostCause, StuckClass, Tier};
 
 pub(super) fn rule(draft: &mut Draft<'_>) {
     let town = draft.town;
     if town.draining().is_some() {
         return;
     }
-    for status in [AgentStatus::Working, AgentStatus::Stalled] {
-        for (id, agent) in Role::ALL.iter().flat_map(|role| town.agents_that_are(status, *role)) {
-            let Some(hook) = &agent.hook else { continue };
-            let silent = hook.said.is_none() && hook.ended.is_none();
-            let in_progress =
-                town.beads().get(&hook.bead).is_some_and(|bead| bead.status == BeadStatus::InProgress);
-            if silent && in_progress {
-                look(draft, &Silent { id, agent, hook, quiet: draft.now.since(hook.progress) });
-            }
-        }
+    for (id, agent, hook) in at_work(town) {
+        look(draft, &Silent { id, agent, hook, quiet: draft.now.since(hook.progress) });
     }
 }
 

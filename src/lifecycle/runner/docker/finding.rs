@@ -50,7 +50,9 @@ impl DockerRunner {
         let seen = self.engine.inspect(name).await.map_err(|error| trouble(&error))?;
         let Some(seen) = seen.filter(|seen| seen.may_run && self.is_ours(seen)) else { return Ok(()) };
         if keep && !seen.is_running {
-            let error = format!("the engine is about to start container {name} again by itself");
+            let error = format!(
+                "the engine is about to start container {name} again by itself: wait for that, or `docker stop {name}`"
+            );
             return Err(failure(FailureKind::NotStarted, error));
         }
         if keep && found.adopted.is_none() && self.is_kept(&seen).await? {
