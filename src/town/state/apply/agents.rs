@@ -12,7 +12,21 @@ use crate::town::state::{Rejected, Town};
 use crate::town::words::{AgentStatus, ContainerStatus};
 
 impl Town {
-    pub(super) fn change_agents(&mut self, at: At, event: &TownEvent) -> Result<(), Rejected> {
+    pub(super) fn look_at_agents(&self, event: &TownEvent) -> Result<(), Rejected> {
+        match event {
+            TownEvent::AgentRegistered { agent, .. } => self.check_new_agent(agent),
+            TownEvent::AgentCollected { agent, .. } => self.check_unneeded(agent),
+            TownEvent::AgentTransitioned { agent, from, to, reason: _ } => {
+                self.check_agent_way(agent, *from, *to)
+            }
+            TownEvent::AgentRemoved { agent }
+            | TownEvent::ContainerStatus { agent, .. }
+            | TownEvent::ContainerEviction { agent, .. } => self.agent(agent).map(drop),
+            other => unreachable!("{} does not concern agents", other.kind()),
+        }
+    }
+
+    pub(super) fn change_agents(&mut self, at: At, event: &TownEvent) {
         match event {
             TownEvent::AgentRegistered { agent, role, origin, nudges } => {
                 let new = Agent {
@@ -24,67 +38,60 @@ impl Town {
                     hook: None,
                     container: None,
                 };
-                self.register(agent, new)
+                self.indices.add_agent(agent, &new);
+                self.facts.agents.insert(agent.clone(), new);
             }
-            TownEvent::AgentRemoved { agent } => self.remove_agent(at, agent),
-            TownEvent::AgentCollected { agent, .. } => self.collect(at, agent),
-            TownEvent::AgentTransitioned { agent, from, to, reason: _ } => {
-                self.transition_agent(at, agent, *from, *to)
+            TownEvent::AgentRemoved { agent } | TownEvent::AgentCollected { agent, .. } => {
+                self.remove_agent(at, agent);
             }
+            TownEvent::AgentTransitioned { agent, to, .. } => self.edit_agent(agent, |agent| {
+                agent.status = *to;
+                agent.since = at.now;
+            }),
             TownEvent::ContainerStatus { agent, dispatch_id, status, exit_reason, report: _ } => {
-                self.see_container(at, agent, dispatch_id.as_ref(), *status, exit_reason.as_ref())
+                self.see_container(at, agent, dispatch_id.as_ref(), *status, exit_reason.as_ref());
             }
             TownEvent::ContainerEviction { agent, reason } => {
-                let hook = self.agent(agent)?.hook.as_ref();
-                let dispatch_id = hook.map(|hook| hook.dispatch_id.clone());
-                self.see_container(at, agent, dispatch_id.as_ref(), ContainerStatus::Evicted, reason.as_ref())
+                let dispatch_id = self.hook_of(agent).map(|hook| hook.dispatch_id.clone());
+                let status = ContainerStatus::Evicted;
+                self.see_container(at, agent, dispatch_id.as_ref(), status, reason.as_ref());
             }
             other => unreachable!("{} does not concern agents", other.kind()),
         }
     }
 
-    fn register(&mut self, id: &AgentId, agent: Agent) -> Result<(), Rejected> {
+    fn check_new_agent(&self, id: &AgentId) -> Result<(), Rejected> {
         if self.facts.agents.contains_key(id) {
             return Err(Rejected::AgentExists(id.clone()));
         }
         if self.facts.agents.len() >= TOWN_AGENTS_MAX {
             return Err(Rejected::Full { what: "agents", max: TOWN_AGENTS_MAX });
         }
-        self.indices.add_agent(id, &agent);
-        self.facts.agents.insert(id.clone(), agent);
         Ok(())
     }
 
-    fn remove_agent(&mut self, at: At, id: &AgentId) -> Result<(), Rejected> {
-        let hook = self.agent(id)?.hook.clone();
-        if let Some(hook) = hook {
+    fn remove_agent(&mut self, at: At, id: &AgentId) {
+        if let Some(hook) = self.hook_of(id).cloned() {
             self.unhook(at, id, Went::Neither);
             self.give_back(at, &hook.bead);
         }
         if let Some(agent) = self.facts.agents.remove(id) {
             self.indices.remove_agent(id, &agent);
         }
-        Ok(())
     }
 
-    fn collect(&mut self, at: At, id: &AgentId) -> Result<(), Rejected> {
+    fn check_unneeded(&self, id: &AgentId) -> Result<(), Rejected> {
         let agent = self.agent(id)?;
         match (&agent.hook, agent.status) {
             (Some(hook), _) => Err(Rejected::AgentHolds { agent: id.clone(), bead: hook.bead.clone() }),
-            (None, AgentStatus::Idle | AgentStatus::Dead) => self.remove_agent(at, id),
+            (None, AgentStatus::Idle | AgentStatus::Dead) => Ok(()),
             (None, status @ (AgentStatus::Working | AgentStatus::Stalled)) => {
                 Err(Rejected::AgentStands { agent: id.clone(), status, to: AgentStatus::Idle })
             }
         }
     }
 
-    fn transition_agent(
-        &mut self,
-        at: At,
-        id: &AgentId,
-        from: AgentStatus,
-        to: AgentStatus,
-    ) -> Result<(), Rejected> {
+    fn check_agent_way(&self, id: &AgentId, from: AgentStatus, to: AgentStatus) -> Result<(), Rejected> {
         let agent = self.agent(id)?;
         let way = match (from, to) {
             (AgentStatus::Working, AgentStatus::Stalled) | (AgentStatus::Stalled, AgentStatus::Working) => {
@@ -102,10 +109,6 @@ impl Town {
         if agent.status != from || !way {
             return Err(Rejected::AgentStands { agent: id.clone(), status: agent.status, to });
         }
-        self.edit_agent(id, |agent| {
-            agent.status = to;
-            agent.since = at.now;
-        });
         Ok(())
     }
 
@@ -116,13 +119,12 @@ impl Town {
         dispatch_id: Option<&DispatchId>,
         status: ContainerStatus,
         exit_reason: Option<&Arc<str>>,
-    ) -> Result<(), Rejected> {
-        let current = self.agent(id)?.hook.as_ref().map(|hook| &hook.dispatch_id);
+    ) {
+        let current = self.hook_of(id).map(|hook| &hook.dispatch_id);
         if dispatch_id.is_some() && dispatch_id != current {
-            self.ignore();
-            return Ok(());
+            return self.ignore();
         }
-        let Some(agent) = self.facts.agents.get_mut(id) else { return Ok(()) };
+        let Some(agent) = self.facts.agents.get_mut(id) else { return };
         let same = |seen: &&ContainerSeen| seen.status == status && seen.dispatch_id.as_ref() == dispatch_id;
         let since = agent.container.as_ref().filter(same).map_or(at.now, |seen| seen.since);
         agent.container = Some(ContainerSeen {
@@ -131,6 +133,5 @@ impl Town {
             dispatch_id: dispatch_id.cloned(),
             since,
         });
-        Ok(())
     }
 }

@@ -9,18 +9,31 @@ use crate::town::state::{Rejected, Town};
 use crate::town::words::BeadKind;
 
 impl Town {
-    pub(super) fn take_answer(&mut self, at: At, event: &TownEvent) -> Result<(), Rejected> {
+    pub(super) fn look_at_answer(&self, event: &TownEvent) -> Result<(), Rejected> {
         match event {
-            TownEvent::AgentDone { agent, dispatch_id, outcome, .. } => {
-                self.say(at, agent, dispatch_id, Said::Outcome(*outcome))
-            }
-            TownEvent::ReviewDone { agent, dispatch_id, verdict, notes } => {
+            TownEvent::ReviewDone { agent, dispatch_id, .. } => {
                 if let Some(bead) = self.facts.beads.get(dispatch_id.bead())
                     && bead.kind != BeadKind::Review
                 {
                     return Err(Rejected::WrongKind { bead: dispatch_id.bead().clone(), kind: bead.kind });
                 }
-                self.say(at, agent, dispatch_id, Said::Verdict { verdict: *verdict, notes: notes.clone() })
+                self.agent(agent).map(drop)
+            }
+            TownEvent::AgentDone { agent, .. }
+            | TownEvent::AgentCompleted { agent, .. }
+            | TownEvent::AgentProgress { agent, .. } => self.agent(agent).map(drop),
+            other => unreachable!("{} is no answer", other.kind()),
+        }
+    }
+
+    pub(super) fn take_answer(&mut self, at: At, event: &TownEvent) {
+        match event {
+            TownEvent::AgentDone { agent, dispatch_id, outcome, .. } => {
+                self.say(at, agent, dispatch_id, Said::Outcome(*outcome));
+            }
+            TownEvent::ReviewDone { agent, dispatch_id, verdict, notes } => {
+                let (verdict, notes) = (*verdict, notes.clone());
+                self.say(at, agent, dispatch_id, Said::Verdict { verdict, notes });
             }
             TownEvent::AgentCompleted { agent, dispatch_id, status, .. } => {
                 let ended = Ended { status: *status, at: at.now };
@@ -30,35 +43,28 @@ impl Town {
                         hook.ended = Some(ended);
                         true
                     }
-                })
+                });
             }
             TownEvent::AgentProgress { agent, dispatch_id, .. } => {
-                self.hear(at, agent, dispatch_id, |_| true)
+                self.hear(at, agent, dispatch_id, |_| true);
             }
             other => unreachable!("{} is no answer", other.kind()),
         }
     }
 
-    fn say(&mut self, at: At, agent: &AgentId, dispatch: &DispatchId, said: Said) -> Result<(), Rejected> {
+    fn say(&mut self, at: At, agent: &AgentId, dispatch: &DispatchId, said: Said) {
         self.hear(at, agent, dispatch, |hook| match hook.said {
             Some(_) => false,
             None => {
                 hook.said = Some(said);
                 true
             }
-        })
+        });
     }
 
     /// Lets the agent's hook take an answer, if the answer is to its current dispatch. One that is not, or that the hook
     /// does not take, is counted and says nothing.
-    fn hear(
-        &mut self,
-        at: At,
-        id: &AgentId,
-        dispatch: &DispatchId,
-        take: impl FnOnce(&mut Hook) -> bool,
-    ) -> Result<(), Rejected> {
-        self.agent(id)?;
+    fn hear(&mut self, at: At, id: &AgentId, dispatch: &DispatchId, take: impl FnOnce(&mut Hook) -> bool) {
         let hook = self.facts.agents.get_mut(id).and_then(|agent| agent.hook.as_mut());
         let current = hook.filter(|hook| hook.dispatch_id == *dispatch);
         let taken = current.is_some_and(|hook| {
@@ -71,7 +77,6 @@ impl Town {
         if !taken {
             self.ignore();
         }
-        Ok(())
     }
 
     pub(super) fn ignore(&mut self) {

@@ -12,7 +12,25 @@ use crate::town::state::{Rejected, Town};
 use crate::town::words::{BeadKind, BeadStatus, OnBlockerFailed, Role};
 
 impl Town {
-    pub(super) fn change_beads(&mut self, at: At, event: &TownEvent) -> Result<(), Rejected> {
+    pub(super) fn look_at_beads(&self, event: &TownEvent) -> Result<(), Rejected> {
+        match event {
+            TownEvent::BeadCreated { bead, title, instructions, convoy, blocked_by, .. } => {
+                self.check_new_bead(bead, title.len() + instructions.len())?;
+                self.check_bonds(bead, convoy.as_ref(), blocked_by)
+            }
+            TownEvent::BeadCancelled { bead, .. }
+            | TownEvent::BeadHeld { bead, .. }
+            | TownEvent::BeadReleased { bead } => self.bead(bead).map(drop),
+            TownEvent::DependencyAdded { bead, blocked_by } => self.check_dependency(bead, blocked_by),
+            TownEvent::ConvoyStarted { convoy, title, beads } => {
+                self.check_new_bead(convoy, title.len())?;
+                beads.iter().try_for_each(|member| self.check_member(member))
+            }
+            other => unreachable!("{} does not concern beads", other.kind()),
+        }
+    }
+
+    pub(super) fn change_beads(&mut self, at: At, event: &TownEvent) {
         match event {
             TownEvent::BeadCreated { bead, title, instructions, role, priority, convoy, blocked_by } => {
                 let work = Work {
@@ -22,18 +40,14 @@ impl Town {
                     priority: *priority,
                 };
                 let task = Bead::open(BeadKind::Task, work, convoy.clone(), (at.seq, at.now));
-                self.create_task(bead, task, blocked_by)
+                self.create_task(bead, task, blocked_by);
             }
             TownEvent::BeadCancelled { bead, cancel_status, reason: _ } => {
-                self.bead(bead)?;
                 self.cancel(at, bead, *cancel_status);
-                Ok(())
             }
             TownEvent::BeadHeld { bead, reason } => {
-                self.bead(bead)?;
                 let hold = Hold { since: at.now, reason: reason.clone() };
                 self.edit_bead(bead, |bead| bead.waits.held = Some(hold));
-                Ok(())
             }
             TownEvent::BeadReleased { bead } => self.release(bead),
             TownEvent::DependencyAdded { bead, blocked_by } => self.add_dependency(bead, blocked_by),
@@ -42,14 +56,13 @@ impl Town {
         }
     }
 
-    fn create_task(
-        &mut self,
+    fn check_bonds(
+        &self,
         id: &BeadId,
-        mut task: Bead,
+        convoy: Option<&BeadId>,
         blocked_by: &BTreeSet<BeadId>,
     ) -> Result<(), Rejected> {
-        self.check_new_bead(id, task.text_bytes())?;
-        if let Some(convoy) = &task.parent {
+        if let Some(convoy) = convoy {
             let kind = self.bead(convoy)?.kind;
             if kind != BeadKind::Convoy {
                 return Err(Rejected::WrongKind { bead: convoy.clone(), kind });
@@ -57,11 +70,15 @@ impl Town {
         }
         for blocker in blocked_by {
             self.check_blocker(blocker)?;
-            let waits_for_it = task.parent.as_ref().is_some_and(|convoy| self.waits_for(blocker, convoy));
+            let waits_for_it = convoy.is_some_and(|convoy| self.waits_for(blocker, convoy));
             if blocker == id || waits_for_it {
                 return Err(Rejected::Cycle { bead: id.clone(), blocked_by: blocker.clone() });
             }
         }
+        Ok(())
+    }
+
+    fn create_task(&mut self, id: &BeadId, mut task: Bead, blocked_by: &BTreeSet<BeadId>) {
         for blocker in blocked_by {
             self.add_blocker(&mut task, blocker);
         }
@@ -69,7 +86,6 @@ impl Town {
             progress.total = progress.total.saturating_add(1);
         }
         self.insert_bead(id, task);
-        Ok(())
     }
 
     /// Whether a bead may wait for this one: a task or a convoy, which may have ended.
@@ -116,8 +132,7 @@ impl Town {
         false
     }
 
-    fn release(&mut self, id: &BeadId) -> Result<(), Rejected> {
-        self.bead(id)?;
+    fn release(&mut self, id: &BeadId) {
         self.edit_bead(id, |bead| {
             bead.waits.held = None;
             bead.waits.failed_blocker = None;
@@ -127,10 +142,9 @@ impl Town {
                 bead.tries.failed_at = None;
             }
         });
-        Ok(())
     }
 
-    fn add_dependency(&mut self, id: &BeadId, blocked_by: &BeadId) -> Result<(), Rejected> {
+    fn check_dependency(&self, id: &BeadId, blocked_by: &BeadId) -> Result<(), Rejected> {
         let bead = self.bead(id)?;
         match (bead.kind, bead.status) {
             (BeadKind::Task, BeadStatus::Open) => {}
@@ -144,33 +158,37 @@ impl Town {
         if self.waits_for(blocked_by, id) {
             return Err(Rejected::Cycle { bead: id.clone(), blocked_by: blocked_by.clone() });
         }
-        let mut bead = bead.clone();
-        self.add_blocker(&mut bead, blocked_by);
-        self.edit_bead(id, |kept| *kept = bead);
         Ok(())
     }
 
-    fn start_convoy(
-        &mut self,
-        at: At,
-        id: &BeadId,
-        title: &Arc<str>,
-        beads: &BTreeSet<BeadId>,
-    ) -> Result<(), Rejected> {
-        self.check_new_bead(id, title.len())?;
+    fn add_dependency(&mut self, id: &BeadId, blocked_by: &BeadId) {
+        let Some(mut bead) = self.facts.beads.get(id).cloned() else { return };
+        self.add_blocker(&mut bead, blocked_by);
+        self.edit_bead(id, |kept| *kept = bead);
+    }
+
+    /// A convoy may have any task, ended or not, that belongs to no other.
+    fn check_member(&self, id: &BeadId) -> Result<(), Rejected> {
+        let (kind, parent) = match self.facts.closed.get(id) {
+            Some(closed) => (closed.kind, &closed.parent),
+            None => self.bead(id).map(|bead| (bead.kind, &bead.parent))?,
+        };
+        match (kind, parent) {
+            (BeadKind::Task, None) => Ok(()),
+            (BeadKind::Task, Some(convoy)) => {
+                Err(Rejected::InConvoy { bead: id.clone(), convoy: convoy.clone() })
+            }
+            (BeadKind::Review | BeadKind::Convoy | BeadKind::Escalation, _) => {
+                Err(Rejected::WrongKind { bead: id.clone(), kind })
+            }
+        }
+    }
+
+    fn start_convoy(&mut self, at: At, id: &BeadId, title: &Arc<str>, beads: &BTreeSet<BeadId>) {
         let mut progress = Progress::default();
         for member in beads {
-            let (kind, parent, ended) = match self.facts.closed.get(member) {
-                Some(closed) => (closed.kind, &closed.parent, Some(closed.status)),
-                None => self.bead(member).map(|bead| (bead.kind, &bead.parent, None))?,
-            };
-            if kind != BeadKind::Task {
-                return Err(Rejected::WrongKind { bead: member.clone(), kind });
-            }
-            if let Some(convoy) = parent {
-                return Err(Rejected::InConvoy { bead: member.clone(), convoy: convoy.clone() });
-            }
             progress.total = progress.total.saturating_add(1);
+            let ended = self.facts.closed.get(member).map(|closed| closed.status);
             ended.into_iter().for_each(|status| progress.step(status));
         }
         let work =
@@ -183,6 +201,5 @@ impl Town {
                 closed.parent = Some(id.clone());
             }
         }
-        Ok(())
     }
 }

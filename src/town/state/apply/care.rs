@@ -13,7 +13,39 @@ use crate::town::state::{Episode, OpenBreaker, Rejected, Town};
 use crate::town::words::{Entity, Tier};
 
 impl Town {
-    pub(super) fn change_care(&mut self, at: At, event: &TownEvent) -> Result<(), Rejected> {
+    pub(super) fn look_at_care(&self, event: &TownEvent) -> Result<(), Rejected> {
+        match event {
+            TownEvent::DrainStarted { .. }
+            | TownEvent::DrainEnded {}
+            | TownEvent::TimeSkipped { .. }
+            | TownEvent::EventRejected { .. } => Ok(()),
+            TownEvent::BreakerOpened { .. } => match self.facts.breaker.open {
+                Some(_) => Err(Rejected::Breaker("open")),
+                None => Ok(()),
+            },
+            TownEvent::BreakerClosed {} => match self.facts.breaker.open {
+                Some(_) => Ok(()),
+                None => Err(Rejected::Breaker("closed")),
+            },
+            TownEvent::ViolationOpened { invariant, entities, message: _ } => {
+                self.check_new_episode(*invariant, entities)
+            }
+            TownEvent::ViolationResolved { invariant, entities } => {
+                match self.facts.episodes.contains_key(&episode_key(*invariant, entities)) {
+                    true => Ok(()),
+                    false => Err(Rejected::Episode { invariant: *invariant, stands: "not open" }),
+                }
+            }
+            TownEvent::NudgeSent { agent, .. } => self.agent(agent).map(drop),
+            TownEvent::Escalated { escalation, bead, reason, .. } => {
+                self.bead(bead)?;
+                self.check_new_bead(escalation, reason.len())
+            }
+            other => unreachable!("{} does not concern the town as a whole", other.kind()),
+        }
+    }
+
+    pub(super) fn change_care(&mut self, at: At, event: &TownEvent) {
         match event {
             TownEvent::DrainStarted { reason } => {
                 let begun = Hold { since: at.now, reason: reason.clone() };
@@ -22,25 +54,22 @@ impl Town {
             TownEvent::DrainEnded {} => self.facts.draining = None,
             TownEvent::TimeSkipped { ms } => self.skip(at, *ms),
             TownEvent::BreakerOpened { .. } => {
-                if self.facts.breaker.open.is_some() {
-                    return Err(Rejected::Breaker("open"));
-                }
                 self.facts.breaker.open =
                     Some(OpenBreaker { since: at.now, probe: None, probed_well: false });
             }
             TownEvent::BreakerClosed {} => {
-                if self.facts.breaker.open.take().is_none() {
-                    return Err(Rejected::Breaker("closed"));
-                }
+                self.facts.breaker.open = None;
                 self.facts.breaker.failures.clear();
             }
             TownEvent::ViolationOpened { invariant, entities, message } => {
-                return self.open_episode(at, *invariant, entities, message);
+                let (entities, message) = (entities.clone(), message.clone());
+                let key = episode_key(*invariant, &entities);
+                let episode =
+                    Episode { invariant: *invariant, entities, message, since: at.now, seq: at.seq };
+                self.facts.episodes.insert(key, episode);
             }
             TownEvent::ViolationResolved { invariant, entities } => {
-                if self.facts.episodes.remove(&episode_key(*invariant, entities)).is_none() {
-                    return Err(Rejected::Episode { invariant: *invariant, stands: "not open" });
-                }
+                self.facts.episodes.remove(&episode_key(*invariant, entities));
             }
             TownEvent::EventRejected { seq, error: _ } => {
                 let counts = &mut self.facts.counts;
@@ -48,11 +77,9 @@ impl Town {
                 counts.rejected_last = counts.rejected_last.max(*seq);
             }
             TownEvent::NudgeSent { agent, dispatch_id, tier, .. } => {
-                return self.note_tier(at, agent, dispatch_id, *tier);
+                self.note_tier(at, agent, dispatch_id, *tier);
             }
             TownEvent::Escalated { escalation, bead, reason, .. } => {
-                self.bead(bead)?;
-                self.check_new_bead(escalation, reason.len())?;
                 self.open_escalation(at, escalation, bead, reason);
                 let holders: Vec<AgentId> = self.hooked_to(bead).map(|(id, _)| id.clone()).collect();
                 for holder in &holders {
@@ -61,7 +88,6 @@ impl Town {
             }
             other => unreachable!("{} does not concern the town as a whole", other.kind()),
         }
-        Ok(())
     }
 
     fn skip(&mut self, at: At, ms: u64) {
@@ -70,40 +96,22 @@ impl Town {
         self.clamp_moments(now);
     }
 
-    fn open_episode(
-        &mut self,
-        at: At,
-        invariant: u8,
-        entities: &BTreeSet<Entity>,
-        message: &Arc<str>,
-    ) -> Result<(), Rejected> {
-        let key = episode_key(invariant, entities);
-        if self.facts.episodes.contains_key(&key) {
+    fn check_new_episode(&self, invariant: u8, entities: &BTreeSet<Entity>) -> Result<(), Rejected> {
+        if self.facts.episodes.contains_key(&episode_key(invariant, entities)) {
             return Err(Rejected::Episode { invariant, stands: "open" });
         }
         if self.facts.episodes.len() >= TOWN_EPISODES_MAX {
             return Err(Rejected::Full { what: "open violations", max: TOWN_EPISODES_MAX });
         }
-        let (entities, message) = (entities.clone(), message.clone());
-        let episode = Episode { invariant, entities, message, since: at.now, seq: at.seq };
-        self.facts.episodes.insert(key, episode);
         Ok(())
     }
 
-    fn note_tier(
-        &mut self,
-        at: At,
-        agent: &AgentId,
-        dispatch: &DispatchId,
-        tier: Tier,
-    ) -> Result<(), Rejected> {
-        let hook = self.agent(agent)?.hook.as_ref();
-        if hook.is_some_and(|hook| hook.dispatch_id == *dispatch) {
+    fn note_tier(&mut self, at: At, agent: &AgentId, dispatch: &DispatchId, tier: Tier) {
+        if self.hook_of(agent).is_some_and(|hook| hook.dispatch_id == *dispatch) {
             self.reach_tier(at, agent, tier);
         } else {
             self.ignore();
         }
-        Ok(())
     }
 
     /// Nothing of this is in an index.

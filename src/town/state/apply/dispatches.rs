@@ -10,10 +10,26 @@ use crate::town::state::{Agent, Rejected, Town};
 use crate::town::words::{AgentStatus, BeadStatus};
 
 impl Town {
-    pub(super) fn change_dispatches(&mut self, at: At, event: &TownEvent) -> Result<(), Rejected> {
+    pub(super) fn look_at_dispatches(&self, event: &TownEvent) -> Result<(), Rejected> {
         match event {
             TownEvent::BeadDispatched { bead, agent, dispatch_id, attempt } => {
-                self.check_dispatch(bead, agent, dispatch_id, *attempt)?;
+                self.check_dispatch(bead, agent, dispatch_id, *attempt)
+            }
+            TownEvent::DispatchFailed { .. } | TownEvent::DispatchLost { .. } => Ok(()),
+            TownEvent::AgentHooked { agent, dispatch_id } => self.check_last_dispatch(agent, dispatch_id),
+            TownEvent::AgentUnhooked { agent, bead } => {
+                match self.agent(agent)?.hook.as_ref().is_some_and(|hook| hook.bead == *bead) {
+                    true => Ok(()),
+                    false => Err(Rejected::AgentHoldsNot { agent: agent.clone(), bead: bead.clone() }),
+                }
+            }
+            other => unreachable!("{} does not concern dispatches", other.kind()),
+        }
+    }
+
+    pub(super) fn change_dispatches(&mut self, at: At, event: &TownEvent) {
+        match event {
+            TownEvent::BeadDispatched { bead, agent, dispatch_id, attempt } => {
                 if let Some(open) = &mut self.facts.breaker.open {
                     open.probe = Some(dispatch_id.clone());
                 }
@@ -25,19 +41,19 @@ impl Town {
                     bead.tries.given_back = false;
                 });
                 self.hook(at, agent, dispatch_id);
-                Ok(())
             }
             TownEvent::DispatchFailed { dispatch_id, error: _ } => {
                 self.end_dispatch(at, dispatch_id, Went::Badly);
-                Ok(())
             }
             TownEvent::DispatchLost { dispatch_id, cause } => {
                 let went = if cause.gives_back() { Went::Neither } else { Went::Badly };
                 self.end_dispatch(at, dispatch_id, went);
-                Ok(())
             }
             TownEvent::AgentHooked { agent, dispatch_id } => self.hook_again(at, agent, dispatch_id),
-            TownEvent::AgentUnhooked { agent, bead } => self.unhook_astray(at, agent, bead),
+            TownEvent::AgentUnhooked { agent, bead } => {
+                self.unhook(at, agent, Went::Neither);
+                self.come_back(at, bead);
+            }
             other => unreachable!("{} does not concern dispatches", other.kind()),
         }
     }
@@ -143,7 +159,7 @@ impl Town {
         }
     }
 
-    fn hook_again(&mut self, at: At, id: &AgentId, dispatch: &DispatchId) -> Result<(), Rejected> {
+    fn check_last_dispatch(&self, id: &AgentId, dispatch: &DispatchId) -> Result<(), Rejected> {
         let bead_id = dispatch.bead();
         let bead = self.bead(bead_id)?;
         if bead.status != BeadStatus::Open {
@@ -154,23 +170,15 @@ impl Town {
             let bead = bead_id.clone();
             return Err(Rejected::WrongNumber { what: "dispatch", bead, given, next: last });
         }
-        self.check_idle(id, bead_id, bead)?;
-        self.edit_bead(bead_id, |bead| {
+        self.check_idle(id, bead_id, bead)
+    }
+
+    fn hook_again(&mut self, at: At, id: &AgentId, dispatch: &DispatchId) {
+        self.edit_bead(dispatch.bead(), |bead| {
             if std::mem::take(&mut bead.tries.given_back) {
                 bead.tries.attempts = bead.tries.attempts.saturating_add(1);
             }
         });
         self.hook(at, id, dispatch);
-        Ok(())
-    }
-
-    fn unhook_astray(&mut self, at: At, id: &AgentId, bead: &BeadId) -> Result<(), Rejected> {
-        let hooked = self.agent(id)?.hook.as_ref().is_some_and(|hook| hook.bead == *bead);
-        if !hooked {
-            return Err(Rejected::AgentHoldsNot { agent: id.clone(), bead: bead.clone() });
-        }
-        self.unhook(at, id, Went::Neither);
-        self.come_back(at, bead);
-        Ok(())
     }
 }

@@ -1,7 +1,8 @@
 //! How an event changes a town.
 //!
-//! Each function here looks first and changes after: once it changes anything, nothing can fail. What several events have
-//! in common, such as the end of a bead with all that follows from it, stands in `steps`.
+//! Each part looks (`look_at_...`), which alone can fail, and changes (`change_...`), which cannot: what is looked at for an
+//! event is written once, for [`Town::check`] and [`Town::apply`]. What several events have in common, such as the end of a
+//! bead with all that follows from it, stands in `steps`.
 
 mod agents;
 mod answers;
@@ -18,7 +19,6 @@ use crate::clock::Timestamp;
 use crate::ids::Seq;
 use crate::limits::{TOWN_KEY_AGE_MAX, TOWN_KEYS_MAX};
 use crate::town::event::{Report, TownEvent};
-use crate::town::policy::Policy;
 use crate::town::time::TownTime;
 
 /// Where an event stands in the journal, and when that is on the town's clock.
@@ -27,6 +27,60 @@ struct At {
     seq: Seq,
     time: Timestamp,
     now: TownTime,
+}
+
+/// What an event is about, and so which file knows it.
+#[derive(Debug, Clone, Copy)]
+enum Part {
+    /// What the town decides by.
+    Rules,
+    Care,
+    Agents,
+    Answers,
+    Beads,
+    Dispatches,
+    Status,
+}
+
+impl Part {
+    const fn of(event: &TownEvent) -> Self {
+        use TownEvent as E;
+        match event {
+            E::TownCreated { .. } | E::PolicyChanged { .. } => Self::Rules,
+            E::DrainStarted { .. }
+            | E::DrainEnded {}
+            | E::TimeSkipped { .. }
+            | E::BreakerOpened { .. }
+            | E::BreakerClosed {}
+            | E::ViolationOpened { .. }
+            | E::ViolationResolved { .. }
+            | E::EventRejected { .. }
+            | E::NudgeSent { .. }
+            | E::Escalated { .. } => Self::Care,
+            E::AgentRegistered { .. }
+            | E::AgentRemoved { .. }
+            | E::AgentCollected { .. }
+            | E::AgentTransitioned { .. }
+            | E::ContainerStatus { .. }
+            | E::ContainerEviction { .. } => Self::Agents,
+            E::AgentDone { .. }
+            | E::AgentCompleted { .. }
+            | E::AgentProgress { .. }
+            | E::ReviewDone { .. } => Self::Answers,
+            E::BeadCreated { .. }
+            | E::BeadCancelled { .. }
+            | E::BeadHeld { .. }
+            | E::BeadReleased { .. }
+            | E::DependencyAdded { .. }
+            | E::ConvoyStarted { .. } => Self::Beads,
+            E::BeadDispatched { .. }
+            | E::DispatchFailed { .. }
+            | E::DispatchLost { .. }
+            | E::AgentHooked { .. }
+            | E::AgentUnhooked { .. } => Self::Dispatches,
+            E::BeadTransitioned { .. } | E::ReviewOpened { .. } => Self::Status,
+        }
+    }
 }
 
 impl Town {
@@ -38,16 +92,10 @@ impl Town {
         if seq <= self.facts.seq {
             return Err(Rejected::OutOfOrder { last: self.facts.seq });
         }
-        event.check_bounds()?;
-        if !self.facts.created && !matches!(event, TownEvent::TownCreated { .. }) {
-            return Err(Rejected::NotCreated);
-        }
-        if let Some(report) = event.report() {
-            self.check_key(report, time)?;
-        }
+        self.check(time, event)?;
         let time = time.max(self.facts.time);
         let at = At { seq, time, now: self.clock(time) };
-        self.change(at, event)?;
+        self.change(at, event);
         if let Some(report) = event.report() {
             self.keep_key(at, report);
         }
@@ -56,63 +104,57 @@ impl Town {
         Ok(())
     }
 
-    fn change(&mut self, at: At, event: &TownEvent) -> Result<(), Rejected> {
-        use TownEvent as E;
-        match event {
-            E::TownCreated { policy } => self.create(policy),
-            E::PolicyChanged { policy } => self.change_policy(policy),
-            E::DrainStarted { .. }
-            | E::DrainEnded {}
-            | E::TimeSkipped { .. }
-            | E::BreakerOpened { .. }
-            | E::BreakerClosed {}
-            | E::ViolationOpened { .. }
-            | E::ViolationResolved { .. }
-            | E::EventRejected { .. }
-            | E::NudgeSent { .. }
-            | E::Escalated { .. } => self.change_care(at, event),
-            E::AgentRegistered { .. }
-            | E::AgentRemoved { .. }
-            | E::AgentCollected { .. }
-            | E::AgentTransitioned { .. }
-            | E::ContainerStatus { .. }
-            | E::ContainerEviction { .. } => self.change_agents(at, event),
-            E::AgentDone { .. }
-            | E::AgentCompleted { .. }
-            | E::AgentProgress { .. }
-            | E::ReviewDone { .. } => self.take_answer(at, event),
-            E::BeadCreated { .. }
-            | E::BeadCancelled { .. }
-            | E::BeadHeld { .. }
-            | E::BeadReleased { .. }
-            | E::DependencyAdded { .. }
-            | E::ConvoyStarted { .. } => self.change_beads(at, event),
-            E::BeadDispatched { .. }
-            | E::DispatchFailed { .. }
-            | E::DispatchLost { .. }
-            | E::AgentHooked { .. }
-            | E::AgentUnhooked { .. } => self.change_dispatches(at, event),
-            E::BeadTransitioned { .. } | E::ReviewOpened { .. } => self.change_status(at, event),
+    /// Whether [`Town::apply`] would take an event in that comes next, at this time. Changes nothing.
+    ///
+    /// # Errors
+    /// [`Rejected`], as it would be.
+    pub fn check(&self, time: Timestamp, event: &TownEvent) -> Result<(), Rejected> {
+        event.check_bounds()?;
+        if !self.facts.created && !matches!(event, TownEvent::TownCreated { .. }) {
+            return Err(Rejected::NotCreated);
+        }
+        if let Some(report) = event.report() {
+            self.check_key(report, time)?;
+        }
+        match Part::of(event) {
+            Part::Rules => self.look_at_rules(event),
+            Part::Care => self.look_at_care(event),
+            Part::Agents => self.look_at_agents(event),
+            Part::Answers => self.look_at_answer(event),
+            Part::Beads => self.look_at_beads(event),
+            Part::Dispatches => self.look_at_dispatches(event),
+            Part::Status => self.look_at_status(event),
         }
     }
 
-    fn create(&mut self, policy: &Policy) -> Result<(), Rejected> {
-        if self.facts.created {
-            return Err(Rejected::AlreadyCreated);
+    fn change(&mut self, at: At, event: &TownEvent) {
+        match Part::of(event) {
+            Part::Rules => self.change_rules(event),
+            Part::Care => self.change_care(at, event),
+            Part::Agents => self.change_agents(at, event),
+            Part::Answers => self.take_answer(at, event),
+            Part::Beads => self.change_beads(at, event),
+            Part::Dispatches => self.change_dispatches(at, event),
+            Part::Status => self.change_status(at, event),
         }
-        self.change_policy(policy)?;
+    }
+
+    fn look_at_rules(&self, event: &TownEvent) -> Result<(), Rejected> {
+        let policy = match event {
+            TownEvent::TownCreated { .. } if self.facts.created => return Err(Rejected::AlreadyCreated),
+            TownEvent::TownCreated { policy } | TownEvent::PolicyChanged { policy } => policy,
+            other => unreachable!("{} sets no rules", other.kind()),
+        };
+        policy.problems().into_iter().next().map_or(Ok(()), |problem| Err(Rejected::Policy(problem)))
+    }
+
+    fn change_rules(&mut self, event: &TownEvent) {
+        let (TownEvent::TownCreated { policy } | TownEvent::PolicyChanged { policy }) = event else {
+            unreachable!("{} sets no rules", event.kind())
+        };
         self.facts.created = true;
-        Ok(())
+        self.facts.policy = policy.as_ref().clone();
     }
-
-    fn change_policy(&mut self, policy: &Policy) -> Result<(), Rejected> {
-        if let Some(problem) = policy.problems().into_iter().next() {
-            return Err(Rejected::Policy(problem));
-        }
-        self.facts.policy = policy.clone();
-        Ok(())
-    }
-
     fn check_key(&self, report: &Report, now: Timestamp) -> Result<(), Rejected> {
         match self.reported(&report.by, &report.key, now) {
             None => Ok(()),

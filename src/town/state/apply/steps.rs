@@ -3,6 +3,7 @@
 use super::At;
 use crate::ids::{AgentId, BeadId, DispatchId};
 use crate::limits::{TOWN_CLOSED_BEADS_MAX, TOWN_OPEN_BEADS_MAX, TOWN_TEXT_BYTES_MAX};
+use crate::town::state::agent::Hook;
 use crate::town::state::bead::{Bead, ClosedBead, Hold, Work};
 use crate::town::state::{Agent, Rejected, Town};
 use crate::town::time::TownTime;
@@ -24,6 +25,11 @@ pub(super) enum Went {
 impl Town {
     pub(super) fn agent(&self, id: &AgentId) -> Result<&Agent, Rejected> {
         self.facts.agents.get(id).ok_or_else(|| Rejected::UnknownAgent(id.clone()))
+    }
+
+    /// What an agent holds, if there is such an agent.
+    pub(super) fn hook_of(&self, id: &AgentId) -> Option<&Hook> {
+        self.facts.agents.get(id)?.hook.as_ref()
     }
 
     /// A bead that has not ended.

@@ -44,15 +44,21 @@ pub(in crate::town) const WAYS: &[(BeadKind, BeadStatus, BeadStatus, BeadReason)
 };
 
 impl Town {
-    pub(super) fn change_status(&mut self, at: At, event: &TownEvent) -> Result<(), Rejected> {
+    pub(super) fn look_at_status(&self, event: &TownEvent) -> Result<(), Rejected> {
         match event {
             TownEvent::BeadTransitioned { bead, from, to, reason, escalation } => {
                 self.check_way(bead, *from, *to, *reason)?;
-                if let Some(escalation) = escalation {
-                    self.check_new_bead(escalation, 0)?;
-                }
+                escalation.as_ref().map_or(Ok(()), |escalation| self.check_new_bead(escalation, 0))
+            }
+            TownEvent::ReviewOpened { bead, review, round } => self.check_review(bead, review, *round),
+            other => unreachable!("{} does not move a bead", other.kind()),
+        }
+    }
+
+    pub(super) fn change_status(&mut self, at: At, event: &TownEvent) {
+        match event {
+            TownEvent::BeadTransitioned { bead, from, to, reason, escalation } => {
                 self.transition(at, bead, (*from, *to), *reason, escalation.as_ref());
-                Ok(())
             }
             TownEvent::ReviewOpened { bead, review, round } => self.open_review(at, bead, review, *round),
             other => unreachable!("{} does not move a bead", other.kind()),
@@ -161,7 +167,7 @@ impl Town {
         }
     }
 
-    fn open_review(&mut self, at: At, id: &BeadId, review: &BeadId, round: u32) -> Result<(), Rejected> {
+    fn check_review(&self, id: &BeadId, review: &BeadId, round: u32) -> Result<(), Rejected> {
         let task = self.bead(id)?;
         let (kind, status) = (task.kind, task.status);
         if kind != BeadKind::Task {
@@ -181,9 +187,13 @@ impl Town {
             let (given, next) = (u64::from(round), u64::from(next));
             return Err(Rejected::WrongNumber { what: "review", bead: id.clone(), given, next });
         }
+        self.check_new_bead(review, task.work.title.len())
+    }
+
+    fn open_review(&mut self, at: At, id: &BeadId, review: &BeadId, round: u32) {
+        let Some(task) = self.facts.beads.get(id) else { return };
         let work = Work { role: Role::Reviewer, instructions: "".into(), ..task.work.clone() };
         let open = Bead::open(BeadKind::Review, work, Some(id.clone()), (at.seq, at.now));
-        self.check_new_bead(review, open.text_bytes())?;
         self.unhook_all(at, id, Went::Well);
         self.edit_bead(id, |task| {
             task.status = BeadStatus::InReview;
@@ -193,6 +203,5 @@ impl Town {
             task.tries.failed_at = None;
         });
         self.insert_bead(review, open);
-        Ok(())
     }
 }

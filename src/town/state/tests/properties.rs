@@ -27,12 +27,17 @@ pub(in crate::town) fn steps(most: usize) -> impl Strategy<Value = Vec<Step>> {
 
 impl Play {
     pub(in crate::town) fn step(&mut self, step: &Step) -> Result<(), Rejected> {
+        let event = self.of(step);
+        self.tries(event)
+    }
+
+    /// The event of a step, 7 s after the one before.
+    fn of(&mut self, step: &Step) -> TownEvent {
         self.after(7);
-        let event = match step {
+        match step {
             Step::Any(event) => (**event).clone(),
             Step::Likely(pick) => self.likely(*pick),
-        };
-        self.tries(event)
+        }
     }
 
     /// An event that fits the town, chosen by `pick`.
@@ -132,6 +137,13 @@ impl Play {
     }
 }
 
+fn reported(key: &str, body: &str) -> TownEvent {
+    let key = crate::ids::IdempotencyKey::parse(key).expect("a key");
+    let report = crate::town::event::Report { by: "ci".into(), key, body: body.into() };
+    let (agent, dispatch_id, report) = (agent("w1"), dispatch("n1.1"), Some(Box::new(report)));
+    TownEvent::AgentProgress { agent, dispatch_id, report }
+}
+
 /// What no event may break, whatever it says.
 fn sound(town: &Town) {
     assert_eq!(town.indices, Indices::of(&town.facts), "indices are what the facts say");
@@ -177,6 +189,27 @@ proptest! {
                 Ok(()) => sound(&play.town),
                 Err(_) => prop_assert_eq!(&play.town, &before),
             }
+        }
+    }
+
+    /// Of every kind, whoever appends it.
+    #[test]
+    fn a_check_says_what_taking_an_event_in_would(steps in steps(120), report in any::<u32>()) {
+        let mut play = Play::new();
+        for step in &steps {
+            let event = play.of(step);
+            let before = play.town.clone();
+            let said = play.town.check(play.at(), &event);
+            prop_assert_eq!(&play.town, &before);
+            prop_assert_eq!(&said, &play.tries(event), "{:?}", play.log.last());
+        }
+        // The same report again and again, with a body that changes.
+        for n in [0, 0, 1, 86_400, 86_401] {
+            let body = if n == 1 { "b" } else { "a" };
+            let event = reported(&format!("k{}", report % 3), body);
+            play.after(n);
+            let said = play.town.check(play.at(), &event);
+            prop_assert_eq!(said, play.tries(event));
         }
     }
 
