@@ -1,8 +1,8 @@
 //! plimsoll runs a fleet of AI agents, and shows, records and guards everything the fleet does.
 //!
 //! Modules in reading order; each may import only those after it (`tests/tidy` checks that): `cli`, `app`, `config`,
-//! `api`, `gateway`, `provider` and `lifecycle`, `live` and `journal`, `telemetry`, `town`, and the small ones that know
-//! nobody.
+//! `api`, `reconciler`, `gateway`, `provider` and `lifecycle`, `live` and `journal`, `telemetry`, `town`, and the small
+//! ones that know nobody.
 
 pub mod cli;
 
@@ -17,6 +17,8 @@ pub mod config;
 pub mod doctor;
 
 pub mod api;
+
+pub mod reconciler;
 
 pub mod gateway;
 pub mod lifecycle;

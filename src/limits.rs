@@ -260,6 +260,10 @@ pub const LABEL_BYTES_MAX: usize = 128;
 /// Series of one metric when its definition names no smaller number.
 pub const METRIC_SERIES_MAX: usize = 200;
 
+/// Towns with series of their own, in the order in which they were made; later ones share `other`. Each has 110 series, so
+/// all of them have 2,310 at most.
+pub const TOWN_SERIES_MAX: usize = 20;
+
 /// Lines of an agent's output that are kept: what a coding agent prints in some twenty turns.
 pub const OUTPUT_LINES_MAX: usize = 2_000;
 

@@ -120,6 +120,11 @@ fn document(catalogue: &[Definition]) -> String {
          A metric makes at most as many series as its cap says. What comes after is counted under `other` for the \
          labels whose values come from outside, and steps `plimsoll_series_overflow_total`. Internal metrics are for \
          looking into plimsoll itself; no dashboard or alert needs them.\n\n\
+         The first 20 towns have series of their own, in the order in which they were made; the others share \
+         `town=\"other\"`, where counters and histograms add up, gauges of events and seconds show the worst town, and \
+         counts of beads, agents and violations are sums. The label `invariant` is number and name, such as \
+         `7_working_without_hook`: the number is that of events and of docs/towns.md, the name says in an alert what is \
+         wrong.\n\n\
          | metric | type | labels | cap | meaning |\n|---|---|---|---|---|\n",
         gen_ai::CONVENTIONS_VERSION
     );
