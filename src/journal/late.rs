@@ -6,6 +6,7 @@
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use futures_util::future::BoxFuture;
+use serde_json::Value;
 use tokio::sync::broadcast;
 use tokio::task::spawn_blocking;
 
@@ -101,6 +102,18 @@ impl Journal for LateJournal {
 
     fn seq_at(&self, time: Timestamp) -> Result<Seq, ReadError> {
         self.readable()?.seq_at(time)
+    }
+
+    fn kept_from(&self, log: Log) -> Result<Seq, ReadError> {
+        self.readable()?.kept_from(log)
+    }
+
+    fn snapshots(&self, fold: &str) -> Result<Vec<Seq>, ReadError> {
+        self.readable()?.snapshots(fold)
+    }
+
+    fn snapshot_before(&self, fold: &str, before: Seq) -> Result<Option<(Seq, Value)>, ReadError> {
+        self.readable()?.snapshot_before(fold, before)
     }
 
     /// Before it is open, one that ends at once.

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::future::BoxFuture;
+use serde_json::Value;
 use tokio::sync::{broadcast, oneshot};
 
 use super::encoding::{self, HEADER_BYTES};
@@ -28,6 +29,9 @@ struct State {
     time: Timeline,
     records: Vec<Record>,
     folds: Vec<Arc<dyn Fold>>,
+    /// Of which fold, up to which record.
+    snapshots: Vec<(&'static str, Seq, Value)>,
+    kept_from: Seq,
     heads: [Head; 2],
     closed: bool,
     /// The kind of record that it refuses.
@@ -57,8 +61,17 @@ impl MemoryJournal {
         let (tail, _) = broadcast::channel(JOURNAL_TAIL_RECORDS_MAX);
         let heads = Log::ALL.map(|log| Head { log, seq: Seq(0), hash: RecordHash::default() });
         let time = Timeline::new(clock, Timestamp::default());
-        let records = Vec::new();
-        let state = State { time, records, folds, heads, closed: false, refused: None, hanging: None };
+        let state = State {
+            time,
+            records: Vec::new(),
+            folds,
+            snapshots: Vec::new(),
+            kept_from: Seq(1),
+            heads,
+            closed: false,
+            refused: None,
+            hanging: None,
+        };
         Self { state: Mutex::new(state), tail }
     }
 
@@ -92,6 +105,21 @@ impl MemoryJournal {
             folds.iter().filter(|f| f.wants() == record.stream.kind()).for_each(|f| f.apply(record));
         }
         (state.folds, state.hanging) = (folds, None);
+    }
+
+    /// Takes a snapshot of every fold, which stays.
+    pub fn take_snapshot(&self) {
+        let mut state = self.state();
+        let last = state.last();
+        let taken: Vec<_> = state.folds.iter().map(|fold| (fold.name(), last, fold.snapshot())).collect();
+        state.snapshots.extend(taken);
+    }
+
+    /// Drops the records before this one, as retention does.
+    pub fn drop_before(&self, seq: Seq) {
+        let mut state = self.state();
+        state.records.retain(|record| record.seq >= seq);
+        state.kept_from = seq.max(state.kept_from);
     }
 
     /// Keeps it for later where the disk hangs.
@@ -182,6 +210,21 @@ impl Journal for MemoryJournal {
         let state = self.state();
         let index = state.records.partition_point(|r| r.time < time);
         Ok(state.records.get(index).map_or_else(|| state.last().next(), |r| r.seq))
+    }
+
+    fn kept_from(&self, _log: Log) -> Result<Seq, ReadError> {
+        Ok(self.state().kept_from)
+    }
+
+    fn snapshots(&self, fold: &str) -> Result<Vec<Seq>, ReadError> {
+        let state = self.state();
+        Ok(state.snapshots.iter().filter(|(name, ..)| *name == fold).map(|(_, seq, _)| *seq).collect())
+    }
+
+    fn snapshot_before(&self, fold: &str, before: Seq) -> Result<Option<(Seq, Value)>, ReadError> {
+        let state = self.state();
+        let found = state.snapshots.iter().rev().find(|(name, seq, _)| *name == fold && *seq < before);
+        Ok(found.map(|(_, seq, snapshot)| (*seq, snapshot.clone())))
     }
 
     fn tail(&self) -> broadcast::Receiver<Arc<Record>> {

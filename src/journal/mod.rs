@@ -82,6 +82,25 @@ pub trait Journal: Send + Sync {
     /// See [`ReadError`].
     fn seq_at(&self, time: Timestamp) -> Result<Seq, ReadError>;
 
+    /// Where the kept past of a log begins: every record of it from this seq on is still there. 1 if none was dropped.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    fn kept_from(&self, log: Log) -> Result<Seq, ReadError>;
+
+    /// Up to which seqs there are snapshots of the fold of this name, in order. Blocks on IO.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    fn snapshots(&self, fold: &str) -> Result<Vec<Seq>, ReadError>;
+
+    /// The newest snapshot of the fold of this name that was taken before the record `before` and can be read, with the
+    /// seq up to which the fold had taken records in. Blocks on IO.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    fn snapshot_before(&self, fold: &str, before: Seq) -> Result<Option<(Seq, Value)>, ReadError>;
+
     /// Every record from now on, in seq order, after it became durable. A receiver that lags is told so and reads
     /// back what it missed with [`Journal::scan`].
     fn tail(&self) -> broadcast::Receiver<Arc<Record>>;

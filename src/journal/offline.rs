@@ -5,11 +5,13 @@
 
 use std::path::Path;
 
+use serde_json::Value;
+
 use super::data_dir::{DataDir, OpenError};
 use super::row::{LogRow, Range};
 use super::sidecar::Acknowledged;
 use super::verify::{self, Check, Head, Verified, VerifyError};
-use super::{Log, Page, ReadError, Record, Scan, scan};
+use super::{Log, Page, ReadError, Record, Scan, scan, snapshot};
 use crate::clock::Timestamp;
 use crate::ids::Seq;
 
@@ -92,6 +94,24 @@ impl Offline {
     /// See [`ReadError`].
     pub fn seq_at(&self, time: Timestamp) -> Result<Seq, ReadError> {
         scan::seq_at(self.rows(), time, UNTIL)
+    }
+
+    /// See [`Journal::kept_from`](super::Journal::kept_from).
+    #[must_use]
+    pub fn kept_from(&self, log: Log) -> Seq {
+        scan::row_of(self.rows(), log).kept_from()
+    }
+
+    /// See [`Journal::snapshots`](super::Journal::snapshots).
+    #[must_use]
+    pub fn snapshots(&self, fold: &str) -> Vec<Seq> {
+        snapshot::seqs(self.rows(), fold)
+    }
+
+    /// See [`Journal::snapshot_before`](super::Journal::snapshot_before).
+    #[must_use]
+    pub fn snapshot_before(&self, fold: &str, before: Seq) -> Option<(Seq, Value)> {
+        snapshot::before(self.rows(), fold, before)
     }
 
     /// Every record from `from` on and before `before`, oldest first. A damaged one is an error in its place, and the

@@ -104,6 +104,11 @@ impl LogRow {
         partitions.first().map(|oldest| (Arc::clone(oldest), end))
     }
 
+    /// The first seq of the oldest partition: what stood before it was dropped.
+    pub(super) fn kept_from(&self) -> Seq {
+        self.partitions().first().map_or(Seq(1), |oldest| oldest.manifest().first_seq)
+    }
+
     /// Adds the newest partition.
     pub(super) fn push(&self, partition: Arc<Partition>) {
         self.partitions.write().unwrap_or_else(PoisonError::into_inner).push(partition);

@@ -4,7 +4,7 @@ use std::iter::Peekable;
 
 use super::cursor::Frame;
 use super::row::{Frames, LogRow, Range};
-use super::{Page, ReadError, Scan};
+use super::{Log, Page, ReadError, Scan};
 use crate::clock::Timestamp;
 use crate::ids::Seq;
 use crate::limits::JOURNAL_SCAN_RECORDS_MAX;
@@ -20,11 +20,7 @@ pub(super) fn page(rows: [&LogRow; 2], query: &Scan, until: Seq) -> Result<Page,
     };
     let frames: Frames<'_> = match &range.stream {
         None => Box::new(merged(rows, &range)),
-        Some(stream) => {
-            let log = stream.kind().log();
-            let row = rows.into_iter().find(|row| row.log == log).expect("there is a row for each log");
-            row.frames(range)
-        }
+        Some(stream) => row_of(rows, stream.kind().log()).frames(range),
     };
     let mut records = Vec::new();
     let mut last = None;
@@ -40,6 +36,11 @@ pub(super) fn page(rows: [&LogRow; 2], query: &Scan, until: Seq) -> Result<Page,
         }
     }
     Ok(Page { records, next: None })
+}
+
+/// The row of a log.
+pub(super) fn row_of(rows: [&LogRow; 2], log: Log) -> &LogRow {
+    rows.into_iter().find(|row| row.log == log).expect("there is a row for each log")
 }
 
 /// The first seq at or after `time`; `until` if there is none.

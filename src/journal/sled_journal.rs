@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use futures_util::future::BoxFuture;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::{broadcast, oneshot};
 
 use super::data_dir::{DataDir, OpenError};
@@ -317,6 +317,18 @@ impl Journal for SledJournal {
     fn seq_at(&self, time: Timestamp) -> Result<Seq, ReadError> {
         let _reading = self.shared.reading();
         scan::seq_at(self.shared.rows(), time, self.shared.last().next())
+    }
+
+    fn kept_from(&self, log: Log) -> Result<Seq, ReadError> {
+        Ok(scan::row_of(self.shared.rows(), log).kept_from())
+    }
+
+    fn snapshots(&self, fold: &str) -> Result<Vec<Seq>, ReadError> {
+        Ok(snapshot::seqs(self.shared.rows(), fold))
+    }
+
+    fn snapshot_before(&self, fold: &str, before: Seq) -> Result<Option<(Seq, Value)>, ReadError> {
+        Ok(snapshot::before(self.shared.rows(), fold, before.min(self.shared.until())))
     }
 
     fn tail(&self) -> broadcast::Receiver<Arc<Record>> {

@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -94,28 +94,54 @@ pub(super) fn restore(rows: [&LogRow; 2], folds: &[Arc<dyn Fold>], until: Seq) -
 }
 
 fn restore_one(rows: [&LogRow; 2], fold: &dyn Fold, until: Seq) -> Seq {
+    newest_usable(rows, fold.name(), until, |state| fold.restore(&state)).map_or(Seq(0), |(seq, ())| seq)
+}
+
+/// The newest snapshot of a fold from before this record that can be read.
+pub(super) fn before(rows: [&LogRow; 2], fold: &str, before: Seq) -> Option<(Seq, Value)> {
+    newest_usable(rows, fold, before, Ok)
+}
+
+/// Up to which seqs a fold has snapshots, in order.
+pub(super) fn seqs(rows: [&LogRow; 2], fold: &str) -> Vec<Seq> {
+    let mut seqs: Vec<Seq> = files(rows, fold).into_iter().map(|(seq, _)| seq).collect();
+    seqs.dedup();
+    seqs
+}
+
+fn newest_usable<T>(
+    rows: [&LogRow; 2],
+    fold: &str,
+    before: Seq,
+    take: impl Fn(Value) -> Result<T, String>,
+) -> Option<(Seq, T)> {
+    let files = files(rows, fold).into_iter().filter(|(seq, _)| *seq < before);
+    for (seq, path) in files.rev() {
+        match read(&path).and_then(&take) {
+            Ok(taken) => return Some((seq, taken)),
+            Err(cause) => {
+                tracing::warn!(path = %path.display(), cause, "a snapshot cannot be used, an older one is tried");
+            }
+        }
+    }
+    None
+}
+
+/// The files of a fold's snapshots, oldest first.
+fn files(rows: [&LogRow; 2], fold: &str) -> Vec<(Seq, PathBuf)> {
     let mut found = Vec::new();
     for partition in rows.iter().flat_map(|row| row.partitions()) {
         let entries = fs::read_dir(partition.dir.join(FOLDER)).into_iter().flatten().flatten();
         for path in entries.map(|entry| entry.path()) {
             if let Some((name, seq)) = parse_name(&path)
-                && name == fold.name()
-                && seq < until
+                && name == fold
             {
                 found.push((seq, path));
             }
         }
     }
     found.sort();
-    for (seq, path) in found.into_iter().rev() {
-        match read(&path).and_then(|state| fold.restore(&state)) {
-            Ok(()) => return seq,
-            Err(cause) => {
-                tracing::warn!(path = %path.display(), cause, "a snapshot cannot be used, an older one is tried");
-            }
-        }
-    }
-    Seq(0)
+    found
 }
 
 fn read(path: &Path) -> Result<Value, String> {

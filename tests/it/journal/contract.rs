@@ -106,6 +106,19 @@ fn too_many_records_none_or_too_many_bytes_are_refused() {
 }
 
 #[test]
+fn a_journal_that_dropped_nothing_has_its_past_from_the_first_record_on() {
+    on_both(|make| {
+        let journal = make(Clock::system(), vec![Sum::new() as Arc<dyn Fold>]);
+        wait(journal.append(append(&StreamId::request(), [3, 4]))).expect("appended");
+        for log in Log::ALL {
+            assert_eq!(journal.kept_from(log), Ok(Seq(1)));
+        }
+        assert_eq!(journal.snapshots("sum"), Ok(Vec::new()));
+        assert_eq!(journal.snapshot_before("sum", Seq(u64::MAX)), Ok(None));
+    });
+}
+
+#[test]
 fn time_never_decreases_and_finds_its_seq() {
     on_both(|make| {
         let (clock, hand) = Clock::manual(a_time());

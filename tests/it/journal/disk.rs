@@ -9,9 +9,11 @@ use plimsoll::clock::Clock;
 use plimsoll::ids::Seq;
 use plimsoll::journal::offline::Offline;
 use plimsoll::journal::{
-    Config, Fold, Head, Journal, Log, OpenError, Retention, Scan, SledJournal, StreamId, VerifyError, kinds,
+    Config, Fold, Head, Journal, JournalDeps, Log, OpenError, Retention, Scan, SledJournal, StreamId,
+    VerifyError, kinds,
 };
 use plimsoll::units::{Bytes, Period};
+use serde_json::json;
 
 use super::fixture::{Sum, a_time, all, append, deps, instance, number, open, scan_all, try_open};
 
@@ -238,4 +240,46 @@ fn offline_reading_refuses_a_foreign_directory_and_leaves_it_as_it_was() {
     assert!(error.to_string().contains("--data-dir"), "it says what to do: {error}");
     let names: Vec<_> = fs::read_dir(dir.path()).expect("there").flatten().map(|e| e.file_name()).collect();
     assert_eq!(names, ["notes.txt"]);
+}
+
+#[test]
+fn older_snapshots_are_found_and_the_past_begins_where_records_are_kept() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let (clock, hand) = Clock::manual(a_time());
+    let hour = Retention { age_max: Period::from_secs(3_600), bytes_max: Bytes(1 << 30) };
+    let config = Config { partition_records_max: 100, work: hour, ..Config::default() };
+    let deps = JournalDeps { folds: vec![Sum::new() as _], ..deps(clock) };
+    let journal = SledJournal::open(dir.path(), &config, deps).expect("opens");
+    for start in [0, 100, 200] {
+        wait(journal.append(append(&StreamId::request(), start..start + 100))).expect("appended");
+        let rolled = || journal.snapshots("sum").is_ok_and(|seqs| seqs.last() == Some(&Seq(start + 100)));
+        eventually("it rolled", rolled);
+    }
+    assert_eq!(journal.snapshots("sum"), Ok([100, 200, 300].map(Seq).to_vec()));
+    let sum_of = |count: u64| json!([count, (0..count).sum::<u64>()]);
+    for (before, at) in [(Seq(u64::MAX), 300), (Seq(300), 200), (Seq(201), 200), (Seq(200), 100)] {
+        assert_eq!(journal.snapshot_before("sum", before), Ok(Some((Seq(at), sum_of(at)))));
+    }
+    assert_eq!(journal.snapshot_before("sum", Seq(100)), Ok(None));
+    assert_eq!(journal.snapshot_before("other", Seq(300)), Ok(None));
+    assert_eq!(journal.kept_from(Log::Work), Ok(Seq(1)));
+    // One that is damaged is passed over.
+    let damaged = dir.path().join("journal/work").join(format!("{:020}", 301)).join("snapshots");
+    fs::write(damaged.join(format!("sum.{:020}.snapshot", 300)), "00000000\n[1,2]").expect("written");
+    assert_eq!(journal.snapshot_before("sum", Seq(301)), Ok(Some((Seq(200), sum_of(200)))));
+    hand.advance(Duration::from_secs(7_200));
+    eventually("old partitions go", || journal.kept_from(Log::Work) == Ok(Seq(301)));
+    assert_eq!(journal.kept_from(Log::Audit), Ok(Seq(1)));
+    wait(journal.append(append(&StreamId::request(), 300..400))).expect("appended");
+    let newest = || journal.snapshots("sum").expect("readable").pop().expect("one");
+    eventually("it rolled once more", || newest() > Seq(300));
+    let kept = newest();
+    wait(journal.append(append(&StreamId::request(), [7]))).expect("appended");
+    let last = journal.status().last;
+    drop(journal);
+    let offline = Offline::open(dir.path()).expect("nobody else has it");
+    assert_eq!(offline.kept_from(Log::Work), Seq(301));
+    assert_eq!(offline.snapshot_before("sum", kept.next()), Some((kept, sum_of(400))));
+    let closing = offline.snapshot_before("sum", Seq(u64::MAX)).map(|(seq, _)| seq);
+    assert_eq!(closing, Some(last), "what was taken at close is usable too");
 }
