@@ -45,3 +45,4 @@ mod serve;
 mod shutdown;
 mod stack;
 mod telemetry;
+mod towns;

@@ -142,7 +142,7 @@ pub(super) static AGENTS: Gauge<2> = Gauge::new(
 pub(super) static AGENTS_BY_CLASS: Gauge<2> = Gauge::new(
     "plimsoll_agents_by_class",
     &["town", "class"],
-    "Agents of a town that hold a bead, by what their silence is taken for: working, long_running, stalled, stuck, waiting_on_human.",
+    "Agents of a town that hold a bead, by what their silence is taken for: working, long_running, stalled, stuck; and under waiting_on_human the beads whose agents asked for a person.",
 )
 .series_max(series(StuckClass::ALL.len()));
 

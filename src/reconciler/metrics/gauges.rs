@@ -23,7 +23,8 @@ pub struct TownGauges {
     pub open: BTreeMap<u8, u64>,
     /// Agents, by status.
     pub agents: BTreeMap<AgentStatus, u64>,
-    /// Agents that hold a bead, by what their silence is taken for.
+    /// Agents that hold a bead, by what their silence is taken for; and under [`StuckClass::WaitingOnHuman`] the beads
+    /// that wait for a person.
     pub classes: BTreeMap<StuckClass, u64>,
     /// Beads, by status.
     pub beads: BTreeMap<BeadStatus, u64>,

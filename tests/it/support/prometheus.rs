@@ -23,9 +23,13 @@ impl Prometheus {
     /// Starts one with the alert rules of the repository and waits until its first scrape of `server` is in; `None`
     /// where it is not installed.
     pub(crate) async fn scraping(server: &Server) -> Option<Self> {
+        Self::scraping_at(server.url().trim_start_matches("http://")).await
+    }
+
+    /// The same of whatever answers at this host and port.
+    pub(crate) async fn scraping_at(target: &str) -> Option<Self> {
         let program = needs("prometheus")?;
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let target = server.url().trim_start_matches("http://").to_owned();
         let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("alerts/*.rules.yaml");
         let address = format!("127.0.0.1:{}", free_port());
         // It scrapes itself too, as the one of the stack does: what asks for plimsoll must not count it.
