@@ -62,7 +62,7 @@ impl Fleet {
         self.busy.drained(5);
         self.busy.acted(ActionKind::ALL[usize::try_from(ticks).expect("few") % ActionKind::ALL.len()]);
         self.busy.effect_attempted();
-        self.busy.effect_ended(Duration::from_millis(30), ticks % 3 > 0);
+        self.busy.effect_ended(Duration::from_millis(30), !ticks.is_multiple_of(3));
         self.busy.rejected(1);
         self.busy.status_suppressed(4);
         self.busy.violated(7, 1);
@@ -127,8 +127,10 @@ fn each_alert_on_towns_is_drawn_where_it_begins_and_links_to_its_panel() {
         let link = rule.split(&link).nth(1).expect("a link");
         let (id, rest) = link.split_once('&').expect("a town");
         assert!(rest.starts_with("var-town={{ $labels.town }}\n"), "{alert} chooses its town: {rest}");
-        let shown: Vec<&Value> =
-            list(&dashboard, "/panels").iter().filter(|panel| panel["id"].to_string() == id).collect();
+        let shown: Vec<&Value> = list(&dashboard, "/panels")
+            .iter()
+            .filter(|panel| panel["id"].as_u64() == id.parse().ok())
+            .collect();
         let [panel] = shown[..] else { panic!("{alert} links to no panel") };
         assert!(
             list(panel, "/targets").iter().any(|target| text(target, "/expr").contains(metric)),
