@@ -384,6 +384,19 @@ pub const TOWN_BACKOFF_STEPS_MAX: usize = 20;
 /// Actions of one plan, most pressing first; more come with the next. Their events are appended all or none.
 pub const TOWN_ACTIONS_MAX: usize = 400;
 
+/// Events of one replay: at a million in some four seconds, what somebody may wait for.
+pub const REPLAY_EVENTS_MAX: u64 = 5_000_000;
+
+/// Records that a replay reads at a time: enough that finding the place costs little, and with the largest details 64 MiB.
+pub const REPLAY_PAGE_RECORDS: usize = 256;
+
+/// Agents, beads, waits, violations and taken actions that a replay or a dry run lists of each: more than anybody reads.
+pub const REPLAY_LISTED_MAX: usize = 1_000;
+
+/// Events after which a replay that looks for a violation checks the invariants, at least and at most; between them it
+/// is a tenth of the open beads: a check looks at each of these.
+pub const REPLAY_CHECK_EVENTS: (usize, usize) = (256, 10_000);
+
 const _: () = assert!(TOWN_ACTIONS_MAX <= JOURNAL_GROUP_RECORDS_MAX, "a plan must fit one append");
 const _: () = assert!(
     2 * (BEAD_INSTRUCTIONS_BYTES_MAX + BEAD_TITLE_BYTES_MAX + TOWN_NOTE_BYTES_MAX) < JOURNAL_DETAIL_BYTES_MAX,

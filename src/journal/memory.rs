@@ -42,7 +42,7 @@ struct State {
 
 impl State {
     fn last(&self) -> Seq {
-        self.records.last().map_or(Seq(0), |r| r.seq)
+        self.records.last().map_or(Seq(self.kept_from.0 - 1), |r| r.seq)
     }
 
     fn head_mut(&mut self, log: Log) -> &mut Head {
@@ -118,8 +118,9 @@ impl MemoryJournal {
     /// Drops the records before this one, as retention does.
     pub fn drop_before(&self, seq: Seq) {
         let mut state = self.state();
+        let end = state.last().next();
         state.records.retain(|record| record.seq >= seq);
-        state.kept_from = seq.max(state.kept_from);
+        state.kept_from = seq.max(state.kept_from).min(end);
     }
 
     /// Keeps it for later where the disk hangs.

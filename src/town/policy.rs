@@ -244,6 +244,16 @@ impl Policy {
         problems
     }
 
+    /// This policy with some keys changed, read as strictly as people's. Its numbers are not checked.
+    ///
+    /// # Errors
+    /// Says which key is unknown, or what does not fit.
+    pub fn changed(&self, changes: &Value) -> Result<Self, String> {
+        let mut whole = serde_json::to_value(self).map_err(|error| error.to_string())?;
+        overlay(&mut whole, changes);
+        serde_json::from_value(whole).map_err(|error| error.to_string())
+    }
+
     /// How long a bead waits after this many failed attempts.
     #[must_use]
     pub fn backoff(&self, failed_attempts: u32) -> Duration {
@@ -273,6 +283,17 @@ impl Policy {
         let known = serde_json::to_value(Self::default()).map_err(de::Error::custom)?;
         forget_unknown(&mut value, &known);
         serde_json::from_value(value).map(Box::new).map_err(de::Error::custom)
+    }
+}
+
+fn overlay(value: &mut Value, changes: &Value) {
+    match (value, changes) {
+        (Value::Object(value), Value::Object(changes)) => {
+            for (key, change) in changes {
+                overlay(value.entry(key.clone()).or_insert(Value::Null), change);
+            }
+        }
+        (value, change) => *value = change.clone(),
     }
 }
 

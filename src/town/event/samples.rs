@@ -13,15 +13,15 @@ use crate::town::words::{
     Entity, LostCause, Origin, Outcome, Role, StuckClass, Tier, Verdict,
 };
 
-pub(in crate::town) fn agent(id: &str) -> AgentId {
+pub(crate) fn agent(id: &str) -> AgentId {
     AgentId::parse(id).expect("a valid id")
 }
 
-pub(in crate::town) fn bead(id: &str) -> BeadId {
+pub(crate) fn bead(id: &str) -> BeadId {
     BeadId::parse(id).expect("a valid id")
 }
 
-pub(in crate::town) fn dispatch(id: &str) -> DispatchId {
+pub(crate) fn dispatch(id: &str) -> DispatchId {
     DispatchId::parse(id).expect("a valid id")
 }
 

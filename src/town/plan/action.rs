@@ -134,7 +134,7 @@ impl ActionKind {
 
 /// What is done in the world. It may be done twice and is the same.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
+#[serde(tag = "type", rename_all = "snake_case", rename_all_fields = "camelCase")]
 pub enum Effect {
     /// Hand a bead to an agent.
     Dispatch {
@@ -175,7 +175,7 @@ pub enum Effect {
 
 /// Why something is done, with what was seen. As text it is a sentence for people.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(tag = "code", rename_all = "snake_case")]
+#[serde(tag = "code", rename_all = "snake_case", rename_all_fields = "camelCase")]
 pub enum Reason {
     /// It is its turn.
     Next {

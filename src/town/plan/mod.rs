@@ -18,6 +18,7 @@ mod recover;
 mod report;
 mod settle;
 mod stuck;
+mod taken;
 #[cfg(test)]
 mod tests;
 

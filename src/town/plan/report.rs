@@ -22,7 +22,7 @@ pub type Report = BTreeMap<BeadId, Wait>;
 
 /// What a bead waits for. As text it is a sentence for people. Times are in milliseconds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(tag = "why", rename_all = "snake_case")]
+#[serde(tag = "why", rename_all = "snake_case", rename_all_fields = "camelCase")]
 pub enum Wait {
     /// Nothing: this plan does something about it.
     Acted {

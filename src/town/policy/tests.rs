@@ -72,3 +72,14 @@ fn two_seven_and_eight_are_repaired_and_the_others_suggested() {
     let auto: Vec<u8> = (1..=10).filter(|n| policy.recovery(*n) == Recovery::Auto).collect();
     assert_eq!(auto, [2, 7, 8]);
 }
+
+#[test]
+fn a_changed_policy_keeps_what_is_not_named() {
+    let policy = with(|p| p.breaker.beads = 7);
+    let changed = policy.changed(&json!({"lost": {"quiet_after": "5m"}})).expect("readable");
+    assert_eq!(changed, Policy { lost: changed.lost.clone(), ..policy.clone() });
+    assert_eq!(changed.lost.quiet_after, Period::from_secs(300));
+    for wrong in [json!({"mood": 1}), json!({"lost": {"mood": 1}}), json!({"lost": 1}), json!("strict")] {
+        assert!(policy.changed(&wrong).is_err(), "{wrong}");
+    }
+}

@@ -20,6 +20,8 @@ fn sound(play: &Play) -> Plan {
     let mut after = play.clone();
     for action in &plan.actions {
         assert!(!action.event().from_outside());
+        let told = ActionKind::of_event(action.event());
+        assert_eq!(told, Some((action.kind, action.entity.clone())), "{:?}", action.event());
         after.takes(action.event().clone());
     }
     plan
@@ -125,6 +127,9 @@ fn what_is_broken_is_mended_once_its_violation_is_open_and_nothing_else_is_done_
     }
     let plan = play.tick();
     assert_eq!(told(&plan.actions), ["free_agent w2", "unhook_agent w1"]);
+    for Action { kind, entity, event, .. } in &plan.actions {
+        assert_eq!(ActionKind::of_event(event), Some((*kind, entity.clone())));
+    }
     assert!(plan.actions.iter().all(|action| action.effect.is_some()), "what runs is stopped");
     assert_eq!(play.plan().actions, [], "until the violation resolves");
     for id in ["w1", "w2"] {

@@ -22,24 +22,24 @@ use crate::town::words::{
 
 /// A town with its journal: each event comes after the one before, at a time that the test moves.
 #[derive(Debug, Clone)]
-pub(in crate::town) struct Play {
-    pub(in crate::town) town: Town,
-    pub(in crate::town) log: Vec<(Seq, Timestamp, TownEvent)>,
-    pub(in crate::town) ms: u64,
+pub(crate) struct Play {
+    pub(crate) town: Town,
+    pub(crate) log: Vec<(Seq, Timestamp, TownEvent)>,
+    pub(crate) ms: u64,
     seq: u64,
 }
 
 impl Play {
-    pub(in crate::town) fn empty() -> Self {
+    pub(crate) fn empty() -> Self {
         Self { town: Town::default(), log: Vec::new(), ms: 1_000_000_000, seq: 0 }
     }
 
     /// A town with workers `w1` and `w2` and reviewer `r1`.
-    pub(in crate::town) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with(|_| {})
     }
 
-    pub(in crate::town) fn with(policy: impl FnOnce(&mut Policy)) -> Self {
+    pub(crate) fn with(policy: impl FnOnce(&mut Policy)) -> Self {
         let mut play = Self::empty();
         let mut chosen = Policy::default();
         policy(&mut chosen);
@@ -51,16 +51,16 @@ impl Play {
     }
 
     /// Lets time pass.
-    pub(in crate::town) fn after(&mut self, secs: u64) -> &mut Self {
+    pub(crate) fn after(&mut self, secs: u64) -> &mut Self {
         self.ms += secs * 1_000;
         self
     }
 
-    pub(in crate::town) fn at(&self) -> Timestamp {
+    pub(crate) fn at(&self) -> Timestamp {
         Timestamp::from_millis(self.ms)
     }
 
-    pub(in crate::town) fn tries(&mut self, event: TownEvent) -> Result<(), Rejected> {
+    pub(crate) fn tries(&mut self, event: TownEvent) -> Result<(), Rejected> {
         self.seq += 1;
         let (seq, time) = (Seq(self.seq), self.at());
         let result = self.town.apply(seq, time, &event);
@@ -68,14 +68,14 @@ impl Play {
         result
     }
 
-    pub(in crate::town) fn takes(&mut self, event: TownEvent) -> &mut Self {
+    pub(crate) fn takes(&mut self, event: TownEvent) -> &mut Self {
         let told = format!("{event:?}");
         assert_eq!(self.tries(event), Ok(()), "{told}");
         self
     }
 
     /// The code of the refusal. Nothing is changed by it.
-    pub(in crate::town) fn refuses(&mut self, event: TownEvent) -> &'static str {
+    pub(crate) fn refuses(&mut self, event: TownEvent) -> &'static str {
         let before = self.town.clone();
         let told = format!("{event:?}");
         let rejected = self.tries(event).expect_err(&told);
@@ -84,21 +84,21 @@ impl Play {
         rejected.code()
     }
 
-    pub(in crate::town) fn registers(&mut self, id: &str, role: Role, origin: Origin) -> &mut Self {
+    pub(crate) fn registers(&mut self, id: &str, role: Role, origin: Origin) -> &mut Self {
         self.takes(TownEvent::AgentRegistered { agent: agent(id), role, origin, nudges: false })
     }
 
-    pub(in crate::town) fn creates(&mut self, id: &str) -> &mut Self {
+    pub(crate) fn creates(&mut self, id: &str) -> &mut Self {
         self.takes(created(id, 2, &[]))
     }
 
     /// The bead's next dispatch goes to this agent.
-    pub(in crate::town) fn dispatches(&mut self, id: &str, to: &str) -> &mut Self {
+    pub(crate) fn dispatches(&mut self, id: &str, to: &str) -> &mut Self {
         let event = self.dispatch_of(id, to);
         self.takes(event)
     }
 
-    pub(in crate::town) fn dispatch_of(&self, id: &str, to: &str) -> TownEvent {
+    pub(crate) fn dispatch_of(&self, id: &str, to: &str) -> TownEvent {
         let tries = &self.bead(id).tries;
         TownEvent::BeadDispatched {
             bead: bead(id),
@@ -108,7 +108,7 @@ impl Play {
         }
     }
 
-    pub(in crate::town) fn moves(
+    pub(crate) fn moves(
         &mut self,
         id: &str,
         from: BeadStatus,
@@ -118,26 +118,26 @@ impl Play {
         self.takes(moved(id, from, to, reason))
     }
 
-    pub(in crate::town) fn bead(&self, id: &str) -> &Bead {
+    pub(crate) fn bead(&self, id: &str) -> &Bead {
         &self.town.beads()[&bead(id)]
     }
 
-    pub(in crate::town) fn agent(&self, id: &str) -> &Agent {
+    pub(crate) fn agent(&self, id: &str) -> &Agent {
         &self.town.agents()[&agent(id)]
     }
 
     /// How a bead stands, ended or not.
-    pub(in crate::town) fn status(&self, id: &str) -> BeadStatus {
+    pub(crate) fn status(&self, id: &str) -> BeadStatus {
         let ended = self.town.closed().get(&bead(id)).map(|closed| closed.status);
         ended.unwrap_or_else(|| self.bead(id).status)
     }
 
-    pub(in crate::town) fn queue(&self, role: Role) -> Vec<&str> {
+    pub(crate) fn queue(&self, role: Role) -> Vec<&str> {
         self.town.queue(role).map(|(id, _)| id.as_str()).collect()
     }
 }
 
-pub(in crate::town) fn created(id: &str, priority: u8, blocked_by: &[&str]) -> TownEvent {
+pub(crate) fn created(id: &str, priority: u8, blocked_by: &[&str]) -> TownEvent {
     TownEvent::BeadCreated {
         bead: bead(id),
         title: format!("do {id}").into(),
@@ -149,42 +149,42 @@ pub(in crate::town) fn created(id: &str, priority: u8, blocked_by: &[&str]) -> T
     }
 }
 
-pub(in crate::town) fn moved(id: &str, from: BeadStatus, to: BeadStatus, reason: BeadReason) -> TownEvent {
+pub(crate) fn moved(id: &str, from: BeadStatus, to: BeadStatus, reason: BeadReason) -> TownEvent {
     TownEvent::BeadTransitioned { bead: bead(id), from, to, reason, escalation: None }
 }
 
-pub(in crate::town) fn done(by: &str, id: &str, outcome: Outcome) -> TownEvent {
+pub(crate) fn done(by: &str, id: &str, outcome: Outcome) -> TownEvent {
     let (agent, dispatch_id) = (agent(by), dispatch(id));
     TownEvent::AgentDone { agent, dispatch_id, outcome, summary: None, report: None }
 }
 
-pub(in crate::town) fn completed(by: &str, id: &str, status: CompletionStatus) -> TownEvent {
+pub(crate) fn completed(by: &str, id: &str, status: CompletionStatus) -> TownEvent {
     let (agent, dispatch_id) = (agent(by), dispatch(id));
     TownEvent::AgentCompleted { agent, dispatch_id, status, reason: None, report: None }
 }
 
-pub(in crate::town) fn lost(id: &str, cause: LostCause) -> TownEvent {
+pub(crate) fn lost(id: &str, cause: LostCause) -> TownEvent {
     TownEvent::DispatchLost { dispatch_id: dispatch(id), cause }
 }
 
-pub(in crate::town) fn failed(id: &str) -> TownEvent {
+pub(crate) fn failed(id: &str) -> TownEvent {
     TownEvent::DispatchFailed { dispatch_id: dispatch(id), error: "the lane is full".into() }
 }
 
-pub(in crate::town) fn cancelled(id: &str, cancel_status: CancelStatus) -> TownEvent {
+pub(crate) fn cancelled(id: &str, cancel_status: CancelStatus) -> TownEvent {
     TownEvent::BeadCancelled { bead: bead(id), cancel_status, reason: None }
 }
 
-pub(in crate::town) fn depends(id: &str, on: &str) -> TownEvent {
+pub(crate) fn depends(id: &str, on: &str) -> TownEvent {
     TownEvent::DependencyAdded { bead: bead(id), blocked_by: bead(on) }
 }
 
-pub(in crate::town) fn convoy(id: &str, beads: &[&str]) -> TownEvent {
+pub(crate) fn convoy(id: &str, beads: &[&str]) -> TownEvent {
     let beads: BTreeSet<_> = beads.iter().map(|id| bead(id)).collect();
     TownEvent::ConvoyStarted { convoy: bead(id), title: "a batch".into(), beads }
 }
 
-pub(in crate::town) fn reviewed(id: &str, verdict: Verdict, notes: &str) -> TownEvent {
+pub(crate) fn reviewed(id: &str, verdict: Verdict, notes: &str) -> TownEvent {
     let (agent, dispatch_id) = (agent("r1"), dispatch(id));
     TownEvent::ReviewDone { agent, dispatch_id, verdict, notes: Some(notes.into()) }
 }

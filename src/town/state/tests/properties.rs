@@ -12,12 +12,12 @@ use crate::town::words::{BeadKind, StuckClass, Tier};
 
 /// A step of a random story: any event, or one that is likely to be taken by the town as it stands.
 #[derive(Debug, Clone)]
-pub(in crate::town) enum Step {
+pub(crate) enum Step {
     Any(Box<TownEvent>),
     Likely(u32),
 }
 
-pub(in crate::town) fn steps(most: usize) -> impl Strategy<Value = Vec<Step>> {
+pub(crate) fn steps(most: usize) -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         1 => any_event().prop_map(|event| Step::Any(Box::new(event))),
         4 => any::<u32>().prop_map(Step::Likely),
@@ -26,7 +26,7 @@ pub(in crate::town) fn steps(most: usize) -> impl Strategy<Value = Vec<Step>> {
 }
 
 impl Play {
-    pub(in crate::town) fn step(&mut self, step: &Step) -> Result<(), Rejected> {
+    pub(crate) fn step(&mut self, step: &Step) -> Result<(), Rejected> {
         let event = self.of(step);
         self.tries(event)
     }
