@@ -36,5 +36,6 @@ pub mod town;
 pub mod clock;
 pub mod ids;
 pub mod limits;
+pub(crate) mod outgoing;
 pub mod secret;
 pub mod units;

@@ -4,8 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use http::HeaderMap;
-use http::header::RETRY_AFTER;
 use serde_json::Value;
 
 use crate::limits::QUOTED_BYTES_MAX;
@@ -148,18 +146,6 @@ pub(super) fn error_message(value: &Value) -> Option<String> {
         .or_else(|| error.is_object().then(|| error.to_string()))
 }
 
-/// When a server wants to be asked again: seconds, or a date
-/// (<https://www.rfc-editor.org/rfc/rfc9110#field.retry-after>) beside the server's own `Date`.
-pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    if let Ok(seconds) = text.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let date = |text: &str| jiff::fmt::rfc2822::parse(text).ok().map(|at| at.timestamp());
-    let now = date(headers.get(http::header::DATE)?.to_str().ok()?)?;
-    Some(Duration::try_from(date(text)?.duration_since(now)).unwrap_or_default())
-}
-
 /// `scheme://user:password@host` becomes `scheme://***@host`.
 fn mask_credentials(text: &str) -> String {
     let mut masked = String::with_capacity(text.len());
@@ -238,20 +224,5 @@ mod tests {
             let value = serde_json::from_str(text).expect("JSON");
             assert_eq!(error_message(&value).as_deref(), Some("m"), "{text}");
         }
-    }
-
-    #[test]
-    fn retry_after_is_read_as_seconds_and_as_a_date() {
-        let headers = |pairs: &[(&'static str, &'static str)]| {
-            let pair = |(name, value): &(&'static str, &'static str)| {
-                (http::HeaderName::from_static(name), http::HeaderValue::from_static(value))
-            };
-            pairs.iter().map(pair).collect::<HeaderMap>()
-        };
-        assert_eq!(retry_after(&headers(&[("retry-after", "7")])), Some(Duration::from_secs(7)));
-        let dates =
-            [("date", "Sun, 06 Nov 1994 08:49:37 GMT"), ("retry-after", "Sun, 06 Nov 1994 08:49:47 GMT")];
-        assert_eq!(retry_after(&headers(&dates)), Some(Duration::from_secs(10)));
-        assert_eq!(retry_after(&headers(&[("retry-after", "soon")])), None);
     }
 }

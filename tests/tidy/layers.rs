@@ -13,13 +13,13 @@ const ROWS: &[&[&str]] = &[
     &["catalogue"],
     &["api", "client"],
     &["reconciler"],
-    &["gateway"],
+    &["gateway", "notify"],
     &["provider", "lifecycle"],
     &["live", "journal"],
     &["telemetry"],
     &["process"],
     &["town"],
-    &["ids"],
+    &["ids", "outgoing"],
     &["clock", "limits", "secret", "units"],
 ];
 

@@ -1,27 +1,17 @@
 //! The server's address and the HTTP client for it: TLS roots, deadlines, redirects, headers.
 
-use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
-use reqwest::redirect::{Attempt, Policy};
 use reqwest::{Client, RequestBuilder, Url};
 use rustls::RootCertStore;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
 
-use super::super::quote::{self, Mask};
+use super::super::quote::Mask;
 use super::super::{At, ProviderError, RemoteConfig};
 use super::{Api, Mode, Settings};
+use crate::outgoing;
 use crate::secret::Secret;
 use crate::telemetry::TraceContext;
-
-/// What plimsoll calls itself.
-const USER_AGENT: &str = concat!("plimsoll/", env!("CARGO_PKG_VERSION"));
-
-/// Redirects followed within one host.
-const REDIRECTS_MAX: usize = 3;
 
 /// How long an unused connection is kept.
 const POOL_IDLE: Duration = Duration::from_secs(60);
@@ -157,7 +147,7 @@ impl Endpoint {
     /// What an answer with an error status means.
     pub(super) async fn refused(&self, response: reqwest::Response) -> ProviderError {
         let status = response.status().as_u16();
-        let retry_after = quote::retry_after(response.headers());
+        let retry_after = outgoing::retry_after(response.headers());
         let quoted = self.mask.body(response).await;
         ProviderError::Status { status, quoted, retry_after }
     }
@@ -224,50 +214,16 @@ fn headers(api: &dyn Api, key: Option<&Secret>) -> Result<HeaderMap, String> {
 
 fn client(config: &RemoteConfig, server: Option<&Server>, headers: HeaderMap) -> Result<Client, String> {
     let tls = server.is_some_and(|server| server.answers.scheme() == "https");
-    let roots = if tls { roots(config.ca_file.as_deref())? } else { RootCertStore::empty() };
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let tls = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| format!("TLS cannot be set up: {error}"))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let builder = Client::builder();
+    let ca_file = config.ca_file.as_deref();
+    let wrong = |error| format!("ca_file {}: {error}", ca_file.unwrap_or("".as_ref()).display());
+    let roots = if tls { outgoing::roots(ca_file).map_err(wrong)? } else { RootCertStore::empty() };
+    let builder = outgoing::client(roots)?;
     // An instance is beside us: what is meant for it passes no proxy.
     let builder = if server.is_some() { builder } else { builder.no_proxy() };
     builder
-        .tls_backend_preconfigured(tls)
-        .user_agent(USER_AGENT)
         .default_headers(headers)
         .connect_timeout(config.connect_timeout.0)
         .pool_idle_timeout(POOL_IDLE)
-        .redirect(Policy::custom(same_host_only))
-        .tcp_nodelay(true)
         .build()
         .map_err(|error| format!("the HTTP client cannot be built: {error}"))
-}
-
-/// Follows a redirect only to where the request, its content and its key were meant to go anyway.
-fn same_host_only(attempt: Attempt<'_>) -> reqwest::redirect::Action {
-    let origin = |url: &Url| url.origin();
-    let same = attempt.previous().last().is_some_and(|last| origin(last) == origin(attempt.url()));
-    if same && attempt.previous().len() <= REDIRECTS_MAX { attempt.follow() } else { attempt.stop() }
-}
-
-/// The system's roots, Mozilla's, and the operator's own.
-fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, String> {
-    let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if let Some(file) = ca_file {
-        let wrong = |error: &dyn std::fmt::Display| format!("ca_file {}: {error}", file.display());
-        let mut found = 0;
-        for certificate in CertificateDer::pem_file_iter(file).map_err(|error| wrong(&error))? {
-            let certificate = certificate.map_err(|error| wrong(&error))?;
-            roots.add(certificate).map_err(|error| wrong(&error))?;
-            found += 1;
-        }
-        if found == 0 {
-            return Err(wrong(&"it holds no certificate"));
-        }
-    }
-    Ok(roots)
 }

@@ -16,7 +16,6 @@ use opentelemetry_otlp::{
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkError;
 use opentelemetry_sdk::trace::{SpanData, SpanExporter as _};
-use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tonic::metadata::MetadataMap;
@@ -27,6 +26,7 @@ use tracing::instrument::WithSubscriber;
 use super::super::config::OtlpProtocol;
 use super::settings::{Compression, Settings, TlsFiles};
 use super::verdict::{Listener, Reason, Verdict};
+use crate::outgoing::roots_and;
 
 /// Why the transport could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -134,7 +134,9 @@ fn channel(settings: &Settings) -> Result<Channel, TransportError> {
     let mut endpoint =
         Endpoint::from(settings.endpoint.clone()).connect_timeout(settings.timeout).timeout(settings.timeout);
     if settings.endpoint.scheme_str() == Some("https") {
-        let mut tls = ClientTlsConfig::new().trust_anchors(roots(&settings.tls)?.roots);
+        let roots =
+            roots_and(settings.tls.ca.as_deref()).map_err(|cause| TransportError::Tls(cause.into()))?;
+        let mut tls = ClientTlsConfig::new().trust_anchors(roots.roots);
         if let Some((certificate, key)) = &settings.tls.client {
             tls = tls.identity(Identity::from_pem(certificate, key));
         }
@@ -212,30 +214,15 @@ const RETRY_DELAY_MAX: Duration = Duration::from_secs(5);
 const RETRIES_FOR: Duration = Duration::from_secs(30);
 
 fn tls(files: &TlsFiles) -> Result<rustls::ClientConfig, TransportError> {
+    let roots = roots_and(files.ca.as_deref()).map_err(|cause| TransportError::Tls(cause.into()))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let tls = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|cause| TransportError::Tls(cause.into()))?
-        .with_root_certificates(roots(files)?);
+        .with_root_certificates(roots);
     let Some((certificate, key)) = &files.client else { return Ok(tls.with_no_client_auth()) };
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificate).collect();
     let chain = chain.map_err(|cause| TransportError::Tls(cause.into()))?;
     let key = PrivateKeyDer::from_pem_slice(key).map_err(|cause| TransportError::Tls(cause.into()))?;
     tls.with_client_auth_cert(chain, key).map_err(|cause| TransportError::Tls(cause.into()))
-}
-
-/// The system's certificates, those of Mozilla (an image without any still reaches public collectors), and the file's.
-fn roots(files: &TlsFiles) -> Result<RootCertStore, TransportError> {
-    let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-    // A system certificate that cannot be read is one that cannot be trusted; the others still count.
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    let others = roots.len();
-    for certificate in files.ca.iter().flat_map(|pem| CertificateDer::pem_slice_iter(pem)) {
-        let certificate = certificate.map_err(|cause| TransportError::Tls(cause.into()))?;
-        roots.add(certificate).map_err(|cause| TransportError::Tls(cause.into()))?;
-    }
-    if files.ca.is_some() && roots.len() == others {
-        return Err(TransportError::Tls("the file of authorities holds no certificate".into()));
-    }
-    Ok(roots)
 }
