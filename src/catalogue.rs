@@ -2,7 +2,7 @@
 
 use crate::telemetry::Registry;
 use crate::telemetry::metric::Definition;
-use crate::{api, gateway, journal, lifecycle, live, reconciler, telemetry};
+use crate::{api, gateway, journal, lifecycle, live, notify, reconciler, telemetry};
 
 /// The lists of all modules.
 const MODULES: &[&[&Definition]] = &[
@@ -11,6 +11,7 @@ const MODULES: &[&[&Definition]] = &[
     journal::metrics::CATALOGUE,
     lifecycle::metrics::CATALOGUE,
     live::metrics::CATALOGUE,
+    notify::metrics::CATALOGUE,
     reconciler::metrics::CATALOGUE,
     telemetry::metrics::CATALOGUE,
     telemetry::process::CATALOGUE,

@@ -1,8 +1,8 @@
 //! plimsoll runs a fleet of AI agents, and shows, records and guards everything the fleet does.
 //!
 //! Modules in reading order; each may import only those after it (`tests/tidy` checks that): `cli`, `app`, `config`,
-//! `api`, `reconciler`, `gateway`, `provider` and `lifecycle`, `live` and `journal`, `telemetry`, `town`, and the small
-//! ones that know nobody.
+//! `api`, `reconciler`, `gateway` and `notify`, `provider` and `lifecycle`, `live` and `journal`, `telemetry`, `town`,
+//! and the small ones that know nobody.
 
 pub mod cli;
 
@@ -22,6 +22,7 @@ pub mod reconciler;
 
 pub mod gateway;
 pub mod lifecycle;
+pub mod notify;
 pub mod provider;
 
 pub mod journal;

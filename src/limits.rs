@@ -403,3 +403,24 @@ const _: () = assert!(
     "a bead must fit a record with its quotes and line ends escaped"
 );
 const _: () = assert!(CONVOY_BEADS_MAX * 70 < JOURNAL_DETAIL_BYTES_MAX, "a convoy must fit a record");
+
+/// Notifications that may wait for one webhook: more than anybody reads after a bad hour.
+pub const NOTIFY_QUEUED_MAX: usize = 256;
+
+/// Webhooks: each has its task, its queue and its series.
+pub const NOTIFY_WEBHOOKS_MAX: usize = 20;
+
+/// Alarms of which is known that they were told, in the hour in which they are not told again.
+pub const NOTIFY_KEYS_MAX: usize = 10_000;
+
+/// How long an alarm is not told again: a fault that comes and goes is one fault.
+pub const NOTIFY_REPEAT_AFTER: Duration = Duration::from_secs(3_600);
+
+/// Events of a town that Sentry is told with a violation, by kind and place: what led to it.
+pub const NOTIFY_LAST_EVENTS: usize = 20;
+
+/// Bytes of the name of an environment in Sentry (<https://docs.sentry.io/concepts/key-terms/environments/>).
+pub const SENTRY_ENVIRONMENT_BYTES_MAX: usize = 64;
+
+/// Places that Sentry is told panics of, within an hour: more is one fault that shows in many places.
+pub const NOTIFY_PANICS_MAX: usize = 50;

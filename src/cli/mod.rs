@@ -18,6 +18,7 @@ mod healthcheck;
 mod lifecycle;
 mod logs;
 mod metrics;
+mod notify;
 mod pause;
 mod ps;
 mod send;
@@ -68,6 +69,7 @@ enum Command {
     Config(config::Args),
     Doctor(doctor::Args),
     Metrics(metrics::Args),
+    Notify(notify::Args),
     Healthcheck(healthcheck::Args),
     Token(token::Args),
     Completions(completions::Args),
@@ -116,6 +118,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Config(args) => config::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Metrics(args) => metrics::run(&args),
+        Command::Notify(args) => notify::run(&args),
         Command::Healthcheck(args) => healthcheck::run(&args),
         Command::Token(args) => token::run(&args),
         Command::Completions(args) => completions::run(&args),

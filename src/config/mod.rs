@@ -10,6 +10,7 @@ mod entries;
 mod expand;
 mod files;
 mod instances;
+mod notify;
 mod parse;
 mod problem;
 mod schema;
@@ -26,6 +27,7 @@ use serde::Serialize;
 use crate::gateway::AgentConfig;
 use crate::ids::AgentId;
 use crate::limits::CONFIG_PROBLEMS_MAX;
+use crate::notify::WebhookConfig;
 use crate::{api, gateway, journal, lifecycle, live, provider, telemetry};
 
 pub use entries::AgentRules;
@@ -55,6 +57,8 @@ pub struct Config {
     pub live: live::Config,
     /// Logs and traces.
     pub telemetry: telemetry::Config,
+    /// Who outside is told what happened.
+    pub notify: BTreeMap<String, WebhookConfig>,
     /// Who makes answers.
     pub providers: BTreeMap<String, provider::Config>,
     /// What a million tokens cost, by model.
@@ -77,6 +81,7 @@ impl Default for Config {
             gateway: gateway::Config::default(),
             live: live::Config::default(),
             telemetry: telemetry::Config::default(),
+            notify: BTreeMap::new(),
             providers: BTreeMap::from([(
                 "echo".to_owned(),
                 provider::Config::Echo(provider::EchoConfig::default()),
@@ -126,6 +131,8 @@ pub fn load(request: &LoadRequest<'_>) -> Result<Loaded, Vec<ConfigProblem>> {
         read.problems.extend(found.problems);
         read.warnings.extend(found.warnings);
     }
+    let found = notify::look_at_certificates(&read.config, &read.tree);
+    read.problems.extend(found.problems);
     if read.problems.is_empty() {
         let Interpreted { config, tree, warnings, problems: _ } = read;
         Ok(Loaded { config, files, base_dir, data_dir, warnings, tree })

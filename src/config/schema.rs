@@ -17,7 +17,7 @@ use crate::limits::CONFIG_PROBLEMS_MAX;
 use crate::provider::{self, AnthropicConfig, EchoConfig, ExecConfig, OpenAiConfig};
 
 /// The keys at the top.
-pub(crate) const KEYS: [&str; 12] = [
+pub(crate) const KEYS: [&str; 13] = [
     "data_dir",
     "server",
     "auth",
@@ -26,6 +26,7 @@ pub(crate) const KEYS: [&str; 12] = [
     "gateway",
     "live",
     "telemetry",
+    "notify",
     "providers",
     "prices",
     "engine",
@@ -75,6 +76,7 @@ pub(crate) fn fill(root: &mut Node, problems: &mut Vec<ConfigProblem>) -> Config
         gateway: filler.section("gateway"),
         live: filler.section("live"),
         telemetry: filler.section("telemetry"),
+        notify: filler.section("notify"),
         prices: filler.section("prices"),
         engine: filler.section("engine"),
         providers,

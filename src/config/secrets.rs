@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::problem::{ConfigProblem, KeyPath, Origin};
 use super::tree::Node;
-use super::{Config, Environment};
+use super::{Config, Environment, notify};
 use crate::api::{self, TlsError};
 use crate::gateway::AgentConfig;
 use crate::lifecycle::InstanceConfig;
@@ -42,6 +42,7 @@ pub(crate) fn resolve(config: &mut Config, root: &Node, folder: &Path) -> Findin
     if let Some(path) = &mut config.telemetry.otlp.ca_file {
         absolute(path, &KeyPath::of(&["telemetry", "otlp", "ca_file"]));
     }
+    notify::resolve(config, root, &absolute, &mut findings);
     for (name, provider) in &mut config.providers {
         let remote = match provider {
             provider::Config::OpenAi(OpenAiConfig { remote, .. })
@@ -106,8 +107,14 @@ pub fn secrets(config: &Config, environment: Environment<'_>) -> Vec<Secret> {
     };
     let headers = config.telemetry.otlp.headers.values().cloned();
     let of_agents = config.agents.values().filter_map(of_agent).flatten();
-    let mut values: Vec<_> =
-        config.providers.values().flat_map(of_provider).chain(of_agents).chain(headers).collect();
+    let mut values: Vec<_> = config
+        .providers
+        .values()
+        .flat_map(of_provider)
+        .chain(of_agents)
+        .chain(headers)
+        .chain(notify::secrets(config))
+        .collect();
     values.retain(|secret| !secret.expose().is_empty());
     values.sort_by(|one, other| {
         let key = |secret: &Secret| std::cmp::Reverse(secret.expose().len());
@@ -143,7 +150,12 @@ fn is_ordinary(name: &str) -> bool {
     begins || NAMES.contains(&name) || ENDS.iter().any(|end| name.ends_with(end))
 }
 
-fn secret_file(file: &Path, at: Option<Origin>, key: &KeyPath, findings: &mut Findings) -> Option<Secret> {
+pub(super) fn secret_file(
+    file: &Path,
+    at: Option<Origin>,
+    key: &KeyPath,
+    findings: &mut Findings,
+) -> Option<Secret> {
     match read(file) {
         Ok(Read { value, mode }) => {
             findings.warnings.extend(readable_by_others(file, mode, at, key));

@@ -35,6 +35,7 @@ pub(crate) fn validate(config: &Config, root: &Node) -> Vec<ConfigProblem> {
         gateway,
         live,
         telemetry,
+        notify,
         providers,
         prices,
         engine,
@@ -46,6 +47,7 @@ pub(crate) fn validate(config: &Config, root: &Node) -> Vec<ConfigProblem> {
     checks.gateway(gateway);
     checks.live(live);
     checks.telemetry(telemetry);
+    checks.webhooks(notify);
     for (name, provider) in providers {
         checks.provider(&KeyPath::of(&["providers", name]), provider);
     }
@@ -232,7 +234,8 @@ impl Checks<'_> {
     }
 
     fn telemetry(&mut self, config: &telemetry::Config) {
-        let telemetry::Config { log, otlp } = config;
+        let telemetry::Config { log, otlp, sentry } = config;
+        self.sentry(sentry);
         let telemetry::LogConfig { level, format: _ } = log;
         if let Some(problem) = level_problem(level) {
             self.wrong(&KeyPath::of(&["telemetry", "log", "level"]), problem);

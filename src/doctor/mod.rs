@@ -91,6 +91,7 @@ const CHECKS: &[Check] = &[
     Check { name: "engine", run: checks::engine::check },
     Check { name: "images", run: checks::images::check },
     Check { name: "trace collector", run: checks::otlp::check },
+    Check { name: "webhooks", run: checks::webhooks::check },
     Check { name: "clock", run: checks::clock::check },
 ];
 

@@ -16,6 +16,8 @@ pub struct Config {
     pub log: LogConfig,
     /// Traces over OTLP.
     pub otlp: OtlpConfig,
+    /// Episodes of violations and panics.
+    pub sentry: SentryConfig,
 }
 
 /// `telemetry.log:`.
@@ -82,4 +84,22 @@ pub enum OtlpProtocol {
     /// HTTP with Protocol Buffers.
     #[serde(rename = "http/protobuf")]
     HttpProtobuf,
+}
+
+/// `telemetry.sentry:`. Without a DSN here and in the variable `SENTRY_DSN`, nothing is sent.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SentryConfig {
+    /// The DSN of the project: a secret, it holds the project's key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dsn: Option<Secret>,
+    /// A file that holds the DSN.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dsn_file: Option<PathBuf>,
+    /// What Sentry calls the place where it runs; else the variable `SENTRY_ENVIRONMENT`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub environment: Option<String>,
+    /// A file of PEM certificates to trust besides the system's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
 }

@@ -23,7 +23,7 @@ mod shared;
 pub mod span;
 mod trace_context;
 
-pub use config::{Config, LogConfig, LogFormat, OtlpConfig, OtlpProtocol};
+pub use config::{Config, LogConfig, LogFormat, OtlpConfig, OtlpProtocol, SentryConfig};
 pub use event::{EventLevel, EventSink, TracedEvent};
 pub use install::{InstallError, Telemetry, TelemetryParts, build, install};
 pub use log::LineFormat;

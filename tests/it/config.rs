@@ -53,8 +53,9 @@ fn value(text: &str) -> Value {
 fn keys(value: &Value, path: &str, into: &mut BTreeSet<String>) {
     match value {
         Value::Object(map) => {
-            let named = ["providers", "prices", "agents", "telemetry.otlp.headers", "providers.*.env"]
-                .contains(&path);
+            let named =
+                ["providers", "prices", "agents", "notify", "telemetry.otlp.headers", "providers.*.env"]
+                    .contains(&path);
             for (key, value) in map {
                 let step = if named { "*" } else { key };
                 let path = if path.is_empty() { step.to_owned() } else { format!("{path}.{step}") };
@@ -91,6 +92,8 @@ fn the_commented_defaults_show_every_key() {
         ("telemetry", "telemetry: {ZZZ: 1}"),
         ("telemetry.log", "telemetry: {log: {ZZZ: 1}}"),
         ("telemetry.otlp", "telemetry: {otlp: {ZZZ: 1}}"),
+        ("telemetry.sentry", "telemetry: {sentry: {ZZZ: 1}}"),
+        ("notify.*", "notify: {n: {ZZZ: 1}}"),
         ("providers.*", "providers: {p: {kind: echo, ZZZ: 1}}"),
         ("providers.*", "providers: {p: {kind: openai, base_url: http://h, ZZZ: 1}}"),
         ("providers.*", "providers: {p: {kind: anthropic, ZZZ: 1}}"),
@@ -107,8 +110,14 @@ fn the_commented_defaults_show_every_key() {
         ("agents.*.instance.container.binds[]", "agents: {a: {instance: {container: {binds: [{ZZZ: 1}]}}}}"),
     ];
     // These stand in what is said of others; both at once are refused.
-    let elsewhere =
-        ["providers.*.api_key_file", "agents.*.instance.ready.line", "agents.*.instance.container.name"];
+    let elsewhere = [
+        "providers.*.api_key_file",
+        "agents.*.instance.ready.line",
+        "agents.*.instance.container.name",
+        "notify.*.url_file",
+        "notify.*.secret_file",
+        "telemetry.sentry.dsn_file",
+    ];
     for (place, text) in places {
         let text = if text.is_empty() { "ZZZ: 1" } else { text };
         let problems = load_text(text.as_bytes(), &|_| None::<OsString>).map(|_| ()).expect_err(text);

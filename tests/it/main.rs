@@ -36,6 +36,7 @@ mod hosted;
 mod journal;
 mod lifecycle;
 mod local;
+mod notify;
 mod otlp;
 mod outlive;
 mod prometheus;

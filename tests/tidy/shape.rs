@@ -51,6 +51,16 @@ fn bollard(sources: &[Source]) -> Vec<String> {
     naming.map(|source| format!("{}: bollard is named outside of its directory", source.path)).collect()
 }
 
+/// Sentry's crate is spoken to from one file.
+fn sentry(sources: &[Source]) -> Vec<String> {
+    let outside = sources.iter().filter(|source| source.path != "src/notify/sentry.rs");
+    // A module of ours has the same name: paths that lead to it begin with something else.
+    let names_it =
+        |line: &str| line.match_indices("sentry::").any(|(at, _)| !line[..at].ends_with([':', '_']));
+    let naming = outside.filter(|source| source.code_lines().iter().any(|(_, line)| names_it(line)));
+    naming.map(|source| format!("{}: sentry is named outside of its file", source.path)).collect()
+}
+
 #[test]
 fn files_are_short() {
     none(&sources(&["src"], ".rs").iter().flat_map(length).collect::<Vec<_>>());
@@ -84,6 +94,15 @@ fn bollard_is_named_in_one_directory() {
     none(&bollard(&sources(&["src"], ".rs")));
     none(&bollard(&[Source::example("src/lifecycle/runner/docker/engine.rs", "use bollard::Docker;\n")]));
     exactly(&bollard(&[Source::example("src/lifecycle/mod.rs", "use bollard::Docker;\n")]), "outside of its");
+}
+
+#[test]
+fn sentry_is_named_in_one_file() {
+    none(&sentry(&sources(&["src"], ".rs")));
+    none(&sentry(&[Source::example("src/notify/sentry.rs", "use sentry::Envelope;\n")]));
+    none(&sentry(&[Source::example("src/notify/mod.rs", "pub use self::sentry::SENTRY;\n")]));
+    exactly(&sentry(&[Source::example("src/app.rs", "use sentry::Envelope;\n")]), "outside of its file");
+    exactly(&sentry(&[Source::example("src/app.rs", "let _ = sentry::init(());\n")]), "outside of its file");
 }
 
 #[test]

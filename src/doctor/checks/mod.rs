@@ -12,6 +12,7 @@ pub(crate) mod port;
 pub(crate) mod processes;
 pub(crate) mod programs;
 pub(crate) mod providers;
+pub(crate) mod webhooks;
 
 /// What checks say that need a configuration where there is none.
 const NO_CONFIGURATION: &str = "the configuration cannot be used, see above";

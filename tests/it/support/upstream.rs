@@ -34,6 +34,7 @@ pub(crate) enum Reply {
 pub(crate) struct Request {
     /// Request line and header fields, in lower case.
     pub(crate) head: String,
+    /// What is no JSON is text.
     pub(crate) body: Value,
 }
 
@@ -107,6 +108,11 @@ impl Upstream {
             }
         });
         Self { address, scheme, requests, connections, _tasks: tasks }
+    }
+
+    /// `host:port`.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
     }
 
     pub(crate) fn base_url(&self) -> String {
@@ -201,7 +207,9 @@ async fn read_request(socket: &mut (impl AsyncRead + Unpin)) -> Option<Request> 
         let head = String::from_utf8_lossy(&bytes[..end]).to_lowercase();
         let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
         if bytes.len() >= end + 4 + length.unwrap_or(0) {
-            let body = serde_json::from_slice(&bytes[end + 4..]).unwrap_or_default();
+            let body = &bytes[end + 4..];
+            let text = || Value::String(String::from_utf8_lossy(body).into_owned());
+            let body = serde_json::from_slice(body).unwrap_or_else(|_| text());
             return Some(Request { head, body });
         }
     }

@@ -1,0 +1,131 @@
+//! Follows the journal and tells what is news: each record once, in its order, also those that came too fast.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
+use tokio::task::spawn_blocking;
+use tokio_util::sync::CancellationToken;
+
+use super::alarm::{Alarm, AlarmKind, Phase};
+use super::courier::Mailbox;
+use super::sentry::Sentry;
+use super::told::Told;
+use super::webhook::Webhook;
+use crate::clock::Clock;
+use crate::ids::Seq;
+use crate::journal::{Journal, Page, ReadError, Record, Scan, StreamId};
+use crate::limits::{JOURNAL_GROUP_RECORDS_MAX, NOTIFY_LAST_EVENTS};
+
+/// See the module.
+pub(super) struct Follower {
+    pub(super) journal: Arc<dyn Journal>,
+    pub(super) clock: Clock,
+    pub(super) webhooks: Vec<(Arc<Webhook>, Mailbox)>,
+    pub(super) sentry: Option<Arc<Sentry>>,
+    pub(super) told: Told,
+    /// The record that was not looked at yet.
+    pub(super) next: Seq,
+}
+
+impl Follower {
+    /// Goes on until it is stopped, and then through what there is.
+    pub(super) async fn run(mut self, mut tail: broadcast::Receiver<Arc<Record>>, stop: CancellationToken) {
+        loop {
+            let due = self.told.next().map(|at| at.saturating_sub(self.clock.elapsed()));
+            tokio::select! {
+                heard = tail.recv() => match heard {
+                    Ok(record) => self.look_at(&record).await,
+                    Err(RecvError::Lagged(_)) => self.read_back().await,
+                    Err(RecvError::Closed) => return,
+                },
+                () = tokio::time::sleep(due.unwrap_or_default()), if due.is_some() => {
+                    for alarm in self.told.due(self.clock.elapsed()) {
+                        self.tell(&alarm).await;
+                    }
+                }
+                () = stop.cancelled() => break,
+            }
+        }
+        loop {
+            match tail.try_recv() {
+                Ok(record) => self.look_at(&record).await,
+                Err(TryRecvError::Lagged(_)) => self.read_back().await,
+                Err(TryRecvError::Empty | TryRecvError::Closed) => return,
+            }
+        }
+    }
+
+    async fn look_at(&mut self, record: &Record) {
+        if record.seq < self.next {
+            return;
+        }
+        self.next = Seq(record.seq.0 + 1);
+        let Some(alarm) = Alarm::of(record) else { return };
+        if let Some(alarm) = self.told.hear(alarm, self.clock.elapsed()) {
+            self.tell(&alarm).await;
+        }
+    }
+
+    /// Looks at what the tail had no room for.
+    async fn read_back(&mut self) {
+        loop {
+            let scan = Scan { from: self.next, limit: JOURNAL_GROUP_RECORDS_MAX, ..Scan::default() };
+            let page = match self.scan(scan).await {
+                Ok(page) => page,
+                Err(error) => {
+                    tracing::error!(
+                        source = "notify",
+                        from = self.next.0,
+                        %error,
+                        "what came too fast cannot be read back: nobody outside is told of it"
+                    );
+                    return;
+                }
+            };
+            for record in &page.records {
+                self.look_at(record).await;
+            }
+            let Some(next) = page.next else { return };
+            self.next = self.next.max(next);
+        }
+    }
+
+    async fn scan(&self, scan: Scan) -> Result<Page, ReadError> {
+        let journal = Arc::clone(&self.journal);
+        let read = spawn_blocking(move || journal.scan(&scan)).await;
+        read.unwrap_or_else(|lost| Err(ReadError::Unavailable(lost.to_string())))
+    }
+
+    async fn tell(&self, alarm: &Alarm) {
+        for (webhook, mailbox) in self.webhooks.iter().filter(|(webhook, _)| webhook.wants(alarm)) {
+            mailbox.post(webhook.letter(alarm, self.clock.now()));
+        }
+        if let Some(sentry) = &self.sentry
+            && (alarm.kind, alarm.phase) == (AlarmKind::Violation, Phase::Opened)
+        {
+            sentry.violated(alarm, self.last_events(alarm).await);
+        }
+    }
+
+    /// What happened in the town up to then: kinds and places in the journal, and nothing of what they hold.
+    async fn last_events(&self, alarm: &Alarm) -> Value {
+        let Some(town) = &alarm.about.town else { return json!([]) };
+        let scan = Scan {
+            stream: Some(StreamId::town(town)),
+            before: Some(Seq(alarm.seq.0 + 1)),
+            limit: NOTIFY_LAST_EVENTS,
+            newest_first: true,
+            ..Scan::default()
+        };
+        let read = tokio::time::timeout(LAST_EVENTS_DEADLINE, self.scan(scan)).await;
+        let records = read.ok().and_then(Result::ok).map(|page| page.records).unwrap_or_default();
+        let line = |record: &Record| json!({"seq": record.seq, "kind": record.kind});
+        records.iter().rev().map(line).collect()
+    }
+}
+
+/// An alarm goes out without them if the disk hangs.
+const LAST_EVENTS_DEADLINE: Duration = Duration::from_secs(2);
