@@ -3,6 +3,9 @@
 //! Each part gets only what it needs. Nothing is decided here; who reads the configuration and who hears signals is
 //! the command line. Start at [`App::start`].
 
+mod ground;
+mod start_error;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,17 +16,22 @@ use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{BindError, InvalidTokens, Readiness, Server, ServerParts, TokenBook};
+use crate::api::{Readiness, Server, ServerParts, TokenBook};
 use crate::clock::Clock;
 use crate::config::{AgentRules, Config, secrets};
-use crate::gateway::{Gateway, GatewayParts, UnknownProvider};
-use crate::journal::{DataDir, Journal, JournalDeps, LateJournal, OpenError};
-use crate::lifecycle::{Hosts, Instances, InstancesParts, Unkept};
+use crate::gateway::{Gateway, GatewayParts};
+use crate::journal::{DataDir, Journal, LateJournal};
+use crate::lifecycle::Hosts;
 use crate::live::Live;
 use crate::process::Processes;
-use crate::provider::{self, BuildError, Mask, ProviderDeps};
+use crate::provider::{self, Mask, ProviderDeps};
+use crate::reconciler::{Reconciler, ReconcilerParts};
 use crate::secret::Secret;
 use crate::telemetry::{self, Registry, Shared, Telemetry};
+
+use ground::Ground;
+
+pub use start_error::StartError;
 
 /// How long open connections may take to end once the last request has: a little more than the server's own cap.
 const SERVER_END: Duration = Duration::from_secs(15);
@@ -34,42 +42,13 @@ const JOURNAL_END: Duration = Duration::from_secs(10);
 /// How long the last spans may take to leave, then the last lines to be written, then all that is counted and told.
 const TELEMETRY_END: Duration = Duration::from_secs(3);
 
-/// Why plimsoll does not start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// Logs, traces or metrics cannot be set up.
-    #[error("the telemetry cannot be set up")]
-    Telemetry(#[from] telemetry::InstallError),
-    /// The tokens of the configuration cannot be used.
-    #[error(transparent)]
-    Tokens(#[from] InvalidTokens),
-    /// The data directory cannot be used.
-    #[error(transparent)]
-    Journal(#[from] OpenError),
-    /// A provider cannot be made.
-    #[error(transparent)]
-    Provider(#[from] BuildError),
-    /// An agent has no provider.
-    #[error(transparent)]
-    Agent(#[from] UnknownProvider),
-    /// An instance cannot be hosted.
-    #[error(transparent)]
-    Instance(#[from] Unkept),
-    /// The address cannot be listened on.
-    #[error(transparent)]
-    Bind(#[from] BindError),
-    /// A bug.
-    #[error("a part panicked while it started")]
-    Panicked(#[from] JoinError),
-}
-
 /// A plimsoll that serves.
 pub struct App {
     /// Made because an agent is a program and there had never been one. Nothing else knows its text: show it.
     pub first_token: Option<Secret>,
     address: SocketAddr,
     grace: Duration,
-    gateway: Gateway,
+    parts: (Reconciler, Gateway),
     readiness: watch::Sender<Readiness>,
     stop: CancellationToken,
     server: JoinHandle<()>,
@@ -102,28 +81,29 @@ impl App {
         let journal = Arc::new(LateJournal::default());
         let read_entry = AgentRules::reader(&config);
         let deps = provider_deps(&config, &live, &clock, processes.clone());
-        let instances = Instances::new(InstancesParts {
-            hosts: Hosts::new(processes, config.engine, &data_dir, deps.heard(), &clock),
-            ledger: Arc::default(),
-            journal: Arc::clone(&journal) as _,
-            registry: registry.clone(),
-            shared: shared.clone(),
-            clock: clock.clone(),
-        });
-        let gateway = Gateway::new(GatewayParts {
-            providers: provider::build_all(&config.providers, &deps)?,
-            instances: Arc::new(instances),
-            read_entry,
-            config: config.gateway,
-            agents: config.agents,
+        let hosts = Hosts::new(processes, config.engine, &data_dir, deps.heard(), &clock);
+        let ground = Ground {
             live: Arc::clone(&live),
             journal: Arc::clone(&journal) as _,
             registry: registry.clone(),
             shared: shared.clone(),
             clock: clock.clone(),
+        };
+        let gateway = Gateway::new(GatewayParts {
+            providers: provider::build_all(&config.providers, &deps)?,
+            read_entry,
+            config: config.gateway,
+            agents: config.agents,
+            ..ground.gateway(hosts)
         })?;
-        let folds = gateway.folds().into_iter().chain([Arc::clone(&tokens) as _]).collect();
-        let deps = JournalDeps { clock: clock.clone(), registry: registry.clone(), folds };
+        let reconciler = Reconciler::new(ReconcilerParts {
+            towns: config.towns,
+            strain: config.strain,
+            ..ground.reconciler(&gateway)
+        });
+        let own = [Arc::clone(&tokens) as _, reconciler.fold()];
+        let folds = gateway.folds().into_iter().chain(own).collect();
+        let deps = ground.journal(folds);
         let (readiness, ready) = watch::channel(Readiness::Recovering);
         let (grace, listen) = (config.server.shutdown_grace.0, config.server.listen);
         let server = Server::bind(ServerParts {
@@ -132,6 +112,7 @@ impl App {
             metrics: config.metrics,
             tokens: Arc::clone(&tokens),
             gateway: gateway.clone(),
+            reconciler: reconciler.clone(),
             live,
             journal: Arc::clone(&journal) as _,
             registry,
@@ -147,15 +128,14 @@ impl App {
             opened = journal.open(dir, config.journal, deps) => opened?,
             () = &mut server => unreachable!("nothing told it to stop"),
         }
-        gateway.call_up().await;
-        gateway.open_instances().await?;
-        let first_token = if gateway.has_processes() { tokens.shut(&*journal).await } else { None };
+        let first_token = call_up(&gateway, &tokens, &*journal).await?;
         Server::may_serve(listen, &tokens)?;
+        reconciler.open().await;
         let server = tokio::spawn(server);
-        let (keeper, ends) = (gateway.clone(), stop.child_token());
-        let books = (ends.clone(), tokio::spawn(async move { keeper.keep_books(ends).await }));
+        let books = keep_books(gateway.clone(), stop.child_token());
         readiness.send_replace(Readiness::Serving);
-        Ok(Self { first_token, address, grace, gateway, readiness, stop, server, books, journal, telemetry })
+        let parts = (reconciler, gateway);
+        Ok(Self { first_token, address, grace, parts, readiness, stop, server, books, journal, telemetry })
     }
 
     /// The address it listens on.
@@ -167,18 +147,36 @@ impl App {
     /// Refuses what is new, lets what runs finish within the grace period, cancels the rest, then stops every part in
     /// the reverse order of its start, each within its deadline.
     pub async fn stop(self) {
-        let Self { grace, gateway, readiness, stop, server, books, journal, telemetry, .. } = self;
+        let Self { grace, parts, readiness, stop, server, books, journal, telemetry, .. } = self;
+        let (reconciler, gateway) = parts;
         readiness.send_replace(Readiness::Draining);
         // What is lost from here on is written once nothing runs any more.
         books.0.cancel();
         late("books", timeout(BOOKS_END, books.1).await);
+        reconciler.quiet().await;
         gateway.drain(grace).await;
+        reconciler.close().await;
         stop.cancel();
         late("server", timeout(SERVER_END, server).await);
         late("journal", timeout(JOURNAL_END, spawn_blocking(move || journal.close())).await);
         let last = spawn_blocking(|| telemetry.shutdown(TELEMETRY_END));
         late("telemetry", timeout(3 * TELEMETRY_END, last).await);
     }
+}
+
+/// Brings back agents and instances, and closes the door behind them if any could call plimsoll.
+async fn call_up(
+    gateway: &Gateway,
+    tokens: &TokenBook,
+    journal: &dyn Journal,
+) -> Result<Option<Secret>, StartError> {
+    gateway.call_up().await;
+    gateway.open_instances().await?;
+    Ok(if gateway.has_processes() { tokens.shut(journal).await } else { None })
+}
+
+fn keep_books(gateway: Gateway, ends: CancellationToken) -> (CancellationToken, JoinHandle<()>) {
+    (ends.clone(), tokio::spawn(async move { gateway.keep_books(ends).await }))
 }
 
 /// Says which part did not end as it should; the others still get their turn.

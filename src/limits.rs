@@ -390,12 +390,43 @@ pub const REPLAY_EVENTS_MAX: u64 = 5_000_000;
 /// Records that a replay reads at a time: enough that finding the place costs little, and with the largest details 64 MiB.
 pub const REPLAY_PAGE_RECORDS: usize = 256;
 
-/// Agents, beads, waits, violations and taken actions that a replay or a dry run lists of each: more than anybody reads.
+/// Agents, beads, waits, violations and taken actions that a replay, a dry run or a status lists of each: more than anybody reads.
 pub const REPLAY_LISTED_MAX: usize = 1_000;
 
 /// Events after which a replay that looks for a violation checks the invariants, at least and at most; between them it
 /// is a tenth of the open beads: a check looks at each of these.
 pub const REPLAY_CHECK_EVENTS: (usize, usize) = (256, 10_000);
+
+/// Towns: each has a task and its state in memory; ten times what one machine usefully works on.
+pub const TOWNS_MAX: usize = 1_000;
+
+/// Bytes of a town's id: with that of a dispatch it makes the id of a request.
+pub const TOWN_ID_BYTES_MAX: usize = 32;
+
+/// Events that wait for a town's next turn before more of outside are refused: far more than a turn needs milliseconds for,
+/// and few enough to hold in memory.
+pub const TOWN_PENDING_MAX: u64 = 10_000;
+
+/// What happened to instances between two ticks of a town: what is past it, a look finds.
+pub const TOWN_SIGHTS_MAX: usize = 10_000;
+
+/// Between two ticks of a town: what comes in bursts is decided together, and nobody feels it.
+pub const TOWN_TICK_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long an effect may take that only hands something over.
+pub const TOWN_EFFECT_WAIT: Duration = Duration::from_secs(30);
+
+/// How long an agent may take to stop: a container is given ten seconds before it is killed, and its engine some more.
+pub const TOWN_STOP_WAIT: Duration = Duration::from_secs(60);
+
+/// How long a tick, and the ends of dispatches, may take to be written when plimsoll ends.
+pub const TOWN_END_WAIT: Duration = Duration::from_secs(5);
+
+/// How often progress of a dispatch is written at most: the first tier of the ladder is 15 times as far away.
+pub const TOWN_PROGRESS_EVERY: Duration = Duration::from_secs(60);
+
+/// How long an agent has to answer a nudge.
+pub const TOWN_NUDGE_DEADLINE: Duration = Duration::from_secs(60);
 
 const _: () = assert!(TOWN_ACTIONS_MAX <= JOURNAL_GROUP_RECORDS_MAX, "a plan must fit one append");
 const _: () = assert!(

@@ -18,6 +18,7 @@ use crate::gateway::{self, Gateway, GatewayParts};
 use crate::journal::{Fold, MemoryJournal};
 use crate::lifecycle::{Instances, InstancesParts};
 use crate::live::{self, Live};
+use crate::reconciler::{Reconciler, ReconcilerParts, Strain};
 use crate::telemetry::{Registry, Shared};
 
 /// What every handler may reach, with this configuration of the server.
@@ -53,12 +54,21 @@ pub(super) fn state_at(config: Config, clock: Clock) -> ApiState {
         clock: clock.clone(),
     })
     .expect("no agent names a provider");
+    let reconciler = Reconciler::new(ReconcilerParts {
+        towns: BTreeMap::new(),
+        gateway: gateway.clone(),
+        journal: Arc::clone(&journal) as _,
+        registry: registry.clone(),
+        clock: clock.clone(),
+        strain: Strain::default(),
+    });
     let parts = ServerParts {
         config,
         auth: AuthConfig::default(),
         metrics: MetricsConfig::default(),
         tokens,
         gateway,
+        reconciler,
         live,
         journal,
         registry,

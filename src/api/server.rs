@@ -32,6 +32,7 @@ use crate::gateway::Gateway;
 use crate::journal::Journal;
 use crate::limits::{CONTROL_CONNECTIONS_MAX, REFUSALS_AT_ONCE_MAX, SERVER_STOP_SECS_MAX};
 use crate::live::Live;
+use crate::reconciler::Reconciler;
 use crate::telemetry::{Registry, Shared};
 
 /// How often refusals without a token are summed up in the journal.
@@ -52,6 +53,8 @@ pub struct ServerParts {
     pub tokens: Arc<TokenBook>,
     /// Answers messages.
     pub gateway: Gateway,
+    /// Keeps towns.
+    pub reconciler: Reconciler,
     /// Rings and live events.
     pub live: Arc<Live>,
     /// The audit and what streams resume from.
@@ -206,6 +209,7 @@ pub(super) fn state_of(parts: ServerParts, address: SocketAddr) -> ApiState {
         metrics,
         tokens,
         gateway,
+        reconciler,
         live,
         journal,
         registry,
@@ -230,6 +234,7 @@ pub(super) fn state_of(parts: ServerParts, address: SocketAddr) -> ApiState {
         started_at: clock.now(),
         sources: Arc::new(Sources { journal, live, shared, clock, stop: CancellationToken::new() }),
         gateway,
+        reconciler,
         metrics: Metrics::new(&registry),
         registry,
         readiness,

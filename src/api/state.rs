@@ -22,6 +22,7 @@ use crate::clock::Timestamp;
 use crate::gateway::{Beside, Gateway, Rejection, UsageQuery, UsageReport};
 use crate::ids::RequestId;
 use crate::limits::JOURNAL_CATCH_UP_WAIT;
+use crate::reconciler::Reconciler;
 use crate::telemetry::Registry;
 
 /// What the server was built from, and what its connections share.
@@ -30,6 +31,7 @@ pub(crate) struct ApiState {
     pub(crate) doors: Doors,
     pub(crate) sources: Arc<Sources>,
     pub(crate) gateway: Gateway,
+    pub(crate) reconciler: Reconciler,
     pub(crate) registry: Registry,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) readiness: watch::Receiver<Readiness>,

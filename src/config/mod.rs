@@ -16,6 +16,7 @@ mod problem;
 mod schema;
 mod secrets;
 pub mod show;
+mod towns;
 mod tree;
 mod validate;
 
@@ -25,9 +26,10 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::gateway::AgentConfig;
-use crate::ids::AgentId;
+use crate::ids::{AgentId, TownId};
 use crate::limits::CONFIG_PROBLEMS_MAX;
 use crate::notify::WebhookConfig;
+use crate::reconciler::{Strain, TownConfig};
 use crate::{api, gateway, journal, lifecycle, live, provider, telemetry};
 
 pub use entries::AgentRules;
@@ -37,7 +39,7 @@ pub use problem::{ConfigProblem, KeyPath, Origin, Step};
 pub use secrets::secrets;
 use tree::Node;
 
-/// Everything that can be configured. Without any file it serves an echo agent on loopback.
+/// Everything that can be configured. Without any file it serves an echo agent and a town on loopback.
 #[derive(Debug, Clone, Serialize)]
 pub struct Config {
     /// Where everything that must survive a restart is kept.
@@ -67,11 +69,17 @@ pub struct Config {
     pub engine: lifecycle::EngineConfig,
     /// Who answers.
     pub agents: BTreeMap<AgentId, AgentConfig>,
+    /// Fleets with their work.
+    pub towns: BTreeMap<TownId, TownConfig>,
+    /// What makes the ticks of towns slow on purpose: no key, for drills only.
+    #[serde(skip)]
+    pub strain: Strain,
 }
 
 impl Default for Config {
     fn default() -> Self {
         let echo = AgentId::parse("echo").expect("it keeps the rule");
+        let agents = BTreeMap::from([(echo, AgentConfig::of_provider("echo"))]);
         Self {
             data_dir: None,
             server: api::Config::default(),
@@ -88,7 +96,9 @@ impl Default for Config {
             )]),
             prices: BTreeMap::new(),
             engine: lifecycle::EngineConfig::default(),
-            agents: BTreeMap::from([(echo, AgentConfig::of_provider("echo"))]),
+            towns: schema::usual_towns(&agents),
+            agents,
+            strain: Strain::default(),
         }
     }
 }

@@ -12,12 +12,13 @@ use super::de::{Fault, Reader, What, side_by_side, unknown_key};
 use super::problem::{ConfigProblem, KeyPath, Step};
 use super::tree::{Node, Value};
 use crate::gateway::AgentConfig;
-use crate::ids::AgentId;
+use crate::ids::{AgentId, TownId};
 use crate::limits::CONFIG_PROBLEMS_MAX;
 use crate::provider::{self, AnthropicConfig, EchoConfig, ExecConfig, OpenAiConfig};
+use crate::reconciler::{Strain, TownConfig, settle_towns};
 
 /// The keys at the top.
-pub(crate) const KEYS: [&str; 13] = [
+pub(crate) const KEYS: [&str; 14] = [
     "data_dir",
     "server",
     "auth",
@@ -31,6 +32,7 @@ pub(crate) const KEYS: [&str; 13] = [
     "prices",
     "engine",
     "agents",
+    "towns",
 ];
 
 type ReadProvider = fn(&Node) -> Result<provider::Config, Fault>;
@@ -67,6 +69,7 @@ pub(crate) fn fill(root: &mut Node, problems: &mut Vec<ConfigProblem>) -> Config
     }
     let providers = filler.providers();
     let agents = filler.agents(&providers);
+    let towns = filler.towns(&agents);
     Config {
         data_dir: filler.section("data_dir"),
         server: filler.section("server"),
@@ -81,7 +84,17 @@ pub(crate) fn fill(root: &mut Node, problems: &mut Vec<ConfigProblem>) -> Config
         engine: filler.section("engine"),
         providers,
         agents,
+        towns,
+        strain: Strain::default(),
     }
+}
+
+/// The town that there is where nothing is said of towns.
+pub(crate) fn usual_towns(agents: &BTreeMap<AgentId, AgentConfig>) -> BTreeMap<TownId, TownConfig> {
+    let main = TownId::parse("main").expect("it keeps the rule");
+    let mut towns = BTreeMap::from([(main, TownConfig::default())]);
+    settle_towns(&mut towns, agents.keys());
+    towns
 }
 
 /// The same for a tree with nothing but `agents`.
@@ -124,6 +137,16 @@ impl Filler<'_> {
         let mut agents = Config::default().agents;
         agents.retain(|_, agent| providers.contains_key(&agent.provider));
         agents
+    }
+
+    /// Without the key there is one town `main`, where every agent works.
+    fn towns(&mut self, agents: &BTreeMap<AgentId, AgentConfig>) -> BTreeMap<TownId, TownConfig> {
+        if self.root.get(&KeyPath::of(&["towns"]).0).is_none() {
+            return usual_towns(agents);
+        }
+        let mut towns = self.section("towns");
+        settle_towns(&mut towns, agents.keys());
+        towns
     }
 
     /// Reads the value at `path`, again and again without what did not fit; `None` if it is not there or is refused

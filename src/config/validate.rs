@@ -40,6 +40,8 @@ pub(crate) fn validate(config: &Config, root: &Node) -> Vec<ConfigProblem> {
         prices,
         engine,
         agents,
+        towns,
+        strain: _,
     } = config;
     checks.server(server);
     checks.auth(auth);
@@ -65,6 +67,7 @@ pub(crate) fn validate(config: &Config, root: &Node) -> Vec<ConfigProblem> {
         checks.whole_agent(id, agent, &place, &names);
     }
     checks.ports(agents);
+    checks.towns(towns, agents);
     checks.problems
 }
 

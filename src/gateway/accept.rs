@@ -246,14 +246,18 @@ fn random_trace_id() -> TraceId {
 }
 
 fn send_span(active: &Active) -> Span {
-    let rpc = active.channel != Channel::OpenAi;
+    let (rpc, door) = match active.channel {
+        Channel::Ws | Channel::Http => (true, false),
+        Channel::OpenAi => (false, true),
+        Channel::Town => (false, false),
+    };
     tracing::info_span!(
         parent: None,
         "agent.send",
         otel.kind = "server",
         rpc.system.name = rpc.then_some("jsonrpc"),
         rpc.method = rpc.then_some("agent.send"),
-        http.route = (!rpc).then_some("/v1/chat/completions"),
+        http.route = door.then_some("/v1/chat/completions"),
         request_id = %active.id,
         session_id = %active.session,
         agent = %active.agent,

@@ -85,6 +85,20 @@ impl Gateway {
         Ok(Controlled { changed, cancelled: 0, durable: true })
     }
 
+    /// Why an agent takes no work now; `None` if it does. Nothing is counted as asked.
+    ///
+    /// # Errors
+    /// [`Rejection::UnknownAgent`].
+    pub fn unusable(&self, agent: &AgentId) -> Result<Option<Rejection>, Rejection> {
+        let inner = &self.inner;
+        match inner.agent(agent) {
+            Err(unknown @ Rejection::UnknownAgent { .. }) => Err(unknown),
+            Err(unfit) => Ok(Some(unfit)),
+            // A place that is not kept is given back.
+            Ok(_) => Ok(inner.ask(agent).map(drop).err()),
+        }
+    }
+
     /// What agents used, as far as the journal holds it: who wants the last of it waits for the journal first.
     ///
     /// # Errors

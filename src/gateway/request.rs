@@ -22,11 +22,13 @@ pub enum Channel {
     Http,
     /// The OpenAI-compatible door.
     OpenAi,
+    /// A town gives a bead to an agent.
+    Town,
 }
 
 impl Channel {
     /// Every channel; `/health` counts them.
-    pub const ALL: [Self; 3] = [Self::Ws, Self::Http, Self::OpenAi];
+    pub const ALL: [Self; 4] = [Self::Ws, Self::Http, Self::OpenAi, Self::Town];
 }
 
 /// Who asks, as far as the gateway needs to know.

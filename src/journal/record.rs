@@ -148,6 +148,13 @@ impl StreamId {
         AgentId::parse(id).ok()
     }
 
+    /// The town whose stream this is.
+    #[must_use]
+    pub fn town_id(&self) -> Option<TownId> {
+        let (_, id) = self.text.split_once('/').filter(|_| self.kind == StreamKind::Town)?;
+        TownId::parse(id).ok()
+    }
+
     /// What the stream is about.
     #[must_use]
     pub fn kind(&self) -> StreamKind {

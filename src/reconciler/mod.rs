@@ -1,15 +1,40 @@
-//! The shell around the planner of `town`: does what is planned, and brings back what came of it. What was, and what would
-//! be, is told by `replay` and `dry_run`.
+//! The reconciler: looks at each town on every tick, has done what its planner decides, and tells why everything waits.
+//!
+//! All deciding is in `town`; here is what a plan needs to become real: events in line, one tick after the other, effects
+//! through the gateway. What was, and what would be, is told by `replay` and `dry_run`. Start at [`Reconciler`], then `turn`.
 
+mod brief;
+mod cadence;
+mod cell;
 mod compare;
+mod config;
+mod desk;
 mod dry_run;
+mod ending;
+mod executor;
 mod history;
+mod hosts;
+mod keeper;
+mod ledger;
 pub mod metrics;
+mod observe;
+mod opening;
 mod replay;
+mod runs;
+mod service;
+mod status;
+mod turn;
 mod view;
+mod work;
 
 pub use compare::{Compared, Deed, TakenAction};
+pub use config::{MemberConfig, TownConfig, settle as settle_towns};
+pub use desk::{SubmitError, Submitted};
 pub use dry_run::{DryRun, DryRunMetrics, Fork, dry_run};
 pub use history::History;
+pub use ledger::Towns;
 pub use replay::{Replay, ReplayError, ReplayRequest, replay};
+pub use service::{Reconciler, ReconcilerParts};
+pub use status::{CadenceView, LastTick, OpenViolation, TownStatus};
+pub use turn::Strain;
 pub use view::{AgentView, BeadView, BeadWait, FoundViolation, HookView, PlannedAction, StateSnapshot};

@@ -103,6 +103,13 @@ words! {
     }
 }
 
+#[expect(clippy::derivable_impls, reason = "the macro that makes the words gives none of them a default")]
+impl Default for Role {
+    fn default() -> Self {
+        Self::Worker
+    }
+}
+
 impl BeadStatus {
     /// Whether a bead in it never changes again.
     #[must_use]

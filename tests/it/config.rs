@@ -53,9 +53,17 @@ fn value(text: &str) -> Value {
 fn keys(value: &Value, path: &str, into: &mut BTreeSet<String>) {
     match value {
         Value::Object(map) => {
-            let named =
-                ["providers", "prices", "agents", "notify", "telemetry.otlp.headers", "providers.*.env"]
-                    .contains(&path);
+            let named = [
+                "providers",
+                "prices",
+                "agents",
+                "notify",
+                "telemetry.otlp.headers",
+                "providers.*.env",
+                "towns",
+                "towns.*.agents",
+            ]
+            .contains(&path);
             for (key, value) in map {
                 let step = if named { "*" } else { key };
                 let path = if path.is_empty() { step.to_owned() } else { format!("{path}.{step}") };

@@ -15,6 +15,7 @@ pub(crate) async fn metrics(state: Arc<ApiState>, _request: Request) -> Outcome 
     let shown = Arc::clone(&state);
     let refresh = move || {
         shown.gateway.refresh_gauges();
+        shown.reconciler.refresh_gauges();
         let sources = &shown.sources;
         for (component, down) in [
             ("journal", sources.journal.status().degraded.is_some()),

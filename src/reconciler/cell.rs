@@ -1,0 +1,168 @@
+//! One town while plimsoll runs: its state, and the records that are not in it yet.
+//!
+//! The journal's writer only puts records in line; whoever needs the state takes them in first. What a town does not
+//! accept is kept until `event_rejected` tells of it, and holds up nothing behind it.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::sync::Notify;
+
+use crate::ids::{Seq, TownId};
+use crate::journal::Record;
+use crate::limits::TOWN_NOTE_BYTES_MAX;
+use crate::town::{Town, TownEvent};
+
+/// See the module. Where both locks are taken, the book's comes first.
+pub(super) struct Cell {
+    pub(super) id: TownId,
+    /// A std lock suffices: who writes applies what is in line, who reads plans or copies, and nobody waits meanwhile.
+    book: RwLock<Book>,
+    /// A std mutex suffices: a hold is one push, or one swap.
+    line: Mutex<VecDeque<Record>>,
+    /// Records that no plan knew of yet.
+    pending: AtomicU64,
+    signal: Notify,
+}
+
+/// A town as far as it is folded.
+#[derive(Default)]
+pub(super) struct Book {
+    pub(super) town: Town,
+    /// The last record that was looked at.
+    pub(super) at: Seq,
+    /// What was refused, and of which no `event_rejected` tells yet.
+    pub(super) untold: VecDeque<Refused>,
+}
+
+/// An event that the town did not accept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Refused {
+    pub(super) seq: Seq,
+    pub(super) error: String,
+}
+
+/// What a snapshot keeps of a cell.
+#[derive(Deserialize)]
+struct Kept {
+    town: Value,
+    at: Seq,
+    untold: VecDeque<Refused>,
+    pending: VecDeque<Record>,
+}
+
+impl Book {
+    /// Takes the next record in.
+    pub(super) fn take(&mut self, record: &Record) {
+        self.at = record.seq;
+        let event = TownEvent::parse(&record.kind, record.version, &record.detail);
+        let taken = event.map_err(|unreadable| unreadable.to_string()).and_then(|event| {
+            let applied = self.town.apply(record.seq, record.time, &event);
+            applied.map_err(|rejected| rejected.to_string())
+        });
+        match taken {
+            Err(mut error) => {
+                error.truncate(error.floor_char_boundary(TOWN_NOTE_BYTES_MAX));
+                self.untold.push_back(Refused { seq: record.seq, error });
+            }
+            Ok(()) => {
+                let told = self.town.counts().rejected_last;
+                while self.untold.front().is_some_and(|refused| refused.seq <= told) {
+                    self.untold.pop_front();
+                }
+            }
+        }
+    }
+}
+
+impl Cell {
+    pub(super) fn new(id: TownId) -> Self {
+        Self {
+            id,
+            book: RwLock::default(),
+            line: Mutex::default(),
+            pending: AtomicU64::new(0),
+            signal: Notify::new(),
+        }
+    }
+
+    /// Puts a record in line; the journal calls this before whoever appended hears of it.
+    pub(super) fn push(&self, record: Record) {
+        self.line().push_back(record);
+        self.pending.fetch_add(1, Ordering::SeqCst);
+        self.signal.notify_one();
+    }
+
+    /// The state with everything in it that is durable by now.
+    pub(super) fn drained(&self) -> RwLockReadGuard<'_, Book> {
+        self.drain();
+        self.read()
+    }
+
+    /// Takes in what is in line.
+    pub(super) fn drain(&self) {
+        if self.line().is_empty() {
+            return;
+        }
+        let mut book = self.write();
+        // Under the book's lock: nobody takes a later record in before.
+        let line = std::mem::take(&mut *self.line());
+        line.iter().for_each(|record| book.take(record));
+    }
+
+    /// The state as far as it is folded.
+    pub(super) fn read(&self) -> RwLockReadGuard<'_, Book> {
+        self.book.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many records no plan knew of yet.
+    pub(super) fn pending(&self) -> u64 {
+        self.pending.load(Ordering::SeqCst)
+    }
+
+    /// A plan knows of so many of them now.
+    pub(super) fn decided(&self, records: u64) {
+        let less = |pending: u64| Some(pending.saturating_sub(records));
+        // The closure always answers.
+        let _ = self.pending.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less);
+    }
+
+    /// Waits until a record came after the last time that this was waited for.
+    pub(super) async fn signalled(&self) {
+        self.signal.notified().await;
+    }
+
+    /// Everything, for a snapshot of the journal.
+    pub(super) fn snapshot(&self) -> Value {
+        let book = self.read();
+        let line = self.line();
+        let Book { town, at, untold } = &*book;
+        json!({"town": town.snapshot(), "at": at, "untold": untold, "pending": &*line})
+    }
+
+    /// The cell of a snapshot.
+    ///
+    /// # Errors
+    /// Says why it cannot be used.
+    pub(super) fn restore(id: TownId, snapshot: &Value) -> Result<Self, String> {
+        let Kept { town, at, untold, pending } = Kept::deserialize(snapshot).map_err(|e| e.to_string())?;
+        let book = Book { town: Town::restore(&town)?, at, untold };
+        let count = u64::try_from(pending.len()).unwrap_or(u64::MAX);
+        let cell = Self::new(id);
+        *cell.write() = book;
+        *cell.line() = pending;
+        cell.pending.store(count, Ordering::SeqCst);
+        Ok(cell)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Book> {
+        self.book.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn line(&self) -> MutexGuard<'_, VecDeque<Record>> {
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

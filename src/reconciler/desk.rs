@@ -1,0 +1,173 @@
+//! Where events come in: each is looked at first, appended once it fits, and in the town when this answers.
+
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+use tokio_util::task::TaskTracker;
+
+use super::cell::Cell;
+use crate::clock::{Clock, Timestamp};
+use crate::ids::{AgentId, IdempotencyKey, Seq, TownId, TraceId};
+use crate::journal::{Actor, Append, AppendError, Journal, NewRecord, StreamId};
+use crate::limits::{JOURNAL_APPEND_WAIT, TOWN_PENDING_MAX};
+use crate::town::TownEvent;
+use crate::town::event::{Report, VERSION};
+use crate::town::state::Rejected;
+
+/// How often something may get in between a look and the append that follows from it.
+const TRIES_MAX: u32 = 20;
+
+/// Why an event was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum SubmitError {
+    /// There is no such town.
+    #[error("there is no town {0}: `plimsoll town list` names those there are")]
+    UnknownTown(TownId),
+    /// The town cannot accept it.
+    #[error(transparent)]
+    Rejected(#[from] Rejected),
+    /// More events wait for the town's next turn than may.
+    #[error(
+        "{TOWN_PENDING_MAX} events wait for the town's next turn, which is as many as may: send it again later, and look \
+         at `plimsoll town status` for what keeps the town"
+    )]
+    Full,
+    /// Other events came in between, again and again.
+    #[error("the town changes faster than this could be looked at: send it again")]
+    Busy,
+    /// The journal cannot write, so nothing was changed.
+    #[error("the journal cannot write now: nothing was changed, try again later")]
+    Journal(#[source] AppendError),
+    /// It takes longer than anybody waits.
+    #[error(
+        "the journal does not answer: this is done once it does, unless plimsoll ends before; look at the town later"
+    )]
+    Late,
+    /// A town of this id is there.
+    #[error("there is a town {0}: choose another id")]
+    TownExists(TownId),
+    /// An agent works in one town only.
+    #[error("agent {agent} works in the town {town}: an agent works in one town only")]
+    Elsewhere {
+        /// Which agent.
+        agent: AgentId,
+        /// Where.
+        town: TownId,
+    },
+    /// There are as many towns as may be.
+    #[error("there are {0} towns, the most there may be")]
+    TooManyTowns(usize),
+    /// The id is too long.
+    #[error("a town id has at most {0} characters")]
+    TownIdTooLong(usize),
+}
+
+/// Where an event stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Submitted {
+    /// Its place in the journal.
+    pub seq: Seq,
+    /// Whether it came before, with the same key and the same body.
+    pub repeated: bool,
+}
+
+/// What is appended to the streams of towns, by whom.
+#[derive(Clone)]
+pub(super) struct Pen {
+    pub(super) journal: Arc<dyn Journal>,
+    pub(super) clock: Clock,
+    /// Owns what was handed to the journal, also when the caller goes away.
+    pub(super) tasks: TaskTracker,
+}
+
+impl Pen {
+    /// Takes one event in.
+    ///
+    /// # Errors
+    /// [`SubmitError`]: nothing was changed, but for [`SubmitError::Late`].
+    pub(super) async fn submit(
+        &self,
+        cell: &Arc<Cell>,
+        actor: &Actor,
+        event: TownEvent,
+    ) -> Result<Submitted, SubmitError> {
+        if cell.pending() >= TOWN_PENDING_MAX {
+            return Err(SubmitError::Full);
+        }
+        let (pen, cell, actor) = (self.clone(), Arc::clone(cell), actor.clone());
+        let task = self.tasks.spawn(async move { pen.submit_now(&cell, &actor, &event).await });
+        match tokio::time::timeout(JOURNAL_APPEND_WAIT, task).await {
+            Ok(Ok(done)) => done,
+            Ok(Err(lost)) => match lost.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_cut) => Err(SubmitError::Journal(AppendError::Closed)),
+            },
+            Err(_) => Err(SubmitError::Late),
+        }
+    }
+
+    async fn submit_now(
+        &self,
+        cell: &Cell,
+        actor: &Actor,
+        event: &TownEvent,
+    ) -> Result<Submitted, SubmitError> {
+        for _ in 0..TRIES_MAX {
+            let at = {
+                let book = cell.drained();
+                match book.town.check(self.clock.now(), event) {
+                    Ok(()) => {}
+                    Err(Rejected::Repeated { first }) => return Ok(Submitted { seq: first, repeated: true }),
+                    Err(rejected) => return Err(rejected.into()),
+                }
+                book.at
+            };
+            let record = record(event, actor.clone(), None, None);
+            match self.append(&cell.id, Some(at), vec![record]).await {
+                Ok(seq) => {
+                    cell.drain();
+                    return Ok(Submitted { seq, repeated: false });
+                }
+                Err(AppendError::Conflict { .. }) => {}
+                Err(error) => return Err(SubmitError::Journal(error)),
+            }
+        }
+        Err(SubmitError::Busy)
+    }
+
+    /// Appends what happened, whatever the town stands at; the first one's seq.
+    ///
+    /// # Errors
+    /// See [`AppendError`].
+    pub(super) async fn append(
+        &self,
+        town: &TownId,
+        expected_last_seq: Option<Seq>,
+        records: Vec<NewRecord>,
+    ) -> Result<Seq, AppendError> {
+        let stream = StreamId::town(town);
+        let appended = self.journal.append(Append { stream, expected_last_seq, records }).await?;
+        Ok(appended.first)
+    }
+}
+
+/// An event as it is journaled; `now` is what the planner took for the present.
+pub(super) fn record(
+    event: &TownEvent,
+    actor: Actor,
+    now: Option<Timestamp>,
+    trace_id: Option<TraceId>,
+) -> NewRecord {
+    let mut detail = event.detail();
+    if let (Some(now), Some(detail)) = (now, detail.as_object_mut()) {
+        detail.insert("now".to_owned(), now.as_millis().into());
+    }
+    NewRecord { kind: event.kind(), version: VERSION, actor, trace_id, detail }
+}
+
+/// That a report came from `actor` with this key and this body.
+pub(super) fn report_of(actor: &Actor, key: IdempotencyKey, body: &[u8]) -> Report {
+    let digest = Sha256::digest(body);
+    let body: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    Report { by: actor.to_string().into(), key, body: body.into() }
+}

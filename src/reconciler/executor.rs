@@ -1,0 +1,234 @@
+//! Carries out what a plan asks for in the world. It decides nothing: effects on one agent or one bead come one after the
+//! other, all others at once, each within its time; what comes of them comes back as events.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{Instrument as _, Span};
+
+use super::cell::Cell;
+use super::desk::{Pen, record};
+use super::ending;
+use super::metrics::TownMetrics;
+use super::runs::{Place, Runs};
+use crate::gateway::Gateway;
+use crate::ids::{AgentId, DispatchId};
+use crate::journal::{Actor, AppendError};
+use crate::lifecycle::{Cause, State};
+use crate::limits::{TOWN_EFFECT_WAIT, TOWN_STOP_WAIT};
+use crate::town::TownEvent;
+use crate::town::plan::Effect;
+use crate::town::words::{CompletionStatus, Entity};
+
+/// How often an instance that was told to stop is looked at.
+const STOP_LOOK: Duration = Duration::from_millis(50);
+/// The first and the longest pause before the journal is asked again to take what an agent said.
+const TELL_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+
+/// Carries out the effects of one town.
+pub(super) struct Executor {
+    pub(super) cell: Arc<Cell>,
+    pub(super) pen: Pen,
+    pub(super) gateway: Gateway,
+    pub(super) metrics: TownMetrics,
+    pub(super) runs: Runs,
+    /// What agents are told when nothing is heard of them.
+    pub(super) nudges: BTreeMap<AgentId, String>,
+    /// Owns every effect and every run that is followed.
+    pub(super) tasks: TaskTracker,
+    /// From here on what is cut is cut by the end of plimsoll.
+    pub(super) closing: CancellationToken,
+    pub(super) tally: Tally,
+}
+
+/// Effects that ended since the last tick.
+#[derive(Default)]
+pub(super) struct Tally {
+    attempted: AtomicU64,
+    succeeded: AtomicU64,
+    failed: AtomicU64,
+}
+
+/// A copy of a [`Tally`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Tallied {
+    pub(super) attempted: u64,
+    pub(super) succeeded: u64,
+    pub(super) failed: u64,
+}
+
+impl Tally {
+    /// What there is, which begins at zero again.
+    pub(super) fn take(&self) -> Tallied {
+        let take = |count: &AtomicU64| count.swap(0, Ordering::SeqCst);
+        Tallied {
+            attempted: take(&self.attempted),
+            succeeded: take(&self.succeeded),
+            failed: take(&self.failed),
+        }
+    }
+}
+
+impl Executor {
+    /// Begins an effect, behind those on the same agent and the same bead.
+    pub(super) fn carry_out(self: &Arc<Self>, effect: Effect, tick: &Span) {
+        let place = self.runs.queue_up(&entities(&effect));
+        match &effect {
+            Effect::Dispatch { dispatch_id, .. } => _ = self.runs.wait(dispatch_id),
+            Effect::Stop { dispatch_id, .. } => self.runs.withdraw(dispatch_id),
+            Effect::StopAgent { .. } | Effect::Nudge { .. } | Effect::AskEnding { .. } => {}
+        }
+        let span = tracing::info_span!(
+            parent: None,
+            "reconciler.effect",
+            town = %self.cell.id,
+            effect = name(&effect),
+            otel.status_code = tracing::field::Empty,
+        );
+        span.follows_from(tick);
+        let executor = Arc::clone(self);
+        self.tasks.spawn(async move { executor.one(effect, place, &span).instrument(span.clone()).await });
+    }
+
+    async fn one(self: &Arc<Self>, effect: Effect, place: Place, span: &Span) {
+        for before in &place.before {
+            before.cancelled().await;
+        }
+        self.metrics.effect_attempted();
+        self.tally.attempted.fetch_add(1, Ordering::SeqCst);
+        let began = self.pen.clock.elapsed();
+        let wait = match effect {
+            Effect::Stop { .. } | Effect::StopAgent { .. } => TOWN_STOP_WAIT,
+            Effect::Dispatch { .. } | Effect::Nudge { .. } | Effect::AskEnding { .. } => TOWN_EFFECT_WAIT,
+        };
+        let done = timeout(wait, self.perform(&effect)).await;
+        let done = done.unwrap_or_else(|_| Err(format!("it took longer than {} s", wait.as_secs())));
+        let took = self.pen.clock.elapsed().saturating_sub(began);
+        self.metrics.effect_ended(took, done.is_ok());
+        let count = if done.is_ok() { &self.tally.succeeded } else { &self.tally.failed };
+        count.fetch_add(1, Ordering::SeqCst);
+        if let Err(error) = done {
+            span.record("otel.status_code", "ERROR");
+            tracing::warn!(source = "reconciler", town = %self.cell.id, effect = name(&effect), error, "an effect failed");
+            self.failed(effect, &error).await;
+        }
+        place.done.cancel();
+    }
+
+    async fn perform(self: &Arc<Self>, effect: &Effect) -> Result<(), String> {
+        match effect {
+            Effect::Dispatch { agent, dispatch_id, deadline } => {
+                self.dispatch(agent, dispatch_id, deadline.0)
+            }
+            Effect::Stop { agent, dispatch_id } => self.stop(agent, dispatch_id).await,
+            Effect::StopAgent { agent } => {
+                for (dispatch_id, _) in self.runs.of_agent(agent) {
+                    self.stop(agent, &dispatch_id).await?;
+                }
+                Ok(())
+            }
+            Effect::Nudge { agent, dispatch_id } => self.nudge(agent, dispatch_id),
+            Effect::AskEnding { agent, dispatch_id } => self.ask_ending(agent, dispatch_id),
+        }
+    }
+
+    /// What the town hears of an effect that failed.
+    async fn failed(&self, effect: Effect, error: &str) {
+        let event = match effect {
+            Effect::Dispatch { dispatch_id, .. } if self.closing.is_cancelled() => {
+                lost_by_shutdown(dispatch_id)
+            }
+            Effect::Dispatch { dispatch_id, .. } => {
+                TownEvent::DispatchFailed { dispatch_id, error: note(error) }
+            }
+            // Nobody can be asked: what it said has to do.
+            Effect::AskEnding { agent, dispatch_id } => {
+                let status = CompletionStatus::Completed;
+                TownEvent::AgentCompleted { agent, dispatch_id, status, reason: None, report: None }
+            }
+            Effect::Stop { .. } | Effect::StopAgent { .. } | Effect::Nudge { .. } => return,
+        };
+        self.tell(vec![event]).await;
+    }
+
+    /// Cancels what an agent does for a dispatch, and stops what hosts the agent: nobody there works on without anybody
+    /// waiting for it.
+    async fn stop(&self, agent: &AgentId, dispatch_id: &DispatchId) -> Result<(), String> {
+        let Some(running) = self.runs.running(dispatch_id) else { return Ok(()) };
+        self.gateway.cancel(&running.request, "its town stopped it");
+        running.over.cancelled().await;
+        self.stop_instance(agent).await
+    }
+
+    /// Stops what hosts an agent, if anything of it is up, and waits for that.
+    pub(super) async fn stop_instance(&self, agent: &AgentId) -> Result<(), String> {
+        let instances = self.gateway.instances();
+        let is_up = || match instances.state(agent) {
+            Ok(State::Starting | State::Ready | State::Idle | State::Stopping) => true,
+            Ok(State::Cold | State::Failed) | Err(_) => false,
+        };
+        if !is_up() {
+            return Ok(());
+        }
+        instances.stop(agent, Cause::system()).map_err(|error| error.to_string())?;
+        while is_up() {
+            sleep(STOP_LOOK).await;
+        }
+        Ok(())
+    }
+
+    /// Appends what an agent said, and tries again until it is durable.
+    pub(super) async fn tell(&self, events: Vec<TownEvent>) {
+        let (mut pause, longest) = TELL_PAUSES;
+        loop {
+            let records = events.iter().map(|event| record(event, Actor::System, None, None)).collect();
+            match self.pen.append(&self.cell.id, None, records).await {
+                Ok(_) => return,
+                Err(error @ (AppendError::Invalid(_) | AppendError::Closed)) => {
+                    tracing::error!(source = "reconciler", town = %self.cell.id, %error, "what an agent said is lost");
+                    return;
+                }
+                Err(AppendError::QueueFull | AppendError::Unavailable(_) | AppendError::Conflict { .. }) => {}
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(longest);
+        }
+    }
+}
+
+/// What an end of plimsoll cut.
+pub(super) fn lost_by_shutdown(dispatch_id: DispatchId) -> TownEvent {
+    TownEvent::DispatchLost { dispatch_id, cause: crate::town::words::LostCause::Shutdown }
+}
+
+fn entities(effect: &Effect) -> BTreeSet<Entity> {
+    let (agent, bead) = match effect {
+        Effect::Dispatch { agent, dispatch_id, .. }
+        | Effect::Stop { agent, dispatch_id }
+        | Effect::Nudge { agent, dispatch_id }
+        | Effect::AskEnding { agent, dispatch_id } => (agent, Some(dispatch_id.bead())),
+        Effect::StopAgent { agent } => (agent, None),
+    };
+    let bead = bead.map(|bead| Entity::Bead(bead.clone()));
+    bead.into_iter().chain([Entity::Agent(agent.clone())]).collect()
+}
+
+fn name(effect: &Effect) -> &'static str {
+    match effect {
+        Effect::Dispatch { .. } => "dispatch",
+        Effect::Stop { .. } => "stop",
+        Effect::StopAgent { .. } => "stop_agent",
+        Effect::Nudge { .. } => "nudge",
+        Effect::AskEnding { .. } => "ask_ending",
+    }
+}
+
+/// What is kept of an error.
+pub(super) fn note(error: &str) -> Arc<str> {
+    ending::cut(error).into()
+}

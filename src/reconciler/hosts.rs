@@ -1,0 +1,90 @@
+//! What is seen of the agents of a town: by looking at what runs, and by what was written of their instances meanwhile.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::executor::Executor;
+use super::observe::Sight;
+use super::runs::Stage;
+use crate::gateway::{Gateway, Rejection};
+use crate::ids::AgentId;
+use crate::lifecycle::State;
+use crate::limits::TOWN_SIGHTS_MAX;
+use crate::town::Town;
+use crate::town::words::ContainerStatus;
+
+/// Looks at what hosts agents.
+#[derive(Clone)]
+pub(super) struct Hosts {
+    gateway: Gateway,
+    /// What happened to instances since it was last looked. A std mutex suffices: a hold is a push or a swap.
+    happened: Arc<Mutex<VecDeque<Happened>>>,
+}
+
+/// Something that happened to an instance.
+#[derive(Debug, Clone)]
+pub(super) struct Happened {
+    pub(super) agent: AgentId,
+    pub(super) status: ContainerStatus,
+    pub(super) reason: Option<Arc<str>>,
+}
+
+impl Hosts {
+    pub(super) fn new(gateway: Gateway) -> Self {
+        Self { gateway, happened: Arc::default() }
+    }
+
+    /// Something happened to an instance, which a look now and then may miss.
+    pub(super) fn note(&self, happened: Happened) {
+        let mut line = self.happened.lock().unwrap_or_else(PoisonError::into_inner);
+        if line.len() < TOWN_SIGHTS_MAX {
+            line.push_back(happened);
+        }
+    }
+
+    /// What there is to be seen of agents at work, oldest first. What is dispatched and has not begun is not looked at;
+    /// of agents of other runtimes nothing is seen here.
+    pub(super) fn sights(&self, town: &Town, executor: &Executor) -> Vec<Sight> {
+        let happened = std::mem::take(&mut *self.happened.lock().unwrap_or_else(PoisonError::into_inner));
+        let at_work = |agent: &AgentId| {
+            let hook = town.agents().get(agent)?.hook.as_ref()?;
+            let open = hook.said.is_none() && hook.ended.is_none();
+            (open && executor.runs.stage(&hook.dispatch_id) != Stage::Waiting)
+                .then(|| hook.dispatch_id.clone())
+        };
+        let told = happened.into_iter().filter_map(|Happened { agent, status, reason }| {
+            let dispatch_id = at_work(&agent)?;
+            Some(Sight { agent, dispatch_id, status, exit_reason: reason })
+        });
+        let hooked = town.agents().iter().filter(|(_, agent)| agent.hook.is_some());
+        let seen = hooked.filter(|(id, _)| self.gateway.has_agent(id)).filter_map(|(id, _)| {
+            let dispatch_id = at_work(id)?;
+            let status = match executor.runs.stage(&dispatch_id) {
+                Stage::Running => self.running(id),
+                Stage::Waiting | Stage::Unknown => ContainerStatus::NotFound,
+            };
+            Some(Sight { agent: id.clone(), dispatch_id, status, exit_reason: None })
+        });
+        told.chain(seen).collect()
+    }
+
+    /// An active request counts as running; where an instance has to come up for it, that is said.
+    fn running(&self, agent: &AgentId) -> ContainerStatus {
+        match self.gateway.instances().state(agent) {
+            Ok(State::Cold | State::Starting | State::Stopping | State::Failed) => ContainerStatus::Starting,
+            Ok(State::Ready | State::Idle) | Err(_) => ContainerStatus::Running,
+        }
+    }
+
+    /// Whether an agent would take work now; `None` where nobody here can tell. One that is only asked too often in a
+    /// minute can be used.
+    pub(super) fn usable(&self, agent: &AgentId) -> Option<bool> {
+        match self.gateway.unusable(agent) {
+            Err(_) => None,
+            Ok(None | Some(Rejection::Limited { limit: "tokens_per_min" | "requests_per_min", .. })) => {
+                Some(true)
+            }
+            Ok(Some(_)) => Some(false),
+        }
+    }
+}

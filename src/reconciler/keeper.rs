@@ -1,0 +1,154 @@
+//! Keeps one town turning: on a signal and on a timer, never two ticks at once.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use super::cadence::Cadence;
+use super::opening;
+use super::status::{CadenceView, Counted, LastTick};
+use super::turn::{Turn, Turned};
+use crate::clock::{Clock, Timestamp};
+use crate::limits::TOWN_TICK_PAUSE;
+use crate::town::plan::Report;
+
+/// What is known of a town's ticks. A std mutex suffices: a hold is a copy.
+#[derive(Default)]
+pub(super) struct Pulse(Mutex<Beat>);
+
+#[derive(Default)]
+struct Beat {
+    last: Option<LastTick>,
+    report: Arc<Report>,
+    /// Since when one runs, on the monotonic clock.
+    running: Option<Duration>,
+    /// When the next one is due, on the monotonic clock.
+    due: Option<Duration>,
+    every: Duration,
+    set_aside: Option<String>,
+    counted: Arc<Counted>,
+}
+
+impl Pulse {
+    /// What was counted at the last tick.
+    pub(super) fn counted(&self) -> Arc<Counted> {
+        Arc::clone(&self.beat().counted)
+    }
+
+    /// The last tick, if there was one.
+    pub(super) fn last(&self) -> Option<LastTick> {
+        self.beat().last.clone()
+    }
+
+    /// Why each open bead waits, as the last tick saw it.
+    pub(super) fn report(&self) -> Arc<Report> {
+        Arc::clone(&self.beat().report)
+    }
+
+    /// Why the town does not turn, if it was put aside.
+    pub(super) fn set_aside(&self) -> Option<String> {
+        self.beat().set_aside.clone()
+    }
+
+    /// How long a tick runs by now, and how much the next one is late.
+    pub(super) fn delays(&self, clock: &Clock) -> (Duration, Duration) {
+        let (beat, now) = (self.beat(), clock.elapsed());
+        let running = beat.running.map_or(Duration::ZERO, |since| now.saturating_sub(since));
+        let overdue = beat.due.map_or(Duration::ZERO, |due| now.saturating_sub(due));
+        (running, overdue)
+    }
+
+    pub(super) fn view(&self, clock: &Clock) -> CadenceView {
+        let (running, overdue) = self.delays(clock);
+        let every = self.beat().every;
+        let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        CadenceView { every_ms: ms(every), running_ms: ms(running), overdue_ms: ms(overdue) }
+    }
+
+    fn begin(&self, now: Duration) {
+        let mut beat = self.beat();
+        (beat.running, beat.due) = (Some(now), None);
+    }
+
+    fn end(&self, now: Duration, every: Duration, turned: Option<&Turned>) {
+        let mut beat = self.beat();
+        (beat.running, beat.due, beat.every) = (None, Some(now + every), every);
+        if let Some(turned) = turned {
+            beat.last = Some(turned.tick.clone());
+            beat.report = Arc::new(turned.plan.report.clone());
+            beat.counted = Arc::new(turned.counted.clone());
+        }
+    }
+
+    fn put_aside(&self, why: String) {
+        let mut beat = self.beat();
+        (beat.running, beat.due, beat.set_aside) = (None, None, Some(why));
+    }
+
+    fn beat(&self) -> MutexGuard<'_, Beat> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Keeps the town turning until it is told to stop, or until it panics.
+pub(super) async fn keep(turn: Turn, pulse: Arc<Pulse>, last_seen: Timestamp, stop: CancellationToken) {
+    let town = turn.cell.id.clone();
+    let kept = AssertUnwindSafe(turning(&turn, &pulse, last_seen, &stop)).catch_unwind();
+    if kept.await.is_err() {
+        tracing::error!(source = "reconciler", %town, "a town panicked and is put aside; the others go on");
+        pulse.put_aside(
+            "it panicked: this is a bug in plimsoll, its log says more; restart plimsoll to try again"
+                .to_owned(),
+        );
+        turn.tell_set_aside().await;
+    }
+}
+
+async fn turning(turn: &Turn, pulse: &Pulse, last_seen: Timestamp, stop: &CancellationToken) {
+    tokio::select! {
+        () = stop.cancelled() => return,
+        () = opening::give_back(&turn.executor) => {}
+    }
+    let clock = &turn.executor.pen.clock;
+    let mut cadence = Cadence::since(last_seen);
+    loop {
+        pulse.begin(clock.elapsed());
+        let turned = turn.tick(&cadence).await;
+        let again = match &turned {
+            Ok(turned) => {
+                cadence.end(turned.now, turned.work());
+                // What was just done may let more be done.
+                !turned.plan.actions.is_empty() || turned.plan.more
+            }
+            Err(error) => {
+                tracing::warn!(source = "reconciler", town = %turn.cell.id, %error, "a tick could not write: the next one tries again");
+                false
+            }
+        };
+        pulse.end(clock.elapsed(), cadence.wait(), turned.as_ref().ok());
+        // A town that is told much turns at most this often, and half of the time.
+        let wall = turned.map_or(0.0, |turned| turned.tick.wall_clock_ms);
+        let pause = TOWN_TICK_PAUSE.max(Duration::from_secs_f64(wall / 1e3)).max(turn.strain.pause);
+        let wait = if again { Duration::ZERO } else { cadence.wait() };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = sleep(pause) => {}
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = sleep(wait) => {}
+            () = told(turn) => {}
+        }
+    }
+}
+
+/// Waits until something came that no plan knows of.
+async fn told(turn: &Turn) {
+    while turn.cell.pending() == 0 {
+        turn.cell.signalled().await;
+    }
+}

@@ -1,0 +1,124 @@
+//! Every town that the journal tells of: its fold.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard};
+
+use serde_json::{Map, Value};
+
+use super::cell::Cell;
+use super::metrics::Metrics;
+use crate::ids::TownId;
+use crate::journal::{Fold, Record, StreamKind};
+
+/// See the module.
+#[derive(Default)]
+pub struct Towns {
+    /// A std lock suffices: it is written when a town comes.
+    all: RwLock<BTreeMap<TownId, Arc<Cell>>>,
+    /// Violations that were ever opened, by town and invariant.
+    opened: Mutex<BTreeMap<TownId, BTreeMap<u8, u64>>>,
+    /// Steps with each violation, once those of before stand there too.
+    metrics: OnceLock<Metrics>,
+}
+
+impl Towns {
+    pub(super) fn get(&self, town: &TownId) -> Option<Arc<Cell>> {
+        self.all().get(town).cloned()
+    }
+
+    /// All of them, by id.
+    pub(super) fn list(&self) -> Vec<Arc<Cell>> {
+        self.all().values().cloned().collect()
+    }
+
+    /// The cell of a town, which may have no event yet.
+    pub(super) fn open(&self, town: &TownId) -> Arc<Cell> {
+        if let Some(cell) = self.get(town) {
+            return cell;
+        }
+        let mut all = self.all.write().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(all.entry(town.clone()).or_insert_with(|| Arc::new(Cell::new(town.clone()))))
+    }
+
+    /// Makes the restored counters stand at what was counted before, and step from now on. To be called once, when the
+    /// journal is open.
+    pub(super) fn publish(&self, metrics: &Metrics) {
+        // Under the lock: no record comes between what was counted and the next step.
+        let opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        for cell in self.list() {
+            let town = metrics.town(&cell.id);
+            for (invariant, times) in opened.get(&cell.id).into_iter().flatten() {
+                town.violated(*invariant, *times);
+            }
+        }
+        let first = self.metrics.set(metrics.clone());
+        assert!(first.is_ok(), "what was counted is published once");
+    }
+
+    fn all(&self) -> RwLockReadGuard<'_, BTreeMap<TownId, Arc<Cell>>> {
+        self.all.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn count(&self, town: &TownId, record: &Record) {
+        if record.kind != "violation_opened" {
+            return;
+        }
+        let invariant = record.detail["invariant"].as_u64().and_then(|number| u8::try_from(number).ok());
+        let Some(invariant) = invariant else { return };
+        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        let times = opened.entry(town.clone()).or_default().entry(invariant).or_default();
+        *times = times.saturating_add(1);
+        if let Some(metrics) = self.metrics.get() {
+            metrics.town(town).violated(invariant, 1);
+        }
+    }
+}
+
+impl Fold for Towns {
+    fn name(&self) -> &'static str {
+        "towns"
+    }
+
+    fn wants(&self) -> StreamKind {
+        StreamKind::Town
+    }
+
+    fn apply(&self, record: &Record) {
+        let Some(town) = record.stream.town_id() else { return };
+        self.count(&town, record);
+        self.open(&town).push(record.clone());
+    }
+
+    fn snapshot(&self) -> Value {
+        let opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let of = |cell: &Arc<Cell>| {
+            let mut kept = cell.snapshot();
+            kept["opened"] = opened.get(&cell.id).map_or(Value::Null, |times| {
+                Value::from_iter(times.iter().map(|(invariant, times)| (invariant.to_string(), *times)))
+            });
+            (cell.id.to_string(), kept)
+        };
+        Value::Object(self.list().iter().map(of).collect::<Map<_, _>>())
+    }
+
+    fn restore(&self, snapshot: &Value) -> Result<(), String> {
+        let towns = snapshot.as_object().ok_or("it is no map of towns")?;
+        let (mut all, mut opened) = (BTreeMap::new(), BTreeMap::new());
+        for (id, kept) in towns {
+            let id = TownId::parse(id).map_err(|error| error.to_string())?;
+            let times = kept["opened"].as_object().into_iter().flatten();
+            let times =
+                times.filter_map(|(invariant, times)| Some((invariant.parse().ok()?, times.as_u64()?)));
+            opened.insert(id.clone(), times.collect());
+            all.insert(id.clone(), Arc::new(Cell::restore(id, kept)?));
+        }
+        *self.all.write().unwrap_or_else(PoisonError::into_inner) = all;
+        *self.opened.lock().unwrap_or_else(PoisonError::into_inner) = opened;
+        Ok(())
+    }
+
+    /// What a town was told and is lost, nobody can tell: invariants show what does not fit.
+    fn records_lost(&self) {
+        tracing::error!(source = "reconciler", "the journal is damaged: towns may lack events");
+    }
+}

@@ -1,0 +1,84 @@
+//! What is done about a town before its first tick: it is made what the configuration says, checked against its events,
+//! and what a restart cut is given back.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::cell::Cell;
+use super::config::{MemberConfig, TownConfig};
+use super::desk::Pen;
+use super::executor::Executor;
+use crate::ids::AgentId;
+use crate::town::event::TownEvent;
+use crate::town::state::Town;
+use crate::town::words::{LostCause, Origin};
+
+/// The events that make a town what its configuration says: pure. None where nothing differs.
+pub(super) fn differences(town: &Town, config: &TownConfig) -> Vec<TownEvent> {
+    let policy = &config.policy;
+    let mut events = Vec::new();
+    if !town.is_created() {
+        events.push(TownEvent::TownCreated { policy: Box::new(policy.clone()) });
+    } else if town.policy() != policy {
+        events.push(TownEvent::PolicyChanged { policy: Box::new(policy.clone()) });
+    }
+    for (id, known) in town.agents() {
+        let member = config.member(id);
+        let gone = known.origin == Origin::Configured && member.is_none();
+        let other = member.is_some_and(|member| !is(known, member));
+        if gone || other {
+            events.push(TownEvent::AgentRemoved { agent: id.clone() });
+        }
+    }
+    for (id, member) in config.members() {
+        if town.agents().get(id).is_none_or(|known| !is(known, member)) {
+            events.push(registered(id, member, Origin::Configured));
+        }
+    }
+    events
+}
+
+fn is(known: &crate::town::state::Agent, member: &MemberConfig) -> bool {
+    known.origin == Origin::Configured && known.role == member.role && known.nudges == member.nudge.is_some()
+}
+
+/// That an agent joins as the configuration says.
+fn registered(id: &AgentId, member: &MemberConfig, origin: Origin) -> TownEvent {
+    let MemberConfig { role, nudge } = member;
+    TownEvent::AgentRegistered { agent: id.clone(), role: *role, origin, nudges: nudge.is_some() }
+}
+
+/// What agents are told when nothing is heard of them.
+pub(super) fn nudges(config: &TownConfig) -> BTreeMap<AgentId, String> {
+    let of = |(id, member): (&AgentId, &MemberConfig)| Some((id.clone(), member.nudge.clone()?));
+    config.members().filter_map(of).collect()
+}
+
+/// Gives back what an earlier plimsoll had handed to agents through its gateway: their requests ended with it. What hosts
+/// such an agent and is still up is stopped before, so that nobody works on a bead that goes out again.
+pub(super) async fn give_back(executor: &Arc<Executor>) {
+    let held: Vec<_> = {
+        let book = executor.cell.drained();
+        let agents = book.town.agents().iter();
+        let hooked = agents.filter_map(|(id, agent)| Some((id.clone(), agent.hook.as_ref()?)));
+        let open = hooked.filter(|(_, hook)| hook.said.is_none() && hook.ended.is_none());
+        open.map(|(id, hook)| (id, hook.dispatch_id.clone())).collect()
+    };
+    for (agent, dispatch_id) in held.into_iter().filter(|(agent, _)| executor.gateway.has_agent(agent)) {
+        if let Err(error) = executor.stop_instance(&agent).await {
+            tracing::warn!(source = "reconciler", town = %executor.cell.id, %agent, error, "what hosts an agent could not be stopped");
+        }
+        executor.tell(vec![TownEvent::DispatchLost { dispatch_id, cause: LostCause::Restart }]).await;
+    }
+}
+
+/// Appends what makes the town what its configuration says.
+pub(super) async fn apply(pen: &Pen, cell: &Arc<Cell>, config: &TownConfig) {
+    let events = differences(&cell.drained().town, config);
+    for event in events {
+        if let Err(error) = pen.submit(cell, &crate::journal::Actor::System, event).await {
+            tracing::error!(source = "reconciler", town = %cell.id, %error, "a town is not what the configuration says");
+            return;
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! What is under way of a town's dispatches, as far as plimsoll itself carries them out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::ids::{AgentId, DispatchId, RequestId};
+use crate::town::words::Entity;
+
+/// A std mutex suffices: a hold is a few map operations.
+#[derive(Default)]
+pub(super) struct Runs(Mutex<Table>);
+
+#[derive(Default)]
+struct Table {
+    /// Dispatches that wait for what comes before them: cancelled, they never begin.
+    waiting: BTreeMap<DispatchId, CancellationToken>,
+    /// Dispatches that an agent works on.
+    running: BTreeMap<DispatchId, Running>,
+    /// The end of the last effect on each agent and each bead.
+    last: BTreeMap<Entity, CancellationToken>,
+}
+
+/// A dispatch that an agent works on.
+#[derive(Debug, Clone)]
+pub(super) struct Running {
+    pub(super) agent: AgentId,
+    pub(super) request: RequestId,
+    /// Cancelled once its end is known and written.
+    pub(super) over: CancellationToken,
+}
+
+/// How far a dispatch is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// It has not begun.
+    Waiting,
+    /// An agent works on it.
+    Running,
+    /// Nothing here works on it.
+    Unknown,
+}
+
+/// A place in the order of effects.
+pub(super) struct Place {
+    pub(super) before: Vec<CancellationToken>,
+    pub(super) done: CancellationToken,
+}
+
+impl Runs {
+    /// The place behind all that came before on these.
+    pub(super) fn queue_up(&self, entities: &BTreeSet<Entity>) -> Place {
+        let mut table = self.table();
+        table.last.retain(|_, done| !done.is_cancelled());
+        let done = CancellationToken::new();
+        let before = entities.iter().filter_map(|entity| table.last.insert(entity.clone(), done.clone()));
+        Place { before: before.collect(), done }
+    }
+
+    /// A dispatch waits; cancelled through what this gives, it never begins.
+    pub(super) fn wait(&self, dispatch: &DispatchId) -> CancellationToken {
+        let withdrawn = CancellationToken::new();
+        self.table().waiting.insert(dispatch.clone(), withdrawn.clone());
+        withdrawn
+    }
+
+    /// A dispatch waits no more; whether it may begin.
+    pub(super) fn begin(&self, dispatch: &DispatchId) -> bool {
+        self.table().waiting.remove(dispatch).is_some_and(|withdrawn| !withdrawn.is_cancelled())
+    }
+
+    pub(super) fn withdraw(&self, dispatch: &DispatchId) {
+        if let Some(withdrawn) = self.table().waiting.get(dispatch) {
+            withdrawn.cancel();
+        }
+    }
+
+    pub(super) fn run(&self, dispatch: DispatchId, running: Running) {
+        self.table().running.insert(dispatch, running);
+    }
+
+    /// Its end is written.
+    pub(super) fn over(&self, dispatch: &DispatchId) {
+        if let Some(running) = self.table().running.remove(dispatch) {
+            running.over.cancel();
+        }
+    }
+
+    pub(super) fn stage(&self, dispatch: &DispatchId) -> Stage {
+        let table = self.table();
+        if table.waiting.contains_key(dispatch) {
+            Stage::Waiting
+        } else if table.running.contains_key(dispatch) {
+            Stage::Running
+        } else {
+            Stage::Unknown
+        }
+    }
+
+    pub(super) fn running(&self, dispatch: &DispatchId) -> Option<Running> {
+        self.table().running.get(dispatch).cloned()
+    }
+
+    /// What an agent works on.
+    pub(super) fn of_agent(&self, agent: &AgentId) -> Vec<(DispatchId, Running)> {
+        let table = self.table();
+        let of = table.running.iter().filter(|(_, running)| running.agent == *agent);
+        of.map(|(dispatch, running)| (dispatch.clone(), running.clone())).collect()
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,199 @@
+//! What is told of a town: counts, its cadence, its last tick, open violations, and why each open bead waits.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::executor::Tallied;
+use super::view::{self, BeadWait};
+use crate::clock::Timestamp;
+use crate::ids::TownId;
+use crate::town::Town;
+use crate::town::invariant::INVARIANTS;
+use crate::town::plan::{ActionKind, Plan, Report, Wait};
+use crate::town::words::{AgentStatus, BeadStatus, Entity, StuckClass};
+
+/// One tick, as `lastTick` shows it.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LastTick {
+    /// When it ended.
+    pub at: Timestamp,
+    /// Events that it took in.
+    pub events_drained: u64,
+    /// What it did.
+    pub actions_emitted: usize,
+    /// The same by type.
+    pub actions_by_type: BTreeMap<ActionKind, usize>,
+    /// Effects that were begun since the tick before.
+    pub side_effects_attempted: u64,
+    /// Effects that ended well since then.
+    pub side_effects_succeeded: u64,
+    /// Effects that failed since then.
+    pub side_effects_failed: u64,
+    /// Violations that it found.
+    pub invariant_violations: usize,
+    /// Milliseconds for drain, plan, append, fold and invariants.
+    pub wall_clock_ms: f64,
+    /// Events that it left.
+    pub pending_event_count: u64,
+}
+
+impl LastTick {
+    pub(super) fn of(
+        at: Timestamp,
+        wall: Duration,
+        events_drained: u64,
+        plan: &Plan,
+        effects: Tallied,
+    ) -> Self {
+        Self {
+            at,
+            events_drained,
+            actions_emitted: plan.actions.len(),
+            actions_by_type: view::by_type(&plan.actions),
+            side_effects_attempted: effects.attempted,
+            side_effects_succeeded: effects.succeeded,
+            side_effects_failed: effects.failed,
+            invariant_violations: 0,
+            wall_clock_ms: wall.as_secs_f64() * 1e3,
+            pending_event_count: 0,
+        }
+    }
+
+    pub(super) fn leaving(self, invariant_violations: usize, pending_event_count: u64) -> Self {
+        Self { invariant_violations, pending_event_count, ..self }
+    }
+}
+
+/// The body of `GET /api/towns/{id}/status`.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TownStatus {
+    /// Which town.
+    pub town: TownId,
+    /// Agents by status.
+    pub agents: BTreeMap<AgentStatus, usize>,
+    /// Beads by status; of those that ended the latest are counted.
+    pub beads: BTreeMap<BeadStatus, usize>,
+    /// Whether nothing is dispatched because of a drain.
+    pub draining: bool,
+    /// Whether nothing is dispatched because too much fails.
+    pub breaker_open: bool,
+    /// Why the town does not turn, if it was put aside.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub set_aside: Option<String>,
+    /// When it turns.
+    pub cadence: CadenceView,
+    /// Events that no plan knows of yet.
+    pub pending_event_count: u64,
+    /// The last tick; none before the first.
+    pub last_tick: Option<LastTick>,
+    /// Violations that are open.
+    pub violations: Vec<OpenViolation>,
+    /// Why each open bead waits, as the last tick saw it: the first 1,000.
+    pub waits: Vec<BeadWait>,
+    /// Open beads that `waits` leaves out.
+    pub waits_left_out: usize,
+}
+
+/// When a town turns.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CadenceView {
+    /// Milliseconds between ticks, unless an event comes.
+    pub every_ms: u64,
+    /// Milliseconds that a tick runs by now; 0 between ticks.
+    pub running_ms: u64,
+    /// Milliseconds that the next one is late; 0 while it is not.
+    pub overdue_ms: u64,
+}
+
+/// A violation that is open.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OpenViolation {
+    /// The number of the invariant.
+    pub invariant: u8,
+    /// Its name.
+    pub name: &'static str,
+    /// Where it does not hold.
+    pub entities: Vec<Entity>,
+    /// What is wrong.
+    pub message: String,
+}
+
+/// What gauges show of a town.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Counted {
+    pub(super) agents: BTreeMap<AgentStatus, usize>,
+    pub(super) beads: BTreeMap<BeadStatus, usize>,
+    pub(super) open: BTreeMap<u8, usize>,
+}
+
+impl Counted {
+    pub(super) fn of(town: &Town) -> Self {
+        let mut open = BTreeMap::new();
+        town.episodes().for_each(|episode| *open.entry(episode.invariant).or_default() += 1);
+        Self { agents: agents(town), beads: beads(town), open }
+    }
+}
+
+/// Dispatched beads by what the silence of their agents is taken for.
+pub(super) fn classes(report: &Report) -> BTreeMap<StuckClass, usize> {
+    let mut counts: BTreeMap<_, _> = StuckClass::ALL.iter().map(|class| (*class, 0)).collect();
+    for wait in report.values() {
+        match wait {
+            Wait::Dispatched { class, .. } => *counts.entry(*class).or_default() += 1,
+            Wait::WaitingOnHuman { .. } => *counts.entry(StuckClass::WaitingOnHuman).or_default() += 1,
+            Wait::Acted { .. }
+            | Wait::Escalated { .. }
+            | Wait::Held { .. }
+            | Wait::InReview { .. }
+            | Wait::Convoy { .. }
+            | Wait::BlockerFailed { .. }
+            | Wait::BlockedBy { .. }
+            | Wait::Violated
+            | Wait::BackOff { .. }
+            | Wait::Draining
+            | Wait::BreakerOpen { .. }
+            | Wait::NoIdleAgent { .. }
+            | Wait::NextPlan
+            | Wait::Astray => {}
+        }
+    }
+    counts
+}
+
+/// The violations of a town that are open.
+pub(super) fn violations(town: &Town) -> Vec<OpenViolation> {
+    let open = town.episodes().map(|episode| OpenViolation {
+        invariant: episode.invariant,
+        name: INVARIANTS
+            .iter()
+            .find(|known| known.number == episode.invariant)
+            .map_or("", |known| known.name),
+        entities: episode.entities.iter().cloned().collect(),
+        message: episode.message.to_string(),
+    });
+    open.collect()
+}
+
+/// Agents by status.
+pub(super) fn agents(town: &Town) -> BTreeMap<AgentStatus, usize> {
+    let mut counts: BTreeMap<_, _> = AgentStatus::ALL.iter().map(|status| (*status, 0)).collect();
+    town.agents().values().for_each(|agent| *counts.entry(agent.status).or_default() += 1);
+    counts
+}
+
+/// Beads by status.
+pub(super) fn beads(town: &Town) -> BTreeMap<BeadStatus, usize> {
+    let mut counts: BTreeMap<_, _> = BeadStatus::ALL.iter().map(|status| (*status, 0)).collect();
+    for status in BeadStatus::ALL.iter().filter(|status| !status.is_terminal()) {
+        counts.insert(*status, town.beads_that_are(*status).count());
+    }
+    town.closed().values().for_each(|closed| *counts.entry(closed.status).or_default() += 1);
+    counts
+}

@@ -1,0 +1,291 @@
+//! One tick: observe, drain, plan, append, fold, effects, invariants, report.
+//!
+//! A plan is appended only behind what it was made from: if something got in between, nothing is, and the town plans
+//! again. Only for what the town then took in, effects begin.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::Span;
+
+use super::cadence::{Cadence, Work};
+use super::cell::{Cell, Refused};
+use super::desk::record;
+use super::executor::{Executor, note};
+use super::hosts::Hosts;
+use super::observe::{self, Observed};
+use super::status::{Counted, LastTick};
+use crate::clock::Timestamp;
+use crate::ids::Seq;
+use crate::journal::{Actor, AppendError, NewRecord};
+use crate::limits::JOURNAL_GROUP_RECORDS_MAX;
+use crate::telemetry::span;
+use crate::town::event::TownEvent;
+use crate::town::invariant::{Episodes, Scope, Violation, check_all, episodes};
+use crate::town::plan::{Action, Plan, plan};
+
+/// How many plans one tick makes before it leaves the rest to the next.
+const PLANS_MAX: u32 = 4;
+/// A tick slower than this has a span, whatever it did: what the alert on slow ticks is about.
+const SLOW: Duration = Duration::from_millis(500);
+
+/// What turns one town.
+pub(super) struct Turn {
+    pub(super) cell: Arc<Cell>,
+    pub(super) executor: Arc<Executor>,
+    pub(super) hosts: Hosts,
+    pub(super) strain: Strain,
+}
+
+/// What makes ticks slow on purpose, for demos and drills.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Strain {
+    /// Every tick waits so long before it plans.
+    pub tick: Duration,
+    /// No tick begins sooner after the last one.
+    pub pause: Duration,
+}
+
+/// A plan whose events are in the town.
+struct Carried {
+    plan: Plan,
+    now: Timestamp,
+    span: Span,
+}
+
+/// What a tick comes to.
+pub(super) struct Turned {
+    pub(super) tick: LastTick,
+    pub(super) plan: Plan,
+    pub(super) now: Timestamp,
+    pub(super) counted: Counted,
+}
+
+/// What the check of a town comes to.
+struct Checked {
+    violations: usize,
+    counted: Counted,
+}
+
+impl Turn {
+    /// One tick.
+    ///
+    /// # Errors
+    /// The journal cannot write: nothing was done that it does not hold.
+    pub(super) async fn tick(&self, cadence: &Cadence) -> Result<Turned, AppendError> {
+        let pen = &self.executor.pen;
+        self.skip_time(cadence).await?;
+        self.observe().await?;
+        let began = pen.clock.elapsed();
+        let mut drained = 0;
+        let Carried { plan, now, span } = self.carry(&mut drained).await?;
+        let Checked { violations, counted } = self.follow_violations().await?;
+        let wall = pen.clock.elapsed().saturating_sub(began);
+        let metrics = &self.executor.metrics;
+        metrics.tick_ended(wall);
+        metrics.drained(drained);
+        if span.is_none() && (wall > SLOW || violations > 0) {
+            tracing::info_span!(parent: None, "reconciler.tick", town = %self.cell.id, drained, wall_ms = wall.as_millis());
+        }
+        let tick = LastTick::of(pen.clock.now(), wall, drained, &plan, self.executor.tally.take())
+            .leaving(violations, self.cell.pending());
+        Ok(Turned { tick, plan, now, counted })
+    }
+
+    /// Leaves out the time in which nobody looked after the town.
+    async fn skip_time(&self, cadence: &Cadence) -> Result<(), AppendError> {
+        let Some(late) = cadence.begin(self.now()) else { return Ok(()) };
+        let ms = u64::try_from(late.as_millis()).unwrap_or(u64::MAX);
+        tracing::info!(source = "reconciler", town = %self.cell.id, ms, "a tick came late: that time does not count");
+        self.note(vec![TownEvent::TimeSkipped { ms }]).await
+    }
+
+    /// The present of the town: no event lies behind it.
+    fn now(&self) -> Timestamp {
+        self.executor.pen.clock.now().max(self.cell.drained().town.time())
+    }
+
+    async fn observe(&self) -> Result<(), AppendError> {
+        let clock = &self.executor.pen.clock;
+        let began = clock.elapsed();
+        let events = {
+            let book = self.cell.drained();
+            let sights = self.hosts.sights(&book.town, &self.executor);
+            let Observed { mut events, suppressed } = observe::news(&book.town, sights);
+            events.extend(observe::fitness(&book.town, |agent| self.hosts.usable(agent)));
+            self.executor.metrics.status_suppressed(suppressed);
+            events
+        };
+        self.executor.metrics.observed(clock.elapsed().saturating_sub(began));
+        self.note(events).await
+    }
+
+    /// Appends facts, whatever the town stands at.
+    async fn note(&self, events: Vec<TownEvent>) -> Result<(), AppendError> {
+        for some in events.chunks(JOURNAL_GROUP_RECORDS_MAX) {
+            let records = some.iter().map(|event| record(event, Actor::System, None, None)).collect();
+            self.executor.pen.append(&self.cell.id, None, records).await?;
+        }
+        Ok(())
+    }
+
+    /// Plans, appends the plan, folds it, and hands over its effects.
+    async fn carry(&self, drained: &mut u64) -> Result<Carried, AppendError> {
+        tokio::time::sleep(self.strain.tick).await;
+        let mut tries = 1;
+        loop {
+            *drained += self.take_in().await?;
+            let (plan, at, now) = self.plan().await;
+            if plan.actions.is_empty() {
+                let span = self.span(*drained, 0);
+                return Ok(Carried { plan, now, span });
+            }
+            let span = self.span(*drained, plan.actions.len());
+            let trace_id = span::trace_id_of(&span);
+            let of = |action: &Action| record(action.event(), Actor::Planner, Some(now), trace_id);
+            let records: Vec<NewRecord> = plan.actions.iter().map(of).collect();
+            match self.executor.pen.append(&self.cell.id, Some(at), records).await {
+                Ok(first) => {
+                    self.hand_over(&plan, first, &span);
+                    return Ok(Carried { plan, now, span });
+                }
+                Err(AppendError::Conflict { .. }) if tries < PLANS_MAX => tries += 1,
+                // What came is still pending: the next tick begins at once.
+                Err(AppendError::Conflict { .. }) => {
+                    let plan = Plan { actions: Vec::new(), more: true, ..plan };
+                    return Ok(Carried { plan, now, span });
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Takes in what came, and tells of what was refused; how many records that were.
+    async fn take_in(&self) -> Result<u64, AppendError> {
+        let mut records = 0;
+        loop {
+            let pending = self.cell.pending();
+            let untold: Vec<Refused> = {
+                let book = self.cell.drained();
+                book.untold.iter().take(JOURNAL_GROUP_RECORDS_MAX).cloned().collect()
+            };
+            self.cell.decided(pending);
+            records += pending;
+            if untold.is_empty() {
+                return Ok(records);
+            }
+            self.executor.metrics.rejected(u64::try_from(untold.len()).unwrap_or(u64::MAX));
+            for Refused { seq, error } in &untold {
+                tracing::warn!(source = "reconciler", town = %self.cell.id, seq = seq.0, error, "an event was rejected");
+            }
+            let told = |Refused { seq, error }| TownEvent::EventRejected { seq, error: note(&error) };
+            self.note(untold.into_iter().map(told).collect()).await?;
+        }
+    }
+
+    /// The plan, what it was made from, and when. It takes milliseconds in a large town: off the runtime.
+    async fn plan(&self) -> (Plan, Seq, Timestamp) {
+        let (cell, now) = (Arc::clone(&self.cell), self.now());
+        blocking(move || {
+            let book = cell.read();
+            (plan(&book.town, now), book.at, now)
+        })
+        .await
+    }
+
+    fn span(&self, drained: u64, actions: usize) -> Span {
+        if drained == 0 && actions == 0 {
+            return Span::none();
+        }
+        tracing::info_span!(parent: None, "reconciler.tick", town = %self.cell.id, drained, actions)
+    }
+
+    /// Folds what was appended, and begins the effects of what the town took in.
+    fn hand_over(&self, plan: &Plan, first: Seq, span: &Span) {
+        let refused: BTreeSet<Seq> = self
+            .cell
+            .drained()
+            .untold
+            .iter()
+            .map(|refused| refused.seq)
+            .filter(|seq| *seq >= first)
+            .collect();
+        let own = u64::try_from(plan.actions.len()).unwrap_or(u64::MAX);
+        self.cell.decided(own);
+        for (seq, action) in (first.0..).map(Seq).zip(&plan.actions) {
+            if refused.contains(&seq) {
+                tracing::error!(source = "reconciler", town = %self.cell.id, seq = seq.0, action = action.kind.as_str(), "the town refused what its planner decided");
+                continue;
+            }
+            self.executor.metrics.acted(action.kind);
+            if let Some(effect) = action.effect.clone() {
+                self.executor.carry_out(effect, span);
+            }
+        }
+    }
+
+    /// Makes episodes of what does not hold; how many violations were found.
+    async fn follow_violations(&self) -> Result<Checked, AppendError> {
+        let cell = Arc::clone(&self.cell);
+        let (found, Episodes { events, unopened }, at, counted) = blocking(move || {
+            let book = cell.read();
+            let found = check_all(&book.town);
+            let episodes = episodes(&book.town, &found, Scope::Town);
+            (found, episodes, book.at, Counted::of(&book.town))
+        })
+        .await;
+        if unopened > 0 {
+            tracing::error!(source = "reconciler", town = %self.cell.id, unopened, "more violations than can be open at once");
+        }
+        for some in events.chunks(JOURNAL_GROUP_RECORDS_MAX).take(1) {
+            let records = some.iter().map(|event| record(event, Actor::System, None, None)).collect();
+            match self.executor.pen.append(&self.cell.id, Some(at), records).await {
+                Ok(_) => self.opened(&found, some),
+                // The next tick looks again.
+                Err(AppendError::Conflict { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Checked { violations: found.len(), counted })
+    }
+
+    /// Has an open violation stand for a town that does not turn any more; its first tick after a restart resolves it.
+    pub(super) async fn tell_set_aside(&self) {
+        let message =
+            "the town panicked and is put aside: nothing is decided in it until plimsoll is restarted";
+        let (entities, message) = (BTreeSet::new(), message.into());
+        self.executor.tell(vec![TownEvent::ViolationOpened { invariant: 9, entities, message }]).await;
+    }
+
+    /// Says what was opened and resolved; the counters follow from the records.
+    fn opened(&self, found: &[Violation], events: &[TownEvent]) {
+        self.cell.drain();
+        for event in events {
+            match event {
+                TownEvent::ViolationOpened { invariant, message, .. } => {
+                    let name = found.iter().find(|violation| violation.invariant == *invariant);
+                    let name = name.map_or("", Violation::name);
+                    tracing::error!(source = "reconciler", town = %self.cell.id, invariant, name, %message, "an invariant does not hold");
+                }
+                TownEvent::ViolationResolved { invariant, .. } => {
+                    tracing::info!(source = "reconciler", town = %self.cell.id, invariant, "an invariant holds again");
+                }
+                other => unreachable!("{} is no episode", other.kind()),
+            }
+        }
+    }
+}
+
+impl Turned {
+    /// Whether the town is worth a look every few seconds.
+    pub(super) fn work(&self) -> Work {
+        if self.plan.has_work() { Work::Some } else { Work::None }
+    }
+}
+
+/// Runs something that takes milliseconds off the runtime.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|lost| std::panic::resume_unwind(lost.into_panic()))
+}
