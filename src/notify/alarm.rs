@@ -279,11 +279,9 @@ const fn why(reason: BeadReason) -> &'static str {
 fn violation(town: &TownId, violation: &Violation, phase: Phase) -> Part {
     let Violation { invariant, entities, message } = violation;
     let name = violation.name();
-    let mut facts = BTreeMap::from([
-        ("invariant", json!(name)),
-        ("invariantNumber", json!(invariant)),
-        ("entities", json!(entities)),
-    ]);
+    // As the metrics call it.
+    let label = format!("{invariant}_{name}");
+    let mut facts = BTreeMap::from([("invariant", json!(label)), ("entities", json!(entities))]);
     if phase == Phase::Opened {
         facts.insert("message", json!(message));
     }

@@ -366,8 +366,8 @@ async fn sentry_gets_one_event_for_an_episode() {
     assert_eq!(id(&head), id(&event));
     // The level of an event is `error` where none is given.
     assert_eq!(event.get("level").unwrap_or(&json!("error")), "error");
-    assert_eq!(event["fingerprint"], json!(["attempts_over_cap", "main"]));
-    assert_eq!(event["tags"], json!({"invariant": "attempts_over_cap", "townId": "main"}));
+    assert_eq!(event["fingerprint"], json!(["10_attempts_over_cap", "main"]));
+    assert_eq!(event["tags"], json!({"invariant": "10_attempts_over_cap", "townId": "main"}));
     assert_eq!(event["release"], format!("plimsoll@{}", env!("CARGO_PKG_VERSION")));
     assert_eq!(event["environment"], "staging");
     let message = "bead b1 was tried 6 times, and may be 5 times";
@@ -375,7 +375,7 @@ async fn sentry_gets_one_event_for_an_episode() {
     assert_eq!(
         event["extra"],
         json!({
-            "invariant": "attempts_over_cap", "townId": "main", "message": message, "entities": ["bead/b1"],
+            "invariant": "10_attempts_over_cap", "townId": "main", "message": message, "entities": ["bead/b1"],
             "lastEvents": last,
         })
     );
