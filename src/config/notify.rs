@@ -201,7 +201,7 @@ mod tests {
             ),
             (
                 &format!("notify: {{ops: {{{url}, kinds: [violations]}}}}"),
-                "notify.ops.kinds[0]: expected escalation or violation or crash_loop, did you mean violation?",
+                "notify.ops.kinds[0]: expected escalation or violation or crash_loop or budget, did you mean violation?",
             ),
             (&format!("notify: {{ops: {{{url}, interval: 2h}}}}"), "notify.ops.interval: expected 0ms to 1h"),
             (

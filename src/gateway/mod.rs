@@ -44,7 +44,7 @@ pub use control::{Controlled, UnderWay};
 pub use error::Rejection;
 pub use keys::{Fingerprint, REQUEST_ACCEPTED};
 pub use made::{AGENT_CREATED, AGENT_CREATED_CONFIG, AGENT_DELETED};
-pub use meter::SPEND_LOST;
+pub use meter::{BUDGET_REACHED, SPEND_LOST};
 pub use pauses::{AGENT_PAUSED, AGENT_RESUMED};
 pub use record::{Outcome, REQUEST_FINISHED, REQUEST_FINISHED_VERSION, RequestFinished, ToolCounts};
 pub use request::{

@@ -28,6 +28,8 @@ pub enum AlarmKind {
     Violation,
     /// An instance fails again and again.
     CrashLoop,
+    /// An agent spent what it may spend in a day.
+    Budget,
 }
 
 impl AlarmKind {
@@ -38,6 +40,7 @@ impl AlarmKind {
             Self::Escalation => "escalation",
             Self::Violation => "violation",
             Self::CrashLoop => "crash_loop",
+            Self::Budget => "budget",
         }
     }
 }
@@ -138,7 +141,8 @@ impl Alarm {
         match record.stream.kind() {
             StreamKind::Town => of_town(record),
             StreamKind::Instance => of_instance(record),
-            StreamKind::Request | StreamKind::Operator | StreamKind::Alert => None,
+            StreamKind::Request => of_request(record),
+            StreamKind::Operator | StreamKind::Alert => None,
         }
     }
 }
@@ -154,6 +158,31 @@ fn of_instance(record: &Record) -> Option<Alarm> {
         title: summary(kind, agent.as_str(), &record.detail),
         about: About { agent: Some(agent), ..About::default() },
         facts: BTreeMap::from([("failures", record.detail["failures"].clone())]),
+        seq: record.seq,
+        time: record.time,
+    })
+}
+
+/// That a budget is used up: a record of the gateway.
+const BUDGET_REACHED: &str = "budget_reached";
+
+fn of_request(record: &Record) -> Option<Alarm> {
+    let detail = &record.detail;
+    let agent = AgentId::parse(detail["agent"].as_str()?).ok().filter(|_| record.kind == BUDGET_REACHED)?;
+    let until = Timestamp::from_millis(detail["until"].as_u64()?);
+    let (usd, budget) = (detail["usd"].as_f64()?, detail["budgetUsd"].as_f64()?);
+    Some(Alarm {
+        kind: AlarmKind::Budget,
+        phase: Phase::Opened,
+        key: format!("budget/{agent}/{until}"),
+        level: Level::Warning,
+        title: format!("agent {agent} spent USD {usd:.2} of {budget:.2} and takes no work until {until}"),
+        about: About { agent: Some(agent), ..About::default() },
+        facts: BTreeMap::from([
+            ("usd", json!(usd)),
+            ("budgetUsd", json!(budget)),
+            ("until", json!(until.to_string())),
+        ]),
         seq: record.seq,
         time: record.time,
     })
@@ -346,6 +375,11 @@ mod tests {
             ),
             town("violation_resolved", json!({"invariant": 10, "entities": ["bead/b1"]})),
             record("instance/reviewer", "crash_loop", json!({"failures": 5})),
+            record(
+                "request",
+                "budget_reached",
+                json!({"agent": "reviewer", "usd": 5.012_5, "budgetUsd": 5.0, "until": 86_400_000}),
+            ),
         ]
     }
 

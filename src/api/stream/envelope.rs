@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::gateway::{
     AGENT_CREATED, AGENT_CREATED_CONFIG, AGENT_DELETED, AGENT_PAUSED, AGENT_RESUMED, AGENT_SESSION_FORGOTTEN,
-    AGENT_SESSION_STARTED, REQUEST_ACCEPTED, REQUEST_FINISHED, SPEND_LOST,
+    AGENT_SESSION_STARTED, BUDGET_REACHED, REQUEST_ACCEPTED, REQUEST_FINISHED, SPEND_LOST,
 };
 use crate::ids::{AgentId, TownId};
 use crate::journal::{Record, StreamKind, kinds};
@@ -72,6 +72,18 @@ const KINDS: &[Shown] = &[
         summary: |r| {
             let (agent, session) = (text(r, "agent"), text(r, "session"));
             format!("agent {agent} began a conversation of its own for the session {session}")
+        },
+    },
+    Shown {
+        kind: BUDGET_REACHED,
+        r#type: "budget.reached",
+        level: |_| Level::Warn,
+        summary: |r| {
+            let (usd, budget) = (&r.detail["usd"], &r.detail["budgetUsd"]);
+            format!(
+                "agent {} spent USD {usd} of {budget} and takes no work until the day ends",
+                text(r, "agent")
+            )
         },
     },
     Shown {

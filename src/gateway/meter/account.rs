@@ -101,6 +101,9 @@ pub(super) struct Folded {
     spent: Quarters,
     tokens: Minute,
     requests: Minute,
+    /// Until when the day's budget is recorded as used up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reached: Option<Timestamp>,
 }
 
 /// See the module.
@@ -286,7 +289,7 @@ impl Account {
 
     /// Whether nothing that records say counts any more: in this minute, or on any day that may come.
     pub(super) fn is_stale(&self, now: Timestamp) -> bool {
-        let Folded { spent, tokens, requests } = &self.folded;
+        let Folded { spent, tokens, requests, reached: _ } = &self.folded;
         spent.is_before(now) && tokens.sum(now) == 0 && requests.sum(now) == 0
     }
 
@@ -318,6 +321,16 @@ impl Account {
             *told = Some(until);
         }
         !known
+    }
+
+    /// The day's budget is recorded as used up until then.
+    pub(super) fn saw_reached(&mut self, until: Timestamp) {
+        self.folded.reached = self.folded.reached.max(Some(until));
+    }
+
+    /// Whether that is recorded for now.
+    pub(super) fn is_reached(&self, now: Timestamp) -> bool {
+        self.folded.reached.is_some_and(|until| now < until)
     }
 
     /// Models whose calls the day's budget cannot count, and of which that was not said today.

@@ -100,7 +100,7 @@ impl Meter {
         }
     }
 
-    /// Writes what is lost whenever there is something, until it is told to stop. What it is writing then is waited for.
+    /// Writes what is lost, and which budgets are used up, whenever there is something, until it is told to stop. What it is writing then is waited for.
     pub(in crate::gateway) async fn keep_books(&self, journal: &dyn Journal, stop: &CancellationToken) {
         while stop.run_until_cancelled(self.lost.notified()).await.is_some() {
             while !self.write_lost(journal).await {
@@ -111,11 +111,11 @@ impl Meter {
         }
     }
 
-    /// Writes what is lost; whether the journal took it.
+    /// Writes what is lost, and which budgets are used up; whether the journal took it.
     pub(in crate::gateway) async fn write_lost(&self, journal: &dyn Journal) -> bool {
         let _alone = self.writing.lock().await;
         let agents: Vec<_> = self.state().accounts.keys().cloned().collect();
-        let mut well = true;
+        let mut well = self.write_reached(journal).await;
         for agent in agents {
             let lost = self.state().accounts.entry(agent.clone()).or_default().take_lost();
             if lost.is_empty() {

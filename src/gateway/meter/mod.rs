@@ -7,6 +7,7 @@
 mod account;
 mod day;
 mod lost;
+mod reached;
 mod window;
 
 use std::collections::BTreeMap;
@@ -29,9 +30,11 @@ use crate::provider::ModelUsed;
 use crate::units::Money;
 use account::{Account, Asking, Ended, Folded, Life, Limit, Limits, Seen, Spent};
 use lost::SpendLost;
+use reached::BudgetReached;
 
 pub(super) use day::{Day, Zone};
 pub use lost::SPEND_LOST;
+pub use reached::BUDGET_REACHED;
 
 /// The configuration keys of the limits, as labels of the limits that were hit.
 pub(super) const LIMITS: [&str; 3] =
@@ -46,7 +49,7 @@ pub(super) struct Meter {
     state: Mutex<State>,
     /// A std mutex suffices: a hold is a few map operations. What takes longer works on a clone.
     usage: Mutex<Usage>,
-    /// Set when the journal has lost a record.
+    /// Set when there is something to write: the journal has lost a record, or a budget is used up.
     lost: Notify,
     /// Held by who writes what was lost.
     writing: tokio::sync::Mutex<()>,
@@ -56,6 +59,8 @@ struct State {
     accounts: BTreeMap<AgentId, Account>,
     today: Day,
     timeline: Timeline,
+    /// Budgets that are used up and of which there is no record yet: at most one for each agent.
+    reached: Vec<BudgetReached>,
     /// Whether a request has arrived: what is folded before that is of earlier lives.
     life: Life,
 }
@@ -114,7 +119,7 @@ impl Meter {
         let zone = Zone::named(time_zone).expect("the configuration was checked");
         let today = zone.day_of(clock.now());
         let (accounts, timeline) = (BTreeMap::new(), Timeline::default());
-        let state = State { accounts, today, timeline, life: Life::Earlier };
+        let state = State { accounts, today, timeline, reached: Vec::new(), life: Life::Earlier };
         let usage = Mutex::new(Usage::new(zone.clone()));
         Arc::new(Self {
             clock,
@@ -173,7 +178,14 @@ impl Meter {
             let (now, today) = state.now(&self.clock, &self.zone);
             let Some(account) = state.accounts.get_mut(agent) else { return Ok(now) };
             let Err(reached) = account.admit(asking, now, &today) else { return Ok(now) };
-            (reached, account.is_news(reached.limit, now, &today), now)
+            let news = account.is_news(reached.limit, now, &today);
+            if news && reached.limit == Limit::UsdPerDay && !account.is_reached(now) {
+                let (spent, budget) = (account.spent(&today), account.limits.usd_per_day.unwrap_or_default());
+                let until = reached.frees_at;
+                state.reached.push(BudgetReached::new(agent, spent, budget, until));
+                self.lost.notify_one();
+            }
+            (reached, news, now)
         };
         let limit = reached.limit.key();
         let retry_after = reached.frees_at.since(now).max(Duration::from_millis(1));
@@ -285,8 +297,10 @@ impl Fold for Meter {
     }
 
     fn apply(&self, record: &Record) {
-        if record.kind == SPEND_LOST {
-            return self.fold_lost(record);
+        match record.kind.as_str() {
+            SPEND_LOST => return self.fold_lost(record),
+            BUDGET_REACHED => return self.fold_reached(record),
+            _ => {}
         }
         let ended = match Recorded::read(record) {
             None => return,

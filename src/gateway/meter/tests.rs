@@ -216,3 +216,36 @@ async fn what_is_spent_while_records_are_lost_is_written_once_and_outlives_a_sto
     });
     assert_eq!(lost.iter().map(|record| &record.detail).collect::<Vec<_>>(), [&expected]);
 }
+
+#[tokio::test]
+async fn that_a_budget_is_used_up_is_recorded_once_a_day_also_over_a_restart() {
+    let (clock, hand) = Clock::manual(start());
+    let limits = config(Some(1.0), None, None);
+    let before = meter(&clock, &limits);
+    let journal = journal_of(&clock, &before);
+    run(&before, &journal, &facts(0, Some(1.5), 1)).expect("let in");
+    for _ in 0..3 {
+        assert!(before.arrive(&agent()).is_err());
+    }
+    assert!(before.write_lost(&journal).await);
+    let reached = || {
+        let page = journal.scan(&Scan { limit: 20, ..Scan::default() }).expect("read");
+        let reached = page.records.into_iter().filter(|record| record.kind == BUDGET_REACHED);
+        reached.map(|record| record.detail).collect::<Vec<_>>()
+    };
+    let day = |number: u64| Timestamp::from_millis((start().as_millis() / 86_400_000 + number) * 86_400_000);
+    let expected =
+        |until: Timestamp| serde_json::json!({"agent": "a", "usd": 1.5, "budgetUsd": 1.0, "until": until});
+    assert_eq!(reached(), [expected(day(1))]);
+    let after = meter(&clock, &limits);
+    after.restore(&before.snapshot()).expect("its own");
+    assert!(after.arrive(&agent()).is_err());
+    assert!(after.write_lost(&journal).await);
+    assert_eq!(reached().len(), 1, "an earlier life recorded it");
+    hand.advance(day(1).since(start()));
+    journal.reopen(crate::ids::Seq(u64::MAX), vec![Arc::clone(&after) as _]);
+    run(&after, &journal, &facts(1, Some(1.5), 1)).expect("a new day");
+    assert!(after.arrive(&agent()).is_err());
+    assert!(after.write_lost(&journal).await);
+    assert_eq!(reached(), [expected(day(1)), expected(day(2))]);
+}
