@@ -23,6 +23,7 @@ use crate::gateway::{Gateway, GatewayParts};
 use crate::journal::{DataDir, Journal, LateJournal};
 use crate::lifecycle::Hosts;
 use crate::live::Live;
+use crate::notify::Notifier;
 use crate::process::Processes;
 use crate::provider::{self, Mask, ProviderDeps};
 use crate::reconciler::{Reconciler, ReconcilerParts};
@@ -37,6 +38,8 @@ pub use start_error::StartError;
 const SERVER_END: Duration = Duration::from_secs(15);
 /// How long a record of what was spent may take that is being written.
 const BOOKS_END: Duration = Duration::from_secs(1);
+/// How long people outside may take to hear of what happened until now.
+const NOTIFY_END: Duration = Duration::from_secs(3);
 /// How long the journal may take to commit what was queued.
 const JOURNAL_END: Duration = Duration::from_secs(10);
 /// How long the last spans may take to leave, then the last lines to be written, then all that is counted and told.
@@ -48,7 +51,7 @@ pub struct App {
     pub first_token: Option<Secret>,
     address: SocketAddr,
     grace: Duration,
-    parts: (Reconciler, Gateway),
+    parts: (Reconciler, Gateway, Notifier),
     readiness: watch::Sender<Readiness>,
     stop: CancellationToken,
     server: JoinHandle<()>,
@@ -102,8 +105,7 @@ impl App {
             ..ground.reconciler(&gateway)
         });
         let own = [Arc::clone(&tokens) as _, reconciler.fold()];
-        let folds = gateway.folds().into_iter().chain(own).collect();
-        let deps = ground.journal(folds);
+        let deps = ground.journal(gateway.folds().into_iter().chain(own));
         let (readiness, ready) = watch::channel(Readiness::Recovering);
         let (grace, listen) = (config.server.shutdown_grace.0, config.server.listen);
         let server = Server::bind(ServerParts {
@@ -128,13 +130,14 @@ impl App {
             opened = journal.open(dir, config.journal, deps) => opened?,
             () = &mut server => unreachable!("nothing told it to stop"),
         }
+        let notifier = ground.notifier(&config.notify, &config.telemetry.sentry);
         let first_token = call_up(&gateway, &tokens, &*journal).await?;
         Server::may_serve(listen, &tokens)?;
         reconciler.open().await;
         let server = tokio::spawn(server);
         let books = keep_books(gateway.clone(), stop.child_token());
         readiness.send_replace(Readiness::Serving);
-        let parts = (reconciler, gateway);
+        let parts = (reconciler, gateway, notifier);
         Ok(Self { first_token, address, grace, parts, readiness, stop, server, books, journal, telemetry })
     }
 
@@ -148,7 +151,7 @@ impl App {
     /// the reverse order of its start, each within its deadline.
     pub async fn stop(self) {
         let Self { grace, parts, readiness, stop, server, books, journal, telemetry, .. } = self;
-        let (reconciler, gateway) = parts;
+        let (reconciler, gateway, notifier) = parts;
         readiness.send_replace(Readiness::Draining);
         // What is lost from here on is written once nothing runs any more.
         books.0.cancel();
@@ -158,6 +161,7 @@ impl App {
         reconciler.close().await;
         stop.cancel();
         late("server", timeout(SERVER_END, server).await);
+        notifier.stop(NOTIFY_END).await;
         late("journal", timeout(JOURNAL_END, spawn_blocking(move || journal.close())).await);
         let last = spawn_blocking(|| telemetry.shutdown(TELEMETRY_END));
         late("telemetry", timeout(3 * TELEMETRY_END, last).await);

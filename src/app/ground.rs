@@ -8,8 +8,9 @@ use crate::gateway::{self, Gateway, GatewayParts};
 use crate::journal::{Fold, Journal, JournalDeps};
 use crate::lifecycle::{Hosts, Instances, InstancesParts};
 use crate::live::Live;
+use crate::notify::{Notifier, NotifierParts, WebhookConfig};
 use crate::reconciler::{ReconcilerParts, Strain};
-use crate::telemetry::{Registry, Shared};
+use crate::telemetry::{Registry, SentryConfig, Shared};
 
 /// See the module.
 pub(super) struct Ground {
@@ -46,8 +47,24 @@ impl Ground {
     }
 
     /// What the journal is opened with.
-    pub(super) fn journal(&self, folds: Vec<Arc<dyn Fold>>) -> JournalDeps {
-        JournalDeps { clock: self.clock.clone(), registry: self.registry.clone(), folds }
+    pub(super) fn journal(&self, folds: impl Iterator<Item = Arc<dyn Fold>>) -> JournalDeps {
+        JournalDeps { clock: self.clock.clone(), registry: self.registry.clone(), folds: folds.collect() }
+    }
+
+    /// Tells people outside from now on; the journal is open.
+    pub(super) fn notifier(
+        &self,
+        webhooks: &BTreeMap<String, WebhookConfig>,
+        sentry: &SentryConfig,
+    ) -> Notifier {
+        Notifier::start(NotifierParts {
+            webhooks,
+            sentry,
+            journal: Arc::clone(&self.journal),
+            registry: &self.registry,
+            shared: self.shared.clone(),
+            clock: self.clock.clone(),
+        })
     }
 
     /// The parts of a reconciler with no towns yet.

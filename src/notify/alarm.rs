@@ -191,14 +191,9 @@ fn of_request(record: &Record) -> Option<Alarm> {
 /// The kinds of a town that may be news; the details of others are not read.
 const TOWN_KINDS: [&str; 4] = ["escalated", "bead_transitioned", "violation_opened", "violation_resolved"];
 
-/// The town of a stream.
-pub(super) fn town_of(record: &Record) -> Option<TownId> {
-    TownId::parse(record.stream.as_str().strip_prefix("town/")?).ok()
-}
-
 fn of_town(record: &Record) -> Option<Alarm> {
     let kind = record.kind.as_str();
-    let town = town_of(record).filter(|_| TOWN_KINDS.contains(&kind))?;
+    let town = record.stream.town_id().filter(|_| TOWN_KINDS.contains(&kind))?;
     let Record { seq, time, .. } = *record;
     let alarm = |part: Part| Alarm {
         kind: part.kind,

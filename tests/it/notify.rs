@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use sha2::Sha256;
 
 use crate::support::exposition::Scrape;
-use crate::support::server::{clean_command, until};
+use crate::support::server::{Server, clean_command, rpc, until};
 use crate::support::upstream::{Reply, Request, Upstream, refusal, whole};
 
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -323,6 +323,32 @@ async fn doctor_looks_at_webhooks_and_sends_them_nothing() {
     let port = crate::support::server::free_port();
     assert_eq!(look(format!("http://127.0.0.1:{port}/hook"))["status"], "warn");
     assert_eq!(server.requests().len(), 0);
+}
+
+#[tokio::test]
+async fn a_running_plimsoll_tells_of_a_budget_that_is_used_up_and_ends_with_all_told() {
+    let hooked = Upstream::start(vec![whole("ok")]).await;
+    let config = json!({
+        "providers": {"p": {"kind": "echo"}},
+        "prices": {"m": {"input": 2_000.0, "output": 2_000.0}},
+        "agents": {"a": {"provider": "p", "model": "m", "usd_per_day": 0.001}},
+        "notify": {"ops": {"url": format!("{}/hook", hooked.base_url())}},
+    });
+    let mut server = Server::start(config).await;
+    let send = async || rpc(&server, "agent.send", json!({"agent": "a", "message": "SECRET words"})).await;
+    assert!(send().await["result"].is_object());
+    for _ in 0..3 {
+        assert!(send().await["error"].is_object());
+    }
+    let told = got(&hooked, 1).await.remove(0).body;
+    assert_eq!(told["type"], "plimsoll.budget.opened", "{told}");
+    assert_eq!((&told["data"]["agent"], &told["data"]["facts"]["budgetUsd"]), (&json!("a"), &json!(0.001)));
+    assert!(!told.to_string().contains("SECRET"), "{told}");
+    let sent = [("webhook", "ops"), ("outcome", "sent")];
+    let scraped = async || server.scrape().await.count("plimsoll_notifications_total", &sent);
+    until("the count", async || (scraped().await == 1).then_some(())).await;
+    server.stop().await;
+    assert_eq!(hooked.requests().len(), 1, "{}", server.log());
 }
 
 /// The parts of an envelope (<https://develop.sentry.dev/sdk/foundations/transport/envelopes/>): its header, and its one
