@@ -1,5 +1,7 @@
 //! `kind: echo`: answers with the message itself, word by word. For trying out, for demos and for tests.
 //!
+//! A message that asks for an ending, as a town's does, gets one: the work is done, the review approved.
+//!
 //! Deterministic: whether an answer fails or calls a tool follows from the seed and the message alone. It asks nobody,
 //! but its calls are recorded like any other's.
 
@@ -16,6 +18,12 @@ const MODEL: &str = "echo";
 
 /// The tool that it calls.
 const TOOL: &str = "lookup";
+
+/// What messages that ask for an ending have in them, and the ending that they get.
+const ENDINGS: [(&str, &str); 2] = [
+    ("{\"outcome\": X", "\n{\"outcome\":\"done\",\"summary\":\"it was said back\"}"),
+    ("{\"verdict\": X", "\n{\"verdict\":\"approved\"}"),
+];
 
 /// See the module.
 pub(super) struct Echo {
@@ -74,7 +82,8 @@ impl Script {
         let ok = !draws.hits(config.failure_rate);
         let tool = draws.hits(config.tool_rate);
         let tool_fails = draws.hits(config.tool_failure_rate);
-        let words: Vec<&str> = message.split_inclusive(char::is_whitespace).collect();
+        let ending = ENDINGS.iter().find(|(asked, _)| message.contains(asked)).map(|(_, ending)| *ending);
+        let words: Vec<&str> = message.split_inclusive(char::is_whitespace).chain(ending).collect();
         let said = if ok { words.len() } else { words.len() / 2 };
         let mut events = Vec::with_capacity(said + 3);
         if tool {

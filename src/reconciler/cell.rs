@@ -4,7 +4,7 @@
 //! accept is kept until `event_rejected` tells of it, and holds up nothing behind it.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use serde::{Deserialize, Serialize};
@@ -25,6 +25,10 @@ pub(super) struct Cell {
     line: Mutex<VecDeque<Record>>,
     /// Records that no plan knew of yet.
     pending: AtomicU64,
+    /// Its first record; 0 before that.
+    created: AtomicU64,
+    /// Whether something is to be looked at that is no record of the town.
+    woken: AtomicBool,
     signal: Notify,
 }
 
@@ -49,6 +53,7 @@ pub(super) struct Refused {
 #[derive(Deserialize)]
 struct Kept {
     town: Value,
+    created: Seq,
     at: Seq,
     untold: VecDeque<Refused>,
     pending: VecDeque<Record>,
@@ -85,12 +90,16 @@ impl Cell {
             book: RwLock::default(),
             line: Mutex::default(),
             pending: AtomicU64::new(0),
+            created: AtomicU64::new(0),
+            woken: AtomicBool::new(false),
             signal: Notify::new(),
         }
     }
 
     /// Puts a record in line; the journal calls this before whoever appended hears of it.
     pub(super) fn push(&self, record: Record) {
+        // Only the first one finds it unset.
+        let _ = self.created.compare_exchange(0, record.seq.0, Ordering::SeqCst, Ordering::SeqCst);
         self.line().push_back(record);
         self.pending.fetch_add(1, Ordering::SeqCst);
         self.signal.notify_one();
@@ -118,6 +127,11 @@ impl Cell {
         self.book.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Its first record; 0 before that.
+    pub(super) fn created(&self) -> Seq {
+        Seq(self.created.load(Ordering::SeqCst))
+    }
+
     /// How many records no plan knew of yet.
     pub(super) fn pending(&self) -> u64 {
         self.pending.load(Ordering::SeqCst)
@@ -130,9 +144,17 @@ impl Cell {
         let _ = self.pending.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less);
     }
 
-    /// Waits until a record came after the last time that this was waited for.
-    pub(super) async fn signalled(&self) {
-        self.signal.notified().await;
+    /// Has the town looked at soon, though nothing was told to it.
+    pub(super) fn wake(&self) {
+        self.woken.store(true, Ordering::SeqCst);
+        self.signal.notify_one();
+    }
+
+    /// Waits until there is something that no plan knows of.
+    pub(super) async fn told(&self) {
+        while self.pending() == 0 && !self.woken.swap(false, Ordering::SeqCst) {
+            self.signal.notified().await;
+        }
     }
 
     /// Everything, for a snapshot of the journal.
@@ -140,7 +162,7 @@ impl Cell {
         let book = self.read();
         let line = self.line();
         let Book { town, at, untold } = &*book;
-        json!({"town": town.snapshot(), "at": at, "untold": untold, "pending": &*line})
+        json!({"town": town.snapshot(), "created": self.created(), "at": at, "untold": untold, "pending": &*line})
     }
 
     /// The cell of a snapshot.
@@ -148,13 +170,15 @@ impl Cell {
     /// # Errors
     /// Says why it cannot be used.
     pub(super) fn restore(id: TownId, snapshot: &Value) -> Result<Self, String> {
-        let Kept { town, at, untold, pending } = Kept::deserialize(snapshot).map_err(|e| e.to_string())?;
+        let Kept { town, created, at, untold, pending } =
+            Kept::deserialize(snapshot).map_err(|e| e.to_string())?;
         let book = Book { town: Town::restore(&town)?, at, untold };
         let count = u64::try_from(pending.len()).unwrap_or(u64::MAX);
         let cell = Self::new(id);
         *cell.write() = book;
         *cell.line() = pending;
         cell.pending.store(count, Ordering::SeqCst);
+        cell.created.store(created.0, Ordering::SeqCst);
         Ok(cell)
     }
 

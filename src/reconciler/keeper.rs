@@ -141,14 +141,7 @@ async fn turning(turn: &Turn, pulse: &Pulse, last_seen: Timestamp, stop: &Cancel
         tokio::select! {
             () = stop.cancelled() => return,
             () = sleep(wait) => {}
-            () = told(turn) => {}
+            () = turn.cell.told() => {}
         }
-    }
-}
-
-/// Waits until something came that no plan knows of.
-async fn told(turn: &Turn) {
-    while turn.cell.pending() == 0 {
-        turn.cell.signalled().await;
     }
 }

@@ -45,7 +45,10 @@ impl Towns {
     pub(super) fn publish(&self, metrics: &Metrics) {
         // Under the lock: no record comes between what was counted and the next step.
         let opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
-        for cell in self.list() {
+        let mut cells = self.list();
+        // The first towns have series of their own: the same ones as before a restart.
+        cells.sort_by_key(|cell| cell.created());
+        for cell in cells {
             let town = metrics.town(&cell.id);
             for (invariant, times) in opened.get(&cell.id).into_iter().flatten() {
                 town.violated(*invariant, *times);

@@ -23,6 +23,8 @@ mod replay;
 mod runs;
 mod service;
 mod status;
+#[cfg(test)]
+mod tests;
 mod turn;
 mod view;
 mod work;

@@ -22,7 +22,7 @@ use super::status::{self, TownStatus, classes};
 use super::turn::{Strain, Turn};
 use super::view;
 use crate::clock::{Clock, Timestamp};
-use crate::gateway::Gateway;
+use crate::gateway::{AGENT_CREATED, AGENT_PAUSED, AGENT_RESUMED, Gateway};
 use crate::ids::{AgentId, IdempotencyKey, TownId};
 use crate::journal::{Actor, Fold, Journal};
 use crate::limits::{TOWN_END_WAIT, TOWN_ID_BYTES_MAX, TOWNS_MAX};
@@ -148,6 +148,17 @@ impl Reconciler {
                 source = "reconciler",
                 "the journal is late: ends of dispatches are not written, and are given back at the next start"
             );
+        }
+    }
+
+    /// Ends as a kill would: nothing more is decided or written.
+    #[cfg(test)]
+    pub(super) async fn cut(&self) {
+        let kept = std::mem::take(&mut *self.inner.kept());
+        for (_, KeptTown { keeper, .. }) in kept {
+            keeper.abort();
+            // It was told to.
+            let _ = keeper.await;
         }
     }
 
@@ -343,6 +354,9 @@ impl Inner {
                 Err(RecvError::Lagged(_)) => continue,
                 Err(RecvError::Closed) => return,
             };
+            if [AGENT_CREATED, AGENT_PAUSED, AGENT_RESUMED].contains(&record.kind.as_str()) {
+                self.ledger.list().iter().for_each(|cell| cell.wake());
+            }
             let Some(agent) = record.stream.instance_id() else { continue };
             let status = match record.kind.as_str() {
                 "lazy_start" | "adopted" => ContainerStatus::Running,

@@ -1,0 +1,86 @@
+//! How work ends: as an agent says, after reviews, after failures, and when nobody can read what was said.
+
+use super::world::{Act, Cast, World, bead, swift};
+use crate::town::words::BeadStatus;
+
+const DONE: Act = Act::Say(r#"{"outcome":"done","summary":"it works"}"#);
+
+#[tokio::test]
+async fn beads_are_handed_out_in_the_order_of_their_dependencies_and_close() {
+    let cast = Cast::of([DONE]);
+    let world = World::new(&["one", "two"], &cast, swift()).await;
+    world.add("a", &[]).await;
+    world.add("b", &["a"]).await;
+    world.add("c", &["b"]).await;
+    world.ends("c", BeadStatus::Closed).await;
+    let told = cast.told(3).await;
+    let order: Vec<_> = told.iter().map(|told| told.split(':').next().expect("a start")).collect();
+    assert_eq!(order, ["Task a", "Task b", "Task c"]);
+    assert!(told.iter().all(|told| told.contains("with care")), "{told:?}");
+    assert_eq!((world.count("bead_dispatched"), world.count("event_rejected")), (3, 0));
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_bead_that_always_fails_ends_in_few_tries_and_a_person_is_told() {
+    let cast = Cast::of([Act::Fail]);
+    let world = World::new(&["one"], &cast, swift()).await;
+    world.add("a", &[]).await;
+    world.ends("a", BeadStatus::Failed).await;
+    assert_eq!(world.count("bead_dispatched"), 5);
+    world.until("an escalation", |town| town.beads().contains_key(&bead("a.e1"))).await;
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn an_ending_that_cannot_be_read_is_asked_for_once_more_and_then_left_to_a_person() {
+    let cast = Cast::of([Act::Say("I am done.")]);
+    let world = World::new(&["one"], &cast, swift()).await;
+    world.add("a", &[]).await;
+    world
+        .until("it waits for a person", |town| {
+            town.beads().get(&bead("a")).is_some_and(|bead| bead.waits.human.is_some())
+        })
+        .await;
+    let told = cast.told(2).await;
+    assert_eq!(told.len(), 2);
+    assert!(told[1].starts_with("Your last answer did not say how the work on a ended."), "{told:?}");
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_second_answer_that_can_be_read_is_enough() {
+    let cast = Cast::of([Act::Say("I am done."), DONE]);
+    let world = World::new(&["one"], &cast, swift()).await;
+    world.add("a", &[]).await;
+    world.ends("a", BeadStatus::Closed).await;
+    assert_eq!(world.count("bead_dispatched"), 1);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_done_task_is_reviewed_and_goes_back_with_what_the_reviewer_says() {
+    let mut policy = swift();
+    policy.review.enabled = true;
+    let changes = Act::Say(r#"{"verdict":"changes","notes":"add a test"}"#);
+    let approved = Act::Say(r#"{"verdict":"approved"}"#);
+    let cast = Cast::of([DONE, changes, DONE, approved]);
+    let world = World::new(&["one", "reviewer"], &cast, policy).await;
+    world.add("a", &[]).await;
+    world.ends("a", BeadStatus::Closed).await;
+    let told = cast.told(4).await;
+    assert!(told[1].starts_with("Review the work on task a: do it"), "{told:?}");
+    assert!(told[2].contains("add a test"), "{told:?}");
+    assert_eq!((world.count("review_opened"), world.count("event_rejected")), (2, 0));
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_verdict_on_a_task_says_nothing() {
+    let cast = Cast::of([Act::Say(r#"{"verdict":"approved"}"#), DONE]);
+    let world = World::new(&["one"], &cast, swift()).await;
+    world.add("a", &[]).await;
+    world.ends("a", BeadStatus::Closed).await;
+    assert_eq!((cast.told(2).await.len(), world.count("event_rejected")), (2, 0));
+    world.stop().await;
+}

@@ -1,0 +1,141 @@
+//! What a cancel, an end of plimsoll, and the start after it do to work that is under way.
+
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+
+use super::world::{Act, Cast, World, agent, bead, swift, town};
+use crate::gateway::UnderWay;
+use crate::journal::{Actor, Append, Fold as _, Journal as _, NewRecord, StreamId};
+use crate::reconciler::Towns;
+use crate::town::event::TownEvent;
+use crate::town::words::{AgentStatus, BeadStatus, CancelStatus};
+
+const DONE: &str = r#"{"outcome":"done"}"#;
+
+fn working() -> (Arc<Notify>, Act) {
+    let go_on = Arc::new(Notify::new());
+    (Arc::clone(&go_on), Act::Work(go_on, DONE))
+}
+
+#[tokio::test]
+async fn cancelling_a_bead_stops_who_works_on_it_at_once() {
+    let (_never, work) = working();
+    let cast = Cast::of([work]);
+    let world = World::new(&["one"], &cast, swift()).await;
+    world.add("a", &[]).await;
+    cast.told(1).await;
+    let (bead, cancel_status) = (bead("a"), CancelStatus::Closed);
+    world.submit(TownEvent::BeadCancelled { bead, cancel_status, reason: None }).await;
+    world.ends("a", BeadStatus::Closed).await;
+    world.until("nothing is under way", |_| world.gateway.active().is_empty()).await;
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn an_end_of_plimsoll_burns_no_attempt_and_the_next_start_works_on() {
+    let (_never, work) = working();
+    let cast = Cast::of([work, Act::Say(DONE)]);
+    let world = World::new(&["one"], &cast, swift()).await;
+    world.add("a", &[]).await;
+    cast.told(1).await;
+    world.stop().await;
+    assert_eq!(world.count("dispatch_lost"), 1, "{:?}", world.kinds());
+    let next = World::over(&world.journal, &["one"], &cast, swift()).await;
+    next.ends("a", BeadStatus::Closed).await;
+    let dispatched: Vec<_> = next.records().into_iter().filter(|r| r.kind == "bead_dispatched").collect();
+    let attempts: Vec<_> =
+        dispatched.iter().map(|r| (r.detail["dispatch_id"].clone(), r.detail["attempt"].clone())).collect();
+    assert_eq!(attempts, [("a.1".into(), 1.into()), ("a.2".into(), 1.into())]);
+    next.stop().await;
+}
+
+#[tokio::test]
+async fn a_crash_burns_no_attempt_either() {
+    let (_never, work) = working();
+    let cast = Cast::of([work, Act::Say(DONE)]);
+    let world = World::new(&["one"], &cast, swift()).await;
+    world.add("a", &[]).await;
+    cast.told(1).await;
+    // Nothing of the first life writes any more, as after a kill.
+    world.reconciler.cut().await;
+    let next = World::over(&world.journal, &["one"], &cast, swift()).await;
+    next.ends("a", BeadStatus::Closed).await;
+    let lost: Vec<_> = next.records().into_iter().filter(|r| r.kind == "dispatch_lost").collect();
+    assert_eq!(lost.len(), 1);
+    assert_eq!(lost[0].detail["cause"], "restart");
+    next.stop().await;
+}
+
+#[tokio::test]
+async fn a_snapshot_and_what_came_after_it_are_the_town_that_lived() {
+    let cast = Cast::of([Act::Say(DONE)]);
+    let world = World::new(&["one"], &cast, swift()).await;
+    world.add("a", &[]).await;
+    world.ends("a", BeadStatus::Closed).await;
+    let (kept, at) = (world.reconciler.fold().snapshot(), world.journal.status().last);
+    world.add("b", &[]).await;
+    world.ends("b", BeadStatus::Closed).await;
+    world.stop().await;
+    let again = Towns::default();
+    again.restore(&kept).expect("its own snapshot");
+    world.records().iter().filter(|record| record.seq > at).for_each(|record| again.apply(record));
+    let lived = world.reconciler.look(&town(), |town, _| town.hash()).expect("there is a town");
+    assert_eq!(again.get(&town()).expect("it is there").drained().town.hash(), lived);
+    let whole = Towns::default();
+    world.records().iter().for_each(|record| whole.apply(record));
+    assert_eq!(whole.get(&town()).expect("it is there").drained().town.hash(), lived);
+}
+
+#[tokio::test]
+async fn an_event_that_nobody_can_read_is_told_of_once_and_holds_up_nothing() {
+    let cast = Cast::of([Act::Say(DONE)]);
+    let world = World::new(&["one"], &cast, swift()).await;
+    let poison = NewRecord {
+        kind: "bead_created",
+        version: 1,
+        actor: Actor::Local,
+        trace_id: None,
+        detail: serde_json::json!({"bead": 1}),
+    };
+    let stream = StreamId::town(&town());
+    let append = Append { stream, expected_last_seq: None, records: vec![poison] };
+    world.journal.append(append).await.expect("appended");
+    world.add("a", &[]).await;
+    world.ends("a", BeadStatus::Closed).await;
+    assert_eq!(world.count("event_rejected"), 1, "{:?}", world.kinds());
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_paused_agent_gets_nothing_and_burns_no_attempt() {
+    let cast = Cast::of([Act::Say(DONE)]);
+    let world = World::new(&["one"], &cast, swift()).await;
+    let finish = UnderWay::Finish;
+    world.gateway.pause(Actor::Local, Some(agent("one")), finish).await.expect("it is there");
+    world.add("a", &[]).await;
+    world
+        .until("it is told unusable", |town| {
+            let one = town.agents().get(&agent("one"));
+            one.is_some_and(|agent| agent.status == AgentStatus::Dead)
+        })
+        .await;
+    assert_eq!(world.count("bead_dispatched"), 0);
+    world.gateway.resume(Actor::Local, Some(agent("one"))).await.expect("it is there");
+    world.ends("a", BeadStatus::Closed).await;
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_town_that_is_as_configured_is_told_nothing_at_the_next_start() {
+    let cast = Cast::of([Act::Say(DONE)]);
+    let world = World::new(&["one", "two"], &cast, swift()).await;
+    world.stop().await;
+    let before = world.records().len();
+    let next = World::over(&world.journal, &["one", "two"], &cast, swift()).await;
+    next.stop().await;
+    assert_eq!(next.records().len(), before);
+    let third = World::over(&next.journal, &["one"], &cast, swift()).await;
+    third.stop().await;
+    assert_eq!(third.count("agent_removed"), 1);
+}

@@ -1,0 +1,236 @@
+//! A reconciler with everything it stands on, in memory; its agents do what a test says.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::{self, BoxStream, StreamExt as _};
+use tokio::sync::{Notify, watch};
+use tokio::time::{sleep, timeout};
+
+use crate::clock::Clock;
+use crate::gateway::{self, AgentConfig, Gateway, GatewayParts};
+use crate::ids::{AgentId, BeadId, Seq, TownId};
+use crate::journal::{Actor, Journal, MemoryJournal, Record, Scan, StreamId};
+use crate::lifecycle::{Instances, InstancesParts};
+use crate::live::{self, Live};
+use crate::provider::{Asked, Provider, ProviderError, ProviderEvent, Turn};
+use crate::reconciler::{MemberConfig, Reconciler, ReconcilerParts, Strain, TownConfig};
+use crate::telemetry::Shared;
+use crate::town::event::TownEvent;
+use crate::town::words::{BeadStatus, Role};
+use crate::town::{Policy, Town};
+use crate::units::Period;
+
+pub(super) fn town() -> TownId {
+    TownId::parse("main").expect("an id")
+}
+
+pub(super) fn agent(id: &str) -> AgentId {
+    AgentId::parse(id).expect("an id")
+}
+
+pub(super) fn bead(id: &str) -> BeadId {
+    BeadId::parse(id).expect("an id")
+}
+
+/// What an agent does with its next message.
+#[derive(Debug, Clone)]
+pub(super) enum Act {
+    /// Answers with this text.
+    Say(&'static str),
+    /// Fails.
+    Fail,
+    /// Works until it is told to go on, and answers with this text then.
+    Work(Arc<Notify>, &'static str),
+}
+
+/// Agents that do one act after the other, and the last one again and again; what they were told is kept.
+pub(super) struct Cast {
+    acts: Mutex<VecDeque<Act>>,
+    told: watch::Sender<Vec<String>>,
+}
+
+impl Cast {
+    pub(super) fn of(acts: impl IntoIterator<Item = Act>) -> Arc<Self> {
+        Arc::new(Self { acts: Mutex::new(acts.into_iter().collect()), told: watch::channel(Vec::new()).0 })
+    }
+
+    /// What agents were told, once they were told this often.
+    pub(super) async fn told(&self, times: usize) -> Vec<String> {
+        let mut told = self.told.subscribe();
+        told.wait_for(|told| told.len() >= times).await.expect("it is there").clone()
+    }
+
+    fn next(&self) -> Act {
+        let mut acts = self.acts.lock().unwrap_or_else(PoisonError::into_inner);
+        if acts.len() > 1 { acts.pop_front().expect("there is one") } else { acts[0].clone() }
+    }
+}
+
+struct Stage(Arc<Cast>);
+
+impl Provider for Stage {
+    fn kind(&self) -> &'static str {
+        "played"
+    }
+
+    fn asks<'a>(&'a self, _model: Option<&'a str>) -> Asked<'a> {
+        Asked { provider: "played", model: "played", server: None }
+    }
+
+    fn send(&self, turn: Turn) -> BoxStream<'static, ProviderEvent> {
+        self.0.told.send_modify(|told| told.push(turn.message.to_string()));
+        let act = self.0.next();
+        let play = async move {
+            match act {
+                Act::Say(text) => said(text),
+                Act::Fail => vec![ProviderEvent::End(Err(ProviderError::Simulated))],
+                Act::Work(go_on, text) => {
+                    go_on.notified().await;
+                    said(text)
+                }
+            }
+        };
+        stream::once(play).flat_map(stream::iter).boxed()
+    }
+
+    fn check(&self) -> BoxFuture<'_, Result<String, ProviderError>> {
+        Box::pin(std::future::ready(Ok("plays".to_owned())))
+    }
+}
+
+fn said(text: &str) -> Vec<ProviderEvent> {
+    vec![ProviderEvent::Delta(text.to_owned()), ProviderEvent::End(Ok(()))]
+}
+
+/// One life of plimsoll over a journal that outlives it.
+pub(super) struct World {
+    pub(super) reconciler: Reconciler,
+    pub(super) gateway: Gateway,
+    pub(super) journal: Arc<MemoryJournal>,
+}
+
+impl World {
+    /// A town with these workers, who play this.
+    pub(super) async fn new(workers: &[&str], cast: &Arc<Cast>, policy: Policy) -> Self {
+        let journal = Arc::new(MemoryJournal::new(Clock::system(), Vec::new()));
+        Self::over(&journal, workers, cast, policy).await
+    }
+
+    pub(super) async fn over(
+        journal: &Arc<MemoryJournal>,
+        workers: &[&str],
+        cast: &Arc<Cast>,
+        policy: Policy,
+    ) -> Self {
+        let (clock, registry) = (Clock::system(), crate::catalogue::registry());
+        let writes = || Arc::clone(journal) as Arc<dyn Journal>;
+        let agents = workers.iter().map(|id| (agent(id), AgentConfig::of_provider("p")));
+        let gateway = Gateway::new(GatewayParts {
+            config: gateway::Config::default(),
+            agents: agents.collect(),
+            providers: BTreeMap::from([(
+                "p".to_owned(),
+                Arc::new(Stage(Arc::clone(cast))) as Arc<dyn Provider>,
+            )]),
+            instances: Arc::new(Instances::new(InstancesParts::bare(
+                Arc::default(),
+                writes(),
+                &registry,
+                &clock,
+            ))),
+            read_entry: Arc::new(|_, _| Err(Vec::new())),
+            live: Live::new(&live::Config::default(), &registry, clock.clone()),
+            journal: writes(),
+            shared: Shared::new(&registry),
+            registry: registry.clone(),
+            clock: clock.clone(),
+        })
+        .expect("the provider is there");
+        let members = workers.iter().map(|id| {
+            let role = if id.starts_with("reviewer") { Role::Reviewer } else { Role::Worker };
+            (agent(id), MemberConfig { role, nudge: None })
+        });
+        let config = TownConfig { agents: Some(members.collect()), policy };
+        let towns = BTreeMap::from([(town(), config)]);
+        let parts = ReconcilerParts {
+            towns,
+            gateway: gateway.clone(),
+            journal: writes(),
+            registry,
+            clock,
+            strain: Strain::default(),
+        };
+        let reconciler = Reconciler::new(parts);
+        journal.reopen(Seq(0), gateway.folds().into_iter().chain([reconciler.fold()]).collect());
+        reconciler.open().await;
+        Self { reconciler, gateway, journal: Arc::clone(journal) }
+    }
+
+    /// Adds a task.
+    pub(super) async fn add(&self, id: &str, blocked_by: &[&str]) {
+        let created = TownEvent::BeadCreated {
+            bead: bead(id),
+            title: "do it".into(),
+            instructions: "with care".into(),
+            role: Role::Worker,
+            priority: 2,
+            convoy: None,
+            blocked_by: blocked_by.iter().map(|id| bead(id)).collect(),
+        };
+        self.submit(created).await;
+    }
+
+    pub(super) async fn submit(&self, event: TownEvent) {
+        self.reconciler.submit(&town(), &Actor::Local, event).await.expect("it is taken");
+    }
+
+    /// Waits until the town is as this says.
+    pub(super) async fn until(&self, what: &str, is_so: impl Fn(&Town) -> bool) {
+        let waits = async {
+            while !self.reconciler.look(&town(), |town, _| is_so(town)).expect("there is a town") {
+                sleep(Duration::from_millis(2)).await;
+            }
+        };
+        let kinds = || self.kinds();
+        timeout(Duration::from_secs(30), waits).await.unwrap_or_else(|_| panic!("{what}: {:#?}", kinds()));
+    }
+
+    /// Waits until a bead ended so.
+    pub(super) async fn ends(&self, id: &str, status: BeadStatus) {
+        let ended = |town: &Town| town.closed().get(&bead(id)).is_some_and(|closed| closed.status == status);
+        self.until(id, ended).await;
+    }
+
+    /// Every event of the town, in short.
+    pub(super) fn kinds(&self) -> Vec<String> {
+        self.records().iter().map(|record| format!("{} {}", record.kind, record.detail)).collect()
+    }
+
+    pub(super) fn records(&self) -> Vec<Record> {
+        let query = Scan { stream: Some(StreamId::town(&town())), limit: 100_000, ..Scan::default() };
+        self.journal.scan(&query).expect("readable").records
+    }
+
+    /// How many records of a kind there are.
+    pub(super) fn count(&self, kind: &str) -> usize {
+        self.records().iter().filter(|record| record.kind == kind).count()
+    }
+
+    /// Ends in order.
+    pub(super) async fn stop(&self) {
+        self.reconciler.quiet().await;
+        self.gateway.drain(Duration::ZERO).await;
+        self.reconciler.close().await;
+    }
+}
+
+/// A policy whose waits are short.
+pub(super) fn swift() -> Policy {
+    let mut policy = Policy::default();
+    policy.dispatch.backoff = vec![Period::from_millis(1)];
+    policy.stuck.ending_grace = Period::from_millis(0);
+    policy
+}
