@@ -1,6 +1,6 @@
 //! Calls to servers elsewhere: which certificates are trusted, which redirects are followed, when to come back.
 //!
-//! What is said to them, and for how long they are waited for, is the callers' matter. Start at [`client`].
+//! What is said to them, and for how long they are waited for, is the callers' matter. Start at [`client_of`].
 
 use std::path::Path;
 use std::sync::Arc;
@@ -51,6 +51,21 @@ pub(crate) fn client(roots: RootCertStore) -> Result<ClientBuilder, String> {
     let redirects = Policy::custom(same_host_only);
     let builder = reqwest::Client::builder().tls_backend_preconfigured(tls);
     Ok(builder.user_agent(USER_AGENT).redirect(redirects).tcp_nodelay(true))
+}
+
+/// A client for what is at this address: one without TLS looks for no certificates.
+///
+/// # Errors
+/// Says why TLS cannot be set up, or what is wrong with the file.
+pub(crate) fn client_of(url: &Url, ca_file: Option<&Path>) -> Result<ClientBuilder, String> {
+    if url.scheme() != "https" {
+        return client(RootCertStore::empty());
+    }
+    let wrong = |error| match ca_file {
+        Some(file) => format!("ca_file {}: {error}", file.display()),
+        None => format!("the system's certificates: {error}"),
+    };
+    client(roots(ca_file).map_err(wrong)?)
 }
 
 /// The system's roots, Mozilla's (an image without any still reaches what is public), and those of a PEM file.

@@ -182,3 +182,106 @@ impl Courier {
         Outcome::Failed
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use reqwest::RequestBuilder;
+    use rustls::RootCertStore;
+
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::outgoing;
+    use crate::telemetry::Registry;
+
+    /// Somebody who does not take connections.
+    struct Nobody(reqwest::Client, String);
+
+    impl Nobody {
+        fn new() -> Self {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
+            let address = listener.local_addr().expect("bound");
+            let client = outgoing::client(RootCertStore::empty())
+                .and_then(|builder| builder.build().map_err(|e| e.to_string()));
+            Self(client.expect("a client"), format!("http://{address}/"))
+        }
+    }
+
+    impl Recipient for Nobody {
+        fn name(&self) -> &str {
+            "nobody"
+        }
+
+        fn request(&self, letter: &Letter, _now: Timestamp) -> RequestBuilder {
+            self.0.post(&self.1).body(letter.body.clone())
+        }
+
+        fn interval(&self) -> Duration {
+            Duration::ZERO
+        }
+
+        fn timeout(&self) -> Duration {
+            Duration::from_secs(5)
+        }
+    }
+
+    fn gear(registry: &Registry, give_up_after: Duration) -> Gear {
+        let wait = Duration::from_millis(10);
+        Gear {
+            outcomes: Outcomes::new(registry),
+            shared: Shared::new(registry),
+            clock: Clock::system(),
+            pace: Pace { wait_min: wait, wait_max: wait, give_up_after },
+            stop: CancellationToken::new(),
+            cut: CancellationToken::new(),
+        }
+    }
+
+    fn registry() -> Registry {
+        Registry::new(&[
+            super::super::metrics::NOTIFICATIONS.0,
+            crate::telemetry::metrics::DROPPED.0,
+            crate::telemetry::metrics::LIMIT_HITS.0,
+            crate::telemetry::metrics::COMPONENT_UP.0,
+        ])
+        .expect("definitions")
+    }
+
+    fn letter() -> Letter {
+        Letter { id: "1".to_owned(), body: Bytes::from_static(b"{}") }
+    }
+
+    #[track_caller]
+    fn counted(registry: &Registry, outcome: &str, count: u64) {
+        let line =
+            format!("plimsoll_notifications_total{{webhook=\"nobody\",outcome=\"{outcome}\"}} {count}\n");
+        assert!(registry.render().contains(&line), "{}", registry.render());
+    }
+
+    #[tokio::test]
+    async fn what_nobody_takes_is_given_up_in_time() {
+        let registry = registry();
+        let give_up_after = Duration::from_millis(200);
+        let (mailbox, work) = courier(Arc::new(Nobody::new()), gear(&registry, give_up_after));
+        counted(&registry, "failed", 0);
+        let clock = Clock::system();
+        mailbox.post(letter());
+        drop(mailbox);
+        work.await;
+        counted(&registry, "failed", 1);
+        assert!(clock.elapsed() > give_up_after / 2, "it is tried again: {:?}", clock.elapsed());
+    }
+
+    #[tokio::test]
+    async fn once_it_is_to_stop_each_letter_is_tried_once_and_no_more_are_taken() {
+        let registry = registry();
+        let gear = gear(&registry, Duration::from_secs(3_600));
+        let (mailbox, work) = courier(Arc::new(Nobody::new()), gear.clone());
+        (0..3).for_each(|_| mailbox.post(letter()));
+        gear.stop.cancel();
+        work.await;
+        counted(&registry, "failed", 3);
+        mailbox.post(letter());
+        counted(&registry, "dropped", 1);
+    }
+}

@@ -191,9 +191,8 @@ struct Ingest {
 
 impl Ingest {
     fn new(dsn: &Dsn, config: &SentryConfig) -> Result<Self, String> {
-        let roots =
-            outgoing::roots(config.ca_file.as_deref()).map_err(|error| format!("ca_file: {error}"))?;
-        let client = outgoing::client(roots)?
+        let url = dsn.envelope_api_url();
+        let client = outgoing::client_of(&url, config.ca_file.as_deref())?
             .redirect(Policy::none())
             .connect_timeout(TIMEOUT)
             .build()
@@ -201,7 +200,7 @@ impl Ingest {
         let auth = HeaderValue::try_from(dsn.to_auth(Some(USER_AGENT)).to_string());
         let mut auth = auth.map_err(|_| "the DSN's key holds characters that no header may hold")?;
         auth.set_sensitive(true);
-        Ok(Self { client, url: dsn.envelope_api_url(), auth })
+        Ok(Self { client, url, auth })
     }
 }
 

@@ -13,6 +13,8 @@ use crate::limits::{NOTIFY_KEYS_MAX, NOTIFY_REPEAT_AFTER};
 #[derive(Debug, Default)]
 pub(super) struct Told {
     things: BTreeMap<String, Thing>,
+    /// When something is due next: asked far more often than anything is heard.
+    next: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -36,6 +38,33 @@ impl Thing {
 impl Told {
     /// Takes an alarm in, and gives it back if it is to be told now.
     pub(super) fn hear(&mut self, alarm: Alarm, now: Duration) -> Option<Alarm> {
+        let told = self.weigh(alarm, now);
+        self.look_ahead();
+        told
+    }
+
+    /// What was kept quiet and is to be told now.
+    pub(super) fn due(&mut self, now: Duration) -> Vec<Alarm> {
+        let mut due = Vec::new();
+        self.things.retain(|_, thing| {
+            if now < thing.until {
+                return true;
+            }
+            let Some(alarm) = thing.held.take() else { return false };
+            *thing = Thing::new(alarm.phase, now);
+            due.push(alarm);
+            true
+        });
+        self.look_ahead();
+        due
+    }
+
+    /// When something is due next.
+    pub(super) fn next(&self) -> Option<Duration> {
+        self.next
+    }
+
+    fn weigh(&mut self, alarm: Alarm, now: Duration) -> Option<Alarm> {
         let (phase, key) = (alarm.phase, alarm.key.clone());
         match self.things.get_mut(&key).filter(|thing| now < thing.until) {
             None => {
@@ -58,24 +87,9 @@ impl Told {
         }
     }
 
-    /// What was kept quiet and is to be told now.
-    pub(super) fn due(&mut self, now: Duration) -> Vec<Alarm> {
-        let mut due = Vec::new();
-        self.things.retain(|_, thing| {
-            if now < thing.until {
-                return true;
-            }
-            let Some(alarm) = thing.held.take() else { return false };
-            *thing = Thing::new(alarm.phase, now);
-            due.push(alarm);
-            true
-        });
-        due
-    }
-
-    /// When something is due next.
-    pub(super) fn next(&self) -> Option<Duration> {
-        self.things.values().filter(|thing| thing.held.is_some()).map(|thing| thing.until).min()
+    fn look_ahead(&mut self) {
+        let held = self.things.values().filter(|thing| thing.held.is_some());
+        self.next = held.map(|thing| thing.until).min();
     }
 
     /// Forgets what is over, and then what was told first: it may be told twice.

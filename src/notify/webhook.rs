@@ -39,8 +39,7 @@ impl Webhook {
         }
         let url = config.url.as_ref().and_then(|url| Url::parse(url.expose()).ok());
         let url = url.ok_or_else(|| format!("notify.{name} has no address"))?;
-        let roots = outgoing::roots(config.ca_file.as_deref()).map_err(|error| error.to_string())?;
-        let client = outgoing::client(roots)?
+        let client = outgoing::client_of(&url, config.ca_file.as_deref())?
             // What is redirected would arrive without its body.
             .redirect(Policy::none())
             .connect_timeout(config.timeout.0)

@@ -213,11 +213,9 @@ fn headers(api: &dyn Api, key: Option<&Secret>) -> Result<HeaderMap, String> {
 }
 
 fn client(config: &RemoteConfig, server: Option<&Server>, headers: HeaderMap) -> Result<Client, String> {
-    let tls = server.is_some_and(|server| server.answers.scheme() == "https");
     let ca_file = config.ca_file.as_deref();
-    let wrong = |error| format!("ca_file {}: {error}", ca_file.unwrap_or("".as_ref()).display());
-    let roots = if tls { outgoing::roots(ca_file).map_err(wrong)? } else { RootCertStore::empty() };
-    let builder = outgoing::client(roots)?;
+    let of_server = server.map(|server| outgoing::client_of(&server.answers, ca_file));
+    let builder = of_server.unwrap_or_else(|| outgoing::client(RootCertStore::empty()))?;
     // An instance is beside us: what is meant for it passes no proxy.
     let builder = if server.is_some() { builder } else { builder.no_proxy() };
     builder
