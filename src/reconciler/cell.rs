@@ -27,6 +27,8 @@ pub(super) struct Cell {
     pending: AtomicU64,
     /// Its first record; 0 before that.
     created: AtomicU64,
+    /// How often it was written down.
+    snapshots: AtomicU64,
     /// Whether something is to be looked at that is no record of the town.
     woken: AtomicBool,
     signal: Notify,
@@ -91,6 +93,7 @@ impl Cell {
             line: Mutex::default(),
             pending: AtomicU64::new(0),
             created: AtomicU64::new(0),
+            snapshots: AtomicU64::new(0),
             woken: AtomicBool::new(false),
             signal: Notify::new(),
         }
@@ -157,8 +160,14 @@ impl Cell {
         }
     }
 
+    /// How often it was written down since it is here.
+    pub(super) fn snapshots(&self) -> u64 {
+        self.snapshots.load(Ordering::SeqCst)
+    }
+
     /// Everything, for a snapshot of the journal.
     pub(super) fn snapshot(&self) -> Value {
+        self.snapshots.fetch_add(1, Ordering::SeqCst);
         let book = self.read();
         let line = self.line();
         let Book { town, at, untold } = &*book;

@@ -131,6 +131,20 @@ impl Past<'_> {
         Ok(folded.town)
     }
 
+    /// The same from an older snapshot than the newest, or from the first event: what the newest was made from.
+    ///
+    /// # Errors
+    /// [`ReplayError::BeforeHistory`] if nothing older is kept.
+    pub(super) fn folded_anew(&self, until: Seq) -> Result<Town, ReplayError> {
+        let newest = self.history.snapshots(TOWNS)?.last().map_or(until, |newest| until.min(*newest));
+        let (mut folded, at) = self.snapshot_before(newest)?;
+        self.each((at.next(), until), |record| {
+            folded.take(record);
+            true
+        })?;
+        Ok(folded.town)
+    }
+
     /// The newest state before this place that is written down, and up to which record it goes.
     fn snapshot_before(&self, until: Seq) -> Result<(Folded, Seq), ReplayError> {
         let kept_from = self.history.kept_from(Log::Work)?;

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::cadence::Cadence;
 use super::opening;
+use super::refold;
 use super::status::{CadenceView, Counted, LastTick};
 use super::turn::{Turn, Turned};
 use crate::clock::{Clock, Timestamp};
@@ -115,6 +116,7 @@ async fn turning(turn: &Turn, pulse: &Pulse, last_seen: Timestamp, stop: &Cancel
     }
     let clock = &turn.executor.pen.clock;
     let mut cadence = Cadence::since(last_seen);
+    let mut checked = None;
     loop {
         pulse.begin(clock.elapsed());
         let turned = turn.tick(&cadence).await;
@@ -130,6 +132,10 @@ async fn turning(turn: &Turn, pulse: &Pulse, last_seen: Timestamp, stop: &Cancel
             }
         };
         pulse.end(clock.elapsed(), cadence.wait(), turned.as_ref().ok());
+        let snapshots = turn.cell.snapshots();
+        if turned.is_ok() && checked.replace(snapshots) != Some(snapshots) {
+            turn.executor.tasks.spawn(refold::check(Arc::clone(&turn.executor)));
+        }
         // A town that is told much turns at most this often, and half of the time.
         let wall = turned.map_or(0.0, |turned| turned.tick.wall_clock_ms);
         let pause = TOWN_TICK_PAUSE.max(Duration::from_secs_f64(wall / 1e3)).max(turn.strain.pause);

@@ -19,6 +19,7 @@ mod ledger;
 pub mod metrics;
 mod observe;
 mod opening;
+mod refold;
 mod replay;
 mod runs;
 mod service;

@@ -139,3 +139,18 @@ async fn a_town_that_is_as_configured_is_told_nothing_at_the_next_start() {
     third.stop().await;
     assert_eq!(third.count("agent_removed"), 1);
 }
+
+#[tokio::test]
+async fn a_town_that_is_not_what_its_events_make_it_is_found_at_the_start() {
+    let cast = Cast::of([Act::Say(DONE)]);
+    let world = World::new(&["one"], &cast, swift()).await;
+    world.add("a", &[]).await;
+    world.ends("a", BeadStatus::Closed).await;
+    world.stop().await;
+    let mut kept = world.reconciler.fold().snapshot();
+    kept["main"]["town"]["town"]["closed"]["a"]["status"] = "failed".into();
+    let next = World::from(&world.journal, Some(&kept), &["one"], &cast, swift()).await;
+    next.until("an episode", |town| town.episodes().any(|episode| episode.invariant == 1)).await;
+    assert_eq!(next.reconciler.fold().snapshot()["main"]["opened"]["1"], 1);
+    next.stop().await;
+}

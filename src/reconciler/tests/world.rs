@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream, StreamExt as _};
+use serde_json::Value;
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 
@@ -119,8 +120,20 @@ impl World {
         Self::over(&journal, workers, cast, policy).await
     }
 
+    /// The next life, with everything that is in the journal.
     pub(super) async fn over(
         journal: &Arc<MemoryJournal>,
+        workers: &[&str],
+        cast: &Arc<Cast>,
+        policy: Policy,
+    ) -> Self {
+        Self::from(journal, None, workers, cast, policy).await
+    }
+
+    /// The next life, from a snapshot of the towns at the end of the journal.
+    pub(super) async fn from(
+        journal: &Arc<MemoryJournal>,
+        snapshot: Option<&Value>,
         workers: &[&str],
         cast: &Arc<Cast>,
         policy: Policy,
@@ -164,7 +177,14 @@ impl World {
             strain: Strain::default(),
         };
         let reconciler = Reconciler::new(parts);
-        journal.reopen(Seq(0), gateway.folds().into_iter().chain([reconciler.fold()]).collect());
+        let after = match snapshot {
+            None => Seq(0),
+            Some(snapshot) => {
+                reconciler.fold().restore(snapshot).expect("a snapshot");
+                journal.status().last
+            }
+        };
+        journal.reopen(after, gateway.folds().into_iter().chain([reconciler.fold()]).collect());
         reconciler.open().await;
         Self { reconciler, gateway, journal: Arc::clone(journal) }
     }
