@@ -397,6 +397,12 @@ pub const REPLAY_LISTED_MAX: usize = 1_000;
 /// is a tenth of the open beads: a check looks at each of these.
 pub const REPLAY_CHECK_EVENTS: (usize, usize) = (256, 10_000);
 
+/// Beads or agents of a town that one page lists if nothing is said: what a terminal shows without scrolling much.
+pub const TOWN_PAGE_DEFAULT: usize = 100;
+
+/// Beads or agents of a town that one page lists at most: some 500 KiB of JSON.
+pub const TOWN_PAGE_MAX: usize = 1_000;
+
 /// Towns: each has a task and its state in memory; ten times what one machine usefully works on.
 pub const TOWNS_MAX: usize = 1_000;
 

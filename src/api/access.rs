@@ -17,6 +17,8 @@ pub(crate) enum Access {
     Viewer,
     /// An operator.
     Operator,
+    /// An agent for itself, or an operator.
+    Agent,
 }
 
 impl Access {
@@ -24,9 +26,10 @@ impl Access {
     pub(crate) const fn admits(self, role: Role) -> bool {
         match (self, role) {
             (Self::Public | Self::Token | Self::FirstMessage, _) | (_, Role::Operator) => true,
-            (Self::Viewer | Self::Scrape, Role::Viewer) => true,
+            (Self::Viewer | Self::Scrape, Role::Viewer) | (Self::Agent, Role::Agent) => true,
             (Self::Viewer | Self::Scrape, Role::Agent | Role::Ingest)
-            | (Self::Operator, Role::Viewer | Role::Agent | Role::Ingest) => false,
+            | (Self::Operator, Role::Viewer | Role::Agent | Role::Ingest)
+            | (Self::Agent, Role::Viewer | Role::Ingest) => false,
         }
     }
 
@@ -38,6 +41,7 @@ impl Access {
             Self::Token | Self::FirstMessage => "token",
             Self::Viewer => "viewer",
             Self::Operator => "operator",
+            Self::Agent => "agent",
         }
     }
 }
@@ -53,6 +57,7 @@ mod tests {
         assert_eq!(admitted(Access::Operator), [Role::Operator]);
         assert_eq!(admitted(Access::Viewer), [Role::Viewer, Role::Operator]);
         assert_eq!(admitted(Access::Scrape), [Role::Viewer, Role::Operator]);
+        assert_eq!(admitted(Access::Agent), [Role::Operator, Role::Agent]);
         assert_eq!(admitted(Access::Token), Role::ALL);
     }
 }

@@ -56,12 +56,14 @@ pub(crate) fn service(state: &Arc<ApiState>, routes: &'static [Route]) -> Routes
 }
 
 fn route_filter(route: &'static Route, state: Arc<ApiState>) -> BoxedFilter<(Response,)> {
-    let mut path = warp::any().map(|| None).boxed();
+    let mut path = warp::any().map(Vec::new).boxed();
     for segment in route.path.split('/').filter(|segment| !segment.is_empty()) {
-        path = if routes::is_parameter(segment) {
-            path.and(warp::path::param()).map(|_none, param: String| Some(param)).boxed()
-        } else {
-            path.and(warp::path(segment)).boxed()
+        path = match routes::parameter(segment) {
+            Some(name) => path
+                .and(warp::path::param())
+                .map(move |params, value: String| with(params, name, value))
+                .boxed(),
+            None => path.and(warp::path(segment)).boxed(),
         };
     }
     let method = warp::method().and_then(move |method: Method| {
@@ -73,12 +75,21 @@ fn route_filter(route: &'static Route, state: Arc<ApiState>) -> BoxedFilter<(Res
         .and(warp::ext::get::<Head>())
         .and(warp::header::headers_cloned())
         .and(warp::body::stream())
-        .then(move |param, head, headers, body| {
+        .then(move |params, head, headers, body| {
             let body = bytes_of(body).boxed();
-            let request = Request { head, headers, body, param, identity: None };
+            let request = Request { head, headers, body, params, identity: None };
             handle(route, Arc::clone(&state), request).boxed()
         })
         .boxed()
+}
+
+fn with(
+    mut params: Vec<(&'static str, String)>,
+    name: &'static str,
+    value: String,
+) -> Vec<(&'static str, String)> {
+    params.push((name, value));
+    params
 }
 
 fn bytes_of(

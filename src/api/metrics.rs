@@ -65,6 +65,7 @@ pub(crate) const LIMITS: &[&str] = &[
     "idle_timeout",
     "requests_per_second",
     "tls_handshake_timeout",
+    "town_pending_events",
     "write_stall",
     "ws_auth_timeout",
     "ws_in_flight",

@@ -29,6 +29,7 @@ mod stall;
 mod state;
 mod stream;
 mod tls;
+mod towns;
 mod ws;
 
 pub(crate) use auth::NewToken;

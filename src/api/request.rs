@@ -57,8 +57,8 @@ pub(crate) struct Request {
     pub(crate) head: Head,
     pub(crate) headers: HeaderMap,
     pub(crate) body: BoxStream<'static, Result<Bytes, warp::Error>>,
-    /// What stands for `{...}` in the route's path.
-    pub(crate) param: Option<String>,
+    /// What stands for each `{name}` in the route's path, in order.
+    pub(crate) params: Vec<(&'static str, String)>,
     /// Who asks; nobody on a public route.
     pub(crate) identity: Option<Identity>,
 }
@@ -67,6 +67,11 @@ impl Request {
     /// Reads the query; unknown and doubled names are refused.
     pub(crate) fn query<T: DeserializeOwned>(&self) -> Result<T, Problem> {
         serde_urlencoded::from_str(&self.head.query).map_err(|e| Problem::bad_request(format!("query: {e}")))
+    }
+
+    /// What stands for `{name}` in the route's path.
+    pub(crate) fn param(&self, name: &str) -> Option<&str> {
+        self.params.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_str())
     }
 
     /// Who asks, on a route that is not public.

@@ -12,6 +12,7 @@ use super::request::Request;
 use super::response::Outcome;
 use super::rest;
 use super::state::ApiState;
+use super::towns::{self, Operation};
 use super::ws;
 
 /// One route.
@@ -202,6 +203,28 @@ pub(crate) const ROUTES: &[Route] = &[
         },
         ..route("/usage", |state, request| Box::pin(rest::usage(state, request)))
     },
+    asks::<towns::ListTowns>("/api/towns"),
+    tells::<towns::CreateTown>("/api/towns"),
+    asks::<towns::ShowStatus>("/api/towns/{town}/status"),
+    tells::<towns::Drain>("/api/towns/{town}/drain"),
+    tells::<towns::ChangePolicy>("/api/towns/{town}/policy"),
+    asks::<towns::ListBeads>("/api/towns/{town}/beads"),
+    tells::<towns::AddBead>("/api/towns/{town}/beads"),
+    asks::<towns::ShowBead>("/api/towns/{town}/beads/{bead}"),
+    tells::<towns::CancelBead>("/api/towns/{town}/beads/{bead}/cancel"),
+    tells::<towns::HoldBead>("/api/towns/{town}/beads/{bead}/hold"),
+    tells::<towns::ReleaseBead>("/api/towns/{town}/beads/{bead}/release"),
+    tells::<towns::AddDependency>("/api/towns/{town}/beads/{bead}/dependencies"),
+    tells::<towns::StartConvoy>("/api/towns/{town}/convoys"),
+    asks::<towns::ListAgents>("/api/towns/{town}/agents"),
+    tells::<towns::AddAgent>("/api/towns/{town}/agents"),
+    Route { method: Verb::Delete, ..asks::<towns::RemoveAgent>("/api/towns/{town}/agents/{agent}") },
+    Route {
+        body: schema::<towns::ReportedEvent>(),
+        answer: Answer { status: 201, types: JSON, schema: schema::<<towns::Report as Operation>::Answer>() },
+        handler: |state, request| Box::pin(towns::report(state, request)),
+        ..tells::<towns::Report>("/api/towns/{town}/events")
+    },
     Route {
         access: Access::Public,
         compression: Compression::Gzip,
@@ -236,20 +259,45 @@ pub(super) const fn route(
     }
 }
 
+/// A route whose parameters stand in its path and its query.
+const fn asks<O: Operation>(path: &'static str) -> Route {
+    Route {
+        access: O::ACCESS,
+        summary: O::SUMMARY,
+        query: schema::<O::Params>(),
+        answer: Answer { status: 200, types: JSON, schema: schema::<O::Answer>() },
+        ..route(path, |state, request| Box::pin(towns::asked::<O>(state, request)))
+    }
+}
+
+/// A route whose parameters stand in its path and its body.
+const fn tells<O: Operation>(path: &'static str) -> Route {
+    Route {
+        method: Verb::Post,
+        access: O::ACCESS,
+        summary: O::SUMMARY,
+        body: schema::<O::Params>(),
+        answer: Answer { status: O::STATUS.as_u16(), types: JSON, schema: schema::<O::Answer>() },
+        ..route(path, |state, request| Box::pin(towns::told::<O>(state, request)))
+    }
+}
+
 impl Route {
     /// Whether this is the route of a path, whatever the method.
     fn stands_for(&self, path: &str) -> bool {
         let mut given = path.split('/');
         let fits = self.path.split('/').all(|wanted| {
-            given.next().is_some_and(|given| wanted == given || (is_parameter(wanted) && !given.is_empty()))
+            given
+                .next()
+                .is_some_and(|given| wanted == given || (parameter(wanted).is_some() && !given.is_empty()))
         });
         fits && given.next().is_none()
     }
 }
 
-/// Whether a segment of a route's path stands for any one.
-pub(crate) fn is_parameter(segment: &str) -> bool {
-    segment.starts_with('{')
+/// The name of what stands for a segment of a route's path, if any one may.
+pub(crate) fn parameter(segment: &'static str) -> Option<&'static str> {
+    segment.strip_prefix('{')?.strip_suffix('}')
 }
 
 /// In whose shape errors are told on a path.

@@ -251,6 +251,10 @@ impl Reconciler {
         }
     }
 
+    pub(super) fn clock(&self) -> &Clock {
+        &self.inner.pen.clock
+    }
+
     /// What marks a report of an external runtime, so that it happens once.
     #[must_use]
     pub fn report(actor: &Actor, key: IdempotencyKey, body: &[u8]) -> EventReport {

@@ -185,7 +185,7 @@ pub struct HookView {
 }
 
 impl AgentView {
-    fn of(id: &AgentId, agent: &Agent, now: TownTime) -> Self {
+    pub(super) fn of(id: &AgentId, agent: &Agent, now: TownTime) -> Self {
         let Agent { role, origin, nudges: _, status, since, hook, container } = agent;
         Self {
             id: id.clone(),
@@ -250,7 +250,7 @@ pub struct BeadView {
 }
 
 impl BeadView {
-    fn of(id: &BeadId, bead: &Bead, now: TownTime) -> Self {
+    pub(super) fn of(id: &BeadId, bead: &Bead, now: TownTime) -> Self {
         let Bead { kind, status, since, created: _, work, parent, waits, tries, looks: _ } = bead;
         Self {
             id: id.clone(),
@@ -272,6 +272,6 @@ impl BeadView {
     }
 }
 
-fn millis(duration: Duration) -> u64 {
+pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

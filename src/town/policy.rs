@@ -9,6 +9,7 @@ mod tests;
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::Value;
 
@@ -17,7 +18,7 @@ use crate::limits::TOWN_BACKOFF_STEPS_MAX;
 use crate::units::Period;
 
 /// The policy of a town.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Policy {
     /// How often and how long a bead is tried.
@@ -39,7 +40,7 @@ pub struct Policy {
 }
 
 /// `dispatch:`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct DispatchPolicy {
     /// Attempts that may fail before a bead has failed; 1 to 100.
@@ -54,7 +55,7 @@ pub struct DispatchPolicy {
 }
 
 /// `breaker:`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct BreakerPolicy {
     /// So many beads with a failed attempt within the window open it; 1 to 10,000.
@@ -66,7 +67,7 @@ pub struct BreakerPolicy {
 }
 
 /// `lost:`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct LostPolicy {
     /// A worker of which nothing runs is lost after so long without progress; 1 s to 24 h.
@@ -76,7 +77,7 @@ pub struct LostPolicy {
 }
 
 /// `review:`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ReviewPolicy {
     /// Whether a done task is reviewed before it closes.
@@ -86,7 +87,7 @@ pub struct ReviewPolicy {
 }
 
 /// `convoy:`.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ConvoyPolicy {
     /// Whether one failed bead fails the convoy.
@@ -94,7 +95,7 @@ pub struct ConvoyPolicy {
 }
 
 /// `stuck:`. The first three grow.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct StuckPolicy {
     /// The agent is nudged after so long without progress; 1 s to 7 d.
@@ -110,7 +111,7 @@ pub struct StuckPolicy {
 }
 
 /// `collect:`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct CollectPolicy {
     /// How long a dynamic agent may be idle before it is collected; 1 m to 365 d.
@@ -118,7 +119,7 @@ pub struct CollectPolicy {
 }
 
 /// `recovery:`: what is done about each invariant when it is violated.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RecoveryPolicy {
     /// 2: a terminal bead is hooked.

@@ -68,14 +68,16 @@ async fn every_route_admits_exactly_the_roles_of_the_contract() {
     for (method, path, role) in &routes {
         let ask = |token| status(&server, (method, path), token);
         // What a route says to one who is let in: a plain GET of /ws is asked to upgrade; a role that may knock at
-        // /rpc may still not call system.health, which is no completion and no agent, and `{id}` is neither a model
-        // nor an agent.
+        // /rpc may still not call system.health, which is no completion, no agent and no town, and `{id}` is neither a
+        // model nor an agent nor a town.
         let (welcome, knock) = match path.as_str() {
             "/agents" if *method == "POST" => (400, 403),
             "/agents/{id}" => (404, 403),
             "/ws" => (426, 426),
             "/v1/chat/completions" => (400, 403),
             "/v1/models/{id}" => (404, 403),
+            "/api/towns" if *method == "POST" => (400, 403),
+            of_a_town if of_a_town.starts_with("/api/towns/") => (404, 403),
             _ => (200, 403),
         };
         let stranger = match role.as_str() {
@@ -90,6 +92,7 @@ async fn every_route_admits_exactly_the_roles_of_the_contract() {
             let admitted = match role.as_str() {
                 "public" => true,
                 "operator" => token == "operator",
+                "agent" => matches!(token, "agent" | "operator"),
                 "token" if path == "/ws" => true,
                 _ => matches!(token, "viewer" | "operator"),
             };
@@ -119,7 +122,7 @@ async fn every_method_admits_exactly_its_role() {
         assert_eq!(call(method, None).await.status, 401, "{method} without a token");
         assert_eq!(call(method, Some("nonsense")).await.status, 401, "{method} with a wrong token");
         for token in ROLES {
-            let admitted = token == "operator" || (token == "viewer" && role == "viewer");
+            let admitted = token == "operator" || (token == role && matches!(token, "viewer" | "agent"));
             let answer = call(method, Some(token)).await;
             let code = answer.json()["error"]["code"].as_i64();
             assert_eq!(code == Some(-32008), !admitted, "{method} as {token}: {}", answer.text());

@@ -47,3 +47,4 @@ mod shutdown;
 mod stack;
 mod telemetry;
 mod towns;
+mod towns_api;

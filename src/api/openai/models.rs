@@ -53,7 +53,7 @@ pub(crate) async fn models(state: Arc<ApiState>, _request: Request) -> Outcome {
 
 /// Shows one agent.
 pub(crate) async fn model(state: Arc<ApiState>, request: Request) -> Outcome {
-    let wanted = request.param.as_deref().unwrap_or_default();
+    let wanted = request.param("id").unwrap_or_default();
     match serving(&state).find(|agent| agent.id.as_str() == wanted) {
         Some(agent) => json_reply(&Model::of(agent.id, &state)),
         None => Ok(Fault::unknown_model(wanted).into_reply()),

@@ -125,7 +125,7 @@ pub(crate) async fn create_agent(state: Arc<ApiState>, mut request: Request) -> 
 pub(crate) async fn delete_agent(state: Arc<ApiState>, request: Request) -> Outcome {
     let NoQuery {} = request.query()?;
     let actor = request.identity()?.actor;
-    let id = request.param.as_deref().unwrap_or_default();
+    let id = request.param("id").unwrap_or_default();
     let id = AgentId::parse(id)
         .map_err(|rule| Problem::new(StatusCode::NOT_FOUND, "not_found", rule.to_string()))?;
     let deletion = state.gateway.delete_agent(actor, id.clone()).await?;

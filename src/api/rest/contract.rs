@@ -74,7 +74,7 @@ fn operation(route: &Route, generator: &mut SchemaGenerator) -> Value {
     let security = match route.access {
         Access::Public => json!([]),
         Access::Scrape | Access::FirstMessage => json!([{}, {"token": []}]),
-        Access::Token | Access::Viewer | Access::Operator => json!([{"token": []}]),
+        Access::Token | Access::Viewer | Access::Operator | Access::Agent => json!([{"token": []}]),
     };
     let mut operation = json!({
         "summary": route.summary,
@@ -83,16 +83,18 @@ fn operation(route: &Route, generator: &mut SchemaGenerator) -> Value {
         "x-role": route.access.as_str(),
         "responses": responses(route, generator),
     });
+    let places: Vec<&str> = route.path.split('/').filter_map(routes::parameter).collect();
+    let in_path =
+        |name: &&str| json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}});
+    let mut parameters: Vec<Value> = places.iter().map(in_path).collect();
     if let Some(query) = route.query {
-        operation["parameters"] = parameters(query, generator);
+        parameters.extend(in_query(query, &places, generator));
     }
-    for name in route.path.split('/').filter(|segment| routes::is_parameter(segment)) {
-        let name = name.trim_matches(['{', '}']);
-        let schema = json!({"type": "string"});
-        operation["parameters"] = json!([{"name": name, "in": "path", "required": true, "schema": schema}]);
+    if !parameters.is_empty() {
+        operation["parameters"] = Value::Array(parameters);
     }
     if let Some(body) = route.body {
-        let schema = body(generator);
+        let schema = without(body(generator), &places, generator);
         operation["requestBody"] =
             json!({"required": true, "content": {"application/json": {"schema": schema}}});
     }
@@ -129,17 +131,51 @@ fn responses(route: &Route, generator: &mut SchemaGenerator) -> Value {
     Value::Object(responses)
 }
 
-/// A query's schema as parameters: it is an object whose properties they are.
-fn parameters(query: fn(&mut SchemaGenerator) -> Schema, generator: &mut SchemaGenerator) -> Value {
+/// A query's schema as parameters: it is an object whose properties they are, but for what stands in the path.
+fn in_query(
+    query: fn(&mut SchemaGenerator) -> Schema,
+    places: &[&str],
+    generator: &mut SchemaGenerator,
+) -> Vec<Value> {
     let reference = query(generator);
-    let name = reference.get("$ref").and_then(Value::as_str).and_then(|r| r.rsplit('/').next());
-    let object = name.and_then(|name| generator.definitions_mut().remove(name)).unwrap_or_default();
+    let object = definition(&reference, generator).cloned().unwrap_or_default();
+    if let Some(name) = name_of(&reference) {
+        generator.definitions_mut().remove(name);
+    }
+    let required = object["required"].clone();
+    let is_required = |name: &str| required.as_array().is_some_and(|all| all.contains(&json!(name)));
     let properties = object.get("properties").and_then(Value::as_object).cloned().unwrap_or_default();
     let parameter = |(name, mut schema): (String, Value)| {
         let description = schema.as_object_mut().and_then(|schema| schema.remove("description"));
-        json!({"name": name, "in": "query", "description": description, "schema": schema})
+        let mut parameter =
+            json!({"name": name, "in": "query", "description": description, "schema": schema});
+        if is_required(&name) {
+            parameter["required"] = json!(true);
+        }
+        parameter
     };
-    Value::Array(properties.into_iter().map(parameter).collect())
+    properties.into_iter().filter(|(name, _)| !places.contains(&name.as_str())).map(parameter).collect()
+}
+
+/// A body's schema without what stands in the path.
+fn without(body: Schema, places: &[&str], generator: &mut SchemaGenerator) -> Value {
+    let named = definition(&body, generator)
+        .filter(|object| places.iter().any(|place| object["properties"].get(place).is_some()));
+    let Some(mut object) = named.cloned() else { return body.to_value() };
+    for place in places {
+        object["properties"].as_object_mut().and_then(|properties| properties.remove(*place));
+        object["required"].as_array_mut().into_iter().for_each(|all| all.retain(|name| name != place));
+    }
+    object
+}
+
+fn name_of(reference: &Schema) -> Option<&str> {
+    reference.get("$ref").and_then(Value::as_str).and_then(|reference| reference.rsplit('/').next())
+}
+
+/// What a reference leads to.
+fn definition<'g>(reference: &Schema, generator: &'g SchemaGenerator) -> Option<&'g Value> {
+    generator.definitions().get(name_of(reference)?)
 }
 
 fn problem() -> Value {

@@ -16,6 +16,7 @@ mod request;
 mod session;
 mod system;
 mod token;
+mod town;
 mod usage;
 
 use std::cell::RefCell;
@@ -31,13 +32,16 @@ use super::Readiness;
 use super::access::Access;
 use super::jsonrpc::{self, Incoming, Malformed};
 use super::state::ApiState;
+use super::towns::{self, Operation};
 use crate::gateway::{Channel, Rejection};
 
 pub(crate) use agent_roster::{AgentDeleted, NewAgent, read_id};
 use error::GATEWAY_FULL;
-pub(crate) use error::{CODES, FORBIDDEN, RATE_LIMITED, RpcError, SHUTTING_DOWN};
-pub(crate) use method::{Call, CallResult, Context, Method, SchemaOf, read_named};
-use method::{Held, NoParams};
+pub(crate) use error::{
+    CODES, CONFLICT, FORBIDDEN, JOURNAL_UNAVAILABLE, NOT_FOUND, RATE_LIMITED, RpcError, SHUTTING_DOWN,
+};
+use method::Held;
+pub(crate) use method::{Call, CallResult, Context, Method, NoParams, SchemaOf, read_named};
 pub(crate) use token::TokenList;
 
 /// Every method, by name.
@@ -193,6 +197,23 @@ pub(crate) const METHODS: &[Method] = &[
         "Ends a token and what is open with it.",
         token::revoke,
     ),
+    of_town::<towns::AddAgent>("town.addAgent"),
+    of_town::<towns::AddBead>("town.addBead"),
+    of_town::<towns::AddDependency>("town.addDependency"),
+    of_town::<towns::ListAgents>("town.agents"),
+    of_town::<towns::ShowBead>("town.bead"),
+    of_town::<towns::ListBeads>("town.beads"),
+    of_town::<towns::CancelBead>("town.cancelBead"),
+    of_town::<towns::CreateTown>("town.create"),
+    of_town::<towns::Drain>("town.drain"),
+    of_town::<towns::HoldBead>("town.holdBead"),
+    of_town::<towns::ListTowns>("town.list"),
+    of_town::<towns::ChangePolicy>("town.policy"),
+    of_town::<towns::ReleaseBead>("town.releaseBead"),
+    of_town::<towns::RemoveAgent>("town.removeAgent"),
+    of_town::<towns::Report>("town.report"),
+    of_town::<towns::StartConvoy>("town.startConvoy"),
+    of_town::<towns::ShowStatus>("town.status"),
     entry::<usage::QueryParams, crate::gateway::UsageReport>(
         "usage.query",
         Access::Viewer,
@@ -209,6 +230,10 @@ const fn entry<P: JsonSchema, R: JsonSchema>(
 ) -> Method {
     let (params, result): (SchemaOf, SchemaOf) = (|g| g.subschema_for::<P>(), |g| g.subschema_for::<R>());
     Method { name, access, summary, params, result, handler }
+}
+
+const fn of_town<O: Operation>(name: &'static str) -> Method {
+    entry::<O::Params, O::Answer>(name, O::ACCESS, O::SUMMARY, town::run::<O>)
 }
 
 /// The label under which calls of methods that do not exist are counted.
@@ -411,6 +436,7 @@ mod tests {
     #[test]
     fn every_method_asks_for_a_role() {
         let open = METHODS.iter().filter(|m| !matches!(m.access, Access::Viewer | Access::Operator));
-        assert_eq!(open.map(|m| m.name).collect::<Vec<_>>(), [""; 0]);
+        let open: Vec<_> = open.map(|m| (m.name, m.access)).collect();
+        assert_eq!(open, [("town.report", Access::Agent)]);
     }
 }

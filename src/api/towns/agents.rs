@@ -1,0 +1,105 @@
+//! Who works in a town.
+
+use http::StatusCode;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::super::access::Access;
+use super::beads::page;
+use super::refusal::Refusal;
+use super::{Caller, Operation, Taken};
+use crate::ids::{AgentId, Seq, TownId};
+use crate::reconciler::AgentPage;
+use crate::town::TownEvent;
+use crate::town::words::{Origin, Role};
+
+/// Which agents.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ListAgentsParams {
+    /// The town.
+    town: TownId,
+    /// `next` of the page before.
+    cursor: Option<AgentId>,
+    /// At most so many; 1 to 1,000 (100).
+    limit: Option<usize>,
+}
+
+pub(crate) struct ListAgents;
+
+impl Operation for ListAgents {
+    const ACCESS: Access = Access::Viewer;
+    const SUMMARY: &'static str = "Lists the agents of a town by id, each with what it holds.";
+    type Params = ListAgentsParams;
+    type Answer = AgentPage;
+
+    async fn run(caller: Caller, params: ListAgentsParams) -> Result<AgentPage, Refusal> {
+        let ListAgentsParams { town, cursor, limit } = params;
+        let found = caller.state.reconciler.agents(&town, cursor.as_ref(), page(limit)?);
+        found.ok_or_else(|| Refusal::unknown_town(&town))
+    }
+}
+
+/// An agent that joins.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AddAgentParams {
+    /// The town.
+    town: TownId,
+    /// An agent of plimsoll's own, or one of a runtime elsewhere that reports for itself.
+    id: AgentId,
+    /// What it is there for; a worker if nothing is said.
+    #[serde(default)]
+    role: Role,
+    /// Whether its runtime nudges it when it sees `nudge_sent`.
+    #[serde(default)]
+    nudges: bool,
+}
+
+/// An agent that joined.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct AgentJoined {
+    /// Its id.
+    agent: AgentId,
+    /// The event that made it so.
+    seq: Seq,
+}
+
+pub(crate) struct AddAgent;
+
+impl Operation for AddAgent {
+    const ACCESS: Access = Access::Operator;
+    const SUMMARY: &'static str = "Has an agent join a town, one of plimsoll's own or one of a runtime elsewhere; idle for long, it leaves.";
+    const STATUS: StatusCode = StatusCode::CREATED;
+    type Params = AddAgentParams;
+    type Answer = AgentJoined;
+
+    async fn run(caller: Caller, params: AddAgentParams) -> Result<AgentJoined, Refusal> {
+        let AddAgentParams { town, id, role, nudges } = params;
+        let event = TownEvent::AgentRegistered { agent: id.clone(), role, origin: Origin::Dynamic, nudges };
+        Ok(AgentJoined { seq: caller.submit(&town, event).await?, agent: id })
+    }
+}
+
+/// Which agent.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AgentParams {
+    /// The town.
+    town: TownId,
+    /// The agent.
+    agent: AgentId,
+}
+
+pub(crate) struct RemoveAgent;
+
+impl Operation for RemoveAgent {
+    const ACCESS: Access = Access::Operator;
+    const SUMMARY: &'static str = "Has an agent leave a town; the bead that it held goes back. One that is configured joins again at a restart.";
+    type Params = AgentParams;
+    type Answer = Taken;
+
+    async fn run(caller: Caller, AgentParams { town, agent }: AgentParams) -> Result<Taken, Refusal> {
+        Ok(Taken { seq: caller.submit(&town, TownEvent::AgentRemoved { agent }).await? })
+    }
+}

@@ -1,0 +1,208 @@
+//! How what is asked of a town or told it ends badly: one list for both roads. Every message says what to do.
+
+use std::time::Duration;
+
+use http::StatusCode;
+
+use super::super::jsonrpc::INVALID_PARAMS;
+use super::super::response::Problem;
+use super::super::rpc::{CONFLICT, FORBIDDEN, JOURNAL_UNAVAILABLE, NOT_FOUND, RATE_LIMITED, RpcError};
+use super::super::state::ApiState;
+use crate::ids::TownId;
+use crate::reconciler::SubmitError;
+use crate::town::event::OutOfBounds;
+use crate::town::policy::PolicyProblem;
+use crate::town::state::Rejected;
+
+/// The limit of events that wait for a town, as the metric names it.
+pub(super) const PENDING: &str = "town_pending_events";
+
+/// When to send again what found a full or a busy town: it turns many times by then.
+const LATER: Duration = Duration::from_secs(1);
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    kind: Kind,
+    /// A stable word.
+    code: &'static str,
+    message: String,
+    /// The parameter that is wrong.
+    field: Option<String>,
+    /// The limit that was hit, and when to come again.
+    limit: Option<(&'static str, Duration)>,
+}
+
+/// What kind of refusal it is, as both roads number it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Malformed,
+    Invalid,
+    Forbidden,
+    Unknown,
+    Conflict,
+    Full,
+    Unavailable,
+}
+
+impl Kind {
+    const fn numbers(self) -> (StatusCode, i32) {
+        match self {
+            Self::Malformed => (StatusCode::BAD_REQUEST, INVALID_PARAMS),
+            Self::Invalid => (StatusCode::UNPROCESSABLE_ENTITY, INVALID_PARAMS),
+            Self::Forbidden => (StatusCode::FORBIDDEN, FORBIDDEN),
+            Self::Unknown => (StatusCode::NOT_FOUND, NOT_FOUND),
+            Self::Conflict => (StatusCode::CONFLICT, CONFLICT),
+            Self::Full => (StatusCode::TOO_MANY_REQUESTS, RATE_LIMITED),
+            Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, JOURNAL_UNAVAILABLE),
+        }
+    }
+}
+
+impl Refusal {
+    pub(super) fn new(kind: Kind, code: &'static str, message: impl Into<String>) -> Self {
+        Self { kind, code, message: message.into(), field: None, limit: None }
+    }
+
+    /// A stable word for what is wrong.
+    pub(super) fn code(&self) -> &'static str {
+        self.code
+    }
+
+    /// A parameter is none.
+    pub(super) fn malformed(field: &str, problem: &str) -> Self {
+        let message = format!("{field}: {problem}");
+        Self { field: Some(field.to_owned()), ..Self::new(Kind::Malformed, "bad_request", message) }
+    }
+
+    /// A parameter cannot be.
+    pub(super) fn invalid(field: impl Into<String>, problem: &str) -> Self {
+        let field = field.into();
+        let message = format!("{field}: {problem}");
+        Self { field: Some(field), ..Self::new(Kind::Invalid, "invalid", message) }
+    }
+
+    pub(super) fn unknown_town(town: &TownId) -> Self {
+        let message = SubmitError::UnknownTown(town.clone()).to_string();
+        Self::new(Kind::Unknown, "unknown_town", message)
+    }
+
+    pub(super) fn policy(problem: &PolicyProblem) -> Self {
+        Self::invalid(format!("policy.{}", problem.key), &problem.rule)
+    }
+
+    pub(super) fn of_submit(state: &ApiState, error: SubmitError) -> Self {
+        let message = error.to_string();
+        let new = |kind, code| Self::new(kind, code, message);
+        match error {
+            SubmitError::UnknownTown(_) => new(Kind::Unknown, "unknown_town"),
+            SubmitError::Rejected(rejected) => Self::from(rejected),
+            SubmitError::Full => {
+                state.limit_hit(PENDING);
+                Self { limit: Some((PENDING, LATER)), ..new(Kind::Full, "town_full") }
+            }
+            SubmitError::Busy => new(Kind::Conflict, "town_busy"),
+            SubmitError::Journal(_) | SubmitError::Late => new(Kind::Unavailable, "journal_unavailable"),
+            SubmitError::TownExists(_) => new(Kind::Conflict, "town_exists"),
+            SubmitError::Elsewhere { .. } => new(Kind::Conflict, "works_elsewhere"),
+            SubmitError::TooManyTowns(_) => new(Kind::Conflict, "too_many_towns"),
+            SubmitError::TownIdTooLong(max) => Self::invalid("id", &format!("has at most {max} characters")),
+        }
+    }
+}
+
+impl From<Rejected> for Refusal {
+    fn from(rejected: Rejected) -> Self {
+        if let Rejected::OutOfBounds(bounds) = rejected {
+            return Self::from(bounds);
+        }
+        if let Rejected::Policy(problem) = &rejected {
+            return Self::policy(problem);
+        }
+        let unknown =
+            matches!(rejected, Rejected::UnknownAgent(_) | Rejected::UnknownBead(_) | Rejected::NotCreated);
+        let kind = if unknown { Kind::Unknown } else { Kind::Conflict };
+        let message = match advice(&rejected) {
+            "" => rejected.to_string(),
+            advice => format!("{rejected}: {advice}"),
+        };
+        Self::new(kind, rejected.code(), message)
+    }
+}
+
+impl From<OutOfBounds> for Refusal {
+    fn from(bounds: OutOfBounds) -> Self {
+        let OutOfBounds { field, size, min, max } = bounds;
+        let unit = match field {
+            "priority" => "",
+            "blocked_by" | "beads" => " entries",
+            _ => " bytes",
+        };
+        let field = match field {
+            "bead" | "convoy" => "id",
+            "blocked_by" => "blockedBy",
+            "exit_reason" => "exitReason",
+            field => field,
+        };
+        Self::invalid(field, &format!("expected {min} to {max}{unit}, and it is {size}"))
+    }
+}
+
+/// What to do about it.
+fn advice(rejected: &Rejected) -> &'static str {
+    match rejected {
+        Rejected::NotCreated => "`plimsoll town create` makes it",
+        Rejected::UnknownAgent(_) => "the town's agents are those that joined it",
+        Rejected::UnknownBead(_) => {
+            "`plimsoll bead list` names those there are, and of those that ended the latest are known"
+        }
+        Rejected::AgentExists(_) => "remove it first to have it join as something else",
+        Rejected::BeadExists(_) => "choose another id, or leave it out",
+        Rejected::Ended { .. } => "it never changes again, add another one",
+        Rejected::WrongKind { .. } => "choose a task",
+        Rejected::Cycle { .. } => "leave this dependency out",
+        Rejected::InConvoy { .. } => "a bead belongs to one convoy only, leave it out",
+        Rejected::Full { .. } => "let some end first, or make another town",
+        Rejected::KeyReused { .. } => "take a new key for another report",
+        Rejected::AgentHolds { .. } => "wait until it ended, or cancel it",
+        Rejected::BeadStands { .. }
+        | Rejected::NoSuchWay { .. }
+        | Rejected::BeadWaits { .. }
+        | Rejected::AgentStands { .. }
+        | Rejected::AgentHoldsNot { .. }
+        | Rejected::WrongRole { .. }
+        | Rejected::WrongNumber { .. }
+        | Rejected::Draining
+        | Rejected::Breaker(_)
+        | Rejected::Episode { .. }
+        | Rejected::OutOfOrder { .. }
+        | Rejected::AlreadyCreated => "look at it again, it may have changed",
+        Rejected::OutOfBounds(_) | Rejected::Policy(_) | Rejected::Repeated { .. } => "",
+    }
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        let Refusal { kind, code, message, field: _, limit } = refusal;
+        let problem = Self::new(kind.numbers().0, code, message);
+        match limit {
+            Some((_, after)) => problem.retry_after(after),
+            None if kind == Kind::Unavailable || code == "town_busy" => problem.retry_after(LATER),
+            None => problem,
+        }
+    }
+}
+
+impl From<Refusal> for RpcError {
+    fn from(refusal: Refusal) -> Self {
+        let Refusal { kind, code, message, field, limit } = refusal;
+        let number = kind.numbers().1;
+        let mut error = match limit {
+            Some((limit, after)) => Self::limited(number, limit, after, &message),
+            None => Self::new(number, message),
+        };
+        error.data.cause = Some(code);
+        error.data.field = field;
+        error
+    }
+}

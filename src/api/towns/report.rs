@@ -1,0 +1,208 @@
+//! What a runtime elsewhere reports of its agents: once for each key, and for the reporter's own dispatch only.
+
+use std::sync::Arc;
+
+use http::StatusCode;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::super::Role;
+use super::super::access::Access;
+use super::super::request::Request;
+use super::super::response::{Outcome, Problem, reply};
+use super::super::state::ApiState;
+use super::refusal::{Kind, Refusal};
+use super::road::{check_places, read_body};
+use super::{Caller, Operation};
+use crate::ids::{AgentId, DispatchId, IdempotencyKey, Seq, TownId};
+use crate::reconciler::Reconciler;
+use crate::town::TownEvent;
+use crate::town::event;
+use crate::town::words::{CompletionStatus, ContainerStatus, Outcome as WorkOutcome};
+
+/// The header that names a report.
+const KEY: &str = "idempotency-key";
+
+/// What happened to an agent elsewhere.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(tag = "type", rename_all = "snake_case", rename_all_fields = "camelCase", deny_unknown_fields)]
+pub(crate) enum ReportedEvent {
+    /// It says how its work ended.
+    AgentDone {
+        /// Which agent.
+        agent: AgentId,
+        /// Of which dispatch.
+        dispatch_id: DispatchId,
+        /// How.
+        outcome: WorkOutcome,
+        /// In its words; for operators.
+        summary: Option<String>,
+    },
+    /// Its run ended.
+    AgentCompleted {
+        /// Which agent.
+        agent: AgentId,
+        /// Of which dispatch.
+        dispatch_id: DispatchId,
+        /// How.
+        status: CompletionStatus,
+        /// Why, if it failed; for operators.
+        reason: Option<String>,
+    },
+    /// Something moves.
+    AgentProgress {
+        /// Which agent.
+        agent: AgentId,
+        /// Of which dispatch.
+        dispatch_id: DispatchId,
+    },
+    /// What hosts it is not as it was.
+    ContainerStatus {
+        /// Which agent.
+        agent: AgentId,
+        /// The dispatch that it was looked at for.
+        dispatch_id: Option<DispatchId>,
+        /// What was seen.
+        status: ContainerStatus,
+        /// How it ended, if it did.
+        exit_reason: Option<String>,
+    },
+}
+
+impl ReportedEvent {
+    fn agent(&self) -> &AgentId {
+        let (Self::AgentDone { agent, .. }
+        | Self::AgentCompleted { agent, .. }
+        | Self::AgentProgress { agent, .. }
+        | Self::ContainerStatus { agent, .. }) = self;
+        agent
+    }
+
+    fn dispatch_id(&self) -> Option<&DispatchId> {
+        match self {
+            Self::AgentDone { dispatch_id, .. }
+            | Self::AgentCompleted { dispatch_id, .. }
+            | Self::AgentProgress { dispatch_id, .. } => Some(dispatch_id),
+            Self::ContainerStatus { dispatch_id, .. } => dispatch_id.as_ref(),
+        }
+    }
+
+    fn into_event(self, report: Option<Box<event::Report>>) -> TownEvent {
+        match self {
+            Self::AgentDone { agent, dispatch_id, outcome, summary } => {
+                TownEvent::AgentDone { agent, dispatch_id, outcome, summary: summary.map(Into::into), report }
+            }
+            Self::AgentCompleted { agent, dispatch_id, status, reason } => TownEvent::AgentCompleted {
+                agent,
+                dispatch_id,
+                status,
+                reason: reason.map(Into::into),
+                report,
+            },
+            Self::AgentProgress { agent, dispatch_id } => {
+                TownEvent::AgentProgress { agent, dispatch_id, report }
+            }
+            Self::ContainerStatus { agent, dispatch_id, status, exit_reason } => {
+                let exit_reason = exit_reason.map(Into::into);
+                TownEvent::ContainerStatus { agent, dispatch_id, status, exit_reason, report }
+            }
+        }
+    }
+}
+
+/// A report.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct ReportParams {
+    /// The town.
+    town: TownId,
+    /// The reporter's own name for it: sent again within 24 h, it happens once.
+    idempotency_key: IdempotencyKey,
+    /// What happened.
+    event: ReportedEvent,
+}
+
+/// Where a report stands.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Reported {
+    /// The event that it became when it first came.
+    seq: Seq,
+    /// Whether it came before.
+    repeated: bool,
+}
+
+pub(crate) struct Report;
+
+impl Operation for Report {
+    const ACCESS: Access = Access::Agent;
+    const SUMMARY: &'static str = "Takes what a runtime elsewhere reports of an agent, once for each key.";
+    type Params = ReportParams;
+    type Answer = Reported;
+
+    async fn run(caller: Caller, params: ReportParams) -> Result<Reported, Refusal> {
+        let ReportParams { town, idempotency_key, event } = params;
+        check_own(&caller, &town, &event)?;
+        let Caller { state, identity } = &caller;
+        // Over both roads, and however it is written, the same is the same.
+        let plain = event.clone().into_event(None);
+        let body = format!("{}{}", plain.kind(), plain.detail());
+        let mark = Reconciler::report(&identity.actor, idempotency_key, body.as_bytes());
+        let event = event.into_event(Some(Box::new(mark)));
+        let submitted = state.reconciler.submit(&town, &identity.actor, event).await;
+        let submitted = submitted.map_err(|error| Refusal::of_submit(state, error))?;
+        Ok(Reported { seq: submitted.seq, repeated: submitted.repeated })
+    }
+}
+
+/// Whether who reports may do so: an agent for itself, and anybody for the agent whose dispatch it is. A dispatch that is
+/// nobody's any more is no secret and changes nothing.
+fn check_own(caller: &Caller, town: &TownId, event: &ReportedEvent) -> Result<(), Refusal> {
+    let forbidden = |message: String| {
+        caller.state.note_forbidden();
+        Refusal::new(Kind::Forbidden, "forbidden", message)
+    };
+    let bound = caller.identity.token.as_ref().filter(|token| token.role == Role::Agent);
+    if let Some(other) = bound.and_then(|token| token.town.as_ref()).filter(|bound| *bound != town) {
+        return Err(forbidden(format!("this token reports for the town {other} only")));
+    }
+    let agent = event.agent();
+    if let Some(other) = bound.and_then(|token| token.agent.as_ref()).filter(|bound| *bound != agent) {
+        return Err(forbidden(format!("this token reports for the agent {other} only")));
+    }
+    let Some(dispatch) = event.dispatch_id() else { return Ok(()) };
+    let holder =
+        caller.state.reconciler.look(town, |town, _| town.holder(dispatch).map(|(id, _)| id.clone()));
+    match holder.ok_or_else(|| Refusal::unknown_town(town))? {
+        Some(holder) if holder != *agent => Err(forbidden(format!(
+            "the dispatch {dispatch} is not of the agent {agent}: an agent reports for its own only"
+        ))),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// `POST /api/towns/{town}/events`: 201 when a report comes first, 200 when it came before.
+pub(crate) async fn report(state: Arc<ApiState>, mut request: Request) -> Outcome {
+    check_places(&request.params)?;
+    let caller = Caller { state: Arc::clone(&state), identity: request.identity()? };
+    let town = request.param("town").and_then(|town| TownId::parse(town).ok());
+    let town = town.ok_or_else(Problem::internal)?;
+    let idempotency_key = key(&request)?;
+    request.params.clear();
+    let event = read_body(&state, &mut request).await?;
+    let reported = Report::run(caller, ReportParams { town, idempotency_key, event }).await?;
+    let status = if reported.repeated { StatusCode::OK } else { StatusCode::CREATED };
+    let body = serde_json::to_vec(&reported).map_err(|_| Problem::internal())?;
+    Ok(reply(status, "application/json", body))
+}
+
+fn key(request: &Request) -> Result<IdempotencyKey, Problem> {
+    let mut keys = request.headers.get_all(KEY).iter();
+    match (keys.next().and_then(|key| key.to_str().ok()), keys.next()) {
+        (Some(key), None) => IdempotencyKey::parse(key)
+            .map_err(|rule| Problem::bad_request(format!("Idempotency-Key: {rule}"))),
+        (_, Some(_)) => Err(Problem::bad_request("Idempotency-Key: send one")),
+        (None, None) => Err(Problem::bad_request(
+            "Idempotency-Key: send one, of 1 to 128 visible characters, so that a report that is sent again happens once",
+        )),
+    }
+}
