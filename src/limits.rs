@@ -394,8 +394,8 @@ pub const REPLAY_PAGE_RECORDS: usize = 256;
 pub const REPLAY_LISTED_MAX: usize = 1_000;
 
 /// Events after which a replay that looks for a violation checks the invariants, at least and at most; between them it
-/// is a tenth of the open beads: a check looks at each of these.
-pub const REPLAY_CHECK_EVENTS: (usize, usize) = (256, 10_000);
+/// is half of the open beads, each of which a check looks at in some 1 us.
+pub const REPLAY_CHECK_EVENTS: (usize, usize) = (1_000, 50_000);
 
 /// Beads or agents of a town that one page lists if nothing is said: what a terminal shows without scrolling much.
 pub const TOWN_PAGE_DEFAULT: usize = 100;

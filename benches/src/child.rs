@@ -14,6 +14,13 @@ impl Drop for Running {
     }
 }
 
+/// Seconds of CPU time that this thread has used: beside other work they say more than the clock (proc(5), `schedstat`).
+pub(crate) fn cpu_seconds() -> f64 {
+    let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let nanos: Option<f64> = text.split_whitespace().next().and_then(|nanos| nanos.parse().ok());
+    nanos.unwrap_or(f64::NAN) / 1e9
+}
+
 /// A number that `/proc/<pid>/status` names, such as `VmRSS:` in KiB (proc(5)).
 pub(crate) fn status(pid: u32, key: &str) -> Result<u64, String> {
     let text = fs::read_to_string(format!("/proc/{pid}/status"));

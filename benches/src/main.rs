@@ -8,6 +8,7 @@ mod gateway;
 mod journal;
 mod lifecycle;
 mod recording;
+mod town;
 
 use std::process::ExitCode;
 
@@ -32,6 +33,7 @@ enum Bench {
     #[command(hide = true, subcommand)]
     Peer(gateway::Part),
     Recording(recording::Args),
+    Town(town::Args),
 }
 
 fn main() -> ExitCode {
@@ -44,6 +46,7 @@ fn main() -> ExitCode {
         Bench::Lifecycle(args) => lifecycle::run(&args),
         Bench::Peer(part) => gateway::serve(&part),
         Bench::Recording(args) => recording::run(&args),
+        Bench::Town(args) => town::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

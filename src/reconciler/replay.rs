@@ -234,7 +234,7 @@ impl Past<'_> {
             since += 1;
             if matches!(event, Some(TownEvent::ViolationOpened { .. })) {
                 found = Some(Found { seq: record.seq, time: Some(record.time) });
-            } else if since >= (folded.town.beads().len() / 10).clamp(least, most) {
+            } else if since >= (folded.town.beads().len() / 2).clamp(least, most) {
                 if !check_all(&folded.town).is_empty() {
                     found = Some(Found { seq: record.seq, time: Some(record.time) });
                 } else {

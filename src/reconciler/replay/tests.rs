@@ -332,21 +332,21 @@ fn a_replay_ends_at_the_first_event_that_breaks_an_invariant() {
     told.towns.0.lock().expect("no panic").forged = Some(forged);
     told.journal.take_snapshot();
     let (from, begin) = (play.after(1).at(), play.log.len());
-    for n in 0..300 {
+    for n in 0..1_300 {
         play.after(1).creates(&format!("x{n}"));
     }
     play.dispatches("a.r1", "r1").after(1).dispatches("a.r9", "r2");
     let broken_at = play.at();
-    for n in 0..700 {
+    for n in 0..1_700 {
         play.after(1).creates(&format!("y{n}"));
     }
     told.tell(&play, begin..play.log.len());
     let whole = told.replay(&window(from, play.at())).expect("kept");
-    assert_eq!((whole.events_replayed, whole.stopped_at), (1_002, None));
+    assert_eq!((whole.events_replayed, whole.stopped_at), (3_002, None));
     assert_eq!(whole.violations[0].name, "reviewed_twice_at_once");
     let request = ReplayRequest { until_violation: true, ..window(from, play.at()) };
     let ended = told.replay(&request).expect("kept");
-    assert_eq!((ended.events_replayed, ended.at), (302, broken_at));
+    assert_eq!((ended.events_replayed, ended.at), (1_302, broken_at));
     assert_eq!(ended.violations[0].name, "reviewed_twice_at_once");
     let again = ReplayRequest { from: broken_at.after(Duration::from_millis(1)), ..request };
     let at_once = told.replay(&again).expect("kept");
