@@ -4,11 +4,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use tokio::time::timeout;
+
 use super::cell::Cell;
 use super::config::{MemberConfig, TownConfig};
-use super::desk::Pen;
+use super::desk::{Pen, record};
 use super::executor::Executor;
 use crate::ids::AgentId;
+use crate::journal::{Actor, AppendError};
+use crate::limits::{JOURNAL_APPEND_WAIT, JOURNAL_GROUP_RECORDS_MAX};
 use crate::town::event::TownEvent;
 use crate::town::state::Town;
 use crate::town::words::{LostCause, Origin};
@@ -72,13 +76,21 @@ pub(super) async fn give_back(executor: &Arc<Executor>) {
     }
 }
 
-/// Appends what makes the town what its configuration says.
+/// Appends what makes the town what its configuration says; nothing else writes to a town before it turns.
 pub(super) async fn apply(pen: &Pen, cell: &Arc<Cell>, config: &TownConfig) {
-    let events = differences(&cell.drained().town, config);
-    for event in events {
-        if let Err(error) = pen.submit(cell, &crate::journal::Actor::System, event).await {
+    let (events, at) = {
+        let book = cell.drained();
+        (differences(&book.town, config), book.at)
+    };
+    let mut expected = Some(at);
+    for some in events.chunks(JOURNAL_GROUP_RECORDS_MAX) {
+        let records = some.iter().map(|event| record(event, Actor::System, None, None)).collect();
+        let appended = pen.append(&cell.id, expected.take(), records);
+        let appended = timeout(JOURNAL_APPEND_WAIT, appended).await;
+        if let Err(error) = appended.map_err(|_| AppendError::QueueFull).flatten() {
             tracing::error!(source = "reconciler", town = %cell.id, %error, "a town is not what the configuration says");
             return;
         }
     }
+    cell.drain();
 }

@@ -7,7 +7,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use opentelemetry::KeyValue;
 use tracing::Span;
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use super::cadence::{Cadence, Work};
 use super::cell::{Cell, Refused};
@@ -86,7 +88,7 @@ impl Turn {
         metrics.tick_ended(wall);
         metrics.drained(drained);
         if span.is_none() && (wall > SLOW || violations > 0) {
-            tracing::info_span!(parent: None, "reconciler.tick", town = %self.cell.id, drained, wall_ms = wall.as_millis());
+            tracing::info_span!(parent: None, "reconciler.tick", town = %self.cell.id, drained, actions = 0);
         }
         let tick = LastTick::of(pen.clock.now(), wall, drained, &plan, self.executor.tally.take())
             .leaving(violations, self.cell.pending());
@@ -219,6 +221,8 @@ impl Turn {
                 continue;
             }
             self.executor.metrics.acted(action.kind);
+            let at = i64::try_from(seq.0).unwrap_or(i64::MAX);
+            span.add_event(action.event().kind(), vec![KeyValue::new("seq", at)]);
             if let Some(effect) = action.effect.clone() {
                 self.executor.carry_out(effect, span);
             }

@@ -70,7 +70,7 @@ pub(super) static EFFECT_SECONDS: Histogram<1> = Histogram::new(
 pub(super) static EVENTS_DRAINED: Counter<1> = Counter::new(
     "plimsoll_reconciler_events_drained_total",
     &["town"],
-    "Events of a town that were folded into its state, by a tick or between ticks.",
+    "Events of a town that ticks took into account.",
 )
 .series_max(series(1));
 
@@ -94,7 +94,7 @@ pub(super) static EFFECTS: Counter<2> = Counter::new(
 pub(super) static PENDING_EVENTS: Gauge<1> = Gauge::new(
     "plimsoll_reconciler_pending_events",
     &["town"],
-    "Events of a town that are appended and not yet folded into its state; of the town with the most under `other`.",
+    "Events of a town that are appended and that no tick took into account yet; of the town with the most under `other`.",
 )
 .series_max(series(1));
 

@@ -65,6 +65,8 @@ fn sent(spans: &[Span]) -> Shapes {
         let name = general(&span.name);
         let parent =
             by_id.get(&span.parent_span_id).map_or("none".to_owned(), |parent| general(&parent.name));
+        // A town is a caller as any.
+        let parent = if parent == "reconciler.effect" { "none".to_owned() } else { parent };
         let kind =
             ["unspecified", "internal", "server", "client"][usize::try_from(span.kind).expect("a kind")];
         let place = format!("{kind} in {parent}");
@@ -106,6 +108,15 @@ async fn run(server: &Server) {
     })
     .await;
     assert_eq!(ws.next().await["error"]["code"], -32005);
+    client
+        .call("town.addBead", json!({"town": "main", "id": "a", "title": "do it"}))
+        .await
+        .expect("it is added");
+    until("the bead is closed", async || {
+        let bead = client.call("town.bead", json!({"town": "main", "bead": "a"})).await.expect("it is there");
+        (bead["status"] == "closed").then_some(())
+    })
+    .await;
 }
 
 fn configuration(receiver: &Receiver, upstream: &Upstream, caching: &Upstream) -> Value {
@@ -127,6 +138,7 @@ fn configuration(receiver: &Receiver, upstream: &Upstream, caching: &Upstream) -
             "remote": {"provider": "remote", "model": "m-1"},
             "caches": {"provider": "caches", "model": "m-1"},
         },
+        "towns": {"main": {"agents": {"talks": {}}}},
         "telemetry": {"otlp": {"endpoint": receiver.endpoint()}},
     })
 }
