@@ -3,6 +3,7 @@
 //! Each part gets only what it needs. Nothing is decided here; who reads the configuration and who hears signals is
 //! the command line. Start at [`App::start`].
 
+mod drill;
 mod ground;
 mod start_error;
 
@@ -18,19 +19,19 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::{Readiness, Server, ServerParts, TokenBook};
 use crate::clock::Clock;
-use crate::config::{AgentRules, Config, secrets};
+use crate::config::{AgentRules, Config};
 use crate::gateway::{Gateway, GatewayParts};
 use crate::journal::{DataDir, Journal, LateJournal};
 use crate::lifecycle::Hosts;
 use crate::live::Live;
 use crate::notify::Notifier;
 use crate::process::Processes;
-use crate::provider::{self, Mask, ProviderDeps};
+use crate::provider;
 use crate::reconciler::{Reconciler, ReconcilerParts};
 use crate::secret::Secret;
 use crate::telemetry::{self, Registry, Shared, Telemetry};
 
-use ground::Ground;
+use ground::{Ground, provider_deps};
 
 pub use start_error::StartError;
 
@@ -190,10 +191,4 @@ fn late(part: &'static str, ended: Result<Result<(), JoinError>, tokio::time::er
         Ok(Err(error)) => tracing::error!(part, %error, "a part panicked while it stopped"),
         Err(_) => tracing::error!(part, "a part did not stop in time and is cut"),
     }
-}
-
-fn provider_deps(config: &Config, live: &Arc<Live>, clock: &Clock, processes: Processes) -> ProviderDeps {
-    let mask = Mask::new(secrets(config, &|name| std::env::var_os(name)));
-    let prices = Arc::new(config.prices.clone());
-    ProviderDeps { prices, live: Arc::clone(live), clock: clock.clone(), mask, processes }
 }

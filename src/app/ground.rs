@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::clock::Clock;
+use crate::config::{Config, secrets};
 use crate::gateway::{self, Gateway, GatewayParts};
 use crate::journal::{Fold, Journal, JournalDeps};
 use crate::lifecycle::{Hosts, Instances, InstancesParts};
 use crate::live::Live;
 use crate::notify::{Notifier, NotifierParts, WebhookConfig};
+use crate::process::Processes;
+use crate::provider::{Mask, ProviderDeps};
 use crate::reconciler::{ReconcilerParts, Strain};
 use crate::telemetry::{Registry, SentryConfig, Shared};
 
@@ -78,4 +81,16 @@ impl Ground {
             strain: Strain::default(),
         }
     }
+}
+
+/// What every provider gets.
+pub(super) fn provider_deps(
+    config: &Config,
+    live: &Arc<Live>,
+    clock: &Clock,
+    processes: Processes,
+) -> ProviderDeps {
+    let mask = Mask::new(secrets(config, &|name| std::env::var_os(name)));
+    let prices = Arc::new(config.prices.clone());
+    ProviderDeps { prices, live: Arc::clone(live), clock: clock.clone(), mask, processes }
 }

@@ -30,6 +30,7 @@ pub(super) fn dispatch(town: &Town, id: &BeadId) -> Option<String> {
 fn task(id: &BeadId, bead: &Bead) -> Vec<String> {
     let mut parts = vec![format!("Task {id}: {}", bead.work.title)];
     parts.extend(instructions(bead));
+    parts.extend(again(bead));
     if let Some(notes) = &bead.looks.notes {
         parts.push(format!("A reviewer looked at your work and asks for changes: {notes}"));
     }
@@ -44,6 +45,7 @@ fn review(town: &Town, id: &BeadId, review: &Bead) -> Vec<String> {
     };
     let mut parts = vec![format!("Review the work on task {task_id}: {}", task.work.title)];
     parts.extend(instructions(task).map(|told| format!("What was asked for: {told}")));
+    parts.extend(again(review));
     if let Some(notes) = &task.looks.notes {
         parts.push(format!("What the last review asked for: {notes}"));
     }
@@ -54,6 +56,12 @@ fn review(town: &Town, id: &BeadId, review: &Bead) -> Vec<String> {
 fn instructions(bead: &Bead) -> Option<String> {
     let told = bead.work.instructions.trim();
     (!told.is_empty()).then(|| told.to_owned())
+}
+
+/// Which attempt it is, if it is not the first.
+fn again(bead: &Bead) -> Option<String> {
+    let attempts = bead.tries.attempts;
+    (attempts > 1).then(|| format!("This is attempt {attempts}: those before did not succeed."))
 }
 
 /// The message that asks once more how the work ended; `None` if there is no such bead any more.

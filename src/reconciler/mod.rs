@@ -9,6 +9,7 @@ mod cell;
 mod compare;
 mod config;
 mod desk;
+mod drill;
 mod dry_run;
 mod ending;
 mod executor;

@@ -162,6 +162,11 @@ impl Reconciler {
         }
     }
 
+    /// What is kept of a town.
+    pub(super) fn cell(&self, town: &TownId) -> Option<Arc<Cell>> {
+        self.inner.cell(town).ok()
+    }
+
     /// Every town, by id.
     #[must_use]
     pub fn towns(&self) -> Vec<TownId> {
