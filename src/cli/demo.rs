@@ -13,7 +13,7 @@ use crate::catalogue;
 use crate::client::{Client, Target};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::demo::{Plan, Tally, cast, drive};
+use crate::demo::{self, PACE, People, Plan, Tally, cast, crew, drive, keep_busy};
 use crate::units::Period;
 
 /// Serves a small team of simulated agents and keeps them busy, so that there is something to look at.
@@ -22,8 +22,12 @@ use crate::units::Period;
   plimsoll demo
   plimsoll demo --rate 50 --duration 2m
   plimsoll demo --port 0 --seed 7 --data-dir ./demo-data
+  plimsoll demo --breach queue
 
-No model is called and nothing costs anything. The same seed makes the same people ask the same things.")]
+No model is called and nothing costs anything. The same seed makes the same people ask the same things.
+
+A breach makes one of the alerts on towns fire. What --breach invariant does to its town no API can
+do; its data directory is good for nothing else.")]
 pub(crate) struct Args {
     /// Where the people's choices begin.
     #[arg(long, default_value_t = 1)]
@@ -40,7 +44,33 @@ pub(crate) struct Args {
     /// Where its data is kept; without this, in a temporary directory that goes at the end.
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
+    /// What goes wrong in the town on purpose: its ticks are slow, events wait for them, or its state is damaged.
+    #[arg(long)]
+    breach: Option<Breach>,
 }
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Breach {
+    Tick,
+    Queue,
+    Invariant,
+}
+
+impl From<Breach> for demo::Breach {
+    fn from(breach: Breach) -> Self {
+        match breach {
+            Breach::Tick => Self::Tick,
+            Breach::Queue => Self::Queue,
+            Breach::Invariant => Self::Invariant,
+        }
+    }
+}
+
+/// Between two damages of the town, and how soon it is tried again where nobody there is idle.
+const DAMAGE_EVERY: Duration = Duration::from_secs(60);
+const DAMAGE_AGAIN: Duration = Duration::from_millis(200);
+/// When the town is damaged first: a Prometheus that scrapes every 15 s saw it whole by then.
+const DAMAGE_FIRST: Duration = Duration::from_secs(16);
 
 /// Only what an operator of the demo must know: that requests fail here is part of the play.
 const LOG_LEVEL: &str = "off,plimsoll::app=warn,plimsoll::api=warn,plimsoll::journal=warn";
@@ -48,6 +78,12 @@ const LOG_LEVEL: &str = "off,plimsoll::app=warn,plimsoll::api=warn,plimsoll::jou
 fn rate(text: &str) -> Result<f64, String> {
     let rate = text.parse().ok().filter(|rate| (0.01..=10_000.0).contains(rate));
     rate.ok_or_else(|| "expected a number from 0.01 to 10000".to_owned())
+}
+
+impl Args {
+    fn breach(&self) -> Option<demo::Breach> {
+        self.breach.map(demo::Breach::from)
+    }
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
@@ -74,6 +110,8 @@ fn config(args: &Args) -> Config {
         providers: cast::providers(args.seed),
         prices: cast::prices(),
         agents: cast::agents(),
+        towns: crew::towns(),
+        strain: args.breach().map(demo::Breach::strain).unwrap_or_default(),
         ..Config::default()
     };
     config.server.listen.set_port(args.port);
@@ -88,7 +126,20 @@ async fn play(args: &Args, app: &App, data_dir: &Path, signals: &mut Signals) ->
     // Not over the network, which needs a token as soon as somebody makes one.
     let client = Client::new(Target::DataDir(data_dir.to_owned()))?;
     let stop = CancellationToken::new();
-    let load = drive(&client, Plan::new(args.seed, args.rate), &stop);
+    let pace = args.breach().map_or(PACE, demo::Breach::pace);
+    let town = async {
+        let people = keep_busy(&client, People::new(args.seed, pace), &stop);
+        tokio::join!(people, damage(app, args.breach, &stop))
+    };
+    let load = async {
+        let load = drive(&client, Plan::new(args.seed, args.rate), &stop);
+        tokio::pin!(load);
+        tokio::select! {
+            tally = &mut load => return tally,
+            ((), ()) = town => {}
+        }
+        load.await
+    };
     tokio::pin!(load);
     let length = args.duration.map_or(Duration::MAX, |period| period.0);
     tokio::select! {
@@ -103,9 +154,30 @@ async fn play(args: &Args, app: &App, data_dir: &Path, signals: &mut Signals) ->
     }
 }
 
+/// Damages the town every minute, if that is what goes wrong.
+async fn damage(app: &App, breach: Option<Breach>, stop: &CancellationToken) {
+    if breach != Some(Breach::Invariant) {
+        return;
+    }
+    let (town, mut wait) = (crew::town(), DAMAGE_FIRST);
+    // Its error is that the time has come.
+    while tokio::time::timeout(wait, stop.cancelled()).await.is_err() {
+        wait = if app.damage(&town) { DAMAGE_EVERY } else { DAMAGE_AGAIN };
+    }
+}
+
 fn greet(args: &Args, url: &str, data_dir: &Path) -> Result<(), Failure> {
     let dir = data_dir.display();
     let names = cast::AGENTS.iter().map(|member| member.name).collect::<Vec<_>>().join(", ");
+    let (town, crew) = (crew::TOWN, crew::CREW.iter().map(|hand| hand.name).collect::<Vec<_>>().join(", "));
+    let breach = args.breach().map(|breach| {
+        format!(
+            "breach: the alert {} fires after {}, with a scrape every 15 s\n",
+            breach.alert(),
+            breach.fires_after()
+        )
+    });
+    let breach = breach.unwrap_or_default();
     writeln!(
         std::io::stdout(),
         "plimsoll plays with seed {} at {} messages a second\n\n  \
@@ -113,9 +185,11 @@ fn greet(args: &Args, url: &str, data_dir: &Path) -> Result<(), Failure> {
          scrape   {url}/metrics\n  \
          follow   plimsoll events --data-dir {dir}\n  \
          talk     plimsoll send reviewer 'hello' --data-dir {dir}\n  \
+         town     plimsoll town status {town} --data-dir {dir}\n  \
          audit    plimsoll audit list --data-dir {dir}\n\n\
          agents: {names}\n\
-         Ctrl-C ends it.",
+         town {town}: {crew}\n\
+         {breach}Ctrl-C ends it.",
         args.seed,
         args.rate
     )?;

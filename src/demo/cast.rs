@@ -1,8 +1,9 @@
-//! Who plays in the demo: agents of one small team, each with a temper of its own.
+//! Who plays in the demo: agents of one small team, each with a temper of its own, beside the crew of its town.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::crew;
 use crate::gateway::AgentConfig;
 use crate::ids::AgentId;
 use crate::lifecycle::{InstanceConfig, ScriptedAct, ScriptedHost};
@@ -34,7 +35,7 @@ pub struct Member {
     pub lazy: bool,
 }
 
-/// All agents of the demo.
+/// All agents of the demo that people talk to.
 pub const AGENTS: &[Member] = &[
     Member {
         name: "greeter",
@@ -123,10 +124,10 @@ pub fn providers(seed: u64) -> BTreeMap<String, ProviderConfig> {
         };
         (member.name.to_owned(), ProviderConfig::Echo(echo))
     };
-    (0..).zip(AGENTS).map(one).collect()
+    (0..).zip(AGENTS).map(one).chain(crew::providers(seed)).collect()
 }
 
-/// The demo's agents.
+/// The demo's agents, its town's crew among them.
 #[must_use]
 pub fn agents() -> BTreeMap<AgentId, AgentConfig> {
     let one = |member: &Member| {
@@ -135,16 +136,20 @@ pub fn agents() -> BTreeMap<AgentId, AgentConfig> {
             role: Some(member.role.to_owned()),
             max_concurrent: member.max_concurrent,
             usd_per_day: member.usd_per_day,
-            instance: member.lazy.then(instance),
+            instance: member.lazy.then(fails_to_start_now_and_then),
             ..AgentConfig::of_provider(member.name)
         };
-        (AgentId::parse(member.name).expect("every name in AGENTS is an id: a test reads them all"), config)
+        (id(member.name), config)
     };
-    AGENTS.iter().map(one).collect()
+    AGENTS.iter().map(one).chain(crew::agents()).collect()
+}
+
+pub(super) fn id(name: &str) -> AgentId {
+    AgentId::parse(name).expect("every name of the demo is an id: a test reads them all")
 }
 
 /// One that takes a moment to start, and fails now and then.
-fn instance() -> InstanceConfig {
+pub(super) fn fails_to_start_now_and_then() -> InstanceConfig {
     let takes = |millis| ScriptedAct { takes: Period::from_millis(millis), fails: false };
     let fails = ScriptedAct { fails: true, ..takes(700) };
     let starts = vec![takes(400), takes(550), fails, takes(350), takes(900), takes(450)];
@@ -169,7 +174,7 @@ mod tests {
     fn every_agent_has_its_provider() {
         let providers = providers(1);
         let agents = agents();
-        assert_eq!(agents.len(), AGENTS.len());
+        assert_eq!(agents.len(), AGENTS.len() + crew::CREW.len());
         assert!(agents.values().all(|agent| providers.contains_key(&agent.provider)));
     }
 }

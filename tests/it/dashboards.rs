@@ -8,7 +8,7 @@ use plimsoll::telemetry::metric::Audience;
 use serde_json::{Value, json};
 
 use crate::alerts::rule_expressions;
-use crate::prometheus::{demo, load};
+use crate::prometheus::{demo, load_and_work};
 use crate::support::prometheus::Prometheus;
 use crate::support::server::{Server, until};
 use crate::support::tools::needs;
@@ -250,9 +250,8 @@ async fn no_expression_is_empty_after_the_demo_load() {
     let server = Server::start(demo(11)).await;
     let prometheus = Prometheus::scraping(&server).await.expect("it was there a moment ago");
     // Over several scrapes, so that rates have two samples that differ.
-    load(&server, 11, 400, 80.0).await;
-    // This load has no towns: what asks of them is tried in `towns`.
-    for (file, dashboard) in dashboards().into_iter().filter(|(_, one)| !is_about_towns(one)) {
+    load_and_work(&server, 11, 400, 80.0).await;
+    for (file, dashboard) in dashboards() {
         for expression in expressions(&dashboard) {
             let asked = filled_in(expression);
             let what = format!("{file}: {expression} has a value");

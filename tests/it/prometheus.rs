@@ -1,6 +1,6 @@
 //! A real Prometheus scrapes the real binary under load, and what it stored is what `system.metrics` says.
 
-use plimsoll::demo::{Plan, cast, drive};
+use plimsoll::demo::{PACE, People, Plan, cast, crew, drive, keep_busy};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -8,13 +8,16 @@ use crate::support::prometheus::Prometheus;
 use crate::support::server::{Server, until};
 use crate::support::tools::{needs, soak};
 
-/// The demo's agents, faster.
+/// The demo's agents and its town, faster.
 pub(crate) fn demo(seed: u64) -> Value {
     let mut providers = serde_json::to_value(cast::providers(seed)).expect("providers are JSON");
     for member in cast::AGENTS {
         providers[member.name]["latency"] = json!(format!("{}ms", member.latency_ms / 20));
     }
-    json!({"providers": providers, "agents": cast::agents(), "prices": cast::prices()})
+    for hand in crew::CREW {
+        providers[hand.name]["latency"] = json!(format!("{}ms", hand.latency_ms / 20));
+    }
+    json!({"providers": providers, "agents": cast::agents(), "prices": cast::prices(), "towns": crew::towns()})
 }
 
 /// Sends `requests` of the demo's load, many a second, and waits until nothing runs.
@@ -27,6 +30,18 @@ pub(crate) async fn load(server: &Server, seed: u64, requests: usize, per_second
         (metrics["activeRequests"] == 0).then_some(metrics)
     })
     .await
+}
+
+/// The same load, and beside it people who give the town work, without waiting for what is left of that.
+pub(crate) async fn load_and_work(server: &Server, seed: u64, requests: usize, per_second: f64) {
+    let client = server.tcp_client(None);
+    let stop = CancellationToken::new();
+    let load = async {
+        let plan = Plan::new(seed, per_second).take(requests);
+        drive(&client, plan, &stop).await.expect("the load runs");
+        stop.cancel();
+    };
+    tokio::join!(load, keep_busy(&client, People::new(seed, PACE / 20), &stop));
 }
 
 #[tokio::test]
