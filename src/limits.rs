@@ -403,6 +403,15 @@ pub const TOWN_PAGE_DEFAULT: usize = 100;
 /// Beads or agents of a town that one page lists at most: some 500 KiB of JSON.
 pub const TOWN_PAGE_MAX: usize = 1_000;
 
+/// Dry runs and replays at once: each holds a copy of a town, and a core for seconds.
+pub const TOWN_QUESTIONS_MAX: usize = 2;
+
+/// How long a dry run or a replay waits for its turn: most take less.
+pub const TOWN_QUESTION_WAIT: Duration = Duration::from_secs(5);
+
+/// How long a replay may take: the largest one takes a third of it on a slow disk.
+pub const TOWN_QUESTION_DEADLINE: Duration = Duration::from_secs(60);
+
 /// Towns: each has a task and its state in memory; ten times what one machine usefully works on.
 pub const TOWNS_MAX: usize = 1_000;
 

@@ -66,6 +66,7 @@ pub(crate) const LIMITS: &[&str] = &[
     "requests_per_second",
     "tls_handshake_timeout",
     "town_pending_events",
+    "town_questions",
     "write_stall",
     "ws_auth_timeout",
     "ws_in_flight",

@@ -30,6 +30,7 @@ mod state;
 mod stream;
 mod tls;
 mod towns;
+mod withheld;
 mod ws;
 
 pub(crate) use auth::NewToken;

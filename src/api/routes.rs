@@ -219,6 +219,8 @@ pub(crate) const ROUTES: &[Route] = &[
     asks::<towns::ListAgents>("/api/towns/{town}/agents"),
     tells::<towns::AddAgent>("/api/towns/{town}/agents"),
     Route { method: Verb::Delete, ..asks::<towns::RemoveAgent>("/api/towns/{town}/agents/{agent}") },
+    tells::<towns::TryNextTick>("/api/towns/{town}/debug/reconcile-dry-run"),
+    tells::<towns::ReplayPast>("/api/towns/{town}/debug/replay-events"),
     Route {
         body: schema::<towns::ReportedEvent>(),
         answer: Answer { status: 201, types: JSON, schema: schema::<<towns::Report as Operation>::Answer>() },

@@ -30,7 +30,9 @@ use super::{AuthConfig, Config, MetricsConfig, Readiness, connection, descriptor
 use crate::clock::Clock;
 use crate::gateway::Gateway;
 use crate::journal::Journal;
-use crate::limits::{CONTROL_CONNECTIONS_MAX, REFUSALS_AT_ONCE_MAX, SERVER_STOP_SECS_MAX};
+use crate::limits::{
+    CONTROL_CONNECTIONS_MAX, REFUSALS_AT_ONCE_MAX, SERVER_STOP_SECS_MAX, TOWN_QUESTIONS_MAX,
+};
 use crate::live::Live;
 use crate::reconciler::Reconciler;
 use crate::telemetry::{Registry, Shared};
@@ -241,6 +243,7 @@ pub(super) fn state_of(parts: ServerParts, address: SocketAddr) -> ApiState {
         methods: METHODS,
         tasks: TaskTracker::new(),
         verifications: Arc::new(Semaphore::new(1)),
+        questions: Arc::new(Semaphore::new(TOWN_QUESTIONS_MAX)),
         contract: OnceLock::new(),
         config,
     }

@@ -41,6 +41,8 @@ pub(crate) struct ApiState {
     pub(crate) tasks: TaskTracker,
     /// One place: a check of the journal reads all of it.
     pub(crate) verifications: Arc<Semaphore>,
+    /// A place for each dry run or replay that may be at work.
+    pub(crate) questions: Arc<Semaphore>,
     /// When the server was made.
     pub(crate) started_at: Timestamp,
     /// The contract, written once.

@@ -5,6 +5,7 @@
 
 mod agents;
 mod audit;
+mod bead;
 mod cancel;
 mod completions;
 mod config;
@@ -21,6 +22,7 @@ mod metrics;
 mod notify;
 mod pause;
 mod ps;
+mod replay;
 mod send;
 mod serve;
 mod session;
@@ -28,6 +30,7 @@ mod signals;
 mod target;
 mod terminal;
 mod token;
+mod town;
 mod usage;
 mod version;
 
@@ -63,6 +66,10 @@ enum Command {
     Resume(pause::ResumeArgs),
     Start(lifecycle::StartArgs),
     Stop(lifecycle::StopArgs),
+    Town(town::Args),
+    Bead(bead::Args),
+    DryRun(replay::DryRunArgs),
+    Replay(replay::ReplayArgs),
     Usage(usage::Args),
     Events(events::Args),
     Audit(audit::Args),
@@ -112,6 +119,10 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Resume(args) => pause::resume(&args),
         Command::Start(args) => lifecycle::start(&args),
         Command::Stop(args) => lifecycle::stop(&args),
+        Command::Town(args) => town::run(&args),
+        Command::Bead(args) => bead::run(&args),
+        Command::DryRun(args) => replay::run_dry(&args),
+        Command::Replay(args) => replay::run_replay(&args),
         Command::Usage(args) => usage::run(&args),
         Command::Events(args) => events::run(&args),
         Command::Audit(args) => audit::run(&args),

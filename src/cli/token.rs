@@ -55,7 +55,7 @@ struct NewArgs {
     /// posts alerts and telemetry.
     #[arg(long, value_parser = role)]
     role: Role,
-    /// For role agent: the town (a group of agents) it is bound to; there are no towns yet.
+    /// For role agent: the town (a group of agents) it is bound to.
     #[arg(long, value_parser = TownId::parse)]
     town: Option<TownId>,
     /// For role agent: the agent it is bound to.

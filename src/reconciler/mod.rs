@@ -38,7 +38,7 @@ pub use desk::{SubmitError, Submitted};
 pub use dry_run::{DryRun, DryRunMetrics, Fork, dry_run};
 pub use history::History;
 pub use ledger::Towns;
-pub use questions::{AgentPage, BeadDetail, BeadEntry, BeadPage, BeadQuery, EndedBead, OpenBead};
+pub use questions::{AgentPage, BeadDetail, BeadEntry, BeadPage, BeadQuery, EndedBead, OpenBead, fork};
 pub use replay::{Replay, ReplayError, ReplayRequest, replay};
 pub use service::{Reconciler, ReconcilerParts};
 pub use status::{CadenceView, LastTick, OpenViolation, TownStatus};

@@ -1,4 +1,4 @@
-//! What is asked of a town beside its work: its beads and its agents, page by page.
+//! What is asked of a town beside its work: its beads and its agents, page by page, and what it would do or did.
 
 use std::collections::BTreeMap;
 use std::ops::Bound::{Excluded, Unbounded};
@@ -7,10 +7,14 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::dry_run::{DryRun, Fork, dry_run};
+use super::history::{History, Past};
+use super::replay::{Replay, ReplayError, ReplayRequest, replay};
 use super::service::Reconciler;
 use super::view::{AgentView, BeadView, millis};
 use crate::clock::Timestamp;
 use crate::ids::{AgentId, BeadId, DispatchId, Seq, TownId};
+use crate::limits::REPLAY_EVENTS_MAX;
 use crate::town::plan::{Report, Wait};
 use crate::town::state::{Bead, ClosedBead, Town};
 use crate::town::time::TownTime;
@@ -145,9 +149,39 @@ impl Reconciler {
         })
     }
 
-    fn now(&self) -> Timestamp {
-        self.clock().now()
+    /// What the next tick of a town would do now; `None` if there is no such town. Copies the town: call it off the
+    /// runtime.
+    #[must_use]
+    pub fn dry_run(&self, town: &TownId) -> Option<DryRun> {
+        Some(dry_run(self.fork(town)?, self.now()))
     }
+
+    /// What a town was in a window, and what it would have done at its end. Blocks on IO, see [`replay`].
+    ///
+    /// # Errors
+    /// See [`ReplayError`].
+    pub fn replay(
+        &self,
+        town: &TownId,
+        request: &ReplayRequest,
+        go_on: &dyn Fn() -> bool,
+    ) -> Result<Replay, ReplayError> {
+        replay(History::Live(&*self.pen().journal), town, request, go_on)
+    }
+
+    fn now(&self) -> Timestamp {
+        self.pen().clock.now()
+    }
+}
+
+/// A copy of a town as all its events made it, where no server keeps it. Blocks on IO.
+///
+/// # Errors
+/// See [`ReplayError`].
+pub fn fork(history: History<'_>, town: &TownId) -> Result<Fork, ReplayError> {
+    let past = Past { history, town, events_max: REPLAY_EVENTS_MAX, go_on: &|| true };
+    past.check_known()?;
+    Ok(Fork { town: past.state_before(Seq(u64::MAX))?, ..Fork::default() })
 }
 
 /// What follows an entry.

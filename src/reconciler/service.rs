@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 use super::cell::Cell;
 use super::config::TownConfig;
 use super::desk::{Pen, SubmitError, Submitted, report_of};
+use super::dry_run::Fork;
 use super::executor::{Executor, Tally};
 use super::hosts::{Happened, Hosts};
 use super::keeper::{self, Pulse};
@@ -256,8 +257,15 @@ impl Reconciler {
         }
     }
 
-    pub(super) fn clock(&self) -> &Clock {
-        &self.inner.pen.clock
+    pub(super) fn pen(&self) -> &Pen {
+        &self.inner.pen
+    }
+
+    /// A copy of a town with everything in it that is durable by now.
+    pub(super) fn fork(&self, town: &TownId) -> Option<Fork> {
+        let cell = self.inner.cell(town).ok()?;
+        let book = cell.drained();
+        Some(Fork { town: book.town.clone(), line: Vec::new(), pending: cell.pending() })
     }
 
     /// What marks a report of an external runtime, so that it happens once.

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use crate::support::http::{Answer, Ask};
-use crate::support::server::{Server, until};
+use crate::support::server::{Server, clean_command, until};
 
 /// A server with a town `lab` of its own, where the agent `ext` of a runtime elsewhere works.
 async fn lab() -> Server {
@@ -326,4 +326,138 @@ async fn what_cannot_be_is_refused_and_says_why() {
         server.client().call("town.addBead", json!({"town": "lab", "title": "t", "id": "there"})).await;
     let refused = refused.expect_err("it is taken").to_string();
     assert!(refused.contains("there is a bead there"), "{refused}");
+}
+
+#[tokio::test]
+async fn the_next_tick_and_the_past_can_be_asked_for_and_nothing_changes() {
+    let server = lab().await;
+    add(&server, "fix", json!({"instructions": "secret"})).await;
+    add(&server, "later", json!({"blockedBy": ["fix"]})).await;
+    stands(&server, "fix", "in_progress").await;
+    let records = async || {
+        let page = get(&server, "/audit?stream=town/lab&limit=1000").await;
+        page["records"].as_array().map(Vec::len)
+    };
+    let before = records().await;
+    let dry = post(&server, "/api/towns/lab/debug/reconcile-dry-run", json!({})).await;
+    assert_eq!(dry.status, 200, "{}", dry.text());
+    let dry = dry.json();
+    assert_eq!((&dry["actions"], &dry["metrics"]["actionsEmitted"]), (&json!([]), &json!(0)));
+    assert_eq!(dry["report"][1]["wait"]["why"], "blocked_by");
+
+    let replay = async |body: Value| post(&server, "/api/towns/lab/debug/replay-events", body).await;
+    let (from, to) = ("2000-01-01T00:00:00+02:00", "2100-01-01T00:00:00Z");
+    let whole = replay(json!({"from": from, "to": to, "compare": true})).await;
+    assert_eq!(whole.status, 200, "{}", whole.text());
+    let whole = whole.json();
+    assert_eq!(whole["eventsReplayed"].as_u64(), before.map(|count| count as u64));
+    assert_eq!(whole["stateSnapshot"]["nonTerminalBeads"][0]["status"], "in_progress");
+    assert!(!whole.to_string().contains("secret"), "{whole}");
+    for (body, status, says) in [
+        (json!({"to": to}), 400, "from: "),
+        (json!({"from": from}), 400, "to: "),
+        (json!({"from": "yesterday", "to": to}), 400, "from: "),
+        (json!({"from": from, "to": "never"}), 400, "to: "),
+        (json!({"from": to, "to": from}), 400, "to: "),
+        (json!({"from": from, "to": to, "command": "x"}), 400, "command"),
+        (json!({"from": from, "to": to, "policy": {"nonsense": 1}}), 422, "policy: "),
+    ] {
+        let answer = replay(body.clone()).await;
+        let message = answer.json()["error"]["message"].as_str().unwrap_or_default().to_owned();
+        assert_eq!(answer.status, status, "{body}: {message}");
+        assert!(message.starts_with(says) || message.contains(says), "{body}: {message}");
+    }
+    for what in ["reconcile-dry-run", "replay-events"] {
+        let body = if what == "replay-events" { json!({"from": from, "to": to}) } else { json!({}) };
+        let nowhere = post(&server, &format!("/api/towns/none/debug/{what}"), body).await;
+        assert_eq!(refused(&nowhere), code(404, "unknown_town"), "{what}");
+    }
+    assert_eq!(records().await, before, "nothing was written");
+}
+
+/// What a command prints, and its exit code.
+fn run(server_dir: &std::path::Path, args: &[&str]) -> (Option<i32>, String) {
+    let mut command = clean_command();
+    let output = command.args(args).arg("--data-dir").arg(server_dir).output().expect("plimsoll runs");
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8_lossy(&text).into_owned())
+}
+
+#[tokio::test]
+async fn the_command_line_does_the_same_and_asks_the_files_where_no_server_runs() {
+    let mut server = lab().await;
+    let dir = server.data_dir();
+    let ok = |args: &[&str]| {
+        let (code, text) = run(&dir, args);
+        assert_eq!(code, Some(0), "{args:?}: {text}");
+        text
+    };
+    assert!(ok(&["town", "list"]).contains("lab"));
+    assert_eq!(ok(&["town", "create", "other"]), "made other\n");
+    assert_eq!(ok(&["town", "drain", "lab", "--reason", "test"]), "lab drains\n");
+    let id = ok(&["bead", "add", "Fix it", "--town", "lab", "--instructions", "well", "--priority", "1"]);
+    let id = id.trim();
+    let after = ok(&["bead", "add", "Then this", "--town", "lab", "--id", "then", "--blocked-by", id]);
+    assert_eq!(after, "then\n");
+    assert_eq!(ok(&["bead", "hold", "then", "--town", "lab"]), "then is held\n");
+    assert_eq!(ok(&["bead", "release", "then", "--town", "lab"]), "then may go on\n");
+    until("the list says why", async || {
+        let (_, listed) = run(&dir, &["bead", "list", "--town", "lab"]);
+        (listed.contains("the town is draining") && listed.contains(&format!("it waits for {id}")))
+            .then_some(())
+    })
+    .await;
+    let shown = ok(&["bead", "show", id, "--town", "lab"]);
+    assert!(shown.contains("Fix it") && shown.contains("\ninstructions:\nwell"), "{shown}");
+    let status = ok(&["town", "status", "lab"]);
+    assert!(status.contains("draining") && status.contains("2 open"), "{status}");
+    let dry = ok(&["dry-run", "lab"]);
+    assert!(dry.contains("do 0 things") && dry.contains("the town is draining"), "{dry}");
+    let replayed = ok(&["replay", "lab", "--from", "1h", "--to", "0s"]);
+    assert!(replayed.contains("Fix it"), "{replayed}");
+    let (code, text) = run(&dir, &["bead", "hold", "none", "--town", "lab"]);
+    assert_eq!((code, text.contains("there is no bead none")), (Some(6), true), "{text}");
+    let (code, text) = run(&dir, &["replay", "none", "--from", "1h", "--to", "0s"]);
+    assert_eq!((code, text.contains("there is no town none")), (Some(6), true), "{text}");
+    assert_eq!(ok(&["bead", "cancel", "then", "--town", "lab"]), "then is cancelled\n");
+    server.stop().await;
+
+    let dry = ok(&["dry-run", "lab"]);
+    assert!(dry.contains("the town is draining"), "{dry}");
+    let told: Value =
+        serde_json::from_str(&ok(&["replay", "lab", "--from", "1h", "--to", "0s", "--json"])).expect("JSON");
+    assert_eq!(told["stateSnapshot"]["nonTerminalBeads"][0]["id"], id);
+    assert_eq!(run(&dir, &["replay", "none", "--from", "1h", "--to", "0s"]).0, Some(6));
+    assert_eq!(run(&dir, &["replay", "lab", "--from", "1h", "--to", "0s", "--until-violation"]).0, Some(0));
+}
+
+#[tokio::test]
+async fn what_agents_are_told_and_say_is_for_operators_in_the_audit_and_in_no_event() {
+    let hash = |text: &str| -> String {
+        Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+    };
+    let tokens = json!([
+        {"name": "ann", "role": "operator", "sha256": hash("ann")},
+        {"name": "vic", "role": "viewer", "sha256": hash("vic")},
+    ]);
+    let server = Server::start(json!({"auth": {"tokens": tokens}})).await;
+    let mut events = Ask::get("/events?town=lab").token(Some("ann")).open(server.address()).await;
+    events.until(": plimsoll").await;
+    for (path, body) in [
+        ("/api/towns", json!({"id": "lab"})),
+        ("/api/towns/lab/agents", json!({"id": "ext"})),
+        ("/api/towns/lab/beads", json!({"id": "fix", "title": "t", "instructions": "secret1"})),
+    ] {
+        assert_eq!(told(&server, path, body, None, Some("ann")).await.status, 201, "{path}");
+    }
+    let said = json!({"type": "agent_done", "agent": "ext", "dispatchId": "fix.1", "outcome": "done", "summary": "secret2"});
+    assert_eq!(report(&server, said, Some("k"), Some("ann")).await.status, 201);
+    let audit = async |token| {
+        Ask::get("/audit?stream=town/lab").token(Some(token)).send(server.address()).await.text()
+    };
+    let (ann, vic) = (audit("ann").await, audit("vic").await);
+    assert!(ann.contains("secret1") && ann.contains("secret2"), "{ann}");
+    assert!(vic.contains("agent_done") && !vic.contains("secret"), "{vic}");
+    let seen = events.until("agent ext says of fix.1: done").await.to_owned();
+    assert!(seen.contains("\"type\":\"bead.created\"") && !seen.contains("secret"), "{seen}");
 }

@@ -11,8 +11,8 @@ use super::super::Role;
 use super::super::request::Request;
 use super::super::response::{Outcome, Problem, reply};
 use super::super::state::ApiState;
+use super::super::withheld::withhold;
 use crate::clock::Timestamp;
-use crate::gateway::{AGENT_CREATED, AGENT_CREATED_CONFIG};
 use crate::ids::Seq;
 use crate::journal::{Journal, Page, ReadError, Record, Scan, StreamId};
 use crate::limits::AUDIT_PAGE_RECORDS_MAX;
@@ -107,7 +107,7 @@ struct AuditRecord {
     actor: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     trace_id: Option<String>,
-    /// The fact. Of `agent_created`, only an operator sees `config`.
+    /// The fact. What agents are told and what they say, only an operator sees.
     detail: serde_json::Map<String, serde_json::Value>,
     /// SHA-256 of the record before it in its log.
     prev_hash: String,
@@ -128,7 +128,11 @@ pub(crate) async fn audit(state: Arc<ApiState>, request: Request) -> Outcome {
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, "journal_unavailable", "the journal cannot be read now")
     })?;
     if role != Role::Operator {
-        page.records.iter_mut().for_each(hide_content);
+        for record in &mut page.records {
+            let mut detail = std::mem::take(&mut record.detail);
+            withhold(record, &mut detail);
+            record.detail = detail;
+        }
     }
     let next = page.next;
     let body = write(page, format).ok_or_else(Problem::internal)?;
@@ -137,15 +141,6 @@ pub(crate) async fn audit(state: Arc<ApiState>, request: Request) -> Outcome {
         reply.headers_mut().insert(HeaderName::from_static("x-next-cursor"), HeaderValue::from(next.0));
     }
     Ok(reply)
-}
-
-/// What an agent was made with says what it is told to do, and is shown to operators only.
-fn hide_content(record: &mut Record) {
-    if record.kind == AGENT_CREATED
-        && let Some(detail) = record.detail.as_object_mut()
-    {
-        detail.remove(AGENT_CREATED_CONFIG);
-    }
 }
 
 /// A query, checked.

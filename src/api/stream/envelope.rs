@@ -7,14 +7,17 @@ use std::borrow::Cow;
 
 use serde_json::Value;
 
+use super::super::withheld::withhold;
+use super::town;
 use crate::gateway::{
-    AGENT_CREATED, AGENT_CREATED_CONFIG, AGENT_DELETED, AGENT_PAUSED, AGENT_RESUMED, AGENT_SESSION_FORGOTTEN,
+    AGENT_CREATED, AGENT_DELETED, AGENT_PAUSED, AGENT_RESUMED, AGENT_SESSION_FORGOTTEN,
     AGENT_SESSION_STARTED, BUDGET_REACHED, REQUEST_ACCEPTED, REQUEST_FINISHED, SPEND_LOST,
 };
 use crate::ids::{AgentId, TownId};
 use crate::journal::{Record, StreamKind, kinds};
 use crate::lifecycle::{self, EventKind};
 use crate::live::{Envelope, Level};
+use crate::town::TownEvent;
 
 /// How one kind of record is shown.
 struct Shown {
@@ -187,6 +190,9 @@ pub(crate) fn envelope(record: &Record) -> Envelope {
     if let Some(envelope) = of_instance(record) {
         return envelope;
     }
+    if let Some(envelope) = of_town(record) {
+        return envelope;
+    }
     let shown = KINDS.iter().find(|shown| shown.kind == record.kind);
     let named = record.stream.as_str().split_once('/').map(|(_, id)| id);
     let of_kind = |kind: StreamKind| named.filter(|_| record.stream.kind() == kind);
@@ -210,15 +216,29 @@ pub(crate) fn envelope(record: &Record) -> Envelope {
     }
 }
 
-/// The detail, but for what an agent was made with: only operators see that, in `/audit`.
+/// The detail, but for what only operators see, in `/audit`.
 fn told(record: &Record) -> Value {
     let mut detail = record.detail.clone();
-    if record.kind == AGENT_CREATED
-        && let Some(detail) = detail.as_object_mut()
-    {
-        detail.remove(AGENT_CREATED_CONFIG);
-    }
+    withhold(record, &mut detail);
     detail
+}
+
+/// What happened to a town has its sentences in one place, by its types.
+fn of_town(record: &Record) -> Option<Envelope> {
+    let id = record.stream.town_id()?;
+    let event = TownEvent::parse(&record.kind, record.version, &record.detail).ok()?;
+    Some(Envelope {
+        r#type: Cow::Owned(record.kind.replacen('_', ".", 1)),
+        ts: record.time,
+        level: town::level(&event),
+        source: Cow::Borrowed(record.stream.kind().as_str()),
+        instance: None,
+        summary: format!("town {id}: {}", town::summary(&record.actor.to_string(), &event)),
+        town: Some(id),
+        detail: told(record),
+        trace_id: record.trace_id,
+        seq: Some(record.seq),
+    })
 }
 
 /// What happened to an instance has its names and sentences where it is decided.
@@ -305,6 +325,30 @@ mod tests {
         assert_eq!(shown.r#type, "of.later_times");
         assert_eq!(shown.instance.map(|i| i.to_string()).as_deref(), Some("web"));
         assert_eq!(shown.summary, "instance/web: of later times");
+    }
+
+    #[test]
+    fn what_happened_to_a_town_is_told_without_what_agents_hear_and_say() {
+        let of = |kind: &str, detail: Value| envelope(&record("town/lab", kind, detail));
+        let bead =
+            json!({"bead": "a", "title": "Fix", "instructions": "secret", "role": "worker", "priority": 2});
+        let shown = of("bead_created", bead);
+        assert_eq!((shown.r#type.as_ref(), shown.level), ("bead.created", Level::Info));
+        assert_eq!(shown.summary, "town lab: local added a: Fix");
+        assert_eq!(shown.town.map(|town| town.to_string()).as_deref(), Some("lab"));
+        assert!(!shown.detail.to_string().contains("secret"), "{}", shown.detail);
+        let said = json!({"agent": "x", "dispatch_id": "a.1", "outcome": "failed", "summary": "secret"});
+        let shown = of("agent_done", said);
+        assert_eq!(
+            (shown.level, shown.summary.as_str()),
+            (Level::Warn, "town lab: agent x says of a.1: failed")
+        );
+        assert!(!shown.detail.to_string().contains("secret"), "{}", shown.detail);
+        let violated = json!({"invariant": 7, "entities": ["agent/x"], "message": "x works on nothing"});
+        let shown = of("violation_opened", violated);
+        assert_eq!((shown.r#type.as_ref(), shown.level), ("violation.opened", Level::Error));
+        let later = of("of_later_times", json!({}));
+        assert_eq!(later.summary, "town/lab: of later times");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! follower that falls behind loses some and is told how many. Start at [`Follower`].
 
 mod envelope;
+mod town;
 
 use std::borrow::Cow;
 use std::collections::VecDeque;

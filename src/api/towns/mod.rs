@@ -6,6 +6,7 @@
 mod agents;
 mod batches;
 mod beads;
+mod debug;
 mod refusal;
 mod report;
 mod road;
@@ -28,6 +29,7 @@ use crate::town::TownEvent;
 pub(crate) use agents::{AddAgent, ListAgents, RemoveAgent};
 pub(crate) use batches::{AddDependency, StartConvoy};
 pub(crate) use beads::{AddBead, CancelBead, HoldBead, ListBeads, ReleaseBead, ShowBead};
+pub(crate) use debug::{ReplayPast, TryNextTick};
 pub(crate) use refusal::Refusal;
 pub(crate) use report::{Report, ReportedEvent, report};
 pub(crate) use road::{asked, told};

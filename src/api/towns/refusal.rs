@@ -9,13 +9,17 @@ use super::super::response::Problem;
 use super::super::rpc::{CONFLICT, FORBIDDEN, JOURNAL_UNAVAILABLE, NOT_FOUND, RATE_LIMITED, RpcError};
 use super::super::state::ApiState;
 use crate::ids::TownId;
+use crate::limits::TOWN_QUESTION_WAIT;
 use crate::reconciler::SubmitError;
 use crate::town::event::OutOfBounds;
 use crate::town::policy::PolicyProblem;
 use crate::town::state::Rejected;
 
 /// The limit of events that wait for a town, as the metric names it.
-pub(super) const PENDING: &str = "town_pending_events";
+const PENDING: &str = "town_pending_events";
+
+/// The limit of questions that are answered at once, as the metric names it.
+const QUESTIONS: &str = "town_questions";
 
 /// When to send again what found a full or a busy town: it turns many times by then.
 const LATER: Duration = Duration::from_secs(1);
@@ -29,8 +33,10 @@ pub(crate) struct Refusal {
     message: String,
     /// The parameter that is wrong.
     field: Option<String>,
-    /// The limit that was hit, and when to come again.
-    limit: Option<(&'static str, Duration)>,
+    /// The limit that was hit.
+    limit: Option<&'static str>,
+    /// When to come again.
+    after: Option<Duration>,
 }
 
 /// What kind of refusal it is, as both roads number it.
@@ -40,6 +46,8 @@ pub(super) enum Kind {
     Invalid,
     Forbidden,
     Unknown,
+    Gone,
+    TooLarge,
     Conflict,
     Full,
     Unavailable,
@@ -52,6 +60,8 @@ impl Kind {
             Self::Invalid => (StatusCode::UNPROCESSABLE_ENTITY, INVALID_PARAMS),
             Self::Forbidden => (StatusCode::FORBIDDEN, FORBIDDEN),
             Self::Unknown => (StatusCode::NOT_FOUND, NOT_FOUND),
+            Self::Gone => (StatusCode::GONE, NOT_FOUND),
+            Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, INVALID_PARAMS),
             Self::Conflict => (StatusCode::CONFLICT, CONFLICT),
             Self::Full => (StatusCode::TOO_MANY_REQUESTS, RATE_LIMITED),
             Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, JOURNAL_UNAVAILABLE),
@@ -61,7 +71,8 @@ impl Kind {
 
 impl Refusal {
     pub(super) fn new(kind: Kind, code: &'static str, message: impl Into<String>) -> Self {
-        Self { kind, code, message: message.into(), field: None, limit: None }
+        let after = (kind == Kind::Unavailable).then_some(LATER);
+        Self { kind, code, message: message.into(), field: None, limit: None, after }
     }
 
     /// A stable word for what is wrong.
@@ -82,6 +93,14 @@ impl Refusal {
         Self { field: Some(field), ..Self::new(Kind::Invalid, "invalid", message) }
     }
 
+    pub(super) fn too_many_questions(state: &ApiState) -> Self {
+        state.limit_hit(QUESTIONS);
+        let message = "as many questions about the past and the next tick are being answered as may be at once: ask \
+                       again later";
+        let full = Self::new(Kind::Full, "too_many_questions", message);
+        Self { limit: Some(QUESTIONS), after: Some(TOWN_QUESTION_WAIT), ..full }
+    }
+
     pub(super) fn unknown_town(town: &TownId) -> Self {
         let message = SubmitError::UnknownTown(town.clone()).to_string();
         Self::new(Kind::Unknown, "unknown_town", message)
@@ -99,9 +118,9 @@ impl Refusal {
             SubmitError::Rejected(rejected) => Self::from(rejected),
             SubmitError::Full => {
                 state.limit_hit(PENDING);
-                Self { limit: Some((PENDING, LATER)), ..new(Kind::Full, "town_full") }
+                Self { limit: Some(PENDING), after: Some(LATER), ..new(Kind::Full, "town_full") }
             }
-            SubmitError::Busy => new(Kind::Conflict, "town_busy"),
+            SubmitError::Busy => Self { after: Some(LATER), ..new(Kind::Conflict, "town_busy") },
             SubmitError::Journal(_) | SubmitError::Late => new(Kind::Unavailable, "journal_unavailable"),
             SubmitError::TownExists(_) => new(Kind::Conflict, "town_exists"),
             SubmitError::Elsewhere { .. } => new(Kind::Conflict, "works_elsewhere"),
@@ -183,11 +202,10 @@ fn advice(rejected: &Rejected) -> &'static str {
 
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
-        let Refusal { kind, code, message, field: _, limit } = refusal;
+        let Refusal { kind, code, message, field: _, limit: _, after } = refusal;
         let problem = Self::new(kind.numbers().0, code, message);
-        match limit {
-            Some((_, after)) => problem.retry_after(after),
-            None if kind == Kind::Unavailable || code == "town_busy" => problem.retry_after(LATER),
+        match after {
+            Some(after) => problem.retry_after(after),
             None => problem,
         }
     }
@@ -195,14 +213,12 @@ impl From<Refusal> for Problem {
 
 impl From<Refusal> for RpcError {
     fn from(refusal: Refusal) -> Self {
-        let Refusal { kind, code, message, field, limit } = refusal;
-        let number = kind.numbers().1;
-        let mut error = match limit {
-            Some((limit, after)) => Self::limited(number, limit, after, &message),
-            None => Self::new(number, message),
-        };
+        let Refusal { kind, code, message, field, limit, after } = refusal;
+        let mut error = Self::new(kind.numbers().1, message);
         error.data.cause = Some(code);
         error.data.field = field;
+        error.data.limit = limit;
+        error.data.retry_after_ms = after.map(|after| after.as_millis() as u64);
         error
     }
 }

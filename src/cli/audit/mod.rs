@@ -14,7 +14,8 @@ use crate::journal::StreamId;
 use crate::units::Period;
 
 use render::{Format, Renderer};
-use source::{Question, Source};
+use source::Question;
+pub(super) use source::Source;
 
 /// Reads the journal: who did what, and how every request ended.
 #[derive(Debug, clap::Args)]
@@ -71,8 +72,7 @@ struct ExportArgs {
 /// Which records. All conditions hold at once.
 #[derive(Debug, clap::Args)]
 struct Filter {
-    /// Only this stream: request, operator or instance/AGENT. Nothing is written yet to alert and town/TOWN (a group of
-    /// agents).
+    /// Only this stream: request, operator, instance/AGENT or town/TOWN. Nothing is written yet to alert.
     #[arg(long, value_parser = StreamId::parse)]
     stream: Option<StreamId>,
     /// Only this kind, such as `token_created`.
@@ -87,7 +87,7 @@ struct Filter {
 }
 
 /// A moment as people name it.
-fn moment(text: &str) -> Result<Timestamp, String> {
+pub(super) fn moment(text: &str) -> Result<Timestamp, String> {
     moment_before(text, Clock::system().now())
 }
 

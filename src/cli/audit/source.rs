@@ -91,14 +91,14 @@ impl Question {
 }
 
 /// Who is asked.
-pub(super) enum Source {
+pub(in crate::cli) enum Source {
     Server(Client),
     Disk(Arc<Offline>),
 }
 
 impl Source {
     /// The server if one runs, else the files of its data directory.
-    pub(super) async fn open(target: &TargetArgs) -> Result<Self, Failure> {
+    pub(in crate::cli) async fn open(target: &TargetArgs) -> Result<Self, Failure> {
         let client = target.client()?;
         match client.get("/health").await {
             Err(ClientError::NoServer { dir }) if dir.is_dir() => Ok(Self::Disk(Arc::new(open_disk(&dir)?))),

@@ -1,0 +1,214 @@
+//! `plimsoll replay` and `plimsoll dry-run`: what a town was and would have done, and what it would do now.
+//!
+//! A running server is asked; only when none runs on the data directory are its files read. Nothing is changed.
+
+use std::io::Write;
+
+use serde_json::{Value, json};
+
+use super::audit::{Source, moment};
+use super::exit::Failure;
+use super::target::TargetArgs;
+use super::terminal::{Paint, Table, one_line};
+use super::town::write_waits;
+use crate::client::Client;
+use crate::clock::{Clock, Timestamp};
+use crate::ids::TownId;
+use crate::reconciler::{History, ReplayError, ReplayRequest, dry_run, fork, replay};
+
+/// Folds the events of a town in a window anew and plans once, at its end: what it was, and what it would have done.
+/// Changes nothing.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  plimsoll replay main --from 1h --to 5m
+  plimsoll replay main --from 2026-11-21T09:00:00Z --to 2026-11-21T10:00:00Z --compare
+  plimsoll replay main --from 7d --to 0s --until-violation
+
+Exit code 1 with --until-violation: an invariant did not hold. A running server is asked; only when none runs are
+its files read.")]
+pub(crate) struct ReplayArgs {
+    /// The town.
+    #[arg(value_parser = TownId::parse)]
+    town: TownId,
+    /// The window begins: RFC 3339, or how long ago, such as 30m or 7d.
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    from: Timestamp,
+    /// It ends, and the plan is made: RFC 3339, or how long ago.
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    to: Timestamp,
+    /// Ends at the first event after which an invariant does not hold.
+    #[arg(long)]
+    until_violation: bool,
+    /// Tells what the town really did, too.
+    #[arg(long)]
+    compare: bool,
+    /// Prints one JSON object.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    target: TargetArgs,
+}
+
+/// Says what the next tick of a town would do now, and why each open bead waits. Changes nothing.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  plimsoll dry-run main
+  plimsoll dry-run main --json | jq '.actions[] | {type, entity, message}'
+
+A running server is asked; only when none runs are its files read.")]
+pub(crate) struct DryRunArgs {
+    /// The town.
+    #[arg(value_parser = TownId::parse)]
+    town: TownId,
+    /// Prints one JSON object.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    target: TargetArgs,
+}
+
+pub(crate) fn run_replay(args: &ReplayArgs) -> Result<(), Failure> {
+    let ReplayArgs { town, from, to, until_violation, compare, json, target } = args;
+    let answer = super::block_on(async {
+        match Source::open(target).await? {
+            Source::Server(client) => {
+                let params = json!({
+                    "town": town, "from": from.to_string(), "to": to.to_string(),
+                    "untilViolation": until_violation, "compare": compare,
+                });
+                ask(&client, "town.replay", params).await
+            }
+            Source::Disk(disk) => {
+                let (compare, until_violation) = (*compare, *until_violation);
+                let request = ReplayRequest { from: *from, to: *to, policy: None, compare, until_violation };
+                let told = replay(History::Offline(&disk), town, &request, &|| true)?;
+                Ok(json!(told))
+            }
+        }
+    })??;
+    let mut out = std::io::stdout().lock();
+    if *json {
+        writeln!(out, "{answer}")?;
+    } else {
+        show_replay(&answer, &mut out)?;
+    }
+    let violated = answer["stoppedAt"].is_u64();
+    if *until_violation && violated { Err(Failure::CheckFailed) } else { Ok(()) }
+}
+
+pub(crate) fn run_dry(args: &DryRunArgs) -> Result<(), Failure> {
+    let answer = super::block_on(async {
+        match Source::open(&args.target).await? {
+            Source::Server(client) => ask(&client, "town.dryRun", json!({"town": args.town})).await,
+            Source::Disk(disk) => {
+                let fork = fork(History::Offline(&disk), &args.town)?;
+                Ok(json!(dry_run(fork, Clock::system().now())))
+            }
+        }
+    })??;
+    let mut out = std::io::stdout().lock();
+    if args.json {
+        return Ok(writeln!(out, "{answer}")?);
+    }
+    let number = |pointer: &str| answer.pointer(pointer).and_then(Value::as_u64).unwrap_or_default();
+    let now = Timestamp::from_millis(number("/now"));
+    let (actions, pending) = (number("/metrics/actionsEmitted"), number("/metrics/pendingEventCount"));
+    writeln!(out, "at {now} the next tick would take in {pending} events and do {actions} things")?;
+    show_actions(&answer["actions"], &mut out)?;
+    show_violations(&answer["violations"], &mut out)?;
+    write_waits(&answer, &mut out)
+}
+
+/// Asks over a WebSocket: the answer may take long, and a server that loses its caller stops.
+async fn ask(client: &Client, method: &str, params: Value) -> Result<Value, Failure> {
+    let mut connection = client.connect().await?;
+    let call = connection.call(method, params).await?;
+    Ok(connection.answer(call, |_, _| {}).await?)
+}
+
+impl From<ReplayError> for Failure {
+    fn from(error: ReplayError) -> Self {
+        match error {
+            ReplayError::Read(error) => Self::Read(error),
+            ReplayError::UnknownTown(_)
+            | ReplayError::BeforeHistory { .. }
+            | ReplayError::TooLarge { .. }
+            | ReplayError::Policy(_)
+            | ReplayError::Stopped => Self::Refused(error.to_string()),
+            ReplayError::Reversed => Self::Usage("--to lies before --from: swap them".to_owned()),
+        }
+    }
+}
+
+fn show_replay(answer: &Value, out: &mut impl Write) -> Result<(), Failure> {
+    let number = |key: &str| answer.get(key).and_then(Value::as_u64).unwrap_or_default();
+    let at = Timestamp::from_millis(number("at"));
+    let (events, rejected) = (number("eventsReplayed"), number("rejected"));
+    writeln!(out, "{events} events replayed, {rejected} of them rejected; the plan is of {at}")?;
+    if let Some(seq) = answer.get("stoppedAt").and_then(Value::as_u64) {
+        writeln!(out, "stopped at event {seq}: an invariant does not hold after it")?;
+    }
+    writeln!(out, "state {}", one_line(answer["hash"].as_str().unwrap_or_default()))?;
+    show_violations(&answer["violations"], out)?;
+    show_actions(&answer["actions"], out)?;
+    let snapshot = &answer["stateSnapshot"];
+    let mut agents = Table::new(&["AGENT", "ROLE", "STATUS", "FOR", "DISPATCH"]);
+    for agent in list(&snapshot["agents"]) {
+        let dispatch = agent.pointer("/hook/dispatchId").and_then(Value::as_str).unwrap_or_default();
+        let status = [text(agent, "role"), text(agent, "status")];
+        agents.row([text(agent, "id"), status[0], status[1], &seconds(agent, "forMs"), dispatch]);
+    }
+    part(&agents, &snapshot["agents"], &snapshot["agentsLeftOut"], out)?;
+    let mut beads = Table::new(&["BEAD", "KIND", "STATUS", "FOR", "TRIES", "AGENT", "TITLE"]);
+    for bead in list(&snapshot["nonTerminalBeads"]) {
+        let tries = bead["attempts"].to_string();
+        let (kind, status) = (text(bead, "kind"), text(bead, "status"));
+        let (who, title) = (text(bead, "assignee"), text(bead, "title"));
+        beads.row([text(bead, "id"), kind, status, &seconds(bead, "forMs"), &tries, who, title]);
+    }
+    part(&beads, &snapshot["nonTerminalBeads"], &snapshot["nonTerminalBeadsLeftOut"], out)?;
+    write_waits(answer, out)
+}
+
+fn show_actions(actions: &Value, out: &mut impl Write) -> Result<(), Failure> {
+    let mut table = Table::new(&["ACTION", "ON", "WHY"]);
+    for action in list(actions) {
+        table.row([text(action, "type"), text(action, "entity"), text(action, "message")]);
+    }
+    part(&table, actions, &Value::Null, out)
+}
+
+fn show_violations(violations: &Value, out: &mut impl Write) -> Result<(), Failure> {
+    let mut table = Table::new(&["VIOLATED", "ON", "WHAT IS WRONG"]);
+    for violation in list(violations) {
+        let entities = list(&violation["entities"]).iter().filter_map(Value::as_str).collect::<Vec<_>>();
+        let name = format!("{} {}", violation["invariant"], text(violation, "name"));
+        table.row([&name, &entities.join(", "), text(violation, "message")]);
+    }
+    part(&table, violations, &Value::Null, out)
+}
+
+/// A table under an empty line, if it has a row.
+fn part(table: &Table, rows: &Value, left_out: &Value, out: &mut impl Write) -> Result<(), Failure> {
+    if list(rows).is_empty() {
+        return Ok(());
+    }
+    writeln!(out)?;
+    table.write(out, Paint::of_stdout())?;
+    match left_out.as_u64() {
+        None | Some(0) => Ok(()),
+        Some(more) => Ok(writeln!(out, "and {more} more")?),
+    }
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+fn text<'a>(value: &'a Value, key: &str) -> &'a str {
+    value.get(key).and_then(Value::as_str).unwrap_or_default()
+}
+
+fn seconds(value: &Value, key: &str) -> String {
+    format!("{} s", value.get(key).and_then(Value::as_u64).unwrap_or_default() / 1_000)
+}
