@@ -29,7 +29,7 @@ pub struct Hand {
     pub failure_rate: f64,
     /// The share of its work for which it calls a tool.
     pub tool_rate: f64,
-    /// What it takes in a minute, where that is limited: past it a dispatch fails.
+    /// What it takes in a minute, where that is limited: past it nothing is given to it for a while.
     pub requests_per_min: Option<u32>,
     /// Whether it starts when it is needed, and fails to now and then.
     pub lazy: bool,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 
 /// Between ticks while there is work.
-const BUSY: Duration = Duration::from_secs(5);
+pub(super) const BUSY: Duration = Duration::from_secs(5);
 /// Between ticks while there is none.
 const QUIET: Duration = Duration::from_secs(300);
 /// A tick that comes later than this skips time: the machine slept, or its clock was set.

@@ -29,7 +29,9 @@ pub(super) struct Cell {
     created: AtomicU64,
     /// How often it was written down.
     snapshots: AtomicU64,
-    /// Whether something is to be looked at that is no record of the town.
+    /// Held by who appends beside a turn; a turn that was crossed again and again holds it alone.
+    pub(super) door: tokio::sync::RwLock<()>,
+    /// Whether there is something to be looked at.
     woken: AtomicBool,
     signal: Notify,
 }
@@ -94,6 +96,7 @@ impl Cell {
             pending: AtomicU64::new(0),
             created: AtomicU64::new(0),
             snapshots: AtomicU64::new(0),
+            door: tokio::sync::RwLock::new(()),
             woken: AtomicBool::new(false),
             signal: Notify::new(),
         }
@@ -103,9 +106,13 @@ impl Cell {
     pub(super) fn push(&self, record: Record) {
         // Only the first one finds it unset.
         let _ = self.created.compare_exchange(0, record.seq.0, Ordering::SeqCst, Ordering::SeqCst);
+        // Nothing is decided from a sign of progress alone.
+        let stirs = record.kind != "agent_progress";
         self.line().push_back(record);
         self.pending.fetch_add(1, Ordering::SeqCst);
-        self.signal.notify_one();
+        if stirs {
+            self.wake();
+        }
     }
 
     /// The state with everything in it that is durable by now.
@@ -121,8 +128,13 @@ impl Cell {
         }
         let mut book = self.write();
         // Under the book's lock: nobody takes a later record in before.
-        let line = std::mem::take(&mut *self.line());
-        line.iter().for_each(|record| book.take(record));
+        while let Some(record) = self.next_in_line() {
+            book.take(&record);
+        }
+    }
+
+    fn next_in_line(&self) -> Option<Record> {
+        self.line().pop_front()
     }
 
     /// The state as far as it is folded.
@@ -147,15 +159,15 @@ impl Cell {
         let _ = self.pending.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less);
     }
 
-    /// Has the town looked at soon, though nothing was told to it.
+    /// Has the town looked at soon.
     pub(super) fn wake(&self) {
         self.woken.store(true, Ordering::SeqCst);
         self.signal.notify_one();
     }
 
-    /// Waits until there is something that no plan knows of.
+    /// Waits until there is something to be looked at.
     pub(super) async fn told(&self) {
-        while self.pending() == 0 && !self.woken.swap(false, Ordering::SeqCst) {
+        while !self.woken.swap(false, Ordering::SeqCst) {
             self.signal.notified().await;
         }
     }

@@ -3,13 +3,12 @@
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
-use tokio_util::task::TaskTracker;
 
 use super::cell::Cell;
 use crate::clock::{Clock, Timestamp};
 use crate::ids::{AgentId, IdempotencyKey, Seq, TownId, TraceId};
 use crate::journal::{Actor, Append, AppendError, Journal, NewRecord, StreamId};
-use crate::limits::{JOURNAL_APPEND_WAIT, TOWN_PENDING_MAX};
+use crate::limits::TOWN_PENDING_MAX;
 use crate::town::TownEvent;
 use crate::town::event::{Report, VERSION};
 use crate::town::state::Rejected;
@@ -76,42 +75,22 @@ pub struct Submitted {
 pub(super) struct Pen {
     pub(super) journal: Arc<dyn Journal>,
     pub(super) clock: Clock,
-    /// Owns what was handed to the journal, also when the caller goes away.
-    pub(super) tasks: TaskTracker,
 }
 
 impl Pen {
     /// Takes one event in.
     ///
     /// # Errors
-    /// [`SubmitError`]: nothing was changed, but for [`SubmitError::Late`].
+    /// [`SubmitError`]: nothing was changed.
     pub(super) async fn submit(
-        &self,
-        cell: &Arc<Cell>,
-        actor: &Actor,
-        event: TownEvent,
-    ) -> Result<Submitted, SubmitError> {
-        if cell.pending() >= TOWN_PENDING_MAX {
-            return Err(SubmitError::Full);
-        }
-        let (pen, cell, actor) = (self.clone(), Arc::clone(cell), actor.clone());
-        let task = self.tasks.spawn(async move { pen.submit_now(&cell, &actor, &event).await });
-        match tokio::time::timeout(JOURNAL_APPEND_WAIT, task).await {
-            Ok(Ok(done)) => done,
-            Ok(Err(lost)) => match lost.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                Err(_cut) => Err(SubmitError::Journal(AppendError::Closed)),
-            },
-            Err(_) => Err(SubmitError::Late),
-        }
-    }
-
-    async fn submit_now(
         &self,
         cell: &Cell,
         actor: &Actor,
         event: &TownEvent,
     ) -> Result<Submitted, SubmitError> {
+        if cell.pending() >= TOWN_PENDING_MAX {
+            return Err(SubmitError::Full);
+        }
         for _ in 0..TRIES_MAX {
             let at = {
                 let book = cell.drained();
@@ -123,6 +102,7 @@ impl Pen {
                 book.at
             };
             let record = record(event, actor.clone(), None, None);
+            let _beside = cell.door.read().await;
             match self.append(&cell.id, Some(at), vec![record]).await {
                 Ok(seq) => {
                     cell.drain();

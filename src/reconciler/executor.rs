@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -19,16 +20,29 @@ use super::runs::{Place, Runs};
 use crate::gateway::Gateway;
 use crate::ids::{AgentId, DispatchId};
 use crate::journal::{Actor, AppendError};
-use crate::lifecycle::{Cause, State};
+use crate::lifecycle::{Cause, State, Unavailable};
 use crate::limits::{TOWN_EFFECT_WAIT, TOWN_STOP_WAIT};
 use crate::town::TownEvent;
 use crate::town::plan::Effect;
-use crate::town::words::{CompletionStatus, Entity};
+use crate::town::words::{CompletionStatus, Entity, LostCause};
 
 /// How often an instance that was told to stop is looked at.
 const STOP_LOOK: Duration = Duration::from_millis(50);
+/// How long after a stop that failed the next try comes.
+const STOP_PAUSE: Duration = Duration::from_secs(5);
 /// The first and the longest pause before the journal is asked again to take what an agent said.
 const TELL_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+
+/// Why an effect was not done.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Undone {
+    /// The agent takes no work for a while, and nobody is to blame.
+    #[error("{0}")]
+    Later(String),
+    /// It failed.
+    #[error("{0}")]
+    Failed(String),
+}
 
 /// Carries out the effects of one town.
 pub(super) struct Executor {
@@ -44,6 +58,8 @@ pub(super) struct Executor {
     /// From here on what is cut is cut by the end of plimsoll.
     pub(super) closing: CancellationToken,
     pub(super) tally: Tally,
+    /// One place: a check of a town against its events copies the town.
+    pub(super) checks: Arc<Semaphore>,
 }
 
 /// Effects that ended since the last tick.
@@ -78,6 +94,17 @@ impl Executor {
     /// Begins an effect, behind those on the same agent and the same bead.
     pub(super) fn carry_out(self: &Arc<Self>, effect: Effect, tick: &Span) {
         let place = self.runs.queue_up(&entities(&effect));
+        self.carry_out_in(place, effect, tick);
+    }
+
+    /// The place in which an agent can be stopped later: nothing of this bead or this agent begins before.
+    pub(super) fn reserve(&self, agent: &AgentId, dispatch_id: &DispatchId) -> Place {
+        let bead = Entity::Bead(dispatch_id.bead().clone());
+        self.runs.queue_up(&BTreeSet::from([bead, Entity::Agent(agent.clone())]))
+    }
+
+    /// The same in a place that was taken before.
+    pub(super) fn carry_out_in(self: &Arc<Self>, place: Place, effect: Effect, tick: &Span) {
         match &effect {
             Effect::Dispatch { dispatch_id, .. } => _ = self.runs.wait(dispatch_id),
             Effect::Stop { dispatch_id, .. } => self.runs.withdraw(dispatch_id),
@@ -92,13 +119,33 @@ impl Executor {
         );
         span.follows_from(tick);
         let executor = Arc::clone(self);
-        self.tasks.spawn(async move { executor.one(effect, place, &span).instrument(span.clone()).await });
+        self.tasks
+            .spawn(async move { executor.in_turn(effect, place, &span).instrument(span.clone()).await });
     }
 
-    async fn one(self: &Arc<Self>, effect: Effect, place: Place, span: &Span) {
+    /// Waits for its turn, and does it. Who was told to stop is told until it has: its bead goes out no sooner.
+    async fn in_turn(self: &Arc<Self>, effect: Effect, place: Place, span: &Span) {
         for before in &place.before {
             before.cancelled().await;
         }
+        while let Err(undone) = self.attempt(&effect).await {
+            let error = undone.to_string();
+            span.record("otel.status_code", "ERROR");
+            tracing::warn!(source = "reconciler", town = %self.cell.id, effect = name(&effect), error, "an effect failed");
+            match &effect {
+                Effect::Stop { .. } | Effect::StopAgent { .. } if !self.closing.is_cancelled() => {
+                    sleep(STOP_PAUSE).await;
+                }
+                Effect::Stop { .. } | Effect::StopAgent { .. } | Effect::Nudge { .. } => return,
+                Effect::Dispatch { .. } | Effect::AskEnding { .. } => {
+                    return self.tell(self.consequence(effect, undone)).await;
+                }
+            }
+        }
+    }
+
+    /// Does it once, within its time, and counts that.
+    async fn attempt(self: &Arc<Self>, effect: &Effect) -> Result<(), Undone> {
         self.metrics.effect_attempted();
         self.tally.attempted.fetch_add(1, Ordering::SeqCst);
         let began = self.pen.clock.elapsed();
@@ -106,54 +153,61 @@ impl Executor {
             Effect::Stop { .. } | Effect::StopAgent { .. } => TOWN_STOP_WAIT,
             Effect::Dispatch { .. } | Effect::Nudge { .. } | Effect::AskEnding { .. } => TOWN_EFFECT_WAIT,
         };
-        let done = timeout(wait, self.perform(&effect)).await;
-        let done = done.unwrap_or_else(|_| Err(format!("it took longer than {} s", wait.as_secs())));
+        let done = timeout(wait, self.perform(effect)).await;
+        let done =
+            done.unwrap_or_else(|_| Err(Undone::Failed(format!("it took longer than {} s", wait.as_secs()))));
         let took = self.pen.clock.elapsed().saturating_sub(began);
         self.metrics.effect_ended(took, done.is_ok());
         let count = if done.is_ok() { &self.tally.succeeded } else { &self.tally.failed };
         count.fetch_add(1, Ordering::SeqCst);
-        if let Err(error) = done {
-            span.record("otel.status_code", "ERROR");
-            tracing::warn!(source = "reconciler", town = %self.cell.id, effect = name(&effect), error, "an effect failed");
-            self.failed(effect, &error).await;
-        }
-        place.done.cancel();
+        done
     }
 
-    async fn perform(self: &Arc<Self>, effect: &Effect) -> Result<(), String> {
+    async fn perform(self: &Arc<Self>, effect: &Effect) -> Result<(), Undone> {
         match effect {
             Effect::Dispatch { agent, dispatch_id, deadline } => {
-                self.dispatch(agent, dispatch_id, deadline.0)
+                // Who said over the API how its work ended may still be at it.
+                for (other, running) in self.runs.in_the_way(agent, dispatch_id) {
+                    self.stop(&running.agent, &other).await.map_err(Undone::Failed)?;
+                }
+                self.dispatch(agent, dispatch_id, deadline.0).await
             }
-            Effect::Stop { agent, dispatch_id } => self.stop(agent, dispatch_id).await,
+            Effect::Stop { agent, dispatch_id } => {
+                self.stop(agent, dispatch_id).await.map_err(Undone::Failed)
+            }
             Effect::StopAgent { agent } => {
                 for (dispatch_id, _) in self.runs.of_agent(agent) {
-                    self.stop(agent, &dispatch_id).await?;
+                    self.stop(agent, &dispatch_id).await.map_err(Undone::Failed)?;
                 }
                 Ok(())
             }
             Effect::Nudge { agent, dispatch_id } => self.nudge(agent, dispatch_id),
-            Effect::AskEnding { agent, dispatch_id } => self.ask_ending(agent, dispatch_id),
+            Effect::AskEnding { agent, dispatch_id } => self.ask_ending(agent, dispatch_id).await,
         }
     }
 
-    /// What the town hears of an effect that failed.
-    async fn failed(&self, effect: Effect, error: &str) {
-        let event = match effect {
-            Effect::Dispatch { dispatch_id, .. } if self.closing.is_cancelled() => {
+    /// What the town hears of a dispatch, or of a question, that was not taken.
+    fn consequence(&self, effect: Effect, undone: Undone) -> Vec<TownEvent> {
+        let closing = self.closing.is_cancelled();
+        let event = match (effect, undone) {
+            (Effect::Dispatch { dispatch_id, .. } | Effect::AskEnding { dispatch_id, .. }, _) if closing => {
                 lost_by_shutdown(dispatch_id)
             }
-            Effect::Dispatch { dispatch_id, .. } => {
-                TownEvent::DispatchFailed { dispatch_id, error: note(error) }
+            (
+                Effect::Dispatch { dispatch_id, .. } | Effect::AskEnding { dispatch_id, .. },
+                Undone::Later(_),
+            ) => TownEvent::DispatchLost { dispatch_id, cause: LostCause::Refused },
+            (Effect::Dispatch { dispatch_id, .. }, Undone::Failed(error)) => {
+                TownEvent::DispatchFailed { dispatch_id, error: note(&error) }
             }
             // Nobody can be asked: what it said has to do.
-            Effect::AskEnding { agent, dispatch_id } => {
+            (Effect::AskEnding { agent, dispatch_id }, Undone::Failed(_)) => {
                 let status = CompletionStatus::Completed;
                 TownEvent::AgentCompleted { agent, dispatch_id, status, reason: None, report: None }
             }
-            Effect::Stop { .. } | Effect::StopAgent { .. } | Effect::Nudge { .. } => return,
+            (Effect::Stop { .. } | Effect::StopAgent { .. } | Effect::Nudge { .. }, _) => return Vec::new(),
         };
-        self.tell(vec![event]).await;
+        vec![event]
     }
 
     /// Cancels what an agent does for a dispatch, and stops what hosts the agent: nobody there works on without anybody
@@ -165,18 +219,31 @@ impl Executor {
         self.stop_instance(agent).await
     }
 
-    /// Stops what hosts an agent, if anything of it is up, and waits for that.
+    /// Stops what hosts an agent, if anything of it is up, and waits for that. What plimsoll may not stop goes on.
     pub(super) async fn stop_instance(&self, agent: &AgentId) -> Result<(), String> {
         let instances = self.gateway.instances();
-        let is_up = || match instances.state(agent) {
-            Ok(State::Starting | State::Ready | State::Idle | State::Stopping) => true,
-            Ok(State::Cold | State::Failed) | Err(_) => false,
+        let is_up = |state: State| match state {
+            State::Starting | State::Ready | State::Idle | State::Stopping => true,
+            State::Cold | State::Failed => false,
         };
-        if !is_up() {
+        if !instances.state(agent).is_ok_and(is_up) {
             return Ok(());
         }
-        instances.stop(agent, Cause::system()).map_err(|error| error.to_string())?;
-        while is_up() {
+        match instances.stop(agent, Cause::system()) {
+            Ok(()) => {}
+            Err(Unavailable::Kept { why, .. }) => {
+                tracing::warn!(source = "reconciler", town = %self.cell.id, %agent, %why, "what hosts an agent is not stopped");
+                return Ok(());
+            }
+            Err(error) => return Err(error.to_string()),
+        }
+        // Somebody else may want it, and it starts again: that is another one.
+        let mut stopping = false;
+        while let Ok(state) = instances.state(agent) {
+            if !is_up(state) || (stopping && state != State::Stopping) {
+                return Ok(());
+            }
+            stopping |= state == State::Stopping;
             sleep(STOP_LOOK).await;
         }
         Ok(())
@@ -187,7 +254,10 @@ impl Executor {
         let (mut pause, longest) = TELL_PAUSES;
         loop {
             let records = events.iter().map(|event| record(event, Actor::System, None, None)).collect();
-            match self.pen.append(&self.cell.id, None, records).await {
+            let beside = self.cell.door.read().await;
+            let appended = self.pen.append(&self.cell.id, None, records).await;
+            drop(beside);
+            match appended {
                 Ok(_) => return,
                 Err(error @ (AppendError::Invalid(_) | AppendError::Closed)) => {
                     tracing::error!(source = "reconciler", town = %self.cell.id, %error, "what an agent said is lost");
@@ -203,7 +273,7 @@ impl Executor {
 
 /// What an end of plimsoll cut.
 pub(super) fn lost_by_shutdown(dispatch_id: DispatchId) -> TownEvent {
-    TownEvent::DispatchLost { dispatch_id, cause: crate::town::words::LostCause::Shutdown }
+    TownEvent::DispatchLost { dispatch_id, cause: LostCause::Shutdown }
 }
 
 fn entities(effect: &Effect) -> BTreeSet<Entity> {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::executor::Executor;
 use super::observe::Sight;
 use super::runs::Stage;
-use crate::gateway::{Gateway, Rejection};
+use crate::gateway::Gateway;
 use crate::ids::AgentId;
 use crate::lifecycle::State;
 use crate::limits::TOWN_SIGHTS_MAX;
@@ -76,15 +76,8 @@ impl Hosts {
         }
     }
 
-    /// Whether an agent would take work now; `None` where nobody here can tell. One that is only asked too often in a
-    /// minute can be used.
+    /// Whether an agent would take work now; `None` where nobody here can tell.
     pub(super) fn usable(&self, agent: &AgentId) -> Option<bool> {
-        match self.gateway.unusable(agent) {
-            Err(_) => None,
-            Ok(None | Some(Rejection::Limited { limit: "tokens_per_min" | "requests_per_min", .. })) => {
-                Some(true)
-            }
-            Ok(Some(_)) => Some(false),
-        }
+        self.gateway.unusable(agent).ok().map(|why| why.is_none())
     }
 }

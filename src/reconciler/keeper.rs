@@ -8,7 +8,8 @@ use futures_util::FutureExt as _;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::cadence::Cadence;
+use super::cadence::{BUSY, Cadence};
+use super::config::TownConfig;
 use super::opening;
 use super::refold;
 use super::status::{CadenceView, Counted, LastTick};
@@ -110,11 +111,12 @@ pub(super) async fn keep(turn: Turn, pulse: Arc<Pulse>, last_seen: Timestamp, st
 }
 
 async fn turning(turn: &Turn, pulse: &Pulse, last_seen: Timestamp, stop: &CancellationToken) {
+    let clock = &turn.executor.pen.clock;
+    pulse.begin(clock.elapsed());
     tokio::select! {
         () = stop.cancelled() => return,
-        () = opening::give_back(&turn.executor) => {}
+        () = begin(turn) => {}
     }
-    let clock = &turn.executor.pen.clock;
     let mut cadence = Cadence::since(last_seen);
     let mut checked = None;
     loop {
@@ -136,18 +138,38 @@ async fn turning(turn: &Turn, pulse: &Pulse, last_seen: Timestamp, stop: &Cancel
         if turned.is_ok() && checked.replace(snapshots) != Some(snapshots) {
             turn.executor.tasks.spawn(refold::check(Arc::clone(&turn.executor)));
         }
+        let failed = turned.is_err();
         // A town that is told much turns at most this often, and half of the time.
         let wall = turned.map_or(0.0, |turned| turned.tick.wall_clock_ms);
         let pause = TOWN_TICK_PAUSE.max(Duration::from_secs_f64(wall / 1e3)).max(turn.strain.pause);
         let wait = if again { Duration::ZERO } else { cadence.wait() };
+        // A journal that does not take anything is not asked at every event.
+        let pause = if failed { BUSY } else { pause };
         tokio::select! {
             () = stop.cancelled() => return,
             () = sleep(pause) => {}
+        }
+        if failed {
+            continue;
         }
         tokio::select! {
             () = stop.cancelled() => return,
             () = sleep(wait) => {}
             () = turn.cell.told() => {}
         }
+    }
+}
+
+/// What has to be done before the first tick: what a restart cut is given back, and the town is what its configuration says.
+async fn begin(turn: &Turn) {
+    opening::give_back(&turn.executor).await;
+    let config = turn.config.clone();
+    // Who stood in the configuration and does no more has left.
+    let kept = || TownConfig { policy: turn.cell.drained().town.policy().clone(), agents: None };
+    while let Err(error) =
+        opening::apply(&turn.executor.pen, &turn.cell, &config.clone().unwrap_or_else(kept)).await
+    {
+        tracing::error!(source = "reconciler", town = %turn.cell.id, %error, "a town is not what the configuration says yet");
+        sleep(BUSY).await;
     }
 }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::cell::Cell;
 use super::metrics::Metrics;
-use crate::ids::TownId;
+use crate::ids::{Seq, TownId};
 use crate::journal::{Fold, Record, StreamKind};
 
 /// See the module.
@@ -31,7 +31,7 @@ impl Towns {
         self.all().values().cloned().collect()
     }
 
-    /// The cell of a town, which may have no event yet.
+    /// The cell of a town that is configured, which may have no event yet.
     pub(super) fn open(&self, town: &TownId) -> Arc<Cell> {
         if let Some(cell) = self.get(town) {
             return cell;
@@ -101,7 +101,9 @@ impl Fold for Towns {
             });
             (cell.id.to_string(), kept)
         };
-        Value::Object(self.list().iter().map(of).collect::<Map<_, _>>())
+        Value::Object(
+            self.list().iter().filter(|cell| cell.created() > Seq(0)).map(of).collect::<Map<_, _>>(),
+        )
     }
 
     fn restore(&self, snapshot: &Value) -> Result<(), String> {

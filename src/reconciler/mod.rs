@@ -6,6 +6,7 @@
 mod brief;
 mod cadence;
 mod cell;
+mod changes;
 mod compare;
 mod config;
 mod desk;

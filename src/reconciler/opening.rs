@@ -4,15 +4,16 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use tokio::time::timeout;
 
 use super::cell::Cell;
 use super::config::{MemberConfig, TownConfig};
 use super::desk::{Pen, record};
 use super::executor::Executor;
-use crate::ids::AgentId;
+use crate::ids::{AgentId, DispatchId};
 use crate::journal::{Actor, AppendError};
-use crate::limits::{JOURNAL_APPEND_WAIT, JOURNAL_GROUP_RECORDS_MAX};
+use crate::limits::{JOURNAL_APPEND_WAIT, JOURNAL_GROUP_RECORDS_MAX, TOWN_STOP_WAIT};
 use crate::town::event::TownEvent;
 use crate::town::state::Town;
 use crate::town::words::{LostCause, Origin};
@@ -59,7 +60,8 @@ pub(super) fn nudges(config: &TownConfig) -> BTreeMap<AgentId, String> {
 }
 
 /// Gives back what an earlier plimsoll had handed to agents through its gateway: their requests ended with it. What hosts
-/// such an agent and is still up is stopped before, so that nobody works on a bead that goes out again.
+/// such an agent and is still up is stopped before, so that nobody works on a bead that goes out again; where that cannot be
+/// told in time, the bead stays with its agent until that counts as lost.
 pub(super) async fn give_back(executor: &Arc<Executor>) {
     let held: Vec<_> = {
         let book = executor.cell.drained();
@@ -68,29 +70,39 @@ pub(super) async fn give_back(executor: &Arc<Executor>) {
         let open = hooked.filter(|(_, hook)| hook.said.is_none() && hook.ended.is_none());
         open.map(|(id, hook)| (id, hook.dispatch_id.clone())).collect()
     };
-    for (agent, dispatch_id) in held.into_iter().filter(|(agent, _)| executor.gateway.has_agent(agent)) {
-        if let Err(error) = executor.stop_instance(&agent).await {
-            tracing::warn!(source = "reconciler", town = %executor.cell.id, %agent, error, "what hosts an agent could not be stopped");
+    let ours = held.into_iter().filter(|(agent, _)| executor.gateway.has_agent(agent));
+    join_all(ours.map(|(agent, dispatch_id)| give_one_back(executor, agent, dispatch_id))).await;
+}
+
+async fn give_one_back(executor: &Executor, agent: AgentId, dispatch_id: DispatchId) {
+    let stopped = timeout(TOWN_STOP_WAIT, async {
+        executor.gateway.instances().known(&agent).await;
+        executor.stop_instance(&agent).await
+    });
+    let stopped = stopped.await.unwrap_or_else(|_| Err("it takes too long".to_owned()));
+    match stopped {
+        Ok(()) => {
+            let lost = TownEvent::DispatchLost { dispatch_id, cause: LostCause::Restart };
+            executor.tell(vec![lost]).await;
         }
-        executor.tell(vec![TownEvent::DispatchLost { dispatch_id, cause: LostCause::Restart }]).await;
+        Err(error) => {
+            tracing::warn!(source = "reconciler", town = %executor.cell.id, %agent, error, "what hosts an agent could not be stopped: it keeps its bead");
+        }
     }
 }
 
 /// Appends what makes the town what its configuration says; nothing else writes to a town before it turns.
-pub(super) async fn apply(pen: &Pen, cell: &Arc<Cell>, config: &TownConfig) {
-    let (events, at) = {
-        let book = cell.drained();
-        (differences(&book.town, config), book.at)
-    };
-    let mut expected = Some(at);
+///
+/// # Errors
+/// The journal does not take it: what it took before stays.
+pub(super) async fn apply(pen: &Pen, cell: &Arc<Cell>, config: &TownConfig) -> Result<(), AppendError> {
+    let events = differences(&cell.drained().town, config);
     for some in events.chunks(JOURNAL_GROUP_RECORDS_MAX) {
         let records = some.iter().map(|event| record(event, Actor::System, None, None)).collect();
-        let appended = pen.append(&cell.id, expected.take(), records);
-        let appended = timeout(JOURNAL_APPEND_WAIT, appended).await;
-        if let Err(error) = appended.map_err(|_| AppendError::QueueFull).flatten() {
-            tracing::error!(source = "reconciler", town = %cell.id, %error, "a town is not what the configuration says");
-            return;
-        }
+        let at = cell.drained().at;
+        let appended = timeout(JOURNAL_APPEND_WAIT, pen.append(&cell.id, Some(at), records)).await;
+        appended.unwrap_or(Err(AppendError::QueueFull))?;
     }
     cell.drain();
+    Ok(())
 }

@@ -16,6 +16,8 @@ use crate::town::invariant::{Scope, Violation, check_fold, episodes};
 
 /// Looks once, and makes an episode of what does not hold.
 pub(super) async fn check(executor: Arc<Executor>) {
+    // Nobody closes it.
+    let Ok(_place) = executor.checks.acquire().await else { return };
     let looking = Arc::clone(&executor);
     let found = spawn_blocking(move || differences(&looking)).await;
     let found = match found.unwrap_or_else(|lost| std::panic::resume_unwind(lost.into_panic())) {

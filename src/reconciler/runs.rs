@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::ids::{AgentId, DispatchId, RequestId};
 use crate::town::words::Entity;
@@ -27,7 +27,7 @@ struct Table {
 pub(super) struct Running {
     pub(super) agent: AgentId,
     pub(super) request: RequestId,
-    /// Cancelled once its end is known and written.
+    /// Cancelled once nobody works on it any more.
     pub(super) over: CancellationToken,
 }
 
@@ -45,7 +45,8 @@ pub(super) enum Stage {
 /// A place in the order of effects.
 pub(super) struct Place {
     pub(super) before: Vec<CancellationToken>,
-    pub(super) done: CancellationToken,
+    /// Lets those behind it begin once it is dropped.
+    _done: DropGuard,
 }
 
 impl Runs {
@@ -55,7 +56,7 @@ impl Runs {
         table.last.retain(|_, done| !done.is_cancelled());
         let done = CancellationToken::new();
         let before = entities.iter().filter_map(|entity| table.last.insert(entity.clone(), done.clone()));
-        Place { before: before.collect(), done }
+        Place { before: before.collect(), _done: done.drop_guard() }
     }
 
     /// A dispatch waits; cancelled through what this gives, it never begins.
@@ -80,11 +81,22 @@ impl Runs {
         self.table().running.insert(dispatch, running);
     }
 
-    /// Its end is written.
-    pub(super) fn over(&self, dispatch: &DispatchId) {
-        if let Some(running) = self.table().running.remove(dispatch) {
+    /// Nobody works on it any more, in this request.
+    pub(super) fn over(&self, dispatch: &DispatchId, request: &RequestId) {
+        let mut table = self.table();
+        if let Some(running) = table.running.get(dispatch).filter(|running| running.request == *request) {
             running.over.cancel();
+            table.running.remove(dispatch);
         }
+    }
+
+    /// What is worked on of the same bead or by the same agent, but for this dispatch.
+    pub(super) fn in_the_way(&self, agent: &AgentId, dispatch: &DispatchId) -> Vec<(DispatchId, Running)> {
+        let table = self.table();
+        let others = table.running.iter().filter(|(id, running)| {
+            *id != dispatch && (running.agent == *agent || id.bead() == dispatch.bead())
+        });
+        others.map(|(id, running)| (id.clone(), running.clone())).collect()
     }
 
     pub(super) fn stage(&self, dispatch: &DispatchId) -> Stage {

@@ -1,16 +1,18 @@
 //! The reconciler itself: what the API calls.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use tokio::task::JoinHandle;
+use futures_util::future::join_all;
+use tokio::sync::Semaphore;
+use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::cell::Cell;
 use super::config::TownConfig;
-use super::desk::{Pen, SubmitError, Submitted, report_of};
+use super::desk::{Pen, SubmitError, report_of};
 use super::dry_run::Fork;
 use super::executor::{Executor, Tally};
 use super::hosts::{Happened, Hosts};
@@ -23,15 +25,15 @@ use super::status::{self, TownStatus, classes};
 use super::turn::{Strain, Turn};
 use super::view;
 use crate::clock::{Clock, Timestamp};
-use crate::gateway::{AGENT_CREATED, AGENT_PAUSED, AGENT_RESUMED, Gateway};
+use crate::gateway::{AGENT_CREATED, AGENT_DELETED, AGENT_PAUSED, AGENT_RESUMED, Gateway};
 use crate::ids::{AgentId, IdempotencyKey, TownId};
 use crate::journal::{Actor, Fold, Journal};
-use crate::limits::{TOWN_END_WAIT, TOWN_ID_BYTES_MAX, TOWNS_MAX};
+use crate::limits::TOWN_END_WAIT;
 use crate::telemetry::Registry;
-use crate::town::event::{Report as EventReport, TownEvent};
+use crate::town::Town;
+use crate::town::event::Report as EventReport;
 use crate::town::plan::Report;
 use crate::town::words::ContainerStatus;
-use crate::town::{Policy, Town};
 
 /// What a reconciler is made of.
 pub struct ReconcilerParts {
@@ -52,21 +54,23 @@ pub struct ReconcilerParts {
 /// Keeps towns. Cheap to clone.
 #[derive(Clone)]
 pub struct Reconciler {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
 }
 
-struct Inner {
+pub(super) struct Inner {
     config: BTreeMap<TownId, TownConfig>,
-    ledger: Arc<Towns>,
-    pen: Pen,
+    pub(super) ledger: Arc<Towns>,
+    pub(super) pen: Pen,
     gateway: Gateway,
     metrics: Metrics,
     strain: Strain,
+    last_seen: OnceLock<Timestamp>,
+    checks: Arc<Semaphore>,
     /// A std mutex suffices: a hold is a few map operations.
     kept: Mutex<BTreeMap<TownId, KeptTown>>,
     /// Held by who makes a town, or lets an agent join one.
-    changing: tokio::sync::Mutex<()>,
-    tasks: TaskTracker,
+    pub(super) changing: tokio::sync::Mutex<()>,
+    pub(super) tasks: TaskTracker,
     stop: CancellationToken,
     closing: CancellationToken,
 }
@@ -75,6 +79,7 @@ struct Inner {
 struct KeptTown {
     hosts: Hosts,
     pulse: Arc<Pulse>,
+    executor: Arc<Executor>,
     keeper: JoinHandle<()>,
 }
 
@@ -87,10 +92,12 @@ impl Reconciler {
         let inner = Inner {
             config: towns,
             ledger: Arc::default(),
-            pen: Pen { journal, clock, tasks: tasks.clone() },
+            pen: Pen { journal, clock },
             gateway,
             metrics: Metrics::new(&registry),
             strain,
+            last_seen: OnceLock::new(),
+            checks: Arc::new(Semaphore::new(1)),
             kept: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
             tasks,
@@ -106,23 +113,30 @@ impl Reconciler {
         Arc::clone(&self.inner.ledger) as _
     }
 
+    /// Looks when plimsoll was last seen at work: to be called when the journal is open and nothing of this life is in it.
+    pub fn look_back(&self) {
+        let seen = self.inner.last_record();
+        // It is called once.
+        let _ = self.inner.last_seen.set(seen);
+    }
+
     /// Begins with every town that is configured or was made before; to be called once the journal is open and the
     /// gateway serves.
     pub async fn open(&self) {
         let inner = &self.inner;
         inner.ledger.publish(&inner.metrics);
-        let last_seen = inner.last_seen();
+        let now = inner.pen.clock.now();
+        let last_seen = inner.last_seen.get().copied().unwrap_or(now);
         for (id, config) in &inner.config {
-            opening::apply(&inner.pen, &inner.ledger.open(id), config).await;
-        }
-        for cell in inner.ledger.list() {
-            if !inner.config.contains_key(&cell.id) {
-                // Who stood in the configuration and does no more has left.
-                let policy = cell.drained().town.policy().clone();
-                opening::apply(&inner.pen, &cell, &TownConfig { policy, ..TownConfig::default() }).await;
+            let cell = inner.ledger.open(id);
+            // One that is new is there when this returns; of one that was there before, what a restart cut comes first.
+            if !cell.drained().town.is_created()
+                && let Err(error) = opening::apply(&inner.pen, &cell, config).await
+            {
+                tracing::error!(source = "reconciler", town = %id, %error, "a town cannot be made yet");
             }
-            inner.keep(&cell, last_seen);
         }
+        inner.ledger.list().iter().for_each(|cell| inner.keep(cell, last_seen));
         let watcher = Arc::clone(inner);
         let tail = inner.pen.journal.tail();
         inner.tasks.spawn(async move { watcher.watch(tail).await });
@@ -133,11 +147,11 @@ impl Reconciler {
         self.inner.stop.cancel();
         self.inner.closing.cancel();
         let kept = std::mem::take(&mut *self.inner.kept());
-        for (town, KeptTown { mut keeper, .. }) in kept {
-            if timeout(TOWN_END_WAIT, &mut keeper).await.is_err() {
-                tracing::error!(source = "reconciler", %town, "a tick does not end and is cut");
-                keeper.abort();
-            }
+        let keepers: Vec<_> = kept.into_values().map(|kept| kept.keeper).collect();
+        let cut: Vec<_> = keepers.iter().map(JoinHandle::abort_handle).collect();
+        if timeout(TOWN_END_WAIT, join_all(keepers)).await.is_err() {
+            tracing::error!(source = "reconciler", "a tick does not end and is cut");
+            cut.iter().for_each(AbortHandle::abort);
         }
     }
 
@@ -207,56 +221,6 @@ impl Reconciler {
         })
     }
 
-    /// Makes a town; it turns at once.
-    ///
-    /// # Errors
-    /// See [`SubmitError`]: nothing was changed then.
-    pub async fn create_town(
-        &self,
-        actor: &Actor,
-        town: TownId,
-        policy: Policy,
-    ) -> Result<Submitted, SubmitError> {
-        let inner = &self.inner;
-        if town.as_str().len() > TOWN_ID_BYTES_MAX {
-            return Err(SubmitError::TownIdTooLong(TOWN_ID_BYTES_MAX));
-        }
-        let _one_at_a_time = inner.changing.lock().await;
-        if inner.ledger.list().len() >= TOWNS_MAX && inner.ledger.get(&town).is_none() {
-            return Err(SubmitError::TooManyTowns(TOWNS_MAX));
-        }
-        let cell = inner.ledger.open(&town);
-        if cell.drained().town.is_created() {
-            return Err(SubmitError::TownExists(town));
-        }
-        let created = TownEvent::TownCreated { policy: Box::new(policy) };
-        let submitted = inner.pen.submit(&cell, actor, created).await?;
-        inner.keep(&cell, inner.pen.clock.now());
-        Ok(submitted)
-    }
-
-    /// Takes one event of outside in: durable and in the town when this answers.
-    ///
-    /// # Errors
-    /// See [`SubmitError`].
-    pub async fn submit(
-        &self,
-        town: &TownId,
-        actor: &Actor,
-        event: TownEvent,
-    ) -> Result<Submitted, SubmitError> {
-        assert!(event.from_outside(), "{} is the reconciler's own", event.kind());
-        let cell = self.inner.cell(town)?;
-        match &event {
-            TownEvent::AgentRegistered { agent, .. } => {
-                let _one_at_a_time = self.inner.changing.lock().await;
-                self.inner.works_nowhere_else(agent, town)?;
-                self.inner.pen.submit(&cell, actor, event).await
-            }
-            _ => self.inner.pen.submit(&cell, actor, event).await,
-        }
-    }
-
     pub(super) fn pen(&self) -> &Pen {
         &self.inner.pen
     }
@@ -309,12 +273,16 @@ impl Inner {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn cell(&self, town: &TownId) -> Result<Arc<Cell>, SubmitError> {
+    pub(super) fn cell(&self, town: &TownId) -> Result<Arc<Cell>, SubmitError> {
         let cell = self.ledger.get(town).filter(|cell| cell.drained().town.is_created());
         cell.ok_or_else(|| SubmitError::UnknownTown(town.clone()))
     }
 
-    fn works_nowhere_else(&self, agent: &AgentId, town: &TownId) -> Result<(), SubmitError> {
+    pub(super) fn executor(&self, town: &TownId) -> Option<Arc<Executor>> {
+        self.kept().get(town).map(|kept| Arc::clone(&kept.executor))
+    }
+
+    pub(super) fn works_nowhere_else(&self, agent: &AgentId, town: &TownId) -> Result<(), SubmitError> {
         let others = self.ledger.list();
         let mut others = others.iter().filter(|cell| cell.id != *town);
         match others.find(|cell| cell.drained().town.agents().contains_key(agent)) {
@@ -323,8 +291,8 @@ impl Inner {
         }
     }
 
-    /// When plimsoll was last seen at work, as far as the journal tells.
-    fn last_seen(&self) -> Timestamp {
+    /// When the journal was last written to.
+    fn last_record(&self) -> Timestamp {
         let last = self.pen.journal.status().last;
         let query = crate::journal::Scan { from: last, limit: 1, ..Default::default() };
         let page = self.pen.journal.scan(&query).ok();
@@ -333,7 +301,11 @@ impl Inner {
     }
 
     /// Has a town turn from now on.
-    fn keep(self: &Arc<Self>, cell: &Arc<Cell>, last_seen: Timestamp) {
+    pub(super) fn keep(self: &Arc<Self>, cell: &Arc<Cell>, last_seen: Timestamp) {
+        let mut kept = self.kept();
+        if kept.contains_key(&cell.id) || self.stop.is_cancelled() {
+            return;
+        }
         let config = self.config.get(&cell.id);
         let (hosts, pulse) = (Hosts::new(self.gateway.clone()), Arc::new(Pulse::default()));
         let executor = Executor {
@@ -346,16 +318,18 @@ impl Inner {
             tasks: self.tasks.clone(),
             closing: self.closing.clone(),
             tally: Tally::default(),
+            checks: Arc::clone(&self.checks),
         };
+        let executor = Arc::new(executor);
         let turn = Turn {
             cell: Arc::clone(cell),
-            executor: Arc::new(executor),
+            executor: Arc::clone(&executor),
+            config: config.cloned(),
             hosts: hosts.clone(),
             strain: self.strain,
         };
         let keeper = tokio::spawn(keeper::keep(turn, Arc::clone(&pulse), last_seen, self.stop.clone()));
-        let before = self.kept().insert(cell.id.clone(), KeptTown { hosts, pulse, keeper });
-        assert!(before.is_none(), "a town is kept once");
+        kept.insert(cell.id.clone(), KeptTown { hosts, pulse, executor, keeper });
     }
 
     /// Hears what happens to instances, until it is told to stop. What it misses a look finds.
@@ -373,6 +347,11 @@ impl Inner {
             };
             if [AGENT_CREATED, AGENT_PAUSED, AGENT_RESUMED].contains(&record.kind.as_str()) {
                 self.ledger.list().iter().for_each(|cell| cell.wake());
+            }
+            if record.kind == AGENT_DELETED
+                && let Some(agent) = record.detail["agent"].as_str().and_then(|id| AgentId::parse(id).ok())
+            {
+                self.forget_agent(&agent).await;
             }
             let Some(agent) = record.stream.instance_id() else { continue };
             let status = match record.kind.as_str() {

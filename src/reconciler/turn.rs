@@ -13,6 +13,7 @@ use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use super::cadence::{Cadence, Work};
 use super::cell::{Cell, Refused};
+use super::config::TownConfig;
 use super::desk::record;
 use super::executor::{Executor, note};
 use super::hosts::Hosts;
@@ -25,9 +26,10 @@ use crate::limits::JOURNAL_GROUP_RECORDS_MAX;
 use crate::telemetry::span;
 use crate::town::event::TownEvent;
 use crate::town::invariant::{Episodes, Scope, Violation, check_all, episodes};
-use crate::town::plan::{Action, Plan, plan};
+use crate::town::plan::{Action, Plan, Wait, plan};
+use crate::town::words::AgentStatus;
 
-/// How many plans one tick makes before it leaves the rest to the next.
+/// How many plans one tick makes before it keeps everybody from appending beside it.
 const PLANS_MAX: u32 = 4;
 /// A tick slower than this has a span, whatever it did: what the alert on slow ticks is about.
 const SLOW: Duration = Duration::from_millis(500);
@@ -37,6 +39,8 @@ pub(super) struct Turn {
     pub(super) cell: Arc<Cell>,
     pub(super) executor: Arc<Executor>,
     pub(super) hosts: Hosts,
+    /// What its entry in the configuration says, if there is one.
+    pub(super) config: Option<TownConfig>,
     pub(super) strain: Strain,
 }
 
@@ -65,6 +69,7 @@ pub(super) struct Turned {
 }
 
 /// What the check of a town comes to.
+#[derive(Default)]
 struct Checked {
     violations: usize,
     counted: Counted,
@@ -136,6 +141,7 @@ impl Turn {
     async fn carry(&self, drained: &mut u64) -> Result<Carried, AppendError> {
         tokio::time::sleep(self.strain.tick).await;
         let mut tries = 1;
+        let mut alone = None;
         loop {
             *drained += self.take_in().await?;
             let (plan, at, now) = self.plan().await;
@@ -152,8 +158,14 @@ impl Turn {
                     self.hand_over(&plan, first, &span);
                     return Ok(Carried { plan, now, span });
                 }
-                Err(AppendError::Conflict { .. }) if tries < PLANS_MAX => tries += 1,
-                // What came is still pending: the next tick begins at once.
+                Err(AppendError::Conflict { .. }) if alone.is_none() => {
+                    tries += 1;
+                    if tries >= PLANS_MAX {
+                        // Nobody appends beside it now.
+                        alone = Some(self.cell.door.write().await);
+                    }
+                }
+                // Something that does not ask came all the same: it is pending, and the next tick begins at once.
                 Err(AppendError::Conflict { .. }) => {
                     let plan = Plan { actions: Vec::new(), more: true, ..plan };
                     return Ok(Carried { plan, now, span });
@@ -231,6 +243,22 @@ impl Turn {
 
     /// Makes episodes of what does not hold; how many violations were found.
     async fn follow_violations(&self) -> Result<Checked, AppendError> {
+        let mut tries = 1;
+        loop {
+            let alone = if tries < PLANS_MAX { None } else { Some(self.cell.door.write().await) };
+            match self.follow_once().await? {
+                Some(checked) => return Ok(checked),
+                None if alone.is_some() => return Ok(Checked::default()),
+                None => {
+                    self.cell.drain();
+                    tries += 1;
+                }
+            }
+        }
+    }
+
+    /// The same, unless something got in between.
+    async fn follow_once(&self) -> Result<Option<Checked>, AppendError> {
         let cell = Arc::clone(&self.cell);
         let (found, Episodes { events, unopened }, at, counted) = blocking(move || {
             let book = cell.read();
@@ -246,12 +274,11 @@ impl Turn {
             let records = some.iter().map(|event| record(event, Actor::System, None, None)).collect();
             match self.executor.pen.append(&self.cell.id, Some(at), records).await {
                 Ok(_) => self.opened(&found, some),
-                // The next tick looks again.
-                Err(AppendError::Conflict { .. }) => {}
+                Err(AppendError::Conflict { .. }) => return Ok(None),
                 Err(error) => return Err(error),
             }
         }
-        Ok(Checked { violations: found.len(), counted })
+        Ok(Some(Checked { violations: found.len(), counted }))
     }
 
     /// Has an open violation stand for a town that does not turn any more; its first tick after a restart resolves it.
@@ -284,7 +311,11 @@ impl Turn {
 impl Turned {
     /// Whether the town is worth a look every few seconds.
     pub(super) fn work(&self) -> Work {
-        if self.plan.has_work() { Work::Some } else { Work::None }
+        // Who takes no work now may take it soon, and nobody says when.
+        let waits = |wait: &Wait| matches!(wait, Wait::NoIdleAgent { .. });
+        let dead = self.counted.agents.get(&AgentStatus::Dead).is_some_and(|dead| *dead > 0);
+        let soon = dead && self.plan.report.values().any(waits);
+        if self.plan.has_work() || soon { Work::Some } else { Work::None }
     }
 }
 

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::interval;
+use tokio::time::{interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::brief;
 use super::desk::record;
 use super::ending::{self, Ending};
-use super::executor::{Executor, lost_by_shutdown, note};
+use super::executor::{Executor, Undone, lost_by_shutdown, note};
 use super::runs::Running;
 use crate::gateway::{Accepted, AgentEvent, Caller, Channel, Ended, Rejection, SendRequest};
 use crate::ids::{AgentId, BeadId, DispatchId, RequestId, SessionId};
@@ -17,54 +17,57 @@ use crate::journal::{Actor, Append, StreamId};
 use crate::limits::{TOWN_NUDGE_DEADLINE, TOWN_PROGRESS_EVERY};
 use crate::telemetry::span;
 use crate::town::event::TownEvent;
-use crate::town::words::{BeadKind, CompletionStatus};
+use crate::town::words::{BeadKind, CompletionStatus, LostCause};
+
+/// How long a gateway that is full is left alone.
+const FULL_PAUSE: Duration = Duration::from_millis(500);
 
 impl Executor {
     /// Hands a bead to its agent, unless the agent holds it no more. An agent of a runtime elsewhere sees the event.
-    pub(super) fn dispatch(
+    pub(super) async fn dispatch(
         self: &Arc<Self>,
         agent: &AgentId,
         dispatch_id: &DispatchId,
         deadline: Duration,
-    ) -> Result<(), String> {
+    ) -> Result<(), Undone> {
         if !self.runs.begin(dispatch_id) || !self.holds(agent, dispatch_id) || !self.gateway.has_agent(agent)
         {
             return Ok(());
         }
         let message = brief::dispatch(&self.cell.drained().town, dispatch_id.bead());
-        let message = message.ok_or("there is no such bead any more")?;
+        let message = message.ok_or_else(gone)?;
         let request = RequestId::parse(&format!("{}/{dispatch_id}", self.cell.id));
         let request = SendRequest {
             session: Some(session(dispatch_id.bead())),
-            request_id: Some(request.map_err(|rule| rule.to_string())?),
+            request_id: Some(request.map_err(|rule| Undone::Failed(rule.to_string()))?),
             deadline: Some(deadline),
             ..SendRequest::new(agent.clone(), message)
         };
-        self.begin(agent, dispatch_id, request)
+        self.begin(agent, dispatch_id, request).await
     }
 
     /// Asks an agent once more how its work ended.
-    pub(super) fn ask_ending(
+    pub(super) async fn ask_ending(
         self: &Arc<Self>,
         agent: &AgentId,
         dispatch_id: &DispatchId,
-    ) -> Result<(), String> {
+    ) -> Result<(), Undone> {
         if !self.holds(agent, dispatch_id) || !self.gateway.has_agent(agent) {
             return Ok(());
         }
         let message = brief::ask_ending(&self.cell.drained().town, dispatch_id.bead());
-        let message = message.ok_or("there is no such bead any more")?;
+        let message = message.ok_or_else(gone)?;
         let request = RequestId::parse(&format!("{}/{dispatch_id}/ending", self.cell.id));
         let request = SendRequest {
             session: Some(session(dispatch_id.bead())),
-            request_id: Some(request.map_err(|rule| rule.to_string())?),
+            request_id: Some(request.map_err(|rule| Undone::Failed(rule.to_string()))?),
             ..SendRequest::new(agent.clone(), message)
         };
-        self.begin(agent, dispatch_id, request)
+        self.begin(agent, dispatch_id, request).await
     }
 
     /// Says something to an agent of which nothing is heard, beside its work.
-    pub(super) fn nudge(&self, agent: &AgentId, dispatch_id: &DispatchId) -> Result<(), String> {
+    pub(super) fn nudge(&self, agent: &AgentId, dispatch_id: &DispatchId) -> Result<(), Undone> {
         let Some(text) = self.nudges.get(agent).filter(|_| self.gateway.has_agent(agent)) else {
             return Ok(());
         };
@@ -74,7 +77,10 @@ impl Executor {
             deadline: Some(TOWN_NUDGE_DEADLINE),
             ..SendRequest::new(agent.clone(), format!("{text}\n\n(This is about {bead}.)"))
         };
-        self.gateway.send(caller(), request).map(drop).map_err(|rejection| rejection.to_string())
+        self.gateway
+            .send(caller(), request)
+            .map(drop)
+            .map_err(|rejection| Undone::Failed(rejection.to_string()))
     }
 
     /// Whether the agent holds this dispatch and has not said how it ended.
@@ -84,30 +90,43 @@ impl Executor {
         hook.is_some_and(|hook| hook.dispatch_id == *dispatch_id && hook.said.is_none())
     }
 
-    fn begin(
+    async fn begin(
         self: &Arc<Self>,
         agent: &AgentId,
         dispatch_id: &DispatchId,
-        request: SendRequest,
-    ) -> Result<(), String> {
-        let accepted = match self.gateway.send(caller(), request) {
-            Ok(accepted) => accepted,
-            // It did begin.
-            Err(Rejection::DuplicateRequest { .. }) if self.runs.running(dispatch_id).is_some() => {
+        mut request: SendRequest,
+    ) -> Result<(), Undone> {
+        let accepted = loop {
+            match self.gateway.send(caller(), request.clone()) {
+                Ok(accepted) => break accepted,
+                // It did begin.
+                Err(Rejection::DuplicateRequest { .. }) if self.runs.running(dispatch_id).is_some() => {
+                    return Ok(());
+                }
+                // Somebody else took the name.
+                Err(Rejection::DuplicateRequest { .. }) => request.request_id = None,
+                Err(rejection) => match passing(&rejection) {
+                    Passing::Soon => sleep(FULL_PAUSE).await,
+                    Passing::Later => return Err(Undone::Later(rejection.to_string())),
+                    Passing::Never => return Err(Undone::Failed(rejection.to_string())),
+                },
+            }
+            if !self.holds(agent, dispatch_id) {
                 return Ok(());
             }
-            Err(rejection) => return Err(rejection.to_string()),
         };
         let over = CancellationToken::new();
         let running = Running { agent: agent.clone(), request: accepted.request_id.clone(), over };
         self.runs.run(dispatch_id.clone(), running);
         let (executor, agent, dispatch_id) = (Arc::clone(self), agent.clone(), dispatch_id.clone());
         self.tasks.spawn(async move {
-            let ended = executor.follow(&agent, &dispatch_id, accepted).await;
-            if executor.holds(&agent, &dispatch_id) {
-                executor.tell(executor.told(agent, &dispatch_id, ended)).await;
+            let request = accepted.request_id.clone();
+            let followed = Followed { executor, dispatch_id, request };
+            let Followed { executor, dispatch_id, .. } = &followed;
+            let ended = executor.follow(&agent, dispatch_id, accepted).await;
+            if executor.holds(&agent, dispatch_id) {
+                executor.tell(executor.told(agent, dispatch_id, ended)).await;
             }
-            executor.runs.over(&dispatch_id);
         });
         Ok(())
     }
@@ -175,12 +194,62 @@ impl Executor {
                 said.into_iter().chain([completed(agent, CompletionStatus::Completed, None)]).collect()
             }
             _ if self.closing.is_cancelled() => vec![lost_by_shutdown(dispatch_id.clone())],
+            Some(Err(rejection)) if passing(&rejection) == Passing::Later => {
+                vec![TownEvent::DispatchLost { dispatch_id: dispatch_id.clone(), cause: LostCause::Refused }]
+            }
             Some(Err(rejection)) => {
                 vec![completed(agent, CompletionStatus::Failed, Some(note(&rejection.to_string())))]
             }
             None => vec![completed(agent, CompletionStatus::Failed, None)],
         }
     }
+}
+
+/// Nobody works on it any more once this is dropped, however that came.
+struct Followed {
+    executor: Arc<Executor>,
+    dispatch_id: DispatchId,
+    request: RequestId,
+}
+
+impl Drop for Followed {
+    fn drop(&mut self) {
+        self.executor.runs.over(&self.dispatch_id, &self.request);
+    }
+}
+
+/// Whether a refusal passes by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Passing {
+    /// Within moments: the same is asked again.
+    Soon,
+    /// Within a while, in which the agent can be given nothing.
+    Later,
+    /// Not by itself.
+    Never,
+}
+
+fn passing(rejection: &Rejection) -> Passing {
+    match rejection {
+        Rejection::LaneFull { .. } | Rejection::GatewayFull { .. } | Rejection::InstanceFull => Passing::Soon,
+        Rejection::Limited { .. } | Rejection::Paused { .. } | Rejection::ShuttingDown => Passing::Later,
+        Rejection::Invalid { .. }
+        | Rejection::UnknownAgent { .. }
+        | Rejection::Deadline { .. }
+        | Rejection::Cancelled { .. }
+        | Rejection::Provider { .. }
+        | Rejection::NotStarted { .. }
+        | Rejection::JournalUnavailable { .. }
+        | Rejection::KeysFull { .. }
+        | Rejection::Conflict { .. }
+        | Rejection::Bug { .. }
+        | Rejection::NotFound { .. }
+        | Rejection::DuplicateRequest { .. } => Passing::Never,
+    }
+}
+
+fn gone() -> Undone {
+    Undone::Failed("there is no such bead any more".to_owned())
 }
 
 fn said(agent: &AgentId, dispatch_id: &DispatchId, ending: Ending) -> TownEvent {

@@ -202,6 +202,8 @@ words! {
         Silent = "silent",
         /// It was stopped by the last tier of the ladder.
         Stuck = "stuck",
+        /// The agent takes no work for a while; the attempt is given back.
+        Refused = "refused",
     }
 }
 
@@ -209,7 +211,7 @@ impl LostCause {
     /// Whether the bead keeps its attempt, because neither it nor its agent had a part in it.
     #[must_use]
     pub const fn gives_back(self) -> bool {
-        matches!(self, Self::Restart | Self::Shutdown)
+        matches!(self, Self::Restart | Self::Shutdown | Self::Refused)
     }
 }
 

@@ -141,7 +141,7 @@ async fn the_town_of_the_demo_works_fails_and_tries_again() {
         ("reconciler_actions_total", ("action", "retry_bead")),
         ("reconciler_effects_total", ("outcome", "attempted")),
         ("reconciler_effects_total", ("outcome", "succeeded")),
-        ("reconciler_effects_total", ("outcome", "failed")),
+        ("agents", ("status", "dead")),
         ("agents", ("status", "working")),
         ("agents_by_class", ("class", "working")),
         ("beads", ("status", "in_review")),

@@ -73,8 +73,11 @@ impl Work {
     async fn add(&self, server: &Server, chance: &mut StdRng, next: &mut usize) {
         while *next < self.beads {
             let n = *next;
-            let waits =
-                if n > 0 && n % 3 == 0 { vec![format!("t{}", chance.random_range(0..n))] } else { vec![] };
+            let waits = if n > 0 && n.is_multiple_of(3) {
+                vec![format!("t{}", chance.random_range(0..n))]
+            } else {
+                vec![]
+            };
             let bead = json!({"town": "main", "id": format!("t{n}"), "title": format!("task {n}"), "instructions": "do it",
                 "priority": n % 5, "blockedBy": waits});
             let added = server.client().call("town.addBead", bead).await;

@@ -5,7 +5,7 @@ use plimsoll::ids::{AgentId, BeadId, DispatchId, IdempotencyKey};
 use plimsoll::town::event::Report;
 use plimsoll::town::plan::Effect;
 use plimsoll::town::state::{KeyUse, Town};
-use plimsoll::town::words::{CompletionStatus, Origin, Outcome, Role};
+use plimsoll::town::words::{CompletionStatus, LostCause, Origin, Outcome, Role};
 use plimsoll::town::{TownEvent, words::BeadKind};
 
 use crate::journal::{Entry, Fold, Journal, Saved};
@@ -317,7 +317,14 @@ impl Sim {
                 ("a dispatch times out and runs", "it timed out")
             };
             self.tally.fault(fault);
-            self.append(TownEvent::DispatchFailed { dispatch_id: dispatch.clone(), error: error.into() });
+            let dispatch_id = dispatch.clone();
+            // One that takes no work for a while has no part in it.
+            let event = if refused && self.roll.chance(500) {
+                TownEvent::DispatchLost { dispatch_id, cause: LostCause::Refused }
+            } else {
+                TownEvent::DispatchFailed { dispatch_id, error: error.into() }
+            };
+            self.append(event);
         }
         if !refused {
             self.tally.fault(story);

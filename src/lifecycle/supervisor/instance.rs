@@ -39,6 +39,8 @@ pub(super) struct Instance {
     clock: Clock,
     /// Cancelled once nothing of it runs, and never will again.
     over: CancellationToken,
+    /// Cancelled once it is known what an earlier plimsoll left running of it.
+    known: CancellationToken,
 }
 
 struct Core {
@@ -101,8 +103,8 @@ impl Instance {
             next: None,
             armed: None,
         };
-        let (wake, over) = (Notify::new(), CancellationToken::new());
-        Self { id, runner, core: Mutex::new(core), wake, pen, clock, over }
+        let (wake, over, known) = (Notify::new(), CancellationToken::new(), CancellationToken::new());
+        Self { id, runner, core: Mutex::new(core), wake, pen, clock, over, known }
     }
 
     pub(super) async fn acquire(self: &Arc<Self>, cause: Cause) -> Result<Lease, Unavailable> {
@@ -173,6 +175,14 @@ impl Instance {
     /// Waits until nothing of it runs, and never will again.
     pub(super) async fn over(&self) {
         self.over.cancelled().await;
+    }
+
+    /// Waits until it is known what an earlier plimsoll left running of it, or until it is over.
+    pub(super) async fn known(&self) {
+        tokio::select! {
+            () = self.known.cancelled() => {}
+            () = self.over.cancelled() => {}
+        }
     }
 
     /// Something happened, and follows from this, if from anything new.
@@ -292,6 +302,8 @@ impl Instance {
             let failure = Failure { kind: FailureKind::NotStarted, error: PANICKED.into() };
             Found { untold: Some(failure), ..Found::default() }
         });
+        // At the end of this, once what was found is kept.
+        let _known = untold.is_none().then(|| self.known.clone().drop_guard());
         for (action, container) in lost {
             self.tell(Input::Lost { action, container }, Some(Cause::system()));
         }

@@ -250,6 +250,14 @@ impl Instances {
         Ok(self.get(id)?.state())
     }
 
+    /// Waits until it is known what an earlier plimsoll left running of it; at once if there is none of this name. Lasts as
+    /// long as the engine cannot tell.
+    pub async fn known(&self, id: &AgentId) {
+        if let Ok(instance) = self.get(id) {
+            instance.known().await;
+        }
+    }
+
     /// How the container engine does; `None` while nobody needs one.
     #[must_use]
     pub fn engine_status(&self) -> Option<EngineStatus> {

@@ -6,10 +6,11 @@ use tokio::sync::Notify;
 
 use super::world::{Act, Cast, World, agent, bead, swift, town};
 use crate::gateway::UnderWay;
+use crate::ids::{DispatchId, TownId};
 use crate::journal::{Actor, Append, Fold as _, Journal as _, NewRecord, StreamId};
-use crate::reconciler::Towns;
+use crate::reconciler::{SubmitError, Towns};
 use crate::town::event::TownEvent;
-use crate::town::words::{AgentStatus, BeadStatus, CancelStatus};
+use crate::town::words::{AgentStatus, BeadStatus, CancelStatus, Origin, Outcome, Role};
 
 const DONE: &str = r#"{"outcome":"done"}"#;
 
@@ -133,9 +134,12 @@ async fn a_town_that_is_as_configured_is_told_nothing_at_the_next_start() {
     world.stop().await;
     let before = world.records().len();
     let next = World::over(&world.journal, &["one", "two"], &cast, swift()).await;
+    let ticked = || next.reconciler.status(&town()).is_some_and(|status| status.last_tick.is_some());
+    next.until("a tick", |_| ticked()).await;
     next.stop().await;
     assert_eq!(next.records().len(), before);
     let third = World::over(&next.journal, &["one"], &cast, swift()).await;
+    third.until("it left", |town| !town.agents().contains_key(&agent("two"))).await;
     third.stop().await;
     assert_eq!(third.count("agent_removed"), 1);
 }
@@ -153,4 +157,83 @@ async fn a_town_that_is_not_what_its_events_make_it_is_found_at_the_start() {
     next.until("an episode", |town| town.episodes().any(|episode| episode.invariant == 1)).await;
     assert_eq!(next.reconciler.fold().snapshot()["main"]["opened"]["1"], 1);
     next.stop().await;
+}
+
+#[tokio::test]
+async fn an_agent_that_is_asked_too_often_burns_no_attempt() {
+    let cast = Cast::of([Act::Say(DONE)]);
+    let mut world = World::new(&["one"], &cast, swift()).await;
+    world.stop().await;
+    world = World::limited(&world.journal, &["one"], &cast, swift()).await;
+    world.add("a", &[]).await;
+    world.ends("a", BeadStatus::Closed).await;
+    world.add("b", &[]).await;
+    world
+        .until("it takes no work", |town| {
+            town.agents().get(&agent("one")).is_some_and(|agent| agent.status == AgentStatus::Dead)
+        })
+        .await;
+    assert_eq!(world.count("dispatch_failed"), 0, "{:#?}", world.kinds());
+    let tries = world.reconciler.look(&town(), |town, _| town.beads()[&bead("b")].tries.clone());
+    assert_eq!(tries.expect("there is a town").attempts, 0);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn an_agent_that_leaves_stops_before_its_bead_goes_to_another() {
+    let (_never, work) = working();
+    let cast = Cast::of([work, Act::Say(DONE)]);
+    let world = World::new(&["one"], &cast, swift()).await;
+    world.add("a", &[]).await;
+    cast.told(1).await;
+    world.submit(TownEvent::AgentRemoved { agent: agent("one") }).await;
+    world.until("nothing is under way", |_| world.gateway.active().is_empty()).await;
+    let (origin, role) = (Origin::Dynamic, Role::Worker);
+    let again = TownEvent::AgentRegistered { agent: agent("one"), role, origin, nudges: false };
+    world.submit(again).await;
+    world.ends("a", BeadStatus::Closed).await;
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn who_says_over_the_api_that_it_failed_and_works_on_is_stopped_before_the_next_begins() {
+    let (_never, work) = working();
+    let cast = Cast::of([work, Act::Say(DONE)]);
+    let world = World::new(&["one", "two"], &cast, swift()).await;
+    world.add("a", &[]).await;
+    cast.told(1).await;
+    let holder = world.reconciler.look(&town(), |town, _| {
+        let (id, _) = town.hooked_to(&bead("a")).next().expect("somebody holds it");
+        id.clone()
+    });
+    let said = TownEvent::AgentDone {
+        agent: holder.expect("there is a town"),
+        dispatch_id: DispatchId::parse("a.1").expect("an id"),
+        outcome: Outcome::Failed,
+        summary: None,
+        report: None,
+    };
+    world.submit(said).await;
+    world.ends("a", BeadStatus::Closed).await;
+    world.until("nothing is under way", |_| world.gateway.active().is_empty()).await;
+    assert_eq!(cast.told(2).await.len(), 2);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_town_is_made_once_and_turns_at_once() {
+    let cast = Cast::of([Act::Say(DONE)]);
+    let world = World::new(&["one"], &cast, swift()).await;
+    let other = TownId::parse("other").expect("an id");
+    let create = || world.reconciler.create_town(&Actor::Local, other.clone(), swift());
+    create().await.expect("it is made");
+    assert!(matches!(create().await, Err(SubmitError::TownExists(_))));
+    world.journal.refuse(Some("town_created"));
+    let refused = TownId::parse("refused").expect("an id");
+    let made = world.reconciler.create_town(&Actor::Local, refused.clone(), swift()).await;
+    assert!(matches!(made, Err(SubmitError::Journal(_))), "{made:?}");
+    assert_eq!(world.reconciler.towns(), [town(), other.clone()], "nothing of it is left");
+    let ticked = || world.reconciler.status(&other).is_some_and(|status| status.last_tick.is_some());
+    world.until("a tick", |_| ticked()).await;
+    world.stop().await;
 }

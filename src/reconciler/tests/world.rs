@@ -130,6 +130,17 @@ impl World {
         Self::from(journal, None, workers, cast, policy).await
     }
 
+    /// The next life, in which an agent takes one request a minute.
+    pub(super) async fn limited(
+        journal: &Arc<MemoryJournal>,
+        workers: &[&str],
+        cast: &Arc<Cast>,
+        policy: Policy,
+    ) -> Self {
+        let entry = AgentConfig { requests_per_min: Some(1), ..AgentConfig::of_provider("p") };
+        Self::build(journal, None, (workers, entry), cast, policy).await
+    }
+
     /// The next life, from a snapshot of the towns at the end of the journal.
     pub(super) async fn from(
         journal: &Arc<MemoryJournal>,
@@ -138,9 +149,19 @@ impl World {
         cast: &Arc<Cast>,
         policy: Policy,
     ) -> Self {
+        Self::build(journal, snapshot, (workers, AgentConfig::of_provider("p")), cast, policy).await
+    }
+
+    async fn build(
+        journal: &Arc<MemoryJournal>,
+        snapshot: Option<&Value>,
+        (workers, entry): (&[&str], AgentConfig),
+        cast: &Arc<Cast>,
+        policy: Policy,
+    ) -> Self {
         let (clock, registry) = (Clock::system(), crate::catalogue::registry());
         let writes = || Arc::clone(journal) as Arc<dyn Journal>;
-        let agents = workers.iter().map(|id| (agent(id), AgentConfig::of_provider("p")));
+        let agents = workers.iter().map(|id| (agent(id), entry.clone()));
         let gateway = Gateway::new(GatewayParts {
             config: gateway::Config::default(),
             agents: agents.collect(),

@@ -1,0 +1,147 @@
+//! What comes from outside and is more than an event in line: towns that are made, agents that join and leave.
+//!
+//! Each is done to its end once it was begun, also when the caller goes away.
+
+use std::sync::Arc;
+
+use tokio::time::timeout;
+use tracing::Span;
+
+use super::cell::Cell;
+use super::desk::{SubmitError, Submitted};
+use super::executor::Executor;
+use super::service::{Inner, Reconciler};
+use crate::ids::{AgentId, DispatchId, TownId};
+use crate::journal::{Actor, AppendError};
+use crate::limits::{JOURNAL_APPEND_WAIT, TOWN_ID_BYTES_MAX, TOWNS_MAX};
+use crate::town::Policy;
+use crate::town::event::TownEvent;
+use crate::town::plan::Effect;
+
+impl Reconciler {
+    /// Makes a town; it turns at once.
+    ///
+    /// # Errors
+    /// See [`SubmitError`]: nothing was changed then, but for [`SubmitError::Late`].
+    pub async fn create_town(
+        &self,
+        actor: &Actor,
+        town: TownId,
+        policy: Policy,
+    ) -> Result<Submitted, SubmitError> {
+        let (inner, actor) = (Arc::clone(&self.inner), actor.clone());
+        self.to_its_end(async move { inner.create_town(&actor, town, policy).await }).await
+    }
+
+    /// Takes one event of outside in: durable and in the town when this answers.
+    ///
+    /// # Panics
+    /// If it is one of the reconciler's own.
+    ///
+    /// # Errors
+    /// See [`SubmitError`].
+    pub async fn submit(
+        &self,
+        town: &TownId,
+        actor: &Actor,
+        event: TownEvent,
+    ) -> Result<Submitted, SubmitError> {
+        assert!(event.from_outside(), "{} is the reconciler's own", event.kind());
+        let (inner, actor, town) = (Arc::clone(&self.inner), actor.clone(), town.clone());
+        self.to_its_end(async move { inner.submit(&town, &actor, event).await }).await
+    }
+
+    async fn to_its_end(
+        &self,
+        work: impl Future<Output = Result<Submitted, SubmitError>> + Send + 'static,
+    ) -> Result<Submitted, SubmitError> {
+        let task = self.inner.tasks.spawn(work);
+        match timeout(JOURNAL_APPEND_WAIT, task).await {
+            Ok(Ok(done)) => done,
+            Ok(Err(lost)) => match lost.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_cut) => Err(SubmitError::Journal(AppendError::Closed)),
+            },
+            Err(_) => Err(SubmitError::Late),
+        }
+    }
+}
+
+impl Inner {
+    async fn create_town(
+        self: &Arc<Self>,
+        actor: &Actor,
+        town: TownId,
+        policy: Policy,
+    ) -> Result<Submitted, SubmitError> {
+        if town.as_str().len() > TOWN_ID_BYTES_MAX {
+            return Err(SubmitError::TownIdTooLong(TOWN_ID_BYTES_MAX));
+        }
+        let _one_at_a_time = self.changing.lock().await;
+        match self.ledger.get(&town) {
+            Some(_) => return Err(SubmitError::TownExists(town)),
+            None if self.ledger.list().len() >= TOWNS_MAX => {
+                return Err(SubmitError::TooManyTowns(TOWNS_MAX));
+            }
+            None => {}
+        }
+        // The journal's fold makes the one that stays, once there is a town.
+        let nothing_yet = Cell::new(town.clone());
+        let created = TownEvent::TownCreated { policy: Box::new(policy) };
+        let submitted = self.pen.submit(&nothing_yet, actor, &created).await?;
+        if let Some(cell) = self.ledger.get(&town) {
+            self.keep(&cell, self.pen.clock.now());
+        }
+        Ok(submitted)
+    }
+
+    async fn submit(&self, town: &TownId, actor: &Actor, event: TownEvent) -> Result<Submitted, SubmitError> {
+        let cell = self.cell(town)?;
+        if let TownEvent::AgentRegistered { agent, .. } = &event {
+            let _one_at_a_time = self.changing.lock().await;
+            self.works_nowhere_else(agent, town)?;
+            return self.pen.submit(&cell, actor, &event).await;
+        }
+        if let TownEvent::AgentRemoved { agent } = &event {
+            return self.remove_agent(&cell, actor, agent).await;
+        }
+        self.pen.submit(&cell, actor, &event).await
+    }
+
+    /// An agent that leaves stops first what it does: its bead goes to nobody else before.
+    async fn remove_agent(
+        &self,
+        cell: &Cell,
+        actor: &Actor,
+        agent: &AgentId,
+    ) -> Result<Submitted, SubmitError> {
+        let removed = TownEvent::AgentRemoved { agent: agent.clone() };
+        let executor = self.executor(&cell.id);
+        let held = |executor: Arc<Executor>| Some((held_by(cell, agent)?, executor));
+        let Some((dispatch_id, executor)) = executor.and_then(held) else {
+            return self.pen.submit(cell, actor, &removed).await;
+        };
+        let place = executor.reserve(agent, &dispatch_id);
+        let submitted = self.pen.submit(cell, actor, &removed).await?;
+        let stop = Effect::Stop { agent: agent.clone(), dispatch_id };
+        executor.carry_out_in(place, stop, &Span::none());
+        Ok(submitted)
+    }
+
+    /// An agent that was deleted leaves its town, if it joined one while plimsoll ran.
+    pub(super) async fn forget_agent(&self, agent: &AgentId) {
+        for cell in self.ledger.list() {
+            if !cell.drained().town.agents().contains_key(agent) {
+                continue;
+            }
+            if let Err(error) = self.remove_agent(&cell, &Actor::System, agent).await {
+                tracing::warn!(source = "reconciler", town = %cell.id, %agent, %error, "a deleted agent stays in its town");
+            }
+        }
+    }
+}
+
+fn held_by(cell: &Cell, agent: &AgentId) -> Option<DispatchId> {
+    let book = cell.drained();
+    Some(book.town.agents().get(agent)?.hook.as_ref()?.dispatch_id.clone())
+}
