@@ -205,6 +205,7 @@ async fn a_fresh_server_shows_every_metric_and_what_will_be_counted_at_zero() {
             "a": {"provider": "p", "model": "m", "tools": ["lookup"], "usd_per_day": 5.0},
             "hosted": {"provider": "p", "instance": {"scripted": {}}},
         },
+        "notify": {"team": {"url": "http://127.0.0.1:9/"}},
         "telemetry": {"otlp": {"endpoint": "http://127.0.0.1:9"}},
     }))
     .await;

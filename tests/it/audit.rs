@@ -69,7 +69,7 @@ async fn heads_and_checks_come_from_the_running_server_beside_its_work() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_without_records_says_so_and_its_head_is_accepted() {
-    let server = Server::start(json!({})).await;
+    let server = Server::start(json!({"towns": {}})).await;
     let (_, heads, _) = audit(&server.data_dir(), &["head"]);
     assert!(heads.lines().any(|line| line == "work:empty"), "{heads}");
     let (code, found, complaint) = audit(&server.data_dir(), &["verify", "--head", "work:empty"]);

@@ -1,5 +1,9 @@
 //! How work ends: as an agent says, after reviews, after failures, and when nobody can read what was said.
 
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+
 use super::world::{Act, Cast, World, bead, swift};
 use crate::town::words::BeadStatus;
 
@@ -82,5 +86,20 @@ async fn a_verdict_on_a_task_says_nothing() {
     world.add("a", &[]).await;
     world.ends("a", BeadStatus::Closed).await;
     assert_eq!((cast.told(2).await.len(), world.count("event_rejected")), (2, 0));
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn an_agent_that_hangs_holds_up_no_tick() {
+    let never = Arc::new(Notify::new());
+    let cast = Cast::of([Act::Work(never, ""), DONE]);
+    let world = World::new(&["one", "two"], &cast, swift()).await;
+    world.add("a", &[]).await;
+    cast.told(1).await;
+    for id in ["b", "c", "d"] {
+        world.add(id, &[]).await;
+        world.ends(id, BeadStatus::Closed).await;
+    }
+    assert_eq!(world.gateway.active().len(), 1, "the first still works");
     world.stop().await;
 }
