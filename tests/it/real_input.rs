@@ -27,6 +27,8 @@ const MESSAGES: usize = 3;
 fn configuration(litellm: &LiteLlm, otlp: &Value) -> Value {
     let provider = |stream: bool| json!({"kind": "openai", "base_url": litellm.base_url(), "api_key": KEY, "stream": stream, "retries": 0});
     json!({
+        // A town has traces of its own.
+        "towns": {},
         "telemetry": {"otlp": otlp},
         "providers": {"streamed": provider(true), "whole": provider(false)},
         "prices": {"m-1": {"input": 1.0, "output": 10.0}},
