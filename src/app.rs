@@ -153,6 +153,7 @@ impl App {
     pub async fn stop(self) {
         let Self { grace, parts, readiness, stop, server, books, journal, telemetry, .. } = self;
         let (reconciler, gateway, notifier) = parts;
+        gateway.refuse_new();
         readiness.send_replace(Readiness::Draining);
         // What is lost from here on is written once nothing runs any more.
         books.0.cancel();

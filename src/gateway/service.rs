@@ -340,11 +340,17 @@ impl Gateway {
         self.inner.meter.keep_books(self.inner.recorder.journal(), &stop).await;
     }
 
-    /// Refuses what is new, lets what is under way finish for `grace`, cancels the rest, and waits for that.
-    pub async fn drain(&self, grace: Duration) {
+    /// Refuses what is new from here on; what is under way goes on.
+    pub fn refuse_new(&self) {
         self.inner.floor.close();
         self.inner.tasks.close();
         self.inner.changes.close();
+    }
+
+    /// [Refuses what is new](Self::refuse_new), lets what is under way finish for `grace`, cancels the rest, and waits
+    /// for that.
+    pub async fn drain(&self, grace: Duration) {
+        self.refuse_new();
         if tokio::time::timeout(grace, self.inner.tasks.wait()).await.is_err() {
             self.inner.floor.cancel_all(SHUTTING_DOWN);
             self.inner.tasks.wait().await;
