@@ -25,7 +25,9 @@ use crate::support::tools::soak;
 const AGENT: &str = r#"
 message=$(cat)
 id=$(printf '%s' "$message" | sed -n '1s/^Task \([^:]*\):.*/\1/p;1s/^Review the work on task \([^:]*\):.*/\1.review/p')
-exec 9>>"$TOWN_DIR/at.${id:-nothing}"
+# Asked for its ending, or of a message that an end of plimsoll cut: it works at no bead.
+[ -n "$id" ] || exit 1
+exec 9>>"$TOWN_DIR/at.$id"
 flock -n 9 || { echo "$id" >> "$TOWN_DIR/twice"; exit 1; }
 roll=$(od -An -N1 -tu1 /dev/urandom | tr -d ' ')
 sleep "0.0$((roll % 10))"
