@@ -95,12 +95,19 @@ struct ListArgs {
 #[command(after_help = "Example:
   plimsoll bead show b-4k7m2p9x")]
 struct ShowArgs {
-    /// The bead.
-    #[arg(value_parser = BeadId::parse)]
-    bead: BeadId,
     /// Prints the server's answer as JSON.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    bead: BeadArgs,
+}
+
+/// Which bead.
+#[derive(Debug, clap::Args)]
+struct BeadArgs {
+    /// The bead.
+    #[arg(value_parser = BeadId::parse)]
+    bead: BeadId,
     #[command(flatten)]
     town: TownArgs,
     #[command(flatten)]
@@ -112,16 +119,11 @@ struct ShowArgs {
 #[command(after_help = "Example:
   plimsoll bead hold b-4k7m2p9x --reason 'the design is not done'")]
 struct HoldArgs {
-    /// The bead.
-    #[arg(value_parser = BeadId::parse)]
-    bead: BeadId,
     /// Why.
     #[arg(long)]
     reason: Option<String>,
     #[command(flatten)]
-    town: TownArgs,
-    #[command(flatten)]
-    target: TargetArgs,
+    bead: BeadArgs,
 }
 
 /// Lets a bead go on that was held, or that waits for a person; its attempts begin anew then.
@@ -129,13 +131,8 @@ struct HoldArgs {
 #[command(after_help = "Example:
   plimsoll bead release b-4k7m2p9x")]
 struct ReleaseArgs {
-    /// The bead.
-    #[arg(value_parser = BeadId::parse)]
-    bead: BeadId,
     #[command(flatten)]
-    town: TownArgs,
-    #[command(flatten)]
-    target: TargetArgs,
+    bead: BeadArgs,
 }
 
 /// Cancels a bead; an agent that works on it is stopped at once.
@@ -144,9 +141,6 @@ struct ReleaseArgs {
   plimsoll bead cancel b-4k7m2p9x
   plimsoll bead cancel b-4k7m2p9x --status closed --reason 'done by hand'")]
 struct CancelArgs {
-    /// The bead.
-    #[arg(value_parser = BeadId::parse)]
-    bead: BeadId,
     /// How it ends: failed, or closed as if it were done.
     #[arg(long, default_value = "failed", value_parser = word::<CancelStatus>)]
     status: CancelStatus,
@@ -154,9 +148,7 @@ struct CancelArgs {
     #[arg(long)]
     reason: Option<String>,
     #[command(flatten)]
-    town: TownArgs,
-    #[command(flatten)]
-    target: TargetArgs,
+    bead: BeadArgs,
 }
 
 /// One of a closed set of words, as the API writes it.
@@ -169,32 +161,27 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         BeadCommand::Add(args) => add(args),
         BeadCommand::List(args) => list(args),
         BeadCommand::Show(args) => show(args),
-        BeadCommand::Hold(HoldArgs { bead, reason, town, target }) => {
-            let params = json!({"bead": bead, "reason": reason});
-            change(target, town, ("town.holdBead", params), &format!("{bead} is held"))
+        BeadCommand::Hold(HoldArgs { reason, bead }) => {
+            change(bead, ("town.holdBead", json!({"reason": reason})), "is held")
         }
-        BeadCommand::Release(ReleaseArgs { bead, town, target }) => {
-            change(target, town, ("town.releaseBead", json!({"bead": bead})), &format!("{bead} may go on"))
+        BeadCommand::Release(ReleaseArgs { bead }) => {
+            change(bead, ("town.releaseBead", json!({})), "may go on")
         }
-        BeadCommand::Cancel(CancelArgs { bead, status, reason, town, target }) => {
-            let params = json!({"bead": bead, "status": status, "reason": reason});
-            change(target, town, ("town.cancelBead", params), &format!("{bead} is cancelled"))
+        BeadCommand::Cancel(CancelArgs { status, reason, bead }) => {
+            change(bead, ("town.cancelBead", json!({"status": status, "reason": reason})), "is cancelled")
         }
     }
 }
 
-fn change(
-    target: &TargetArgs,
-    town: &TownArgs,
-    (method, mut params): (&str, Value),
-    done: &str,
-) -> Result<(), Failure> {
+fn change(args: &BeadArgs, (method, mut params): (&str, Value), done: &str) -> Result<(), Failure> {
+    let BeadArgs { bead, town, target } = args;
+    params["bead"] = json!(bead);
     let client = target.client()?;
     super::block_on(async {
         params["town"] = json!(town.resolve(&client).await?);
         Ok::<_, Failure>(client.call(method, params).await?)
     })??;
-    Ok(writeln!(std::io::stdout(), "{done}")?)
+    Ok(writeln!(std::io::stdout(), "{bead} {done}")?)
 }
 
 fn add(args: &AddArgs) -> Result<(), Failure> {
@@ -293,10 +280,11 @@ fn list(args: &ListArgs) -> Result<(), Failure> {
 }
 
 fn show(args: &ShowArgs) -> Result<(), Failure> {
-    let client = args.target.client()?;
+    let BeadArgs { bead, town, target } = &args.bead;
+    let client = target.client()?;
     let bead = super::block_on(async {
-        let town = args.town.resolve(&client).await?;
-        Ok::<_, Failure>(client.call("town.bead", json!({"town": town, "bead": args.bead})).await?)
+        let town = town.resolve(&client).await?;
+        Ok::<_, Failure>(client.call("town.bead", json!({"town": town, "bead": bead})).await?)
     })??;
     let mut out = std::io::stdout().lock();
     if args.json {

@@ -46,7 +46,9 @@ pub enum SubmitError {
     #[error("there is a town {0}: choose another id")]
     TownExists(TownId),
     /// An agent works in one town only.
-    #[error("agent {agent} works in the town {town}: an agent works in one town only")]
+    #[error(
+        "agent {agent} works in the town {town}, and an agent works in one town only: remove it there first"
+    )]
     Elsewhere {
         /// Which agent.
         agent: AgentId,
@@ -54,10 +56,10 @@ pub enum SubmitError {
         town: TownId,
     },
     /// There are as many towns as may be.
-    #[error("there are {0} towns, the most there may be")]
+    #[error("there are {0} towns, the most there may be: give the work to one of them")]
     TooManyTowns(usize),
     /// The id is too long.
-    #[error("a town id has at most {0} characters")]
+    #[error("a town id has at most {0} characters: choose a shorter one")]
     TownIdTooLong(usize),
 }
 

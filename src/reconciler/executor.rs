@@ -106,8 +106,8 @@ impl Executor {
     /// The same in a place that was taken before.
     pub(super) fn carry_out_in(self: &Arc<Self>, place: Place, effect: Effect, tick: &Span) {
         match &effect {
-            Effect::Dispatch { dispatch_id, .. } => _ = self.runs.wait(dispatch_id),
-            Effect::Stop { dispatch_id, .. } => self.runs.withdraw(dispatch_id),
+            Effect::Dispatch { dispatch_id, .. } => self.runs.wait(dispatch_id),
+            Effect::Stop { dispatch_id, .. } => _ = self.runs.leave(dispatch_id),
             Effect::StopAgent { .. } | Effect::Nudge { .. } | Effect::AskEnding { .. } => {}
         }
         let span = tracing::info_span!(

@@ -163,12 +163,10 @@ async fn turning(turn: &Turn, pulse: &Pulse, last_seen: Timestamp, stop: &Cancel
 /// What has to be done before the first tick: what a restart cut is given back, and the town is what its configuration says.
 async fn begin(turn: &Turn) {
     opening::give_back(&turn.executor).await;
-    let config = turn.config.clone();
     // Who stood in the configuration and does no more has left.
     let kept = || TownConfig { policy: turn.cell.drained().town.policy().clone(), agents: None };
-    while let Err(error) =
-        opening::apply(&turn.executor.pen, &turn.cell, &config.clone().unwrap_or_else(kept)).await
-    {
+    let config = turn.config.clone().unwrap_or_else(kept);
+    while let Err(error) = opening::apply(&turn.executor.pen, &turn.cell, &config).await {
         tracing::error!(source = "reconciler", town = %turn.cell.id, %error, "a town is not what the configuration says yet");
         sleep(BUSY).await;
     }

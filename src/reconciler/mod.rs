@@ -42,6 +42,6 @@ pub use ledger::Towns;
 pub use questions::{AgentPage, BeadDetail, BeadEntry, BeadPage, BeadQuery, EndedBead, OpenBead, fork};
 pub use replay::{Replay, ReplayError, ReplayRequest, replay};
 pub use service::{Reconciler, ReconcilerParts};
-pub use status::{CadenceView, LastTick, OpenViolation, TownStatus};
+pub use status::{CadenceView, LastTick, TownStatus};
 pub use turn::Strain;
 pub use view::{AgentView, BeadView, BeadWait, FoundViolation, HookView, PlannedAction, StateSnapshot};

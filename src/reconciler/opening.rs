@@ -1,5 +1,5 @@
-//! What is done about a town before its first tick: it is made what the configuration says, checked against its events,
-//! and what a restart cut is given back.
+//! What is done about a town before its first tick: what a restart cut is given back, and it is made what the
+//! configuration says.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

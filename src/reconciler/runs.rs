@@ -14,8 +14,8 @@ pub(super) struct Runs(Mutex<Table>);
 
 #[derive(Default)]
 struct Table {
-    /// Dispatches that wait for what comes before them: cancelled, they never begin.
-    waiting: BTreeMap<DispatchId, CancellationToken>,
+    /// Dispatches that wait for what comes before them: one that is taken out never begins.
+    waiting: BTreeSet<DispatchId>,
     /// Dispatches that an agent works on.
     running: BTreeMap<DispatchId, Running>,
     /// The end of the last effect on each agent and each bead.
@@ -59,22 +59,14 @@ impl Runs {
         Place { before: before.collect(), _done: done.drop_guard() }
     }
 
-    /// A dispatch waits; cancelled through what this gives, it never begins.
-    pub(super) fn wait(&self, dispatch: &DispatchId) -> CancellationToken {
-        let withdrawn = CancellationToken::new();
-        self.table().waiting.insert(dispatch.clone(), withdrawn.clone());
-        withdrawn
+    /// A dispatch waits for its turn.
+    pub(super) fn wait(&self, dispatch: &DispatchId) {
+        self.table().waiting.insert(dispatch.clone());
     }
 
-    /// A dispatch waits no more; whether it may begin.
-    pub(super) fn begin(&self, dispatch: &DispatchId) -> bool {
-        self.table().waiting.remove(dispatch).is_some_and(|withdrawn| !withdrawn.is_cancelled())
-    }
-
-    pub(super) fn withdraw(&self, dispatch: &DispatchId) {
-        if let Some(withdrawn) = self.table().waiting.get(dispatch) {
-            withdrawn.cancel();
-        }
+    /// A dispatch waits no more: it begins, or never will. Whether it waited.
+    pub(super) fn leave(&self, dispatch: &DispatchId) -> bool {
+        self.table().waiting.remove(dispatch)
     }
 
     pub(super) fn run(&self, dispatch: DispatchId, running: Running) {
@@ -101,7 +93,7 @@ impl Runs {
 
     pub(super) fn stage(&self, dispatch: &DispatchId) -> Stage {
         let table = self.table();
-        if table.waiting.contains_key(dispatch) {
+        if table.waiting.contains(dispatch) {
             Stage::Waiting
         } else if table.running.contains_key(dispatch) {
             Stage::Running

@@ -215,7 +215,7 @@ impl Reconciler {
             cadence: pulse.view(&self.inner.pen.clock),
             pending_event_count: cell.pending(),
             last_tick: pulse.last(),
-            violations: status::violations(town),
+            violations: view::open_violations(town),
             waits: waits.first,
             waits_left_out: waits.left_out,
         })

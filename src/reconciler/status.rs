@@ -7,13 +7,12 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::executor::Tallied;
-use super::view::{self, BeadWait};
+use super::view::{self, BeadWait, FoundViolation};
 use crate::clock::Timestamp;
 use crate::ids::TownId;
 use crate::town::Town;
-use crate::town::invariant::INVARIANTS;
 use crate::town::plan::{ActionKind, Plan, Report, Wait};
-use crate::town::words::{AgentStatus, BeadStatus, Entity, StuckClass};
+use crate::town::words::{AgentStatus, BeadStatus, StuckClass};
 
 /// One tick, as `lastTick` shows it.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
@@ -92,7 +91,7 @@ pub struct TownStatus {
     /// The last tick; none before the first.
     pub last_tick: Option<LastTick>,
     /// Violations that are open.
-    pub violations: Vec<OpenViolation>,
+    pub violations: Vec<FoundViolation>,
     /// Why each open bead waits, as the last tick saw it: the first 1,000.
     pub waits: Vec<BeadWait>,
     /// Open beads that `waits` leaves out.
@@ -109,20 +108,6 @@ pub struct CadenceView {
     pub running_ms: u64,
     /// Milliseconds that the next one is late; 0 while it is not.
     pub overdue_ms: u64,
-}
-
-/// A violation that is open.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct OpenViolation {
-    /// The number of the invariant.
-    pub invariant: u8,
-    /// Its name.
-    pub name: &'static str,
-    /// Where it does not hold.
-    pub entities: Vec<Entity>,
-    /// What is wrong.
-    pub message: String,
 }
 
 /// What gauges show of a town.
@@ -165,20 +150,6 @@ pub(super) fn classes(report: &Report) -> BTreeMap<StuckClass, usize> {
         }
     }
     counts
-}
-
-/// The violations of a town that are open.
-pub(super) fn violations(town: &Town) -> Vec<OpenViolation> {
-    let open = town.episodes().map(|episode| OpenViolation {
-        invariant: episode.invariant,
-        name: INVARIANTS
-            .iter()
-            .find(|known| known.number == episode.invariant)
-            .map_or("", |known| known.name),
-        entities: episode.entities.iter().cloned().collect(),
-        message: episode.message.to_string(),
-    });
-    open.collect()
 }
 
 /// Agents by status.

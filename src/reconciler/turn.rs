@@ -25,7 +25,7 @@ use crate::journal::{Actor, AppendError, NewRecord};
 use crate::limits::JOURNAL_GROUP_RECORDS_MAX;
 use crate::telemetry::span;
 use crate::town::event::TownEvent;
-use crate::town::invariant::{Episodes, Scope, Violation, check_all, episodes};
+use crate::town::invariant::{self, Episodes, Scope, check_all, episodes};
 use crate::town::plan::{Action, Plan, Wait, plan};
 use crate::town::words::AgentStatus;
 
@@ -139,7 +139,9 @@ impl Turn {
 
     /// Plans, appends the plan, folds it, and hands over its effects.
     async fn carry(&self, drained: &mut u64) -> Result<Carried, AppendError> {
-        tokio::time::sleep(self.strain.tick).await;
+        if !self.strain.tick.is_zero() {
+            tokio::time::sleep(self.strain.tick).await;
+        }
         let mut tries = 1;
         let mut alone = None;
         loop {
@@ -273,7 +275,7 @@ impl Turn {
         for some in events.chunks(JOURNAL_GROUP_RECORDS_MAX).take(1) {
             let records = some.iter().map(|event| record(event, Actor::System, None, None)).collect();
             match self.executor.pen.append(&self.cell.id, Some(at), records).await {
-                Ok(_) => self.opened(&found, some),
+                Ok(_) => self.opened(some),
                 Err(AppendError::Conflict { .. }) => return Ok(None),
                 Err(error) => return Err(error),
             }
@@ -290,13 +292,12 @@ impl Turn {
     }
 
     /// Says what was opened and resolved; the counters follow from the records.
-    fn opened(&self, found: &[Violation], events: &[TownEvent]) {
+    fn opened(&self, events: &[TownEvent]) {
         self.cell.drain();
         for event in events {
             match event {
                 TownEvent::ViolationOpened { invariant, message, .. } => {
-                    let name = found.iter().find(|violation| violation.invariant == *invariant);
-                    let name = name.map_or("", Violation::name);
+                    let name = invariant::name_of(*invariant);
                     tracing::error!(source = "reconciler", town = %self.cell.id, invariant, name, %message, "an invariant does not hold");
                 }
                 TownEvent::ViolationResolved { invariant, .. } => {

@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::ids::{AgentId, BeadId, DispatchId};
 use crate::limits::REPLAY_LISTED_MAX;
 use crate::town::Town;
-use crate::town::invariant::Violation;
+use crate::town::invariant::{self, Violation};
 use crate::town::plan::{Action, ActionKind, Effect, Reason, Report, Wait};
 use crate::town::state::{Agent, Bead, Hook};
 use crate::town::time::TownTime;
@@ -110,6 +110,17 @@ pub(super) fn violations(found: &[Violation]) -> Shown<FoundViolation> {
         entities: violation.entities.iter().cloned().collect(),
         message: violation.message.clone(),
     }))
+}
+
+/// The violations of a town that are open.
+pub(super) fn open_violations(town: &Town) -> Vec<FoundViolation> {
+    let open = town.episodes().map(|episode| FoundViolation {
+        invariant: episode.invariant,
+        name: invariant::name_of(episode.invariant),
+        entities: episode.entities.iter().cloned().collect(),
+        message: episode.message.clone(),
+    });
+    open.collect()
 }
 
 /// A town at one moment.

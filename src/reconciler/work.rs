@@ -30,19 +30,13 @@ impl Executor {
         dispatch_id: &DispatchId,
         deadline: Duration,
     ) -> Result<(), Undone> {
-        if !self.runs.begin(dispatch_id) || !self.holds(agent, dispatch_id) || !self.gateway.has_agent(agent)
+        if !self.runs.leave(dispatch_id) || !self.holds(agent, dispatch_id) || !self.gateway.has_agent(agent)
         {
             return Ok(());
         }
         let message = brief::dispatch(&self.cell.drained().town, dispatch_id.bead());
-        let message = message.ok_or_else(gone)?;
-        let request = RequestId::parse(&format!("{}/{dispatch_id}", self.cell.id));
-        let request = SendRequest {
-            session: Some(session(dispatch_id.bead())),
-            request_id: Some(request.map_err(|rule| Undone::Failed(rule.to_string()))?),
-            deadline: Some(deadline),
-            ..SendRequest::new(agent.clone(), message)
-        };
+        let request =
+            SendRequest { deadline: Some(deadline), ..self.request(agent, dispatch_id, "", message)? };
         self.begin(agent, dispatch_id, request).await
     }
 
@@ -56,14 +50,25 @@ impl Executor {
             return Ok(());
         }
         let message = brief::ask_ending(&self.cell.drained().town, dispatch_id.bead());
-        let message = message.ok_or_else(gone)?;
-        let request = RequestId::parse(&format!("{}/{dispatch_id}/ending", self.cell.id));
-        let request = SendRequest {
-            session: Some(session(dispatch_id.bead())),
-            request_id: Some(request.map_err(|rule| Undone::Failed(rule.to_string()))?),
-            ..SendRequest::new(agent.clone(), message)
-        };
+        let request = self.request(agent, dispatch_id, "/ending", message)?;
         self.begin(agent, dispatch_id, request).await
+    }
+
+    /// A message about a dispatch, in the conversation of its bead; there is none about a bead that is gone.
+    fn request(
+        &self,
+        agent: &AgentId,
+        dispatch_id: &DispatchId,
+        suffix: &str,
+        message: Option<String>,
+    ) -> Result<SendRequest, Undone> {
+        let message = message.ok_or_else(|| Undone::Failed("there is no such bead any more".to_owned()))?;
+        let id = RequestId::parse(&format!("{}/{dispatch_id}{suffix}", self.cell.id));
+        Ok(SendRequest {
+            session: Some(session(dispatch_id.bead())),
+            request_id: Some(id.map_err(|rule| Undone::Failed(rule.to_string()))?),
+            ..SendRequest::new(agent.clone(), message)
+        })
     }
 
     /// Says something to an agent of which nothing is heard, beside its work.
@@ -246,10 +251,6 @@ fn passing(rejection: &Rejection) -> Passing {
         | Rejection::NotFound { .. }
         | Rejection::DuplicateRequest { .. } => Passing::Never,
     }
-}
-
-fn gone() -> Undone {
-    Undone::Failed("there is no such bead any more".to_owned())
 }
 
 fn said(agent: &AgentId, dispatch_id: &DispatchId, ending: Ending) -> TownEvent {

@@ -58,7 +58,7 @@ pub(super) static OBSERVE_SECONDS: Histogram<1> = Histogram::new(
 pub(super) static EFFECT_SECONDS: Histogram<1> = Histogram::new(
     "plimsoll_reconciler_effect_duration_seconds",
     &["town"],
-    "From the order to do an effect until it ended, well or not; of a dispatch, until the gateway accepted it.",
+    "From the turn of an effect until it ended, well or not; of a dispatch, until the gateway accepted it.",
     (
         &[0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 60.0, 300.0],
         "from a request that is accepted at once to a stop or a webhook that takes its whole deadline",
@@ -86,7 +86,7 @@ pub(super) static ACTIONS: Counter<2> = Counter::new(
 pub(super) static EFFECTS: Counter<2> = Counter::new(
     "plimsoll_reconciler_effects_total",
     &["town", "outcome"],
-    "Effects of a town, by outcome: attempted when one is begun, succeeded or failed when it ended.",
+    "Effects of a town, by outcome: attempted when one is begun, succeeded or failed when it ended; a stop that is tried again counts each time.",
 )
 .series_max(series(OUTCOMES.len()));
 

@@ -93,8 +93,14 @@ impl Violation {
     /// The name of the invariant; empty if there is none of this number.
     #[must_use]
     pub fn name(&self) -> &'static str {
-        INVARIANTS.iter().find(|known| known.number == self.invariant).map_or("", |known| known.name)
+        name_of(self.invariant)
     }
+}
+
+/// The name of the invariant of this number; empty if there is none.
+#[must_use]
+pub fn name_of(number: u8) -> &'static str {
+    INVARIANTS.iter().find(|known| known.number == number).map_or("", |known| known.name)
 }
 
 /// Where a town as it stands breaks an invariant, sorted. All are checked but the first, which needs the town's events:
