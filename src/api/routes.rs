@@ -219,6 +219,7 @@ pub(crate) const ROUTES: &[Route] = &[
     asks::<towns::ListAgents>("/api/towns/{town}/agents"),
     tells::<towns::AddAgent>("/api/towns/{town}/agents"),
     Route { method: Verb::Delete, ..asks::<towns::RemoveAgent>("/api/towns/{town}/agents/{agent}") },
+    asks::<towns::ShowDispatch>("/api/towns/{town}/agents/{agent}/dispatch"),
     tells::<towns::TryNextTick>("/api/towns/{town}/debug/reconcile-dry-run"),
     tells::<towns::ReplayPast>("/api/towns/{town}/debug/replay-events"),
     Route {

@@ -49,6 +49,9 @@ fn review(town: &Town, id: &BeadId, review: &Bead) -> Vec<String> {
     if let Some(notes) = &task.looks.notes {
         parts.push(format!("What the last review asked for: {notes}"));
     }
+    if let Some(summary) = &task.looks.summary {
+        parts.push(format!("What the agent that did it says of it: {summary}"));
+    }
     parts.push(REVIEW_ENDING.to_owned());
     parts
 }

@@ -3,6 +3,7 @@
 //! All deciding is in `town`; here is what a plan needs to become real: events in line, one tick after the other, effects
 //! through the gateway. What was, and what would be, is told by `replay` and `dry_run`. Start at [`Reconciler`], then `turn`.
 
+mod assignment;
 mod brief;
 mod cadence;
 mod cell;
@@ -33,6 +34,7 @@ mod turn;
 mod view;
 mod work;
 
+pub use assignment::{Assignment, Held, ReviewedTask};
 pub use compare::{Compared, Deed, TakenAction};
 pub use config::{MemberConfig, TownConfig, settle as settle_towns};
 pub use desk::{SubmitError, Submitted};

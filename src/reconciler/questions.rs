@@ -110,6 +110,9 @@ pub struct BeadDetail {
     /// What the last reviewer wants changed; for operators.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub notes: Option<Arc<str>>,
+    /// What its agent said of the work that is reviewed, or was last; for operators.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub summary: Option<Arc<str>>,
     /// Why somebody holds it back, if that was said.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub held_because: Option<Arc<str>>,
@@ -221,11 +224,12 @@ impl View<'_> {
                 bead: self.open(id, bead),
                 instructions: Some(bead.work.instructions.clone()),
                 notes: bead.looks.notes.clone(),
+                summary: bead.looks.summary.clone(),
                 held_because: bead.waits.held.as_ref().and_then(|hold| hold.reason.clone()),
             });
         }
         let bead = self.ended(id, self.town.closed().get(id)?);
-        Some(BeadDetail { bead, instructions: None, notes: None, held_because: None })
+        Some(BeadDetail { bead, instructions: None, notes: None, summary: None, held_because: None })
     }
 
     fn open(&self, id: &BeadId, bead: &Bead) -> BeadEntry {

@@ -212,7 +212,7 @@ impl AgentView {
 
 impl HookView {
     fn of(hook: &Hook, now: TownTime) -> Self {
-        let Hook { bead, dispatch_id, since, progress, said, ended, asked: _, tiers: _ } = hook;
+        let Hook { bead, dispatch_id, since, progress, said, ended, asked: _, tiers: _, summary: _ } = hook;
         Self {
             bead: bead.clone(),
             dispatch_id: dispatch_id.clone(),

@@ -261,7 +261,8 @@ fn said(agent: &AgentId, dispatch_id: &DispatchId, ending: Ending) -> TownEvent 
             TownEvent::AgentDone { agent, dispatch_id, outcome, summary, report: None }
         }
         Ending::Review { verdict, notes } => {
-            TownEvent::ReviewDone { agent, dispatch_id, verdict, notes: notes.map(String::into) }
+            let notes = notes.map(String::into);
+            TownEvent::ReviewDone { agent, dispatch_id, verdict, notes, report: None }
         }
     }
 }

@@ -49,4 +49,5 @@ mod stack;
 mod telemetry;
 mod towns;
 mod towns_api;
+mod towns_elsewhere;
 mod work;

@@ -181,7 +181,7 @@ impl Sim {
             Act::Done(outcome) => self.says(done(agent, dispatch_id, outcome)),
             Act::Judged(verdict) => {
                 let notes = Some("see there".into());
-                self.says(TownEvent::ReviewDone { agent, dispatch_id, verdict, notes });
+                self.says(TownEvent::ReviewDone { agent, dispatch_id, verdict, notes, report: None });
             }
             Act::Ended(status) => {
                 let reason = None;

@@ -200,6 +200,7 @@ pub(crate) const METHODS: &[Method] = &[
     of_town::<towns::AddAgent>("town.addAgent"),
     of_town::<towns::AddBead>("town.addBead"),
     of_town::<towns::AddDependency>("town.addDependency"),
+    of_town::<towns::ShowDispatch>("town.agentDispatch"),
     of_town::<towns::ListAgents>("town.agents"),
     of_town::<towns::ShowBead>("town.bead"),
     of_town::<towns::ListBeads>("town.beads"),
@@ -439,6 +440,6 @@ mod tests {
     fn every_method_asks_for_a_role() {
         let open = METHODS.iter().filter(|m| !matches!(m.access, Access::Viewer | Access::Operator));
         let open: Vec<_> = open.map(|m| (m.name, m.access)).collect();
-        assert_eq!(open, [("town.report", Access::Agent)]);
+        assert_eq!(open, [("town.agentDispatch", Access::Agent), ("town.report", Access::Agent)]);
     }
 }

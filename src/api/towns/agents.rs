@@ -86,9 +86,9 @@ impl Operation for AddAgent {
 #[serde(deny_unknown_fields)]
 pub(crate) struct AgentParams {
     /// The town.
-    town: TownId,
+    pub(super) town: TownId,
     /// The agent.
-    agent: AgentId,
+    pub(super) agent: AgentId,
 }
 
 pub(crate) struct RemoveAgent;

@@ -88,7 +88,7 @@ impl Operation for ShowBead {
         if caller.is_operator() {
             return Ok(detail);
         }
-        Ok(BeadDetail { instructions: None, notes: None, ..detail })
+        Ok(BeadDetail { instructions: None, notes: None, summary: None, ..detail })
     }
 }
 

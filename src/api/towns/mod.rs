@@ -21,7 +21,7 @@ use serde::de::DeserializeOwned;
 
 use super::Role;
 use super::access::Access;
-use super::auth::Identity;
+use super::auth::{Identity, Token};
 use super::state::ApiState;
 use crate::ids::{Seq, TownId};
 use crate::town::TownEvent;
@@ -31,7 +31,7 @@ pub(crate) use batches::{AddDependency, StartConvoy};
 pub(crate) use beads::{AddBead, CancelBead, HoldBead, ListBeads, ReleaseBead, ShowBead};
 pub(crate) use debug::{ReplayPast, TryNextTick};
 pub(crate) use refusal::Refusal;
-pub(crate) use report::{Report, ReportedEvent, report};
+pub(crate) use report::{Report, ReportedEvent, ShowDispatch, report};
 pub(crate) use road::{asked, told};
 pub(crate) use whole::{ChangePolicy, CreateTown, Drain, ListTowns, ShowStatus};
 
@@ -66,6 +66,11 @@ impl Caller {
     /// Whether it may see what agents are told and what they say.
     fn is_operator(&self) -> bool {
         self.identity.role == Role::Operator
+    }
+
+    /// The token of an agent, if that is who calls.
+    fn agent_token(&self) -> Option<&Token> {
+        self.identity.token.as_deref().filter(|token| token.role == Role::Agent)
     }
 
     /// Has an event taken in; the answer is its place in the journal.

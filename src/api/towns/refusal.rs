@@ -8,12 +8,13 @@ use super::super::jsonrpc::INVALID_PARAMS;
 use super::super::response::Problem;
 use super::super::rpc::{CONFLICT, FORBIDDEN, JOURNAL_UNAVAILABLE, NOT_FOUND, RATE_LIMITED, RpcError};
 use super::super::state::ApiState;
-use crate::ids::TownId;
+use crate::ids::{BeadId, TownId};
 use crate::limits::TOWN_QUESTION_WAIT;
 use crate::reconciler::SubmitError;
 use crate::town::event::OutOfBounds;
 use crate::town::policy::PolicyProblem;
 use crate::town::state::Rejected;
+use crate::town::words::BeadKind;
 
 /// The limit of events that wait for a town, as the metric names it.
 const PENDING: &str = "town_pending_events";
@@ -108,6 +109,14 @@ impl Refusal {
 
     pub(super) fn policy(problem: &PolicyProblem) -> Self {
         Self::invalid(format!("policy.{}", problem.key), &problem.rule)
+    }
+
+    /// A verdict on what is no review.
+    pub(super) fn not_a_review(bead: &BeadId, kind: BeadKind) -> Self {
+        let message = format!(
+            "bead {bead} is a {kind}, and a verdict is of a review: report how the work ended with `agent_done`"
+        );
+        Self::new(Kind::Conflict, "wrong_kind", message)
     }
 
     pub(super) fn of_submit(state: &ApiState, error: SubmitError) -> Self {

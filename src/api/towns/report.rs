@@ -1,4 +1,5 @@
-//! What a runtime elsewhere reports of its agents: once for each key, and for the reporter's own dispatch only.
+//! What a runtime elsewhere is told of its agents' work, and what it reports of it: once for each key, and for the
+//! reporter's own dispatch only.
 
 use std::sync::Arc;
 
@@ -6,19 +7,20 @@ use http::StatusCode;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::super::Role;
 use super::super::access::Access;
 use super::super::request::Request;
 use super::super::response::{Outcome, Problem, reply};
 use super::super::state::ApiState;
+use super::agents::AgentParams;
 use super::refusal::{Kind, Refusal};
 use super::road::{check_places, read_body};
 use super::{Caller, Operation};
 use crate::ids::{AgentId, DispatchId, IdempotencyKey, Seq, TownId};
-use crate::reconciler::Reconciler;
+use crate::reconciler::{Assignment, Held, Reconciler, SubmitError};
 use crate::town::TownEvent;
 use crate::town::event;
-use crate::town::words::{CompletionStatus, ContainerStatus, Outcome as WorkOutcome};
+use crate::town::state::Rejected;
+use crate::town::words::{CompletionStatus, ContainerStatus, Outcome as WorkOutcome, Verdict};
 
 /// The header that names a report.
 const KEY: &str = "idempotency-key";
@@ -67,6 +69,17 @@ pub(crate) enum ReportedEvent {
         /// How it ended, if it did.
         exit_reason: Option<String>,
     },
+    /// A reviewer says what it found.
+    ReviewDone {
+        /// Which reviewer.
+        agent: AgentId,
+        /// Of which dispatch: that of the review.
+        dispatch_id: DispatchId,
+        /// What.
+        verdict: Verdict,
+        /// In its words: with `changes`, what is to be done; for operators, and for who does it.
+        notes: Option<String>,
+    },
 }
 
 impl ReportedEvent {
@@ -74,7 +87,8 @@ impl ReportedEvent {
         let (Self::AgentDone { agent, .. }
         | Self::AgentCompleted { agent, .. }
         | Self::AgentProgress { agent, .. }
-        | Self::ContainerStatus { agent, .. }) = self;
+        | Self::ContainerStatus { agent, .. }
+        | Self::ReviewDone { agent, .. }) = self;
         agent
     }
 
@@ -82,7 +96,8 @@ impl ReportedEvent {
         match self {
             Self::AgentDone { dispatch_id, .. }
             | Self::AgentCompleted { dispatch_id, .. }
-            | Self::AgentProgress { dispatch_id, .. } => Some(dispatch_id),
+            | Self::AgentProgress { dispatch_id, .. }
+            | Self::ReviewDone { dispatch_id, .. } => Some(dispatch_id),
             Self::ContainerStatus { dispatch_id, .. } => dispatch_id.as_ref(),
         }
     }
@@ -105,6 +120,10 @@ impl ReportedEvent {
             Self::ContainerStatus { agent, dispatch_id, status, exit_reason } => {
                 let exit_reason = exit_reason.map(Into::into);
                 TownEvent::ContainerStatus { agent, dispatch_id, status, exit_reason, report }
+            }
+            Self::ReviewDone { agent, dispatch_id, verdict, notes } => {
+                let notes = notes.map(Into::into);
+                TownEvent::ReviewDone { agent, dispatch_id, verdict, notes, report }
             }
         }
     }
@@ -149,7 +168,10 @@ impl Operation for Report {
         let mark = Reconciler::report(&identity.actor, idempotency_key, body.as_bytes());
         let event = event.into_event(Some(Box::new(mark)));
         let submitted = state.reconciler.submit(&town, &identity.actor, event).await;
-        let submitted = submitted.map_err(|error| Refusal::of_submit(state, error))?;
+        let submitted = submitted.map_err(|error| match error {
+            SubmitError::Rejected(Rejected::WrongKind { bead, kind }) => Refusal::not_a_review(&bead, kind),
+            error => Refusal::of_submit(state, error),
+        })?;
         Ok(Reported { seq: submitted.seq, repeated: submitted.repeated })
     }
 }
@@ -157,26 +179,70 @@ impl Operation for Report {
 /// Whether who reports may do so: an agent for itself, and anybody for the agent whose dispatch it is. A dispatch that is
 /// nobody's any more is no secret and changes nothing.
 fn check_own(caller: &Caller, town: &TownId, event: &ReportedEvent) -> Result<(), Refusal> {
-    let forbidden = |message: String| {
-        caller.state.note_forbidden();
-        Refusal::new(Kind::Forbidden, "forbidden", message)
-    };
-    let bound = caller.identity.token.as_ref().filter(|token| token.role == Role::Agent);
-    if let Some(other) = bound.and_then(|token| token.town.as_ref()).filter(|bound| *bound != town) {
-        return Err(forbidden(format!("this token reports for the town {other} only")));
-    }
     let agent = event.agent();
-    if let Some(other) = bound.and_then(|token| token.agent.as_ref()).filter(|bound| *bound != agent) {
-        return Err(forbidden(format!("this token reports for the agent {other} only")));
-    }
+    check_bounds_of_token(caller, town, agent)?;
     let Some(dispatch) = event.dispatch_id() else { return Ok(()) };
     let holder =
         caller.state.reconciler.look(town, |town, _| town.holder(dispatch).map(|(id, _)| id.clone()));
     match holder.ok_or_else(|| Refusal::unknown_town(town))? {
-        Some(holder) if holder != *agent => Err(forbidden(format!(
-            "the dispatch {dispatch} is not of the agent {agent}: an agent reports for its own only"
-        ))),
+        Some(holder) if holder != *agent => {
+            let message = format!(
+                "the dispatch {dispatch} is not of the agent {agent}: an agent reports for its own only"
+            );
+            Err(forbidden(caller, message))
+        }
         Some(_) | None => Ok(()),
+    }
+}
+
+/// Whether the token of an agent that comes here is bound to none else.
+fn check_bounds_of_token(caller: &Caller, town: &TownId, agent: &AgentId) -> Result<(), Refusal> {
+    let bound = caller.agent_token();
+    if let Some(other) = bound.and_then(|token| token.town.as_ref()).filter(|bound| *bound != town) {
+        return Err(forbidden(caller, format!("this token is for the town {other} only")));
+    }
+    if let Some(other) = bound.and_then(|token| token.agent.as_ref()).filter(|bound| *bound != agent) {
+        return Err(forbidden(caller, format!("this token is for the agent {other} only")));
+    }
+    Ok(())
+}
+
+fn forbidden(caller: &Caller, message: String) -> Refusal {
+    caller.state.note_forbidden();
+    Refusal::new(Kind::Forbidden, "forbidden", message)
+}
+
+/// What an agent has to do.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct AgentWork {
+    /// The dispatch that waits for its report; null while there is none.
+    dispatch: Option<Assignment>,
+}
+
+pub(crate) struct ShowDispatch;
+
+impl Operation for ShowDispatch {
+    const ACCESS: Access = Access::Agent;
+    const SUMMARY: &'static str =
+        "Shows an agent what it has to do: to the token that is bound to this agent, and to operators.";
+    type Params = AgentParams;
+    type Answer = AgentWork;
+
+    async fn run(caller: Caller, AgentParams { town, agent }: AgentParams) -> Result<AgentWork, Refusal> {
+        check_bounds_of_token(&caller, &town, &agent)?;
+        if caller.agent_token().is_some_and(|token| token.agent.is_none()) {
+            let message = format!(
+                "what an agent is told is for that agent, and this token is bound to none: make one with `plimsoll \
+                 token new NAME --role agent --agent {agent}`"
+            );
+            return Err(forbidden(&caller, message));
+        }
+        match caller.state.reconciler.held(&town, &agent) {
+            None => Err(Refusal::unknown_town(&town)),
+            Some(Held::UnknownAgent) => Err(Refusal::from(Rejected::UnknownAgent(agent))),
+            Some(Held::Nothing) => Ok(AgentWork { dispatch: None }),
+            Some(Held::Work(work)) => Ok(AgentWork { dispatch: Some(*work) }),
+        }
     }
 }
 

@@ -65,7 +65,10 @@ impl TownEvent {
                 note("exit_reason", exit_reason.as_deref())?;
                 reported(report.as_deref())
             }
-            Self::ReviewDone { notes, .. } => note("notes", notes.as_deref()),
+            Self::ReviewDone { notes, report, .. } => {
+                note("notes", notes.as_deref())?;
+                reported(report.as_deref())
+            }
             Self::DispatchFailed { error, .. } | Self::EventRejected { error, .. } => {
                 note("error", Some(error))
             }

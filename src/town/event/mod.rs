@@ -198,6 +198,9 @@ pub enum TownEvent {
         /// In its words.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         notes: Option<Arc<str>>,
+        /// Where it was reported by an external runtime.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        report: Option<Box<Report>>,
     },
     /// A bead went to an agent: the bead is in progress, the agent is hooked to it and works.
     BeadDispatched {
@@ -434,7 +437,8 @@ impl TownEvent {
         let (Self::AgentDone { report, .. }
         | Self::AgentCompleted { report, .. }
         | Self::AgentProgress { report, .. }
-        | Self::ContainerStatus { report, .. }) = self
+        | Self::ContainerStatus { report, .. }
+        | Self::ReviewDone { report, .. }) = self
         else {
             return None;
         };

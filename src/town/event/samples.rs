@@ -102,6 +102,7 @@ fn from_outside() -> Vec<TownEvent> {
             dispatch_id: dispatch("fix-login.r1.1"),
             verdict: Verdict::Changes,
             notes: Some("add a test".into()),
+            report: None,
         },
     ]
 }
@@ -276,12 +277,13 @@ fn any_answer() -> impl Strategy<Value = TownEvent> {
                 TownEvent::ContainerStatus { agent, dispatch_id, status, exit_reason, report }
             }),
         (any_agent(), any_note()).prop_map(|(agent, reason)| TownEvent::ContainerEviction { agent, reason }),
-        (any_agent(), any_dispatch(), word(Verdict::ALL), any_note()).prop_map(
-            |(agent, dispatch_id, verdict, notes)| TownEvent::ReviewDone {
+        (any_agent(), any_dispatch(), word(Verdict::ALL), any_note(), any_report()).prop_map(
+            |(agent, dispatch_id, verdict, notes, report)| TownEvent::ReviewDone {
                 agent,
                 dispatch_id,
                 verdict,
-                notes
+                notes,
+                report
             }
         ),
     ]

@@ -43,6 +43,9 @@ pub struct Hook {
     pub progress: TownTime,
     /// What the agent said of its work. The first word counts.
     pub said: Option<Said>,
+    /// In its words, of a task.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub summary: Option<Arc<str>>,
     /// How its run ended.
     pub ended: Option<Ended>,
     /// How often it was asked to say again how its work ended.
@@ -62,6 +65,7 @@ impl Hook {
             since: now,
             progress: now,
             said: None,
+            summary: None,
             ended: None,
             asked: 0,
             tiers: BTreeMap::new(),

@@ -93,6 +93,9 @@ pub struct Looks {
     pub reviews: u32,
     /// What the last reviewer wants changed.
     pub notes: Option<Arc<str>>,
+    /// What its agent said of the work that is looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub summary: Option<Arc<str>>,
     /// How many escalations were opened about it.
     pub escalations: u32,
 }
@@ -187,7 +190,8 @@ impl Bead {
     pub(super) fn text_bytes(&self) -> usize {
         let holds = [&self.waits.held, &self.waits.human].into_iter().flatten();
         let reasons = holds.filter_map(|hold| hold.reason.as_ref());
-        let optional = reasons.chain(&self.looks.notes).map(|text| text.len()).sum::<usize>();
+        let optional =
+            reasons.chain(&self.looks.notes).chain(&self.looks.summary).map(|text| text.len()).sum::<usize>();
         self.work.title.len() + self.work.instructions.len() + optional
     }
 }

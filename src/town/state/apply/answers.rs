@@ -1,6 +1,8 @@
 //! What agents say of their dispatches. It is kept at the hook and decides nothing here: the planner looks at all that
 //! was said, so that the order in which it came does not matter.
 
+use std::sync::Arc;
+
 use super::At;
 use crate::ids::{AgentId, DispatchId};
 use crate::town::event::TownEvent;
@@ -28,12 +30,12 @@ impl Town {
 
     pub(super) fn take_answer(&mut self, at: At, event: &TownEvent) {
         match event {
-            TownEvent::AgentDone { agent, dispatch_id, outcome, .. } => {
-                self.say(at, agent, dispatch_id, Said::Outcome(*outcome));
+            TownEvent::AgentDone { agent, dispatch_id, outcome, summary, report: _ } => {
+                self.say(at, agent, dispatch_id, (Said::Outcome(*outcome), summary.clone()));
             }
-            TownEvent::ReviewDone { agent, dispatch_id, verdict, notes } => {
+            TownEvent::ReviewDone { agent, dispatch_id, verdict, notes, report: _ } => {
                 let (verdict, notes) = (*verdict, notes.clone());
-                self.say(at, agent, dispatch_id, Said::Verdict { verdict, notes });
+                self.say(at, agent, dispatch_id, (Said::Verdict { verdict, notes }, None));
             }
             TownEvent::AgentCompleted { agent, dispatch_id, status, .. } => {
                 let ended = Ended { status: *status, at: at.now };
@@ -52,11 +54,18 @@ impl Town {
         }
     }
 
-    fn say(&mut self, at: At, agent: &AgentId, dispatch: &DispatchId, said: Said) {
+    fn say(
+        &mut self,
+        at: At,
+        agent: &AgentId,
+        dispatch: &DispatchId,
+        (said, summary): (Said, Option<Arc<str>>),
+    ) {
         self.hear(at, agent, dispatch, |hook| match hook.said {
             Some(_) => false,
             None => {
                 hook.said = Some(said);
+                hook.summary = summary;
                 true
             }
         });

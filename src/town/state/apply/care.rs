@@ -121,7 +121,7 @@ impl Town {
         hook.tiers.insert(tier, at.now);
         if tier == Tier::Ending {
             // It was asked to say again how it ended: its run goes on.
-            (hook.said, hook.ended) = (None, None);
+            (hook.said, hook.summary, hook.ended) = (None, None, None);
             hook.asked = hook.asked.saturating_add(1);
         }
     }

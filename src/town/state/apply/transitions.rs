@@ -194,11 +194,14 @@ impl Town {
         let Some(task) = self.facts.beads.get(id) else { return };
         let work = Work { role: Role::Reviewer, instructions: "".into(), ..task.work.clone() };
         let open = Bead::open(BeadKind::Review, work, Some(id.clone()), (at.seq, at.now));
+        // One that lost its review on the way is held by nobody: what was said of it still holds.
+        let said = self.hooked_to(id).find_map(|(_, agent)| Some(agent.hook.as_ref()?.summary.clone()));
         self.unhook_all(at, id, Went::Well);
         self.edit_bead(id, |task| {
             task.status = BeadStatus::InReview;
             task.since = at.now;
             task.looks.reviews = round;
+            task.looks.summary = said.unwrap_or(task.looks.summary.take());
             task.tries.attempts = 0;
             task.tries.failed_at = None;
         });

@@ -186,7 +186,7 @@ pub(crate) fn convoy(id: &str, beads: &[&str]) -> TownEvent {
 
 pub(crate) fn reviewed(id: &str, verdict: Verdict, notes: &str) -> TownEvent {
     let (agent, dispatch_id) = (agent("r1"), dispatch(id));
-    TownEvent::ReviewDone { agent, dispatch_id, verdict, notes: Some(notes.into()) }
+    TownEvent::ReviewDone { agent, dispatch_id, verdict, notes: Some(notes.into()), report: None }
 }
 
 fn idle(agents: &Town) -> Vec<&AgentId> {

@@ -52,6 +52,26 @@ fn changes_reopen_the_task_and_keep_what_is_to_change() {
 }
 
 #[test]
+fn a_review_knows_what_was_said_of_the_work_that_it_looks_at() {
+    let said = |id: &str, summary: Option<&str>| TownEvent::AgentDone {
+        agent: agent("w1"),
+        dispatch_id: dispatch(id),
+        outcome: Outcome::Done,
+        summary: summary.map(Into::into),
+        report: None,
+    };
+    let mut play = Play::new();
+    play.creates("a").dispatches("a", "w1").takes(said("a.1", Some("it was a typo")));
+    assert_eq!(play.bead("a").looks.summary, None, "it is not looked at yet");
+    play.takes(opened(1));
+    assert_eq!(play.bead("a").looks.summary.as_deref(), Some("it was a typo"));
+    play.dispatches("a.r1", "r1").takes(reviewed("a.r1.1", Verdict::Changes, "add a test"));
+    play.moves("a.r1", InProgress, Closed, BeadReason::Changes);
+    play.dispatches("a", "w1").takes(said("a.2", None)).takes(opened(2));
+    assert_eq!(play.bead("a").looks.summary, None, "the work is another");
+}
+
+#[test]
 fn a_task_reviewed_often_enough_waits_for_a_person() {
     let mut play = in_review();
     play.dispatches("a.r1", "r1").takes(reviewed("a.r1.1", Verdict::Changes, "again"));
