@@ -249,6 +249,21 @@ impl Executor {
         Ok(())
     }
 
+    /// Stops what an earlier plimsoll left running of an agent, once that is known, and tries until it has stopped.
+    pub(super) async fn stop_left(&self, agent: &AgentId) {
+        loop {
+            let stopped = timeout(TOWN_STOP_WAIT, async {
+                self.gateway.instances().known(agent).await;
+                self.stop_instance(agent).await
+            });
+            let Err(error) = stopped.await.unwrap_or_else(|_| Err("it takes too long".to_owned())) else {
+                return;
+            };
+            tracing::warn!(source = "reconciler", town = %self.cell.id, %agent, error, "what an earlier plimsoll left of an agent could not be stopped: its bead waits for that");
+            sleep(STOP_PAUSE).await;
+        }
+    }
+
     /// Appends what an agent said, and tries again until it is durable.
     pub(super) async fn tell(&self, events: Vec<TownEvent>) {
         let (mut pause, longest) = TELL_PAUSES;

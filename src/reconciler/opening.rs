@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::cell::Cell;
@@ -59,36 +60,55 @@ pub(super) fn nudges(config: &TownConfig) -> BTreeMap<AgentId, String> {
     config.members().filter_map(of).collect()
 }
 
-/// Gives back what an earlier plimsoll had handed to agents through its gateway: their requests ended with it. What hosts
-/// such an agent and is still up is stopped before, so that nobody works on a bead that goes out again; where that cannot be
-/// told in time, the bead stays with its agent until that counts as lost.
-pub(super) async fn give_back(executor: &Arc<Executor>) {
-    let held: Vec<_> = {
-        let book = executor.cell.drained();
-        let agents = book.town.agents().iter();
-        let hooked = agents.filter_map(|(id, agent)| Some((id.clone(), agent.hook.as_ref()?)));
-        let open = hooked.filter(|(_, hook)| hook.said.is_none() && hook.ended.is_none());
-        open.map(|(id, hook)| (id, hook.dispatch_id.clone())).collect()
-    };
-    let ours = held.into_iter().filter(|(agent, _)| executor.gateway.has_agent(agent));
-    join_all(ours.map(|(agent, dispatch_id)| give_one_back(executor, agent, dispatch_id))).await;
+/// A dispatch that may still be worked on in what hosts an agent, though its request ended with an earlier plimsoll.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Left {
+    pub(super) agent: AgentId,
+    pub(super) dispatch_id: DispatchId,
+    /// Whether the bead goes back: the agent holds it, and said nothing of how it ended.
+    pub(super) given_back: bool,
 }
 
-async fn give_one_back(executor: &Executor, agent: AgentId, dispatch_id: DispatchId) {
-    let stopped = timeout(TOWN_STOP_WAIT, async {
-        executor.gateway.instances().known(&agent).await;
-        executor.stop_instance(&agent).await
-    });
-    let stopped = stopped.await.unwrap_or_else(|_| Err("it takes too long".to_owned()));
-    match stopped {
-        Ok(()) => {
+/// Of every agent of the town the dispatch that it held last, if nobody heard its run end: pure.
+pub(super) fn left_at_work(town: &Town) -> Vec<Left> {
+    let of = |(id, agent): (&AgentId, &crate::town::state::Agent)| {
+        let (dispatch_id, given_back) = match &agent.hook {
+            Some(hook) if hook.ended.is_some() => return None,
+            Some(hook) => (hook.dispatch_id.clone(), hook.said.is_none()),
+            None => (agent.unended.clone()?, false),
+        };
+        Some(Left { agent: id.clone(), dispatch_id, given_back })
+    };
+    town.agents().iter().filter_map(of).collect()
+}
+
+/// Stops what an earlier plimsoll left at work of the agents that its gateway hosted, and gives back the beads that they
+/// hold: their requests ended with it. Neither the agent nor the bead is in anybody's hands before that. Where it takes
+/// longer than the town can wait for, it goes on beside its ticks.
+pub(super) async fn give_back(executor: &Arc<Executor>) {
+    let left = left_at_work(&executor.cell.drained().town);
+    let ours = left.into_iter().filter(|left| executor.gateway.has_agent(&left.agent));
+    let all: Vec<_> = ours.map(|left| give_one_back(executor, left)).collect();
+    if timeout(TOWN_STOP_WAIT, join_all(all)).await.is_err() {
+        tracing::warn!(source = "reconciler", town = %executor.cell.id, "what hosts some agents is not stopped yet: their beads wait for that");
+    }
+}
+
+fn give_one_back(executor: &Arc<Executor>, left: Left) -> JoinHandle<()> {
+    let place = executor.reserve(&left.agent, &left.dispatch_id);
+    let executor = Arc::clone(executor);
+    executor.tasks.clone().spawn(async move {
+        let Left { agent, dispatch_id, given_back } = left;
+        for before in &place.before {
+            before.cancelled().await;
+        }
+        let stopped = executor.closing.run_until_cancelled(executor.stop_left(&agent)).await;
+        if stopped.is_some() && given_back && executor.holds(&agent, &dispatch_id) {
             let lost = TownEvent::DispatchLost { dispatch_id, cause: LostCause::Restart };
             executor.tell(vec![lost]).await;
         }
-        Err(error) => {
-            tracing::warn!(source = "reconciler", town = %executor.cell.id, %agent, error, "what hosts an agent could not be stopped: it keeps its bead");
-        }
-    }
+        drop(place);
+    })
 }
 
 /// Appends what makes the town what its configuration says; nothing else writes to a town before it turns.

@@ -197,7 +197,7 @@ pub struct HookView {
 
 impl AgentView {
     pub(super) fn of(id: &AgentId, agent: &Agent, now: TownTime) -> Self {
-        let Agent { role, origin, nudges: _, status, since, hook, container } = agent;
+        let Agent { role, origin, nudges: _, status, since, hook, container, unended: _ } = agent;
         Self {
             id: id.clone(),
             role: *role,

@@ -89,7 +89,7 @@ impl Executor {
     }
 
     /// Whether the agent holds this dispatch and has not said how it ended.
-    fn holds(&self, agent: &AgentId, dispatch_id: &DispatchId) -> bool {
+    pub(super) fn holds(&self, agent: &AgentId, dispatch_id: &DispatchId) -> bool {
         let book = self.cell.drained();
         let hook = book.town.agents().get(agent).and_then(|agent| agent.hook.as_ref());
         hook.is_some_and(|hook| hook.dispatch_id == *dispatch_id && hook.said.is_none())

@@ -1,5 +1,6 @@
 //! Towns over a journal in memory and a real gateway whose agents are played.
 
 mod endings;
+mod leftovers;
 mod restarts;
 mod world;

@@ -14,7 +14,7 @@ use crate::clock::Clock;
 use crate::gateway::{self, AgentConfig, Gateway, GatewayParts};
 use crate::ids::{AgentId, BeadId, Seq, TownId};
 use crate::journal::{Actor, Journal, MemoryJournal, Record, Scan, StreamId};
-use crate::lifecycle::{Instances, InstancesParts};
+use crate::lifecycle::{InstanceConfig, Instances, InstancesParts, Kept, ScriptedHost, ScriptedRunner};
 use crate::live::{self, Live};
 use crate::provider::{Asked, Provider, ProviderError, ProviderEvent, Turn};
 use crate::reconciler::{MemberConfig, Reconciler, ReconcilerParts, Strain, TownConfig};
@@ -106,6 +106,24 @@ fn said(text: &str) -> Vec<ProviderEvent> {
     vec![ProviderEvent::Delta(text.to_owned()), ProviderEvent::End(Ok(()))]
 }
 
+/// The journal and the agents of a life that begins.
+pub(super) struct Cradle<'a> {
+    pub(super) journal: &'a Arc<MemoryJournal>,
+    /// What the towns were at the end of the journal, if they are not folded anew.
+    pub(super) snapshot: Option<&'a Value>,
+    pub(super) workers: &'a [&'a str],
+    pub(super) entry: AgentConfig,
+    /// What hosts some of the agents.
+    pub(super) hosts: Vec<(&'a str, Arc<ScriptedRunner>)>,
+}
+
+impl<'a> Cradle<'a> {
+    pub(super) fn of(journal: &'a Arc<MemoryJournal>, workers: &'a [&'a str]) -> Self {
+        let entry = AgentConfig::of_provider("p");
+        Self { journal, snapshot: None, workers, entry, hosts: Vec::new() }
+    }
+}
+
 /// One life of plimsoll over a journal that outlives it.
 pub(super) struct World {
     pub(super) reconciler: Reconciler,
@@ -127,7 +145,7 @@ impl World {
         cast: &Arc<Cast>,
         policy: Policy,
     ) -> Self {
-        Self::from(journal, None, workers, cast, policy).await
+        Self::begin(Cradle::of(journal, workers), cast, policy).await
     }
 
     /// The next life, in which an agent takes one request a minute.
@@ -138,7 +156,7 @@ impl World {
         policy: Policy,
     ) -> Self {
         let entry = AgentConfig { requests_per_min: Some(1), ..AgentConfig::of_provider("p") };
-        Self::build(journal, None, (workers, entry), cast, policy).await
+        Self::begin(Cradle { entry, ..Cradle::of(journal, workers) }, cast, policy).await
     }
 
     /// The next life, from a snapshot of the towns at the end of the journal.
@@ -149,19 +167,16 @@ impl World {
         cast: &Arc<Cast>,
         policy: Policy,
     ) -> Self {
-        Self::build(journal, snapshot, (workers, AgentConfig::of_provider("p")), cast, policy).await
+        Self::begin(Cradle { snapshot, ..Cradle::of(journal, workers) }, cast, policy).await
     }
 
-    async fn build(
-        journal: &Arc<MemoryJournal>,
-        snapshot: Option<&Value>,
-        (workers, entry): (&[&str], AgentConfig),
-        cast: &Arc<Cast>,
-        policy: Policy,
-    ) -> Self {
+    pub(super) async fn begin(cradle: Cradle<'_>, cast: &Arc<Cast>, policy: Policy) -> Self {
+        let Cradle { journal, snapshot, workers, entry, hosts } = cradle;
         let (clock, registry) = (Clock::system(), crate::catalogue::registry());
         let writes = || Arc::clone(journal) as Arc<dyn Journal>;
         let agents = workers.iter().map(|id| (agent(id), entry.clone()));
+        let bare = InstancesParts::bare(Arc::default(), writes(), &registry, &clock);
+        let instances = Arc::new(Instances::new(bare));
         let gateway = Gateway::new(GatewayParts {
             config: gateway::Config::default(),
             agents: agents.collect(),
@@ -169,12 +184,7 @@ impl World {
                 "p".to_owned(),
                 Arc::new(Stage(Arc::clone(cast))) as Arc<dyn Provider>,
             )]),
-            instances: Arc::new(Instances::new(InstancesParts::bare(
-                Arc::default(),
-                writes(),
-                &registry,
-                &clock,
-            ))),
+            instances: Arc::clone(&instances),
             read_entry: Arc::new(|_, _| Err(Vec::new())),
             live: Live::new(&live::Config::default(), &registry, clock.clone()),
             journal: writes(),
@@ -206,6 +216,11 @@ impl World {
             }
         };
         journal.reopen(after, gateway.folds().into_iter().chain([reconciler.fold()]).collect());
+        for (id, runner) in hosts {
+            let hosted =
+                InstanceConfig::scripted(Period(Duration::from_secs(3_600)), ScriptedHost::default());
+            instances.keep(agent(id), Kept { policy: hosted.policy(), runner });
+        }
         reconciler.open().await;
         Self { reconciler, gateway, journal: Arc::clone(journal) }
     }

@@ -28,6 +28,9 @@ pub struct Agent {
     pub hook: Option<Hook>,
     /// What was last seen of what hosts it.
     pub container: Option<ContainerSeen>,
+    /// The dispatch that it held last, if nobody heard its run end: what hosts the agent may still be at it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unended: Option<DispatchId>,
 }
 
 /// The one bead that an agent holds, and what was heard of its work.

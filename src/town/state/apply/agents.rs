@@ -37,6 +37,7 @@ impl Town {
                     since: at.now,
                     hook: None,
                     container: None,
+                    unended: None,
                 };
                 self.indices.add_agent(agent, &new);
                 self.facts.agents.insert(agent.clone(), new);

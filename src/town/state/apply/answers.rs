@@ -39,6 +39,7 @@ impl Town {
             }
             TownEvent::AgentCompleted { agent, dispatch_id, status, .. } => {
                 let ended = Ended { status: *status, at: at.now };
+                self.end_run(agent, dispatch_id);
                 self.hear(at, agent, dispatch_id, |hook| match hook.ended {
                     Some(_) => false,
                     None => {
@@ -51,6 +52,14 @@ impl Town {
                 self.hear(at, agent, dispatch_id, |_| true);
             }
             other => unreachable!("{} is no answer", other.kind()),
+        }
+    }
+
+    /// Nothing works on it any more, though the agent held it no longer.
+    fn end_run(&mut self, id: &AgentId, dispatch: &DispatchId) {
+        let agent = self.facts.agents.get_mut(id);
+        if let Some(agent) = agent.filter(|agent| agent.unended.as_ref() == Some(dispatch)) {
+            agent.unended = None;
         }
     }
 

@@ -121,6 +121,7 @@ impl Town {
             agent.status = AgentStatus::Working;
             agent.since = at.now;
             agent.hook = Some(Hook::begun(dispatch.clone(), at.now));
+            agent.unended = None;
         });
     }
 

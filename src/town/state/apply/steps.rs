@@ -84,6 +84,9 @@ impl Town {
         let mut taken = None;
         self.edit_agent(agent, |agent| {
             taken = agent.hook.take();
+            if let Some(hook) = &taken {
+                agent.unended = hook.ended.is_none().then(|| hook.dispatch_id.clone());
+            }
             if agent.status != AgentStatus::Dead {
                 agent.status = AgentStatus::Idle;
                 agent.since = at.now;

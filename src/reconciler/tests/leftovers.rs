@@ -1,0 +1,134 @@
+//! What an earlier plimsoll left at work: an agent whose container outlived a kill, and was found at the next start.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use super::world::{Act, Cast, Cradle, World, agent, bead, swift, town};
+use crate::ids::DispatchId;
+use crate::journal::{Actor, Append, Journal as _, MemoryJournal, StreamId};
+use crate::lifecycle::{self, Find, Script, ScriptedRunner};
+use crate::reconciler::desk::record;
+use crate::reconciler::opening::{Left, left_at_work};
+use crate::town::event::TownEvent;
+use crate::town::words::{
+    BeadReason, BeadStatus, CancelStatus, CompletionStatus, LostCause, Origin, Outcome, Role,
+};
+
+const DONE: &str = r#"{"outcome":"done"}"#;
+
+/// A container that was left running, and takes a while to stop.
+fn left_running() -> Arc<ScriptedRunner> {
+    let stop = lifecycle::Act { takes: Duration::from_millis(100), fails: None };
+    let script = Script { finds: [Find::Running].into(), stops: [stop].into(), ..Script::default() };
+    Arc::new(ScriptedRunner::new(script))
+}
+
+fn has_stopped(runner: &ScriptedRunner) -> bool {
+    runner.calls().iter().any(|(call, _)| *call == "stopped")
+}
+
+/// What a plan decided last before the kill: durable, and not begun.
+async fn decides(journal: &MemoryJournal, events: &[TownEvent]) {
+    let records = events.iter().map(|event| record(event, Actor::Planner, None, None)).collect();
+    let append = Append { stream: StreamId::town(&town()), expected_last_seq: None, records };
+    journal.append(append).await.expect("it is taken");
+}
+
+/// A life in which `one` works on `a` when it is killed, having decided this.
+async fn killed_after(cast: &Arc<Cast>, events: &[TownEvent]) -> Arc<MemoryJournal> {
+    let world = World::new(&["one"], cast, swift()).await;
+    world.add("a", &[]).await;
+    cast.told(1).await;
+    world.reconciler.cut().await;
+    decides(&world.journal, events).await;
+    world.journal
+}
+
+fn first() -> DispatchId {
+    DispatchId::parse("a.1").expect("an id")
+}
+
+fn at_work() -> Act {
+    Act::Work(Arc::new(Notify::new()), DONE)
+}
+
+#[tokio::test]
+async fn who_worked_on_a_cancelled_bead_when_plimsoll_was_killed_is_stopped_at_the_next_start() {
+    let cast = Cast::of([at_work()]);
+    let cancelled =
+        TownEvent::BeadCancelled { bead: bead("a"), cancel_status: CancelStatus::Closed, reason: None };
+    let ended = TownEvent::BeadTransitioned {
+        bead: bead("a"),
+        from: BeadStatus::InProgress,
+        to: BeadStatus::Closed,
+        reason: BeadReason::Cancelled,
+        escalation: None,
+    };
+    let journal = killed_after(&cast, &[cancelled, ended]).await;
+    let runner = left_running();
+    let cradle = Cradle { hosts: vec![("one", Arc::clone(&runner))], ..Cradle::of(&journal, &["one"]) };
+    let next = World::begin(cradle, &cast, swift()).await;
+    next.until("it stopped", |_| has_stopped(&runner)).await;
+    next.stop().await;
+}
+
+#[tokio::test]
+async fn a_bead_that_was_taken_from_its_agent_goes_to_nobody_before_the_agent_has_stopped() {
+    for cause in [LostCause::Stuck, LostCause::Exited] {
+        let cast = Cast::of([at_work(), Act::Say(DONE)]);
+        let lost = TownEvent::DispatchLost { dispatch_id: first(), cause };
+        let journal = killed_after(&cast, &[lost]).await;
+        let runner = left_running();
+        let hosts = vec![("one", Arc::clone(&runner))];
+        let cradle = Cradle { hosts, ..Cradle::of(&journal, &["one", "two"]) };
+        let next = World::begin(cradle, &cast, swift()).await;
+        cast.told(2).await;
+        assert!(has_stopped(&runner), "{:#?}", next.kinds());
+        next.ends("a", BeadStatus::Closed).await;
+        next.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn an_agent_that_said_how_it_ended_and_was_still_at_work_at_a_kill_is_stopped() {
+    let cast = Cast::of([at_work()]);
+    let (outcome, summary, report) = (Outcome::Done, None, None);
+    let said = TownEvent::AgentDone { agent: agent("one"), dispatch_id: first(), outcome, summary, report };
+    let journal = killed_after(&cast, &[said]).await;
+    let runner = left_running();
+    let cradle = Cradle { hosts: vec![("one", Arc::clone(&runner))], ..Cradle::of(&journal, &["one"]) };
+    let next = World::begin(cradle, &cast, swift()).await;
+    next.until("it stopped", |_| has_stopped(&runner)).await;
+    next.ends("a", BeadStatus::Closed).await;
+    assert_eq!(next.count("dispatch_lost"), 0, "{:#?}", next.kinds());
+    next.stop().await;
+}
+
+#[test]
+fn only_a_run_whose_end_nobody_heard_is_left_at_work() {
+    use crate::town::state::tests::Play;
+    let completed = || TownEvent::AgentCompleted {
+        agent: agent("w"),
+        dispatch_id: first(),
+        status: CompletionStatus::Completed,
+        reason: None,
+        report: None,
+    };
+    let left = |given_back| vec![Left { agent: agent("w"), dispatch_id: first(), given_back }];
+    let begun = || {
+        let mut play = Play::new();
+        play.registers("w", Role::Worker, Origin::Configured).creates("a").dispatches("a", "w");
+        play
+    };
+    let mut play = begun();
+    assert_eq!(left_at_work(&play.town), left(true));
+    play.takes(completed());
+    assert_eq!(left_at_work(&play.town), []);
+    let mut play = begun();
+    play.takes(TownEvent::DispatchLost { dispatch_id: first(), cause: LostCause::Stuck });
+    assert_eq!(left_at_work(&play.town), left(false), "it is idle, and may be at it");
+    play.takes(completed());
+    assert_eq!(left_at_work(&play.town), [], "the end of its run was heard late");
+}
