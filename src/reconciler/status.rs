@@ -154,17 +154,10 @@ pub(super) fn classes(report: &Report) -> BTreeMap<StuckClass, usize> {
 
 /// Agents by status.
 pub(super) fn agents(town: &Town) -> BTreeMap<AgentStatus, usize> {
-    let mut counts: BTreeMap<_, _> = AgentStatus::ALL.iter().map(|status| (*status, 0)).collect();
-    town.agents().values().for_each(|agent| *counts.entry(agent.status).or_default() += 1);
-    counts
+    AgentStatus::ALL.iter().map(|status| (*status, town.agent_count(*status))).collect()
 }
 
 /// Beads by status.
 pub(super) fn beads(town: &Town) -> BTreeMap<BeadStatus, usize> {
-    let mut counts: BTreeMap<_, _> = BeadStatus::ALL.iter().map(|status| (*status, 0)).collect();
-    for status in BeadStatus::ALL.iter().filter(|status| !status.is_terminal()) {
-        counts.insert(*status, town.beads_that_are(*status).count());
-    }
-    town.closed().values().for_each(|closed| *counts.entry(closed.status).or_default() += 1);
-    counts
+    BeadStatus::ALL.iter().map(|status| (*status, town.bead_count(*status))).collect()
 }

@@ -7,6 +7,7 @@ use plimsoll::ids::Seq;
 use plimsoll::town::event::{TownEvent, VERSION};
 use plimsoll::town::invariant::{Scope, check_all, episodes};
 use plimsoll::town::plan;
+use plimsoll::town::words::{AgentStatus, BeadStatus};
 use serde_json::Value;
 
 use super::story::Story;
@@ -120,6 +121,9 @@ fn tick(story: &mut Story, pending: &[InLine]) -> (Parts, usize) {
     parts.fold = clock.elapsed() - parts.drain - parts.plan;
     let found = check_all(&story.town);
     let episodes = episodes(&story.town, &found, Scope::Town);
+    let counts = AgentStatus::ALL.iter().map(|status| story.town.agent_count(*status)).sum::<usize>()
+        + BeadStatus::ALL.iter().map(|status| story.town.bead_count(*status)).sum::<usize>();
+    std::hint::black_box(counts);
     parts.check = clock.elapsed() - parts.drain - parts.plan - parts.fold;
     parts.cpu = cpu_seconds() - cpu;
     assert!(episodes.events.is_empty(), "nothing is violated: {found:?}");

@@ -1,6 +1,7 @@
 //! Where to look: what follows from a town's facts and is kept beside them, so that planning costs what is open and not
 //! what is closed. Never written down; rebuilt when a town is restored.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -32,6 +33,8 @@ pub(super) struct Indices {
     /// Dynamic agents that are idle, by since when.
     pub(super) collectable: BTreeSet<(TownTime, AgentId)>,
     pub(super) closed: BTreeSet<(Seq, BeadId)>,
+    /// How many of these ended so.
+    pub(super) ended: BTreeMap<BeadStatus, usize>,
     pub(super) keys: BTreeMap<Seq, (Arc<str>, IdempotencyKey)>,
     pub(super) text_bytes: usize,
 }
@@ -108,6 +111,17 @@ impl Indices {
 
     pub(super) fn add_closed(&mut self, id: &BeadId, closed: &ClosedBead) {
         self.closed.insert((closed.seq, id.clone()));
+        *self.ended.entry(closed.status).or_default() += 1;
+    }
+
+    pub(super) fn remove_closed(&mut self, id: &BeadId, closed: &ClosedBead) {
+        self.closed.remove(&(closed.seq, id.clone()));
+        if let Entry::Occupied(mut count) = self.ended.entry(closed.status) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
     }
 
     /// After the moments of agents were changed.

@@ -174,6 +174,20 @@ impl Town {
         &self.facts.closed
     }
 
+    /// How many beads are so; of those that ended, the latest are counted.
+    #[must_use]
+    pub fn bead_count(&self, status: BeadStatus) -> usize {
+        let open = self.indices.status.get(&status).map_or(0, BTreeSet::len);
+        open + self.indices.ended.get(&status).copied().unwrap_or_default()
+    }
+
+    /// How many agents are so.
+    #[must_use]
+    pub fn agent_count(&self, status: AgentStatus) -> usize {
+        let of_roles = self.indices.agents.iter().filter(|((of, _), _)| *of == status);
+        of_roles.map(|(_, agents)| agents.len()).sum()
+    }
+
     /// How far each convoy is that has not ended.
     #[must_use]
     pub fn convoys(&self) -> &BTreeMap<BeadId, Progress> {

@@ -70,12 +70,13 @@ impl Town {
         }
         for blocker in blocked_by {
             self.check_blocker(blocker)?;
-            let waits_for_it = convoy.is_some_and(|convoy| self.waits_for(blocker, convoy));
-            if blocker == id || waits_for_it {
-                return Err(Rejected::Cycle { bead: id.clone(), blocked_by: blocker.clone() });
-            }
         }
-        Ok(())
+        // It is new: nothing waits for it yet, but something may for its convoy.
+        let waits = convoy.and_then(|convoy| self.waits_for(blocked_by, convoy));
+        match blocked_by.get(id).or(waits) {
+            Some(blocker) => Err(Rejected::Cycle { bead: id.clone(), blocked_by: blocker.clone() }),
+            None => Ok(()),
+        }
     }
 
     fn create_task(&mut self, id: &BeadId, mut task: Bead, blocked_by: &BTreeSet<BeadId>) {
@@ -114,22 +115,40 @@ impl Town {
         }
     }
 
-    /// Whether `bead` is `other`, or ends only after it: by its dependencies, and as a convoy by its tasks.
-    fn waits_for(&self, bead: &BeadId, other: &BeadId) -> bool {
-        let (mut seen, mut open) = (BTreeSet::new(), vec![bead]);
-        while let Some(next) = open.pop() {
+    /// One of these beads that is `other`, or ends only after it: by dependencies, and of a convoy by its tasks. It is
+    /// looked for from both ends in turn, and so costs twice what the shorter way does.
+    fn waits_for<'a>(&'a self, beads: &'a BTreeSet<BeadId>, other: &'a BeadId) -> Option<&'a BeadId> {
+        let mut first: Vec<_> = beads.iter().map(|bead| (bead, bead)).collect();
+        let (mut later, mut seen, mut seen_later) = (vec![other], BTreeSet::new(), BTreeSet::new());
+        loop {
+            let (next, bead) = first.pop()?;
             if next == other {
-                return true;
+                return Some(bead);
             }
-            if !seen.insert(next) {
-                continue;
+            if seen.insert(next) {
+                first.extend(self.needed_for(next).map(|needed| (needed, bead)));
             }
-            open.extend(self.facts.beads.get(next).into_iter().flat_map(|bead| &bead.waits.blocked_by));
-            if self.facts.convoys.contains_key(next) {
-                open.extend(self.indices.children.get(next).into_iter().flatten());
+            let next = later.pop()?;
+            if let Some(bead) = beads.get(next) {
+                return Some(bead);
+            }
+            if seen_later.insert(next) {
+                later.extend(self.in_need_of(next));
             }
         }
-        false
+    }
+
+    fn needed_for(&self, id: &BeadId) -> impl Iterator<Item = &BeadId> {
+        let blockers = self.facts.beads.get(id).into_iter().flat_map(|bead| &bead.waits.blocked_by);
+        let is_convoy = self.facts.convoys.contains_key(id);
+        let tasks = self.indices.children.get(id).filter(|_| is_convoy).into_iter().flatten();
+        blockers.chain(tasks)
+    }
+
+    fn in_need_of(&self, id: &BeadId) -> impl Iterator<Item = &BeadId> {
+        let parent = self.facts.beads.get(id).and_then(|bead| bead.parent.as_ref());
+        let convoy = parent.filter(|parent| self.facts.convoys.contains_key(*parent));
+        self.indices.blocks.get(id).into_iter().flatten().chain(convoy)
     }
 
     fn release(&mut self, id: &BeadId) {
@@ -155,10 +174,10 @@ impl Town {
             return Err(Rejected::Full { what: "dependencies of one bead", max: BEAD_BLOCKERS_MAX });
         }
         self.check_blocker(blocked_by)?;
-        if self.waits_for(blocked_by, id) {
-            return Err(Rejected::Cycle { bead: id.clone(), blocked_by: blocked_by.clone() });
+        match self.waits_for(&BTreeSet::from([blocked_by.clone()]), id) {
+            Some(_) => Err(Rejected::Cycle { bead: id.clone(), blocked_by: blocked_by.clone() }),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     fn add_dependency(&mut self, id: &BeadId, blocked_by: &BeadId) {

@@ -167,8 +167,9 @@ impl Town {
 
     fn forget_oldest(&mut self) {
         while self.facts.closed.len() > TOWN_CLOSED_BEADS_MAX {
-            let Some((_, oldest)) = self.indices.closed.pop_first() else { return };
-            self.facts.closed.remove(&oldest);
+            let Some((_, oldest)) = self.indices.closed.first().cloned() else { return };
+            let Some(closed) = self.facts.closed.remove(&oldest) else { return };
+            self.indices.remove_closed(&oldest, &closed);
         }
     }
 

@@ -275,3 +275,41 @@ fn random_stories_go_every_way_that_a_bead_can_go() {
         assert!(kinds.contains(kind), "{kind} of {kinds:?}");
     }
 }
+
+/// Whether one can get from `from` to `to` over these edges.
+fn reaches(edges: &[(usize, usize)], from: usize, to: usize) -> bool {
+    let (mut seen, mut open) = (BTreeSet::new(), vec![from]);
+    while let Some(next) = open.pop() {
+        if next == to {
+            return true;
+        }
+        if seen.insert(next) {
+            open.extend(edges.iter().filter(|(a, _)| *a == next).map(|(_, b)| *b));
+        }
+    }
+    false
+}
+
+proptest! {
+    /// Beads 0 to 8, of which 8 is a convoy that ends after 0, 1 and 2.
+    #[test]
+    fn a_dependency_is_refused_as_a_cycle_if_and_only_if_it_closes_one(
+        wanted in prop::collection::vec((0..8_usize, 0..9_usize), 1..40)
+    ) {
+        let mut play = Play::new();
+        let name = |n: usize| format!("b{n}");
+        for n in 0..8 {
+            play.creates(&name(n));
+        }
+        play.takes(convoy(&name(8), &["b0", "b1", "b2"]));
+        let mut edges = vec![(8, 0), (8, 1), (8, 2)];
+        for (bead, blocker) in wanted {
+            let answer = play.tries(depends(&name(bead), &name(blocker)));
+            let closes = reaches(&edges, blocker, bead);
+            prop_assert_eq!(answer.map_err(|rejected| rejected.code()), if closes { Err("cycle") } else { Ok(()) });
+            if !closes {
+                edges.push((bead, blocker));
+            }
+        }
+    }
+}

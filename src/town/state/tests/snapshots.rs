@@ -1,5 +1,7 @@
 //! Towns that are written down and read back.
 
+use std::collections::BTreeMap;
+
 use super::*;
 use crate::limits::TOWN_CLOSED_BEADS_MAX;
 use crate::town::state::index::Indices;
@@ -70,7 +72,11 @@ fn one_fact_more_is_another_hash() {
 
 #[test]
 fn closed_beads_leave_nothing_among_the_open_ones() {
-    let open = |play: &Play| Indices { closed: BTreeSet::new(), ..play.town.indices.clone() };
+    let open = |play: &Play| Indices {
+        closed: BTreeSet::new(),
+        ended: BTreeMap::new(),
+        ..play.town.indices.clone()
+    };
     let mut play = busy();
     let before = open(&play);
     for n in 0..1_000 {
@@ -99,6 +105,7 @@ fn the_oldest_closed_beads_are_forgotten_at_the_limit() {
     play.town.indices = Indices::of(&play.town.facts);
     play.takes(cancelled("a", CancelStatus::Closed));
     assert_eq!(play.town.closed().len(), TOWN_CLOSED_BEADS_MAX);
+    assert_eq!(play.town.bead_count(BeadStatus::Closed), TOWN_CLOSED_BEADS_MAX);
     assert!(!play.town.closed().contains_key(&bead("old0")));
     assert!(play.town.closed().contains_key(&bead("old1")));
     assert_eq!(play.status("a"), BeadStatus::Closed);
