@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering;
 
 use tokio::task::JoinHandle;
 
+use super::control::DELETED;
 use super::made::{self, Deleted};
 use super::record::{AGENT_CHANGES, MADE_AGENT_BYTES, MADE_AGENTS};
 use super::roster::Agents;
@@ -321,7 +322,7 @@ impl Inner {
         let Some(agent) = self.agents.remove(id) else { return 0 };
         // Who looked it up before and stands on the floor only after this is refused there.
         agent.retired.store(true, Ordering::SeqCst);
-        let cancelled = self.floor.cancel_of(std::slice::from_ref(id), "its agent was deleted");
+        let cancelled = self.floor.cancel_of(std::slice::from_ref(id), DELETED);
         if tokio::time::timeout(AGENT_END_WAIT, self.floor.emptied(id)).await.is_err() {
             tracing::warn!(source = "agent.roster", agent = %id, "a deleted agent's requests take their time to end");
         }

@@ -7,6 +7,15 @@ use super::{Rejection, UsageQuery, UsageReport};
 use crate::ids::AgentId;
 use crate::journal::Actor;
 
+/// Why what an agent had under way was cancelled when it was paused.
+const PAUSED: &str = "its agent was paused";
+
+/// The same when it was deleted.
+pub(super) const DELETED: &str = "its agent was deleted";
+
+/// The reasons of [`Rejection::Cancelled`] where the agent itself was taken away from its work.
+pub const AGENT_WITHDRAWN: [&str; 2] = [PAUSED, DELETED];
+
 /// What a pause or its end did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Controlled {
@@ -60,7 +69,7 @@ impl Gateway {
         let held = inner.pauses.hold(whom);
         let cancelled = match under_way {
             UnderWay::Finish => 0,
-            UnderWay::Cancel => inner.floor.cancel_of(&agents, "its agent was paused"),
+            UnderWay::Cancel => inner.floor.cancel_of(&agents, PAUSED),
         };
         if !held.changed.is_empty() || cancelled > 0 {
             tracing::info!(source = "agent.pause", %actor, agents = %list(&agents), cancelled, "agents were paused");

@@ -40,7 +40,7 @@ pub use agent_sessions::{AGENT_SESSION_FORGOTTEN, AGENT_SESSION_STARTED};
 pub use answers::Ended;
 pub use changes::{BadKey, Beside, ChangeError, Deletion, ReadEntry};
 pub use config::{AgentConfig, Config};
-pub use control::{Controlled, UnderWay};
+pub use control::{AGENT_WITHDRAWN, Controlled, UnderWay};
 pub use error::Rejection;
 pub use keys::{Fingerprint, REQUEST_ACCEPTED};
 pub use made::{AGENT_CREATED, AGENT_CREATED_CONFIG, AGENT_DELETED};

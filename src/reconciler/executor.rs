@@ -119,8 +119,14 @@ impl Executor {
         );
         span.follows_from(tick);
         let executor = Arc::clone(self);
-        self.tasks
-            .spawn(async move { executor.in_turn(effect, place, &span).instrument(span.clone()).await });
+        self.tasks.spawn(async move {
+            // Who was stopped may be given something.
+            let frees = matches!(effect, Effect::Stop { .. } | Effect::StopAgent { .. });
+            executor.in_turn(effect, place, &span).instrument(span.clone()).await;
+            if frees {
+                executor.cell.wake();
+            }
+        });
     }
 
     /// Waits for its turn, and does it. Who was told to stop is told until it has: its bead goes out no sooner.
@@ -149,13 +155,9 @@ impl Executor {
         self.metrics.effect_attempted();
         self.tally.attempted.fetch_add(1, Ordering::SeqCst);
         let began = self.pen.clock.elapsed();
-        let wait = match effect {
-            Effect::Stop { .. } | Effect::StopAgent { .. } => TOWN_STOP_WAIT,
-            Effect::Dispatch { .. } | Effect::Nudge { .. } | Effect::AskEnding { .. } => TOWN_EFFECT_WAIT,
-        };
+        let wait = self.patience(effect);
         let done = timeout(wait, self.perform(effect)).await;
-        let done =
-            done.unwrap_or_else(|_| Err(Undone::Failed(format!("it took longer than {} s", wait.as_secs()))));
+        let done = done.unwrap_or_else(|_| Err(self.late(effect, wait)));
         let took = self.pen.clock.elapsed().saturating_sub(began);
         self.metrics.effect_ended(took, done.is_ok());
         let count = if done.is_ok() { &self.tally.succeeded } else { &self.tally.failed };
@@ -163,13 +165,35 @@ impl Executor {
         done
     }
 
+    /// How long an effect may take: a dispatch that has to stop somebody first, as long as that may.
+    fn patience(&self, effect: &Effect) -> Duration {
+        match effect {
+            Effect::Stop { .. } | Effect::StopAgent { .. } => TOWN_STOP_WAIT,
+            Effect::Dispatch { agent, dispatch_id, .. } => {
+                let is_free = self.runs.in_the_way(agent, dispatch_id).is_empty();
+                if is_free { TOWN_EFFECT_WAIT } else { TOWN_STOP_WAIT }
+            }
+            Effect::Nudge { .. } | Effect::AskEnding { .. } => TOWN_EFFECT_WAIT,
+        }
+    }
+
+    /// What an effect comes to whose time is over. What only waited for a place, or for somebody to stop, is nobody's fault.
+    fn late(&self, effect: &Effect, wait: Duration) -> Undone {
+        let error = format!("it took longer than {} s", wait.as_secs());
+        match effect {
+            Effect::Dispatch { dispatch_id, .. } => {
+                self.runs.leave(dispatch_id);
+                Undone::Later(error)
+            }
+            Effect::AskEnding { .. } => Undone::Later(error),
+            Effect::Stop { .. } | Effect::StopAgent { .. } | Effect::Nudge { .. } => Undone::Failed(error),
+        }
+    }
+
     async fn perform(self: &Arc<Self>, effect: &Effect) -> Result<(), Undone> {
         match effect {
             Effect::Dispatch { agent, dispatch_id, deadline } => {
-                // Who said over the API how its work ended may still be at it.
-                for (other, running) in self.runs.in_the_way(agent, dispatch_id) {
-                    self.stop(&running.agent, &other).await.map_err(Undone::Failed)?;
-                }
+                self.clear_the_way(agent, dispatch_id).await;
                 self.dispatch(agent, dispatch_id, deadline.0).await
             }
             Effect::Stop { agent, dispatch_id } => {
@@ -183,6 +207,16 @@ impl Executor {
             }
             Effect::Nudge { agent, dispatch_id } => self.nudge(agent, dispatch_id),
             Effect::AskEnding { agent, dispatch_id } => self.ask_ending(agent, dispatch_id).await,
+        }
+    }
+
+    /// Stops whom a dispatch finds at work: who said over the API how its work ended may still be at it.
+    async fn clear_the_way(&self, agent: &AgentId, dispatch_id: &DispatchId) {
+        for (other, running) in self.runs.in_the_way(agent, dispatch_id) {
+            while let Err(error) = self.stop(&running.agent, &other).await {
+                tracing::warn!(source = "reconciler", town = %self.cell.id, agent = %running.agent, error, "who is in the way of a dispatch does not stop");
+                sleep(STOP_PAUSE).await;
+            }
         }
     }
 

@@ -11,7 +11,7 @@ use crate::ids::AgentId;
 use crate::lifecycle::State;
 use crate::limits::TOWN_SIGHTS_MAX;
 use crate::town::Town;
-use crate::town::words::ContainerStatus;
+use crate::town::words::{ContainerStatus, Entity};
 
 /// Looks at what hosts agents.
 #[derive(Clone)]
@@ -42,26 +42,28 @@ impl Hosts {
         }
     }
 
-    /// What there is to be seen of agents at work, oldest first. What is dispatched and has not begun is not looked at;
-    /// of agents of other runtimes nothing is seen here.
+    /// What there is to be seen of agents at work, oldest first. What is dispatched and waits for what comes before it, such
+    /// as somebody who stops, is about to start; of agents of other runtimes nothing is seen here.
     pub(super) fn sights(&self, town: &Town, executor: &Executor) -> Vec<Sight> {
         let happened = std::mem::take(&mut *self.happened.lock().unwrap_or_else(PoisonError::into_inner));
         let at_work = |agent: &AgentId| {
             let hook = town.agents().get(agent)?.hook.as_ref()?;
             let open = hook.said.is_none() && hook.ended.is_none();
-            (open && executor.runs.stage(&hook.dispatch_id) != Stage::Waiting)
-                .then(|| hook.dispatch_id.clone())
+            open.then(|| hook.dispatch_id.clone())
         };
         let told = happened.into_iter().filter_map(|Happened { agent, status, reason }| {
             let dispatch_id = at_work(&agent)?;
-            Some(Sight { agent, dispatch_id, status, exit_reason: reason })
+            // It happened to what this dispatch still waits for.
+            let begun = executor.runs.stage(&dispatch_id) != Stage::Waiting;
+            begun.then_some(Sight { agent, dispatch_id, status, exit_reason: reason })
         });
         let hooked = town.agents().iter().filter(|(_, agent)| agent.hook.is_some());
         let seen = hooked.filter(|(id, _)| self.gateway.has_agent(id)).filter_map(|(id, _)| {
             let dispatch_id = at_work(id)?;
             let status = match executor.runs.stage(&dispatch_id) {
                 Stage::Running => self.running(id),
-                Stage::Waiting | Stage::Unknown => ContainerStatus::NotFound,
+                Stage::Waiting => ContainerStatus::Starting,
+                Stage::Unknown => ContainerStatus::NotFound,
             };
             Some(Sight { agent: id.clone(), dispatch_id, status, exit_reason: None })
         });
@@ -76,8 +78,9 @@ impl Hosts {
         }
     }
 
-    /// Whether an agent would take work now; `None` where nobody here can tell.
-    pub(super) fn usable(&self, agent: &AgentId) -> Option<bool> {
-        self.gateway.unusable(agent).ok().map(|why| why.is_none())
+    /// Whether an agent would take work now; `None` where nobody here can tell. Who is still being stopped would not.
+    pub(super) fn usable(&self, agent: &AgentId, executor: &Executor) -> Option<bool> {
+        let fit = self.gateway.unusable(agent).ok().map(|why| why.is_none())?;
+        Some(fit && !executor.runs.is_busy(&Entity::Agent(agent.clone())))
     }
 }

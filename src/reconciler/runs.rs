@@ -59,6 +59,11 @@ impl Runs {
         Place { before: before.collect(), _done: done.drop_guard() }
     }
 
+    /// Whether an effect on this is still to come, or under way.
+    pub(super) fn is_busy(&self, entity: &Entity) -> bool {
+        self.table().last.get(entity).is_some_and(|done| !done.is_cancelled())
+    }
+
     /// A dispatch waits for its turn.
     pub(super) fn wait(&self, dispatch: &DispatchId) {
         self.table().waiting.insert(dispatch.clone());

@@ -120,7 +120,7 @@ impl Turn {
             let book = self.cell.drained();
             let sights = self.hosts.sights(&book.town, &self.executor);
             let Observed { mut events, suppressed } = observe::news(&book.town, sights);
-            events.extend(observe::fitness(&book.town, |agent| self.hosts.usable(agent)));
+            events.extend(observe::fitness(&book.town, |agent| self.hosts.usable(agent, &self.executor)));
             self.executor.metrics.status_suppressed(suppressed);
             events
         };

@@ -11,7 +11,7 @@ use super::desk::record;
 use super::ending::{self, Ending};
 use super::executor::{Executor, Undone, lost_by_shutdown, note};
 use super::runs::Running;
-use crate::gateway::{Accepted, AgentEvent, Caller, Channel, Ended, Rejection, SendRequest};
+use crate::gateway::{AGENT_WITHDRAWN, Accepted, AgentEvent, Caller, Channel, Ended, Rejection, SendRequest};
 use crate::ids::{AgentId, BeadId, DispatchId, RequestId, SessionId};
 use crate::journal::{Actor, Append, StreamId};
 use crate::limits::{TOWN_NUDGE_DEADLINE, TOWN_PROGRESS_EVERY};
@@ -21,6 +21,8 @@ use crate::town::words::{BeadKind, CompletionStatus, LostCause};
 
 /// How long a gateway that is full is left alone.
 const FULL_PAUSE: Duration = Duration::from_millis(500);
+/// How long a bead stays with an agent whose instance could not take it, before it goes back: starts take seconds.
+const INSTANCE_FULL_PAUSE: Duration = Duration::from_secs(5);
 
 impl Executor {
     /// Hands a bead to its agent, unless the agent holds it no more. An agent of a runtime elsewhere sees the event.
@@ -129,6 +131,10 @@ impl Executor {
             let followed = Followed { executor, dispatch_id, request };
             let Followed { executor, dispatch_id, .. } = &followed;
             let ended = executor.follow(&agent, dispatch_id, accepted).await;
+            if matches!(&ended, Some(Err(rejection)) if passing(rejection) == Passing::Soon) {
+                // Cut by the end of plimsoll: told of at once.
+                let _ = executor.closing.run_until_cancelled(sleep(INSTANCE_FULL_PAUSE)).await;
+            }
             if executor.holds(&agent, dispatch_id) {
                 executor.tell(executor.told(agent, dispatch_id, ended)).await;
             }
@@ -199,7 +205,7 @@ impl Executor {
                 said.into_iter().chain([completed(agent, CompletionStatus::Completed, None)]).collect()
             }
             _ if self.closing.is_cancelled() => vec![lost_by_shutdown(dispatch_id.clone())],
-            Some(Err(rejection)) if passing(&rejection) == Passing::Later => {
+            Some(Err(rejection)) if passing(&rejection) != Passing::Never => {
                 vec![TownEvent::DispatchLost { dispatch_id: dispatch_id.clone(), cause: LostCause::Refused }]
             }
             Some(Err(rejection)) => {
@@ -236,15 +242,18 @@ enum Passing {
 
 fn passing(rejection: &Rejection) -> Passing {
     match rejection {
-        Rejection::LaneFull { .. } | Rejection::GatewayFull { .. } | Rejection::InstanceFull => Passing::Soon,
+        Rejection::LaneFull { .. }
+        | Rejection::GatewayFull { .. }
+        | Rejection::InstanceFull
+        | Rejection::JournalUnavailable { .. } => Passing::Soon,
         Rejection::Limited { .. } | Rejection::Paused { .. } | Rejection::ShuttingDown => Passing::Later,
+        Rejection::Cancelled { reason, .. } if AGENT_WITHDRAWN.contains(reason) => Passing::Later,
         Rejection::Invalid { .. }
         | Rejection::UnknownAgent { .. }
         | Rejection::Deadline { .. }
         | Rejection::Cancelled { .. }
         | Rejection::Provider { .. }
         | Rejection::NotStarted { .. }
-        | Rejection::JournalUnavailable { .. }
         | Rejection::KeysFull { .. }
         | Rejection::Conflict { .. }
         | Rejection::Bug { .. }

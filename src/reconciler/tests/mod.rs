@@ -2,5 +2,6 @@
 
 mod endings;
 mod leftovers;
+mod refusals;
 mod restarts;
 mod world;
