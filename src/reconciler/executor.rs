@@ -253,14 +253,10 @@ impl Executor {
         self.stop_instance(agent).await
     }
 
-    /// Stops what hosts an agent, if anything of it is up, and waits for that. What plimsoll may not stop goes on.
+    /// Stops what hosts an agent, if anything of it may run, and waits for that. What plimsoll may not stop goes on.
     pub(super) async fn stop_instance(&self, agent: &AgentId) -> Result<(), String> {
         let instances = self.gateway.instances();
-        let is_up = |state: State| match state {
-            State::Starting | State::Ready | State::Idle | State::Stopping => true,
-            State::Cold | State::Failed => false,
-        };
-        if !instances.state(agent).is_ok_and(is_up) {
+        if !instances.may_run(agent).is_ok_and(|may| may) {
             return Ok(());
         }
         match instances.stop(agent, Cause::system()) {
@@ -273,11 +269,15 @@ impl Executor {
         }
         // Somebody else may want it, and it starts again: that is another one.
         let mut stopping = false;
-        while let Ok(state) = instances.state(agent) {
-            if !is_up(state) || (stopping && state != State::Stopping) {
-                return Ok(());
+        while let (Ok(state), Ok(true)) = (instances.state(agent), instances.may_run(agent)) {
+            match state {
+                State::Stopping => stopping = true,
+                State::Failed => {
+                    return Err("what hosts it did not stop: `plimsoll agents` says why".to_owned());
+                }
+                State::Cold | State::Starting | State::Ready | State::Idle if stopping => return Ok(()),
+                State::Cold | State::Starting | State::Ready | State::Idle => {}
             }
-            stopping |= state == State::Stopping;
             sleep(STOP_LOOK).await;
         }
         Ok(())

@@ -89,6 +89,18 @@ impl Machine {
         }
     }
 
+    /// Whether anything of it may run: also what did not stop.
+    #[must_use]
+    pub fn may_run(&self) -> bool {
+        match self.phase {
+            Phase::Cold | Phase::Failed { left: None, .. } => false,
+            Phase::Starting { .. }
+            | Phase::Up { .. }
+            | Phase::Stopping { .. }
+            | Phase::Failed { left: Some(_), .. } => true,
+        }
+    }
+
     /// The run that is up.
     #[must_use]
     pub fn up(&self) -> Option<Run> {

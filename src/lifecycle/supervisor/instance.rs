@@ -143,6 +143,10 @@ impl Instance {
         self.core().machine.state()
     }
 
+    pub(super) fn may_run(&self) -> bool {
+        self.core().machine.may_run()
+    }
+
     /// What it does, and how many wait for it.
     pub(super) fn load(&self) -> (State, usize) {
         let core = self.core();

@@ -250,6 +250,14 @@ impl Instances {
         Ok(self.get(id)?.state())
     }
 
+    /// Whether anything of an instance may run: also what failed to stop.
+    ///
+    /// # Errors
+    /// [`Unavailable::Unknown`].
+    pub fn may_run(&self, id: &AgentId) -> Result<bool, Unavailable> {
+        Ok(self.get(id)?.may_run())
+    }
+
     /// Waits until it is known what an earlier plimsoll left running of it; at once if there is none of this name. Lasts as
     /// long as the engine cannot tell.
     pub async fn known(&self, id: &AgentId) {

@@ -106,6 +106,28 @@ async fn an_agent_that_said_how_it_ended_and_was_still_at_work_at_a_kill_is_stop
     next.stop().await;
 }
 
+#[tokio::test]
+async fn a_stop_that_failed_is_tried_again_and_the_bead_waits_for_it() {
+    let cast = Cast::of([at_work(), Act::Say(DONE)]);
+    let lost = TownEvent::DispatchLost { dispatch_id: first(), cause: LostCause::Stuck };
+    let journal = killed_after(&cast, &[lost]).await;
+    let fails = lifecycle::Act { takes: Duration::ZERO, fails: Some("the engine does not answer".into()) };
+    let script = Script {
+        finds: [Find::Running].into(),
+        stops: [fails, lifecycle::Act::default()].into(),
+        ..Script::default()
+    };
+    let runner = Arc::new(ScriptedRunner::new(script));
+    let hosts = vec![("one", Arc::clone(&runner))];
+    let cradle = Cradle { hosts, ..Cradle::of(&journal, &["one", "two"]) };
+    let next = World::begin(cradle, &cast, swift()).await;
+    cast.told(2).await;
+    let stopped = runner.calls().iter().filter(|(call, _)| *call == "stopped").count();
+    assert_eq!(stopped, 1, "{:#?}", runner.calls());
+    next.ends("a", BeadStatus::Closed).await;
+    next.stop().await;
+}
+
 #[test]
 fn only_a_run_whose_end_nobody_heard_is_left_at_work() {
     use crate::town::state::tests::Play;
