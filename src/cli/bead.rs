@@ -259,7 +259,7 @@ fn list(args: &ListArgs) -> Result<(), Failure> {
         let text = |key: &str| bead.get(key).and_then(Value::as_str).unwrap_or_default();
         let count =
             |key: &str| bead.get(key).and_then(Value::as_u64).map(|n| n.to_string()).unwrap_or_default();
-        let why = [text("message"), text("reason")].concat();
+        let why = why(bead);
         let (priority, tries) = (count("priority"), count("attempts"));
         table.row([
             text("id"),
@@ -269,8 +269,14 @@ fn list(args: &ListArgs) -> Result<(), Failure> {
             &tries,
             text("assignee"),
             text("title"),
-            &why,
+            why,
         ]);
+    }
+    if beads.is_empty() && args.status.is_none() {
+        return Ok(writeln!(
+            out,
+            "no bead waits or is worked: `--status closed` and `--status failed` list those that ended"
+        )?);
     }
     table.write(&mut out, Paint::of_stdout())?;
     if more {
@@ -279,12 +285,19 @@ fn list(args: &ListArgs) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Why a bead waits, or ended.
+fn why(bead: &Value) -> &str {
+    let text = |key: &str| bead.get(key).and_then(Value::as_str);
+    text("message").or(text("reason")).unwrap_or("no tick looked at it yet")
+}
+
 fn show(args: &ShowArgs) -> Result<(), Failure> {
     let BeadArgs { bead, town, target } = &args.bead;
     let client = target.client()?;
-    let bead = super::block_on(async {
+    let (town, bead) = super::block_on(async {
         let town = town.resolve(&client).await?;
-        Ok::<_, Failure>(client.call("town.bead", json!({"town": town, "bead": bead})).await?)
+        let bead = client.call("town.bead", json!({"town": town, "bead": bead})).await?;
+        Ok::<_, Failure>((town, bead))
     })??;
     let mut out = std::io::stdout().lock();
     if args.json {
@@ -316,10 +329,17 @@ fn show(args: &ShowArgs) -> Result<(), Failure> {
         };
         writeln!(out, "{name:<13} {}", one_line(&shown))?;
     }
-    for key in ["instructions", "notes"] {
+    for (name, key) in [
+        ("instructions", "instructions"),
+        ("what the last reviewer wants changed", "notes"),
+        ("what its agent said", "summary"),
+    ] {
         if let Some(text) = bead.get(key).and_then(Value::as_str).filter(|text| !text.is_empty()) {
-            writeln!(out, "\n{key}:\n{}", printable(text).trim_end())?;
+            writeln!(out, "\n{name}:\n{}", printable(text).trim_end())?;
         }
+    }
+    if bead.get("reason").is_some() {
+        writeln!(out, "\nwhat was asked and said: `plimsoll audit list --stream town/{town} --json`")?;
     }
     Ok(())
 }

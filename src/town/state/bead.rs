@@ -93,7 +93,7 @@ pub struct Looks {
     pub reviews: u32,
     /// What the last reviewer wants changed.
     pub notes: Option<Arc<str>>,
-    /// What its agent said of the work that is looked at.
+    /// What its agent said of the work that is looked at; of an escalation, what led to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub summary: Option<Arc<str>>,
     /// How many escalations were opened about it.

@@ -1,5 +1,7 @@
 //! Beads that go from one status to another, and the reviews that are opened for them.
 
+use std::sync::Arc;
+
 use super::At;
 use super::steps::{Went, went};
 use crate::ids::BeadId;
@@ -114,6 +116,7 @@ impl Town {
         escalation: Option<&BeadId>,
     ) {
         let task = self.facts.beads.get(id).and_then(|bead| bead.parent.clone());
+        let said = self.words_about(id);
         if reason == BeadReason::Changes {
             self.note_changes(at, id, escalation.is_some());
         }
@@ -126,6 +129,9 @@ impl Town {
         } else {
             self.unhook_all(at, id, went(reason));
             self.reopen(at, id);
+            if from == BeadStatus::InProgress {
+                self.edit_bead(id, |bead| bead.looks.summary.clone_from(&said));
+            }
         }
         let for_person = match reason {
             BeadReason::NeedsHuman => Some("its agent asked for a person"),
@@ -149,6 +155,16 @@ impl Town {
             // What a review escalates is its task: the review is over.
             let subject = task.filter(|_| reason == BeadReason::Changes);
             self.open_escalation(at, escalation, subject.as_ref().unwrap_or(id), reason.as_str());
+            self.edit_bead(escalation, |escalation| escalation.looks.summary = said);
+        }
+    }
+
+    /// What who holds a bead said of it, in its words.
+    fn words_about(&self, id: &BeadId) -> Option<Arc<str>> {
+        let hook = self.hooked_to(id).find_map(|(_, agent)| agent.hook.as_ref())?;
+        match &hook.said {
+            Some(Said::Verdict { notes, .. }) => notes.clone(),
+            Some(Said::Outcome(_)) | None => hook.summary.clone(),
         }
     }
 

@@ -145,3 +145,43 @@ fn a_task_comes_back_from_review_by_itself_only_if_its_review_is_gone() {
     other.takes(opened(2));
     assert_eq!((other.status("a"), other.status("a.r2")), (InReview, Open));
 }
+
+#[test]
+fn what_an_agent_said_is_there_for_the_person_who_has_to_look() {
+    let words = |id: &str, outcome, summary: &str| TownEvent::AgentDone {
+        agent: agent("w1"),
+        dispatch_id: dispatch(id),
+        outcome,
+        summary: Some(summary.into()),
+        report: None,
+    };
+    let moved = |to, reason, escalation: &str| TownEvent::BeadTransitioned {
+        bead: bead("a"),
+        from: InProgress,
+        to,
+        reason,
+        escalation: Some(bead(escalation)),
+    };
+    let said = |play: &Play, id: &str| play.bead(id).looks.summary.as_deref().map(str::to_owned);
+    let mut play = Play::new();
+    play.creates("a").dispatches("a", "w1").takes(words("a.1", Outcome::NeedsHuman, "which colour?"));
+    play.takes(moved(Open, BeadReason::NeedsHuman, "a.e1"));
+    assert_eq!((said(&play, "a"), said(&play, "a.e1")), (Some("which colour?".into()), said(&play, "a")));
+    play.takes(TownEvent::BeadReleased { bead: bead("a") }).dispatches("a", "w1");
+    play.takes(moved(Open, BeadReason::Unreadable, "a.e2"));
+    assert_eq!((said(&play, "a"), said(&play, "a.e2")), (None, None), "nothing that can be read");
+    play.takes(TownEvent::BeadReleased { bead: bead("a") }).dispatches("a", "w1");
+    play.takes(words("a.3", Outcome::Failed, "no such file"));
+    play.takes(moved(Failed, BeadReason::AttemptsExhausted, "a.e3"));
+    assert_eq!(said(&play, "a.e3").as_deref(), Some("no such file"), "also of one that ended");
+    let mut play = in_review();
+    play.dispatches("a.r1", "r1").takes(reviewed("a.r1.1", Verdict::Changes, "again"));
+    play.takes(TownEvent::BeadTransitioned {
+        bead: bead("a.r1"),
+        from: InProgress,
+        to: Closed,
+        reason: BeadReason::Changes,
+        escalation: Some(bead("a.e1")),
+    });
+    assert_eq!(said(&play, "a.e1").as_deref(), Some("again"), "the reviewer's words");
+}
