@@ -110,7 +110,7 @@ pub struct BeadDetail {
     /// What the last reviewer wants changed; for operators.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub notes: Option<Arc<str>>,
-    /// What its agent said of the work that is reviewed, or was last; for operators.
+    /// What its agent said of it last, and of an escalation what led to it; for operators.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub summary: Option<Arc<str>>,
     /// Why somebody holds it back, if that was said.
@@ -233,7 +233,7 @@ impl View<'_> {
     }
 
     fn open(&self, id: &BeadId, bead: &Bead) -> BeadEntry {
-        let wait = self.report.get(id).cloned();
+        let wait = self.report.get(id).map(|wait| wait.as_of(self.town, id, self.now));
         let hook = self.town.hooked_to(id).next().and_then(|(_, agent)| agent.hook.as_ref());
         BeadEntry::Open(Box::new(OpenBead {
             bead: BeadView::of(id, bead, self.now),

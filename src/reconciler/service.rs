@@ -202,9 +202,9 @@ impl Reconciler {
     pub fn status(&self, town: &TownId) -> Option<TownStatus> {
         let cell = self.inner.cell(town).ok()?;
         let pulse = self.inner.kept().get(town).map(|kept| Arc::clone(&kept.pulse)).unwrap_or_default();
-        let waits = view::waits(&pulse.report());
         let book = cell.drained();
         let town = &book.town;
+        let waits = view::waits_as_of(&pulse.report(), town, self.inner.pen.clock.now());
         Some(TownStatus {
             town: cell.id.clone(),
             agents: status::agents(town),

@@ -92,7 +92,7 @@ pub struct TownStatus {
     pub last_tick: Option<LastTick>,
     /// Violations that are open.
     pub violations: Vec<FoundViolation>,
-    /// Why each open bead waits, as the last tick saw it: the first 1,000.
+    /// Why each open bead waits, as the last tick saw it, with its times as they are now: the first 1,000.
     pub waits: Vec<BeadWait>,
     /// Open beads that `waits` leaves out.
     pub waits_left_out: usize,

@@ -8,10 +8,11 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use crate::clock::Timestamp;
 use crate::ids::{AgentId, BeadId, DispatchId};
 use crate::limits::REPLAY_LISTED_MAX;
 use crate::town::Town;
-use crate::town::invariant::{self, Violation};
+use crate::town::invariant::{Violation, check_all};
 use crate::town::plan::{Action, ActionKind, Effect, Reason, Report, Wait};
 use crate::town::state::{Agent, Bead, Hook};
 use crate::town::time::TownTime;
@@ -82,11 +83,19 @@ impl<T> Shown<T> {
 }
 
 pub(super) fn waits(report: &Report) -> Shown<BeadWait> {
-    Shown::of(report.iter().map(|(bead, wait)| BeadWait {
-        bead: bead.clone(),
-        message: wait.to_string(),
-        wait: wait.clone(),
-    }))
+    Shown::of(report.iter().map(|(bead, wait)| BeadWait::of(bead, wait.clone())))
+}
+
+/// What a plan of a while ago said, with its times as they are now.
+pub(super) fn waits_as_of(report: &Report, town: &Town, now: Timestamp) -> Shown<BeadWait> {
+    let now = town.clock(now);
+    Shown::of(report.iter().map(|(bead, wait)| BeadWait::of(bead, wait.as_of(town, bead, now))))
+}
+
+impl BeadWait {
+    fn of(bead: &BeadId, wait: Wait) -> Self {
+        Self { bead: bead.clone(), message: wait.to_string(), wait }
+    }
 }
 
 /// Where an invariant does not hold.
@@ -104,20 +113,41 @@ pub struct FoundViolation {
 }
 
 pub(super) fn violations(found: &[Violation]) -> Shown<FoundViolation> {
-    Shown::of(found.iter().map(|violation| FoundViolation {
-        invariant: violation.invariant,
-        name: violation.name(),
-        entities: violation.entities.iter().cloned().collect(),
-        message: violation.message.clone(),
-    }))
+    Shown::of(found.iter().map(FoundViolation::from))
+}
+
+impl From<&Violation> for FoundViolation {
+    fn from(violation: &Violation) -> Self {
+        Self {
+            invariant: violation.invariant,
+            name: violation.name(),
+            entities: violation.entities.iter().cloned().collect(),
+            message: violation.message.clone(),
+        }
+    }
 }
 
 /// The violations of a town that are open.
 pub(super) fn open_violations(town: &Town) -> Vec<FoundViolation> {
-    let open = town.episodes().map(|episode| FoundViolation {
+    episodes(town).iter().map(FoundViolation::from).collect()
+}
+
+/// What a past state shows, and what the town said of it then: damage that no event made shows in its episodes alone.
+pub(super) fn known_violations(town: &Town) -> Shown<FoundViolation> {
+    let mut known = check_all(town);
+    let told = episodes(town).into_iter().filter(|told| {
+        known.iter().all(|found| (found.invariant, &found.entities) != (told.invariant, &told.entities))
+    });
+    let told: Vec<_> = told.collect();
+    known.extend(told);
+    known.sort();
+    violations(&known)
+}
+
+fn episodes(town: &Town) -> Vec<Violation> {
+    let open = town.episodes().map(|episode| Violation {
         invariant: episode.invariant,
-        name: invariant::name_of(episode.invariant),
-        entities: episode.entities.iter().cloned().collect(),
+        entities: episode.entities.clone(),
         message: episode.message.clone(),
     });
     open.collect()

@@ -365,6 +365,8 @@ fn a_replay_that_looks_for_a_violation_ends_where_the_town_noticed_one() {
     let request = ReplayRequest { until_violation: true, ..all(&play) };
     let replay = told.replay(&request).expect("kept");
     assert_eq!((replay.at, replay.state_snapshot.non_terminal_beads.len()), (noticed, 1));
+    let known: Vec<_> = replay.violations.iter().map(|found| (found.name, &*found.message)).collect();
+    assert_eq!(known, [("open_bead_stranded", "for the test")], "although no event made it");
     let none = ReplayRequest { to: Timestamp::from_millis(noticed.as_millis() - 1), ..request };
     assert_eq!(told.replay(&none).map(|replay| replay.stopped_at), Ok(None));
 }

@@ -11,7 +11,8 @@ use super::dispatch::{Gate, backoff_left};
 use super::settle::millis;
 use super::stuck::class;
 use crate::ids::{AgentId, BeadId};
-use crate::town::state::{Bead, Progress, Waits};
+use crate::town::state::{Bead, Hold, Progress, Town, Waits};
+use crate::town::time::TownTime;
 use crate::town::words::{AgentStatus, BeadKind, BeadStatus, Entity, Role, StuckClass};
 
 /// Beads that one line names: more say nothing new.
@@ -113,6 +114,39 @@ pub enum Wait {
 }
 
 impl Wait {
+    /// The same with its times as they are now: a plan may be minutes old, and what it says is read for longer.
+    #[must_use]
+    pub fn as_of(&self, town: &Town, id: &BeadId, now: TownTime) -> Self {
+        let bead = town.beads().get(id);
+        let waits = bead.map(|bead| &bead.waits);
+        let held = |hold: Option<&Hold>| hold.map(|hold| millis(now.since(hold.since)));
+        let fresh = match self {
+            Self::WaitingOnHuman { .. } => held(waits.and_then(|waits| waits.human.as_ref()))
+                .map(|for_ms| Self::WaitingOnHuman { for_ms }),
+            Self::Held { .. } => {
+                held(waits.and_then(|waits| waits.held.as_ref())).map(|for_ms| Self::Held { for_ms })
+            }
+            Self::Dispatched { .. } => dispatched(town, id, now),
+            Self::BackOff { attempts, .. } => bead.map(|bead| {
+                let left = backoff_left(town, now, bead).unwrap_or_default();
+                Self::BackOff { left_ms: millis(left), attempts: *attempts }
+            }),
+            Self::Acted { .. }
+            | Self::Escalated { .. }
+            | Self::InReview { .. }
+            | Self::Convoy { .. }
+            | Self::BlockerFailed { .. }
+            | Self::BlockedBy { .. }
+            | Self::Violated
+            | Self::Draining
+            | Self::BreakerOpen { .. }
+            | Self::NoIdleAgent { .. }
+            | Self::NextPlan
+            | Self::Astray => None,
+        };
+        fresh.unwrap_or_else(|| self.clone())
+    }
+
     /// Whether it may end by itself within a while.
     #[must_use]
     pub const fn is_live(&self) -> bool {
@@ -179,7 +213,9 @@ impl Scene<'_> {
         }
         let Waits { blocked_by, failed_blocker, held, human, cancel: _ } = &bead.waits;
         match (bead.status, bead.kind) {
-            (BeadStatus::InProgress, _) => return self.dispatched(id),
+            (BeadStatus::InProgress, _) => {
+                return dispatched(self.draft.town, id, now).unwrap_or(Wait::Astray);
+            }
             (BeadStatus::InReview, _) => {
                 let mut children = self.draft.town.children(id);
                 let review = children.find(|(_, child)| child.kind == BeadKind::Review);
@@ -210,20 +246,6 @@ impl Scene<'_> {
         }
     }
 
-    fn dispatched(&self, id: &BeadId) -> Wait {
-        let holder = self.draft.town.hooked_to(id).next();
-        let Some((agent, hook)) = holder.and_then(|(id, agent)| Some((id, agent.hook.as_ref()?))) else {
-            return Wait::Astray;
-        };
-        let (worked, quiet) = (self.draft.now.since(hook.since), self.draft.now.since(hook.progress));
-        Wait::Dispatched {
-            agent: agent.clone(),
-            for_ms: millis(worked),
-            quiet_ms: millis(quiet),
-            class: class(&self.draft.town.policy().stuck, worked, quiet),
-        }
-    }
-
     fn queued(&self, bead: &Bead) -> Wait {
         if let Some(left) = backoff_left(self.draft.town, self.draft.now, bead) {
             return Wait::BackOff { left_ms: millis(left), attempts: bead.tries.attempts };
@@ -239,6 +261,19 @@ impl Scene<'_> {
             Gate::Open | Gate::Probe { .. } => Wait::NextPlan,
         }
     }
+}
+
+/// Who works on a bead, and for how long; `None` if nobody holds it.
+fn dispatched(town: &Town, id: &BeadId, now: TownTime) -> Option<Wait> {
+    let (agent, holder) = town.hooked_to(id).next()?;
+    let hook = holder.hook.as_ref()?;
+    let (worked, quiet) = (now.since(hook.since), now.since(hook.progress));
+    Some(Wait::Dispatched {
+        agent: agent.clone(),
+        for_ms: millis(worked),
+        quiet_ms: millis(quiet),
+        class: class(&town.policy().stuck, worked, quiet),
+    })
 }
 
 impl fmt::Display for Wait {

@@ -53,6 +53,35 @@ fn an_ending_nobody_can_read_is_asked_for_once_more_and_then_left_to_a_person() 
     assert_eq!(dispatched(&play.tick()), ["a.2 to w1"]);
 }
 
+/// A town whose beads all wait plans every five minutes, and is asked all the time.
+#[test]
+fn how_long_a_bead_waits_is_told_as_of_now() {
+    let mut play = at_work();
+    play.creates("b").takes(TownEvent::BeadHeld { bead: bead("b"), reason: None });
+    let of = |play: &Play, before: &Plan, id: &str| {
+        before.report[&bead(id)].as_of(&play.town, &bead(id), play.town.clock(play.at()))
+    };
+    let plan = play.tick();
+    play.after(20).takes(TownEvent::AgentProgress {
+        agent: agent("w1"),
+        dispatch_id: dispatch("a.1"),
+        report: None,
+    });
+    play.after(10);
+    let Wait::Dispatched { for_ms, quiet_ms, .. } = of(&play, &plan, "a") else {
+        panic!("{:?}", plan.report)
+    };
+    assert_eq!((for_ms, quiet_ms, of(&play, &plan, "b")), (30_000, 10_000, Wait::Held { for_ms: 30_000 }));
+    play.takes(done("w1", "a.1", Outcome::Failed));
+    play.settles();
+    let (plan, at) = (play.plan(), play.waits("a"));
+    let Wait::BackOff { left_ms, attempts: 1 } = at else { panic!("{at:?}") };
+    play.after(7);
+    assert_eq!(of(&play, &plan, "a"), Wait::BackOff { left_ms: left_ms - 7_000, attempts: 1 });
+    play.takes(cancelled("a", CancelStatus::Failed)).takes(TownEvent::BeadReleased { bead: bead("b") });
+    assert_eq!(of(&play, &plan, "a"), at, "what is no longer so is said as it was");
+}
+
 #[test]
 fn needs_human_waits_for_a_person_and_is_not_stuck() {
     let mut play = at_work();
