@@ -22,10 +22,10 @@ use crate::reconciler::{History, ReplayError, ReplayRequest, dry_run, fork, repl
 #[command(after_help = "Examples:
   plimsoll replay main --from 1h --to 5m
   plimsoll replay main --from 2026-11-21T09:00:00Z --to 2026-11-21T10:00:00Z --compare
-  plimsoll replay main --from 7d --to 0s --until-violation
+  plimsoll replay main --from 7d --to now --until-violation
 
-Exit code 1 with --until-violation: an invariant did not hold. A running server is asked; only when none runs are
-its files read.")]
+Exit code 1 with --until-violation: an invariant did not hold. A running server is asked; only
+when none runs are its files read.")]
 pub(crate) struct ReplayArgs {
     /// The town.
     #[arg(value_parser = TownId::parse)]
@@ -33,7 +33,7 @@ pub(crate) struct ReplayArgs {
     /// The window begins: RFC 3339, or how long ago, such as 30m or 7d.
     #[arg(long, value_name = "TIME", value_parser = moment)]
     from: Timestamp,
-    /// It ends, and the plan is made: RFC 3339, or how long ago.
+    /// It ends, and the plan is made: RFC 3339, how long ago, or now.
     #[arg(long, value_name = "TIME", value_parser = moment)]
     to: Timestamp,
     /// Ends at the first event after which an invariant does not hold.
@@ -167,7 +167,30 @@ fn show_replay(answer: &Value, out: &mut impl Write) -> Result<(), Failure> {
         beads.row([text(bead, "id"), kind, status, &seconds(bead, "forMs"), &tries, who, title]);
     }
     part(&beads, &snapshot["nonTerminalBeads"], &snapshot["nonTerminalBeadsLeftOut"], out)?;
-    write_waits(answer, out)
+    write_waits(answer, out)?;
+    answer.get("compare").map_or(Ok(()), |compare| show_compared(compare, out))
+}
+
+/// What the town did in the window, and what of that would be done again.
+fn show_compared(compare: &Value, out: &mut impl Write) -> Result<(), Failure> {
+    let deed = |deed: &Value| (text(deed, "type").to_owned(), text(deed, "entity").to_owned());
+    let again: Vec<_> = list(&compare["inBoth"]).iter().map(deed).collect();
+    let mut table = Table::new(&["TIME", "SEQ", "DONE THEN", "ON", "PLANNED AGAIN"]);
+    for taken in list(&compare["actions"]) {
+        let time = taken.get("time").and_then(Value::as_u64).unwrap_or_default();
+        let planned = if again.contains(&deed(taken)) { "yes" } else { "" };
+        let (kind, entity) = deed(taken);
+        let (time, seq) = (Timestamp::from_millis(time).to_string(), taken["seq"].to_string());
+        table.row([&time, &seq, &kind, &entity, planned]);
+    }
+    if list(&compare["actions"]).is_empty() {
+        return Ok(writeln!(out, "\nthe town did nothing in that time")?);
+    }
+    part(&table, &compare["actions"], &Value::Null, out)?;
+    match compare["actionsLeftOut"].as_u64() {
+        None | Some(0) => Ok(()),
+        Some(more) => Ok(writeln!(out, "and {more} before these")?),
+    }
 }
 
 fn show_actions(actions: &Value, out: &mut impl Write) -> Result<(), Failure> {
@@ -211,4 +234,29 @@ fn text<'a>(value: &'a Value, key: &str) -> &'a str {
 
 fn seconds(value: &Value, key: &str) -> String {
     format!("{} s", value.get(key).and_then(Value::as_u64).unwrap_or_default() / 1_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_done_is_shown_beside_what_is_planned_again() {
+        let deed = |kind: &str, bead: &str| json!({"type": kind, "entity": format!("bead/{bead}")});
+        let at = |seq: u64, mut deed: Value| {
+            (deed["seq"], deed["time"]) = (json!(seq), json!(1_000));
+            deed
+        };
+        let compare = json!({
+            "actions": [at(4, deed("dispatch_bead", "a")), at(5, deed("close_bead", "b"))],
+            "inBoth": [deed("dispatch_bead", "a")], "actionsLeftOut": 2,
+        });
+        let mut out = Vec::new();
+        show_compared(&compare, &mut out).expect("written");
+        let shown = String::from_utf8(out).expect("text");
+        let lines: Vec<&str> = shown.lines().map(str::trim_end).collect();
+        assert!(lines[2].contains("dispatch_bead") && lines[2].ends_with("yes"), "{shown}");
+        assert!(lines[3].contains("bead/b") && !lines[3].ends_with("yes"), "{shown}");
+        assert_eq!(lines[4], "and 2 before these");
+    }
 }

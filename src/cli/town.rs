@@ -226,7 +226,7 @@ fn lines(status: &Value) -> Vec<String> {
         format!("town       {}", status["town"].as_str().unwrap_or_default()),
         format!("agents     {}", counts("agents")),
         format!("beads      {}", counts("beads")),
-        format!("pending    {} events", number("/pendingEventCount")),
+        format!("pending    {} events that no tick took in yet", number("/pendingEventCount")),
     ];
     if let Some(at) = status.pointer("/lastTick/at").and_then(Value::as_u64) {
         let wall = status.pointer("/lastTick/wallClockMs").and_then(Value::as_f64).unwrap_or_default();
@@ -237,10 +237,17 @@ fn lines(status: &Value) -> Vec<String> {
             number("/lastTick/actionsEmitted"),
         ));
     }
-    lines.push(format!("turns      every {} s", number("/cadence/everyMs") / 1_000));
+    lines.push(format!(
+        "ticks      every {} s, and when something happens",
+        number("/cadence/everyMs") / 1_000
+    ));
+    let running = number("/cadence/runningMs");
+    if running >= 1_000 {
+        lines.push(format!("running    a tick, for {} s by now", running / 1_000));
+    }
     let overdue = number("/cadence/overdueMs");
     if overdue >= 1_000 {
-        lines.push(format!("overdue    {} s", overdue / 1_000));
+        lines.push(format!("overdue    the next tick, by {} s", overdue / 1_000));
     }
     if status["draining"] == true {
         lines.push("draining   nothing is dispatched: `plimsoll town drain --off` goes on".to_owned());
@@ -282,6 +289,13 @@ pub(super) fn write_waits(answer: &Value, out: &mut impl std::io::Write) -> Resu
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_tick_that_runs_for_long_is_told() {
+        let status = |running: u64| lines(&json!({"cadence": {"everyMs": 5_000, "runningMs": running}}));
+        assert!(status(90_000).contains(&"running    a tick, for 90 s by now".to_owned()));
+        assert!(!status(999).iter().any(|line| line.starts_with("running")));
+    }
 
     #[test]
     fn the_town_is_the_only_one_or_main() {

@@ -394,6 +394,8 @@ async fn the_command_line_does_the_same_and_asks_the_files_where_no_server_runs(
     };
     assert!(ok(&["town", "list"]).contains("lab"));
     assert_eq!(ok(&["town", "create", "other"]), "made other\n");
+    let nothing = ok(&["bead", "list", "--town", "other"]);
+    assert!(nothing.contains("`--status closed`"), "{nothing}");
     assert_eq!(ok(&["town", "drain", "lab", "--reason", "test"]), "lab drains\n");
     let id = ok(&["bead", "add", "Fix it", "--town", "lab", "--instructions", "well", "--priority", "1"]);
     let id = id.trim();
@@ -413,13 +415,15 @@ async fn the_command_line_does_the_same_and_asks_the_files_where_no_server_runs(
     assert!(status.contains("draining") && status.contains("2 open"), "{status}");
     let dry = ok(&["dry-run", "lab"]);
     assert!(dry.contains("do 0 things") && dry.contains("the town is draining"), "{dry}");
-    let replayed = ok(&["replay", "lab", "--from", "1h", "--to", "0s"]);
-    assert!(replayed.contains("Fix it"), "{replayed}");
+    let replayed = ok(&["replay", "lab", "--from", "1h", "--to", "now", "--compare"]);
+    assert!(replayed.contains("Fix it") && replayed.contains("the town did nothing"), "{replayed}");
     let (code, text) = run(&dir, &["bead", "hold", "none", "--town", "lab"]);
     assert_eq!((code, text.contains("there is no bead none")), (Some(6), true), "{text}");
     let (code, text) = run(&dir, &["replay", "none", "--from", "1h", "--to", "0s"]);
     assert_eq!((code, text.contains("there is no town none")), (Some(6), true), "{text}");
     assert_eq!(ok(&["bead", "cancel", "then", "--town", "lab"]), "then is cancelled\n");
+    let ended = ok(&["bead", "show", "then", "--town", "lab"]);
+    assert!(ended.contains("because       cancelled") && ended.contains("--stream town/lab"), "{ended}");
     server.stop().await;
 
     let dry = ok(&["dry-run", "lab"]);

@@ -92,11 +92,15 @@ pub(super) fn moment(text: &str) -> Result<Timestamp, String> {
 }
 
 fn moment_before(text: &str, now: Timestamp) -> Result<Timestamp, String> {
+    if text == "now" {
+        return Ok(now);
+    }
     if let Ok(at) = Timestamp::parse_rfc3339(text) {
         return Ok(at);
     }
-    let ago = Period::parse(text)
-        .map_err(|_| "expected a time such as 2026-11-21T09:00:00Z, or how long ago, such as 30m or 7d")?;
+    let ago = Period::parse(text).map_err(
+        |_| "expected a time such as 2026-11-21T09:00:00Z, how long ago, such as 30m or 7d, or now",
+    )?;
     let ago = u64::try_from(ago.0.as_millis()).unwrap_or(u64::MAX);
     Ok(Timestamp::from_millis(now.as_millis().saturating_sub(ago)))
 }
@@ -140,6 +144,7 @@ mod tests {
         let now = Timestamp::from_millis(86_400_001);
         assert_eq!(moment_before("1d", now), Ok(Timestamp::from_millis(1)));
         assert_eq!(moment_before("2d", now), Ok(Timestamp::from_millis(0)));
+        assert_eq!(moment_before("now", now), Ok(now));
         assert_eq!(moment("1970-01-01T00:00:01Z"), Ok(Timestamp::from_millis(1_000)));
         assert!(moment("yesterday").is_err());
     }

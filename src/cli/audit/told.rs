@@ -78,9 +78,13 @@ fn of_instance(detail: &Map<String, Value>) -> String {
     said.collect::<Vec<_>>().join(" ")
 }
 
+/// What the record's own columns say already: `now` is the time by which a planner decided.
+const SAID_BESIDE: [&str; 2] = ["agent", "now"];
+
 /// The plain values of any other detail.
 fn plain(detail: &Map<String, Value>) -> String {
-    let shown = detail.iter().filter(|(key, _)| *key != "agent").filter_map(|(key, value)| {
+    let rest = detail.iter().filter(|(key, _)| !SAID_BESIDE.contains(&key.as_str()));
+    let shown = rest.filter_map(|(key, value)| {
         let value = match value {
             Value::String(text) => text.clone(),
             Value::Bool(true) | Value::Number(_) => value.to_string(),
@@ -102,6 +106,12 @@ mod tests {
 
     fn of(kind: &str, detail: Value) -> String {
         told(&Record::example(StreamId::request(), kind, detail))
+    }
+
+    #[test]
+    fn the_time_by_which_a_planner_decided_is_not_said_twice() {
+        let detail = json!({"bead": "a", "from": "open", "now": 1_795_344_021_819_u64, "to": "closed"});
+        assert_eq!(of("bead_transitioned", detail), "bead=a from=open to=closed");
     }
 
     #[test]
