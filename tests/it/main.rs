@@ -47,6 +47,7 @@ mod serve;
 mod shutdown;
 mod stack;
 mod telemetry;
+mod town_agents;
 mod towns;
 mod towns_api;
 mod towns_elsewhere;
