@@ -357,10 +357,12 @@ pub const CONVOY_BEADS_MAX: usize = 1_000;
 /// Agents of one town: ten times what the bench calls a large one.
 pub const TOWN_AGENTS_MAX: usize = 100_000;
 
-/// Beads of one town that are not closed: ten times what the bench calls a large one.
+/// Beads of one town that are not closed, when somebody asks for one more: ten times what the bench calls a large one.
+/// Reviews and escalations, which the town makes itself, may come on top.
 pub const TOWN_OPEN_BEADS_MAX: usize = 100_000;
 
-/// Bytes of titles, instructions and notes of all open beads of one town: they are kept in memory.
+/// Bytes of titles, instructions and notes of all open beads of one town, when somebody asks for one more: they are kept
+/// in memory.
 pub const TOWN_TEXT_BYTES_MAX: usize = 256 << 20;
 
 /// Closed beads of a town of which others may still ask how they ended, at 200 bytes each; the oldest are forgotten.

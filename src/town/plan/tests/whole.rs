@@ -1,11 +1,13 @@
 //! What holds for plans of any town.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 
 use super::super::RULES;
 use super::*;
+use crate::limits::{BEAD_INSTRUCTIONS_BYTES_MAX, TOWN_OPEN_BEADS_MAX, TOWN_TEXT_BYTES_MAX};
 use crate::town::state::tests::properties::steps;
 
 /// A plan speaks of each agent and bead at most once, each of its events is taken in, and it says of every bead why it
@@ -134,6 +136,51 @@ fn what_is_broken_is_mended_once_its_violation_is_open_and_nothing_else_is_done_
     assert_eq!(play.plan().actions, [], "until the violation resolves");
     for id in ["w1", "w2"] {
         assert_eq!(play.agent(id).status, crate::town::words::AgentStatus::Idle);
+    }
+}
+
+/// A town that refused its own plan would make the same one again at once, for ever.
+#[test]
+fn a_full_town_takes_in_what_its_planner_says_of_the_beads_that_it_has() {
+    let mut play = Play::with(|p| (p.review.enabled, p.dispatch.attempts_max) = (true, 1));
+    fill_with_text(&mut play);
+    assert_eq!(play.refuses(created("more", 0, &[])), "full");
+    assert_eq!(dispatched(&play.tick()), ["t0.1 to w1", "t1.1 to w2"]);
+    play.takes(done("w1", "t0.1", Outcome::Done)).takes(done("w2", "t1.1", Outcome::Failed));
+    assert_eq!(told(&play.tick().actions)[..2], ["open_review t0", "fail_bead t1"]);
+    let mut play = Play::new();
+    for n in 0..TOWN_OPEN_BEADS_MAX {
+        play.creates(&format!("t{n}"));
+    }
+    assert_eq!(play.refuses(created("more", 0, &[])), "full");
+    assert_eq!(dispatched(&play.tick()), ["t0.1 to w1", "t1.1 to w2"]);
+    play.sees("t1.1", "w2", ContainerStatus::Running).after(900).takes(done(
+        "w1",
+        "t0.1",
+        Outcome::NeedsHuman,
+    ));
+    play.tick();
+    assert_eq!(play.status("t0.e1"), BeadStatus::Open);
+    assert_eq!(told(&play.after(2_700).tick().actions)[..1], ["escalate_bead t1"]);
+}
+
+/// Beads of as much text as fits, to the byte; all share one text in memory.
+fn fill_with_text(play: &mut Play) {
+    let long: Arc<str> = "x".repeat(BEAD_INSTRUCTIONS_BYTES_MAX).into();
+    let mut left = TOWN_TEXT_BYTES_MAX;
+    for n in 0.. {
+        let mut event = created(&format!("t{n}"), 2, &[]);
+        let TownEvent::BeadCreated { title, instructions, .. } = &mut event else { unreachable!() };
+        *title = "t".into();
+        *instructions = long[..long.len().min(left.saturating_sub(1))].into();
+        if instructions.len() == long.len() {
+            *instructions = Arc::clone(&long);
+        }
+        left -= title.len() + instructions.len();
+        play.takes(event);
+        if left == 0 {
+            return;
+        }
     }
 }
 

@@ -37,9 +37,9 @@ impl Town {
                 }
             }
             TownEvent::NudgeSent { agent, .. } => self.agent(agent).map(drop),
-            TownEvent::Escalated { escalation, bead, reason, .. } => {
+            TownEvent::Escalated { escalation, bead, .. } => {
                 self.bead(bead)?;
-                self.check_new_bead(escalation, reason.len())
+                self.check_bead_id(escalation)
             }
             other => unreachable!("{} does not concern the town as a whole", other.kind()),
         }

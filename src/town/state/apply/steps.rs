@@ -40,16 +40,24 @@ impl Town {
         })
     }
 
-    /// Whether there may be one more bead, of this id and with so many bytes of text.
+    /// Whether somebody may ask for one more bead, of this id and with so many bytes of text. What the town makes of its
+    /// own, reviews and escalations, is asked for its id only: it is little for each bead that was let in, and a town that
+    /// refused what its planner says would come to no end.
     pub(super) fn check_new_bead(&self, id: &BeadId, text_bytes: usize) -> Result<(), Rejected> {
-        if self.facts.beads.contains_key(id) || self.facts.closed.contains_key(id) {
-            return Err(Rejected::BeadExists(id.clone()));
-        }
+        self.check_bead_id(id)?;
         if self.facts.beads.len() >= TOWN_OPEN_BEADS_MAX {
             return Err(Rejected::Full { what: "open beads", max: TOWN_OPEN_BEADS_MAX });
         }
         if self.indices.text_bytes.saturating_add(text_bytes) > TOWN_TEXT_BYTES_MAX {
             return Err(Rejected::Full { what: "bytes of text", max: TOWN_TEXT_BYTES_MAX });
+        }
+        Ok(())
+    }
+
+    /// Whether the id is free.
+    pub(super) fn check_bead_id(&self, id: &BeadId) -> Result<(), Rejected> {
+        if self.facts.beads.contains_key(id) || self.facts.closed.contains_key(id) {
+            return Err(Rejected::BeadExists(id.clone()));
         }
         Ok(())
     }

@@ -50,7 +50,7 @@ impl Town {
         match event {
             TownEvent::BeadTransitioned { bead, from, to, reason, escalation } => {
                 self.check_way(bead, *from, *to, *reason)?;
-                escalation.as_ref().map_or(Ok(()), |escalation| self.check_new_bead(escalation, 0))
+                escalation.as_ref().map_or(Ok(()), |escalation| self.check_bead_id(escalation))
             }
             TownEvent::ReviewOpened { bead, review, round } => self.check_review(bead, review, *round),
             other => unreachable!("{} does not move a bead", other.kind()),
@@ -203,7 +203,7 @@ impl Town {
             let (given, next) = (u64::from(round), u64::from(next));
             return Err(Rejected::WrongNumber { what: "review", bead: id.clone(), given, next });
         }
-        self.check_new_bead(review, task.work.title.len())
+        self.check_bead_id(review)
     }
 
     fn open_review(&mut self, at: At, id: &BeadId, review: &BeadId, round: u32) {
