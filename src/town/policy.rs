@@ -1,8 +1,8 @@
 //! Every number that the planner decides by: the configuration key of a town, what `policy_changed` carries, and what a
 //! replay may ask "what if" with.
 //!
-//! Each has a default and a range. Read strictly where people write it; an event of a later plimsoll may hold keys that
-//! are not known here, which [`Policy::of_event`] passes over.
+//! Each has a default and a range. Read strictly where people write it; an event or a snapshot of a later plimsoll may
+//! hold keys that are not known here, which [`Policy::of_event`] and [`Policy::of_snapshot`] pass over.
 
 #[cfg(test)]
 mod tests;
@@ -275,15 +275,23 @@ impl Policy {
         }
     }
 
-    /// Reads the policy of an event: keys that are not known here are passed over.
+    /// Reads the policy of an event, as [`Policy::of_snapshot`] does.
     ///
     /// # Errors
     /// What a deserializer says of a value that does not fit.
     pub fn of_event<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Box<Self>, D::Error> {
+        Self::of_snapshot(deserializer).map(Box::new)
+    }
+
+    /// Reads what plimsoll wrote: keys that are not known here are passed over.
+    ///
+    /// # Errors
+    /// What a deserializer says of a value that does not fit.
+    pub fn of_snapshot<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let mut value = Value::deserialize(deserializer)?;
         let known = serde_json::to_value(Self::default()).map_err(de::Error::custom)?;
         forget_unknown(&mut value, &known);
-        serde_json::from_value(value).map(Box::new).map_err(de::Error::custom)
+        serde_json::from_value(value).map_err(de::Error::custom)
     }
 }
 

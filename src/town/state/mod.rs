@@ -48,6 +48,7 @@ struct Facts {
     /// What the town's clock leaves out, in milliseconds.
     skipped_ms: u64,
     created: bool,
+    #[serde(deserialize_with = "Policy::of_snapshot")]
     policy: Policy,
     agents: BTreeMap<AgentId, Agent>,
     /// Those that have not ended.

@@ -33,6 +33,9 @@ fn a_town_is_read_as_it_was_written_and_the_form_is_kept() {
 fn an_older_snapshot_lacks_facts_a_newer_one_has_more_and_a_later_version_is_refused() {
     let mut snapshot = busy().town.snapshot();
     snapshot["town"]["weather"] = json!("fine");
+    snapshot["town"]["policy"]["mood"] = json!({"attempts_max": 1});
+    snapshot["town"]["policy"]["dispatch"]["haste"] = json!(true);
+    snapshot["town"]["agents"]["w1"]["mood"] = json!("good");
     snapshot["town"].as_object_mut().expect("an object").remove("episodes");
     assert_eq!(Town::restore(&snapshot).expect("readable"), busy().town);
     snapshot["version"] = json!(SNAPSHOT_VERSION + 1);
