@@ -30,6 +30,12 @@ impl Cadence {
         (late > LATE).then_some(late)
     }
 
+    /// What came too late was left out up to this moment, and is in the journal: it is left out once, whatever becomes of
+    /// the tick.
+    pub(super) fn skipped(&mut self, now: Timestamp) {
+        self.planned = now;
+    }
+
     /// A tick ended whose present this was.
     pub(super) fn end(&mut self, now: Timestamp, work: Work) {
         self.every = match work {
@@ -74,6 +80,10 @@ mod tests {
         let mut cadence = Cadence::since(START);
         cadence.end(START, Work::Some);
         let slept = Duration::from_secs(3_600);
-        assert_eq!(cadence.begin(START.after(BUSY + slept)), Some(slept));
+        let woken = START.after(BUSY + slept);
+        assert_eq!(cadence.begin(woken), Some(slept));
+        assert_eq!(cadence.begin(woken), Some(slept), "until that is written down");
+        cadence.skipped(woken);
+        assert_eq!(cadence.begin(woken.after(LATE)), None, "though the tick did not end");
     }
 }

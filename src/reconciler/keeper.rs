@@ -121,7 +121,7 @@ async fn turning(turn: &Turn, pulse: &Pulse, last_seen: Timestamp, stop: &Cancel
     let mut checked = None;
     loop {
         pulse.begin(clock.elapsed());
-        let turned = turn.tick(&cadence).await;
+        let turned = turn.tick(&mut cadence).await;
         let again = match &turned {
             Ok(turned) => {
                 cadence.end(turned.now, turned.work());

@@ -80,7 +80,7 @@ impl Turn {
     ///
     /// # Errors
     /// The journal cannot write: nothing was done that it does not hold.
-    pub(super) async fn tick(&self, cadence: &Cadence) -> Result<Turned, AppendError> {
+    pub(super) async fn tick(&self, cadence: &mut Cadence) -> Result<Turned, AppendError> {
         let pen = &self.executor.pen;
         self.skip_time(cadence).await?;
         self.observe().await?;
@@ -101,11 +101,14 @@ impl Turn {
     }
 
     /// Leaves out the time in which nobody looked after the town.
-    async fn skip_time(&self, cadence: &Cadence) -> Result<(), AppendError> {
-        let Some(late) = cadence.begin(self.now()) else { return Ok(()) };
+    async fn skip_time(&self, cadence: &mut Cadence) -> Result<(), AppendError> {
+        let now = self.now();
+        let Some(late) = cadence.begin(now) else { return Ok(()) };
         let ms = u64::try_from(late.as_millis()).unwrap_or(u64::MAX);
         tracing::info!(source = "reconciler", town = %self.cell.id, ms, "a tick came late: that time does not count");
-        self.note(vec![TownEvent::TimeSkipped { ms }]).await
+        self.note(vec![TownEvent::TimeSkipped { ms }]).await?;
+        cadence.skipped(now);
+        Ok(())
     }
 
     /// The present of the town: no event lies behind it.

@@ -1,6 +1,7 @@
 //! Towns over a journal in memory and a real gateway whose agents are played.
 
 mod endings;
+mod lateness;
 mod leftovers;
 mod refusals;
 mod restarts;
