@@ -9,7 +9,7 @@ use crate::ids::Seq;
 use crate::limits::TOWN_NOTE_BYTES_MAX;
 use crate::town::event::TownEvent;
 use crate::town::event::samples::bead;
-use crate::town::plan;
+use crate::town::plan::{Effect, plan};
 use crate::town::policy::Policy;
 use crate::town::state::tests::properties::steps;
 use crate::town::state::tests::{Play, cancelled, convoy, created, done, failed};
@@ -139,6 +139,83 @@ fn what_the_policy_mends_is_mended_and_its_episode_ends() {
         assert_eq!(told(&check_all(&play.town)), [""; 0]);
         assert_eq!(play.agent("w3").status, AgentStatus::Idle);
     }
+}
+
+type Cancelled = (u8, &'static str, fn(&mut Value), &'static [&'static str]);
+
+/// Every invariant whose violation people end: what is broken, the bead that they cancel, and who is stopped.
+const CANCELLED: &[Cancelled] = &[
+    (3, "f", two_reviews, &["r1 f.r1.1", "w3 f.r2.1"]),
+    (4, "f", |town| town["beads"]["f.r1"]["parent"] = json!("h"), &[]),
+    (5, "con", |town| town["convoys"]["con"]["closed"] = json!(1), &["w2 d.1", "w3 e.1"]),
+    (
+        5,
+        "con",
+        |town| _ = town["convoys"].as_object_mut().expect("a map").remove("con"),
+        &["w2 d.1", "w3 e.1"],
+    ),
+    (6, "a", |town| hook(town, "w3", "a"), &["w1 a.1", "w3 a.1"]),
+    (9, "c", |town| town["beads"]["c"]["status"] = json!("in_progress"), &[]),
+    (9, "a", |town| town["agents"]["w1"]["status"] = json!("idle"), &["w1 a.1"]),
+    (9, "a", |town| town["agents"]["w1"]["hook"]["dispatch_id"] = json!("c.1"), &["w1 c.1"]),
+    (9, "e", held_and_open, &["w3 e.1"]),
+    (9, "c", |town| town["beads"]["c"]["waits"]["blocked_by"] = json!(["ghost"]), &[]),
+    (9, "c", |town| town["beads"]["c"]["waits"]["cancel"] = json!("closed"), &[]),
+    (9, "c", |town| town["beads"]["c"]["status"] = json!("closed"), &[]),
+    (9, "d", |town| town["beads"]["d"]["waits"]["blocked_by"] = json!(["c"]), &[]),
+    (9, "g", |town| town["breaker"]["open"] = json!({"since": 1, "probe": "g.1", "probed_well": false}), &[]),
+    (10, "g", |town| town["beads"]["g"]["tries"]["attempts"] = json!(6), &[]),
+    (10, "a", |town| town["beads"]["a"]["tries"]["attempts"] = json!(6), &["w1 a.1"]),
+];
+
+fn two_reviews(town: &mut Value) {
+    town["beads"]["f.r2"] = town["beads"]["f.r1"].clone();
+    town["agents"]["w3"]["role"] = json!("reviewer");
+    hook(town, "w3", "f.r2");
+}
+
+fn held_and_open(town: &mut Value) {
+    hook(town, "w3", "e");
+    town["beads"]["e"]["status"] = json!("open");
+}
+
+#[test]
+fn cancelling_ends_what_nothing_mends_and_stops_everybody_who_holds_it() {
+    for (number, id, fault, stopped) in CANCELLED {
+        let mut play = busy();
+        play.town = broken(fault);
+        assert!(check_all(&play.town).iter().any(|found| found.invariant == *number), "{number} {id}");
+        follow(&mut play);
+        let before: BTreeSet<_> = stops(&mut play);
+        assert_eq!(before, BTreeSet::new(), "{number} {id}: nobody said so");
+        play.takes(cancelled(id, CancelStatus::Closed));
+        assert_eq!(stops(&mut play), stopped.iter().map(ToString::to_string).collect(), "{number} {id}");
+        follow(&mut play);
+        assert_eq!(told(&check_all(&play.town)), [""; 0], "{number} {id}");
+        assert_eq!(play.town.episodes().count(), 0, "{number} {id}");
+        assert_eq!(play.status(id), BeadStatus::Closed, "{number} {id}");
+    }
+}
+
+/// Opens and resolves episodes.
+fn follow(play: &mut Play) {
+    for event in episodes(&play.town, &check_all(&play.town), Scope::Town).events {
+        play.takes(event);
+    }
+}
+
+/// Whom a few ticks tell to stop, and of which dispatch.
+fn stops(play: &mut Play) -> BTreeSet<String> {
+    let mut stopped = BTreeSet::new();
+    for _ in 0..3 {
+        for action in plan(&play.town, play.at()).actions {
+            if let Some(Effect::Stop { agent, dispatch_id }) = &action.effect {
+                stopped.insert(format!("{agent} {dispatch_id}"));
+            }
+            play.takes(action.event().clone());
+        }
+    }
+    stopped
 }
 
 #[test]

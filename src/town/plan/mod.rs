@@ -102,7 +102,7 @@ struct Draft<'a> {
     actions: Vec<Action>,
     /// What the plan speaks of already.
     taken: BTreeSet<Entity>,
-    /// What an open violation is about: nothing happens to that but what mends it.
+    /// What an open violation is about: nothing happens to that but what mends it, and what a person says.
     violated: BTreeSet<Entity>,
     more: bool,
 }
@@ -137,10 +137,10 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Adds what mends an entity of an open violation.
-    fn mend(&mut self, entity: &Entity, action: Action) {
-        if !self.taken.contains(entity) {
-            self.push(std::slice::from_ref(entity), action);
+    /// Adds what mends an entity of an open violation, or what a person said about one.
+    fn obey(&mut self, touches: &[Entity], action: Action) {
+        if touches.iter().all(|entity| !self.taken.contains(entity)) {
+            self.push(touches, action);
         }
     }
 

@@ -19,7 +19,7 @@ pub(super) fn rule(draft: &mut Draft<'_>) {
             let Entity::Agent(id) = entity else { continue };
             let Some(agent) = town.agents().get(id) else { continue };
             if let Some(action) = mend(draft, episode.invariant, id, agent) {
-                draft.mend(entity, action);
+                draft.obey(std::slice::from_ref(entity), action);
             }
         }
     }

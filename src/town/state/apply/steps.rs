@@ -118,6 +118,13 @@ impl Town {
         }
     }
 
+    /// A probe that nobody carries out ends with its bead: no hook tells of it.
+    fn forget_probe(&mut self, bead: &BeadId) {
+        if let Some(open) = &mut self.facts.breaker.open {
+            open.probe.take_if(|probe| probe.bead() == bead);
+        }
+    }
+
     /// Counts a failed attempt for the bead's back-off and for the breaker.
     pub(super) fn note_failure(&mut self, at: At, bead: &BeadId) {
         self.edit_bead(bead, |bead| bead.tries.failed_at = Some(at.now));
@@ -153,6 +160,7 @@ impl Town {
         self.indices.remove_bead(id, &bead);
         let went = went(reason);
         self.unhook_all(at, id, went);
+        self.forget_probe(id);
         let Bead { kind, parent, .. } = bead;
         let closed = ClosedBead { kind, status, reason, at: at.now, seq: at.seq, parent: parent.clone() };
         self.indices.add_closed(id, &closed);
