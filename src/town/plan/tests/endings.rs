@@ -38,6 +38,18 @@ fn done_and_completed_in_one_batch_give_one_plan_in_both_orders() {
 }
 
 #[test]
+fn a_word_that_comes_after_the_end_of_a_run_in_an_error_still_counts() {
+    let mut play = at_work();
+    play.takes(completed("w1", "a.1", CompletionStatus::Failed));
+    assert_eq!(play.after(9).tick().actions, [], "the word may still come");
+    play.takes(done("w1", "a.1", Outcome::Done));
+    assert_eq!(told(&play.tick().actions), ["close_bead a"]);
+    let mut play = at_work();
+    play.takes(completed("w1", "a.1", CompletionStatus::Failed));
+    assert_eq!(told(&play.after(10).tick().actions), ["retry_bead a"]);
+}
+
+#[test]
 fn an_ending_nobody_can_read_is_asked_for_once_more_and_then_left_to_a_person() {
     let mut play = at_work();
     let ended = || completed("w1", "a.1", CompletionStatus::Completed);
@@ -103,7 +115,7 @@ fn failed_attempts_end_in_a_failed_bead_and_an_escalation() {
     assert_eq!(told(&play.settles()), ["retry_bead a"]);
     play.after(30).tick();
     play.takes(completed("w1", "a.2", CompletionStatus::Failed));
-    assert_eq!(told(&play.settles()), ["fail_bead a"]);
+    assert_eq!(told(&play.after(10).settles()), ["fail_bead a"]);
     assert_eq!((play.status("a"), play.status("a.e1")), (BeadStatus::Failed, BeadStatus::Open));
     assert_eq!(play.after(86_400).plan().actions, [], "a person has to look");
 }
