@@ -171,7 +171,7 @@ impl Executor {
             Effect::Stop { .. } | Effect::StopAgent { .. } => TOWN_STOP_WAIT,
             Effect::Dispatch { agent, dispatch_id, .. } => {
                 let is_free = self.runs.in_the_way(agent, dispatch_id).is_empty();
-                if is_free { TOWN_EFFECT_WAIT } else { TOWN_STOP_WAIT }
+                if is_free && !self.runs.is_cut(agent) { TOWN_EFFECT_WAIT } else { TOWN_STOP_WAIT }
             }
             Effect::Nudge { .. } | Effect::AskEnding { .. } => TOWN_EFFECT_WAIT,
         }
@@ -203,7 +203,7 @@ impl Executor {
                 for (dispatch_id, _) in self.runs.of_agent(agent) {
                     self.stop(agent, &dispatch_id).await.map_err(Undone::Failed)?;
                 }
-                Ok(())
+                self.stop_cut(agent).await.map_err(Undone::Failed)
             }
             Effect::Nudge { agent, dispatch_id } => self.nudge(agent, dispatch_id),
             Effect::AskEnding { agent, dispatch_id } => self.ask_ending(agent, dispatch_id).await,
@@ -217,6 +217,10 @@ impl Executor {
                 tracing::warn!(source = "reconciler", town = %self.cell.id, agent = %running.agent, error, "who is in the way of a dispatch does not stop");
                 sleep(STOP_PAUSE).await;
             }
+        }
+        while let Err(error) = self.stop_cut(agent).await {
+            tracing::warn!(source = "reconciler", town = %self.cell.id, %agent, error, "what hosts an agent does not stop for a dispatch");
+            sleep(STOP_PAUSE).await;
         }
     }
 
@@ -247,10 +251,21 @@ impl Executor {
     /// Cancels what an agent does for a dispatch, and stops what hosts the agent: nobody there works on without anybody
     /// waiting for it.
     async fn stop(&self, agent: &AgentId, dispatch_id: &DispatchId) -> Result<(), String> {
-        let Some(running) = self.runs.running(dispatch_id) else { return Ok(()) };
-        self.gateway.cancel(&running.request, "its town stopped it");
-        running.over.cancelled().await;
-        self.stop_instance(agent).await
+        if let Some(running) = self.runs.running(dispatch_id) {
+            self.runs.cut(agent);
+            self.gateway.cancel(&running.request, "its town stopped it");
+            running.over.cancelled().await;
+        }
+        self.stop_cut(agent).await
+    }
+
+    /// Stops what hosts an agent whose work was cut, also at the next try, when nothing of its work is left.
+    async fn stop_cut(&self, agent: &AgentId) -> Result<(), String> {
+        if self.runs.is_cut(agent) {
+            self.stop_instance(agent).await?;
+            self.runs.stopped(agent);
+        }
+        Ok(())
     }
 
     /// Stops what hosts an agent, if anything of it may run, and waits for that. What plimsoll may not stop goes on.

@@ -18,6 +18,8 @@ struct Table {
     waiting: BTreeSet<DispatchId>,
     /// Dispatches that an agent works on.
     running: BTreeMap<DispatchId, Running>,
+    /// Agents whose work was cut and whose host has not stopped yet.
+    cut: BTreeSet<AgentId>,
     /// The end of the last effect on each agent and each bead.
     last: BTreeMap<Entity, CancellationToken>,
 }
@@ -85,6 +87,21 @@ impl Runs {
             running.over.cancel();
             table.running.remove(dispatch);
         }
+    }
+
+    /// What an agent does is cut: what hosts it has to stop before anything else begins there.
+    pub(super) fn cut(&self, agent: &AgentId) {
+        self.table().cut.insert(agent.clone());
+    }
+
+    /// What hosts an agent has stopped.
+    pub(super) fn stopped(&self, agent: &AgentId) {
+        self.table().cut.remove(agent);
+    }
+
+    /// Whether what hosts an agent has to stop yet.
+    pub(super) fn is_cut(&self, agent: &AgentId) -> bool {
+        self.table().cut.contains(agent)
     }
 
     /// What is worked on of the same bead or by the same agent, but for this dispatch.

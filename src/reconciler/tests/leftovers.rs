@@ -6,9 +6,11 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::world::{Act, Cast, Cradle, World, agent, bead, swift, town};
+use crate::clock::Clock;
 use crate::ids::DispatchId;
 use crate::journal::{Actor, Append, Journal as _, MemoryJournal, StreamId};
 use crate::lifecycle::{self, Find, Script, ScriptedRunner};
+use crate::limits::TOWN_STOP_WAIT;
 use crate::reconciler::desk::record;
 use crate::reconciler::opening::{Left, left_at_work};
 use crate::town::event::TownEvent;
@@ -153,4 +155,24 @@ fn only_a_run_whose_end_nobody_heard_is_left_at_work() {
     assert_eq!(left_at_work(&play.town), left(false), "it is idle, and may be at it");
     play.takes(completed());
     assert_eq!(left_at_work(&play.town), [], "the end of its run was heard late");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_that_takes_longer_than_it_may_is_waited_for_all_the_same() {
+    let cast = Cast::of([at_work(), Act::Say(DONE)]);
+    let stop = lifecycle::Act { takes: TOWN_STOP_WAIT * 2, fails: None };
+    let script = Script { finds: [Find::Running].into(), stops: [stop].into(), ..Script::default() };
+    let runner = Arc::new(ScriptedRunner::new(script));
+    let journal = Arc::new(MemoryJournal::new(Clock::system(), Vec::new()));
+    let cradle = Cradle { hosts: vec![("one", Arc::clone(&runner))], ..Cradle::of(&journal, &["one"]) };
+    let world = World::begin(cradle, &cast, swift()).await;
+    world.gateway.instances().known(&agent("one")).await;
+    world.add("a", &[]).await;
+    cast.told(1).await;
+    let (bead, cancel_status) = (bead("a"), CancelStatus::Closed);
+    world.submit(TownEvent::BeadCancelled { bead, cancel_status, reason: None }).await;
+    world.add("b", &[]).await;
+    cast.told(2).await;
+    assert!(has_stopped(&runner), "{:#?}", world.kinds());
+    world.stop().await;
 }
