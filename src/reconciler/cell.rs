@@ -4,6 +4,7 @@
 //! accept is kept until `event_rejected` tells of it, and holds up nothing behind it.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -29,6 +30,8 @@ pub(super) struct Cell {
     created: AtomicU64,
     /// How often it was written down.
     snapshots: AtomicU64,
+    /// See [`Self::is_broken`].
+    broken: AtomicBool,
     /// Held by who appends beside a turn; a turn that was crossed again and again holds it alone.
     pub(super) door: tokio::sync::RwLock<()>,
     /// Whether there is something to be looked at.
@@ -96,6 +99,7 @@ impl Cell {
             pending: AtomicU64::new(0),
             created: AtomicU64::new(0),
             snapshots: AtomicU64::new(0),
+            broken: AtomicBool::new(false),
             door: tokio::sync::RwLock::new(()),
             woken: AtomicBool::new(false),
             signal: Notify::new(),
@@ -121,16 +125,38 @@ impl Cell {
         self.read()
     }
 
-    /// Takes in what is in line.
+    /// Takes in what is in line. A record that makes this panic is the last one that is looked at: it stays in line, and
+    /// the town is broken.
     pub(super) fn drain(&self) {
-        if self.line().is_empty() {
+        self.fold(Book::take);
+    }
+
+    pub(super) fn fold(&self, take: impl Fn(&mut Book, &Record)) {
+        if self.line().is_empty() || self.is_broken() {
             return;
         }
         let mut book = self.write();
         // Under the book's lock: nobody takes a later record in before.
         while let Some(record) = self.next_in_line() {
-            book.take(&record);
+            if catch_unwind(AssertUnwindSafe(|| take(&mut book, &record))).is_err() {
+                self.broken.store(true, Ordering::SeqCst);
+                tracing::error!(source = "reconciler", town = %self.id, seq = record.seq.0, kind = record.kind, "a town panicked over an event: this is a bug in plimsoll");
+                self.line().push_front(record);
+                self.wake();
+                return;
+            }
         }
+    }
+
+    /// Whether an event cannot be folded: nothing behind it ever is, and nothing may be decided.
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::SeqCst)
+    }
+
+    /// Takes in what is in line, of which a plan need not be told: what was there before anybody plans.
+    pub(super) fn settle(&self) {
+        self.drain();
+        self.pending.store(0, Ordering::SeqCst);
     }
 
     fn next_in_line(&self) -> Option<Record> {
@@ -190,9 +216,12 @@ impl Cell {
     pub(super) fn snapshot(&self) -> Value {
         self.snapshots.fetch_add(1, Ordering::SeqCst);
         let book = self.read();
-        let line = self.line();
         let Book { town, at, untold } = &*book;
-        json!({"town": town.snapshot(), "created": self.created(), "at": at, "untold": untold, "pending": &*line})
+        let town = town.snapshot();
+        // Last, and for a moment: whoever wants the state looks into the line. Nobody takes anything out of it meanwhile, and
+        // who puts something in is the journal's writer, which asks for this.
+        let line = self.line();
+        json!({"town": town, "created": self.created(), "at": at, "untold": untold, "pending": &*line})
     }
 
     /// The cell of a snapshot.
@@ -218,5 +247,31 @@ impl Cell {
 
     fn line(&self) -> MutexGuard<'_, VecDeque<Record>> {
         self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::StreamId;
+
+    fn record(seq: u64) -> Record {
+        let town = TownId::parse("main").expect("an id");
+        let record = Record::example(StreamId::town(&town), "drain_ended", json!({}));
+        Record { seq: Seq(seq), ..record }
+    }
+
+    #[test]
+    fn an_event_that_cannot_be_folded_is_kept_and_nothing_behind_it_is_taken_in() {
+        let cell = Cell::new(TownId::parse("main").expect("an id"));
+        cell.push(record(1));
+        cell.drain();
+        cell.push(record(2));
+        cell.fold(|_, _| panic!("a bug"));
+        cell.push(record(3));
+        assert!(cell.is_broken());
+        assert_eq!((cell.drained().at, cell.pending()), (Seq(1), 3));
+        let pending: Vec<Record> = Vec::deserialize(&cell.snapshot()["pending"]).expect("records");
+        assert_eq!(pending.iter().map(|record| record.seq.0).collect::<Vec<_>>(), [2, 3]);
     }
 }

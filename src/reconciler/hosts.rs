@@ -1,7 +1,7 @@
 //! What is seen of the agents of a town: by looking at what runs, and by what was written of their instances meanwhile.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::executor::Executor;
 use super::observe::Sight;
@@ -22,7 +22,7 @@ pub(super) struct Hosts {
 }
 
 /// Something that happened to an instance.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Happened {
     pub(super) agent: AgentId,
     pub(super) status: ContainerStatus,
@@ -36,22 +36,43 @@ impl Hosts {
 
     /// Something happened to an instance, which a look now and then may miss.
     pub(super) fn note(&self, happened: Happened) {
-        let mut line = self.happened.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut line = self.happened();
         if line.len() < TOWN_SIGHTS_MAX {
             line.push_back(happened);
         }
     }
 
+    /// What happened since this was asked last.
+    pub(super) fn take(&self) -> VecDeque<Happened> {
+        std::mem::take(&mut *self.happened())
+    }
+
+    /// What could not be told of is there still, before what came since.
+    pub(super) fn put_back(&self, mut happened: VecDeque<Happened>) {
+        let mut line = self.happened();
+        happened.append(&mut line);
+        happened.truncate(TOWN_SIGHTS_MAX);
+        *line = happened;
+    }
+
+    fn happened(&self) -> MutexGuard<'_, VecDeque<Happened>> {
+        self.happened.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// What there is to be seen of agents at work, oldest first. What is dispatched and waits for what comes before it, such
     /// as somebody who stops, is about to start; of agents of other runtimes nothing is seen here.
-    pub(super) fn sights(&self, town: &Town, executor: &Executor) -> Vec<Sight> {
-        let happened = std::mem::take(&mut *self.happened.lock().unwrap_or_else(PoisonError::into_inner));
+    pub(super) fn sights(
+        &self,
+        town: &Town,
+        happened: &VecDeque<Happened>,
+        executor: &Executor,
+    ) -> Vec<Sight> {
         let at_work = |agent: &AgentId| {
             let hook = town.agents().get(agent)?.hook.as_ref()?;
             let open = hook.said.is_none() && hook.ended.is_none();
             open.then(|| hook.dispatch_id.clone())
         };
-        let told = happened.into_iter().filter_map(|Happened { agent, status, reason }| {
+        let told = happened.iter().cloned().filter_map(|Happened { agent, status, reason }| {
             let dispatch_id = at_work(&agent)?;
             // It happened to what this dispatch still waits for.
             let begun = executor.runs.stage(&dispatch_id) != Stage::Waiting;

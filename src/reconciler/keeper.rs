@@ -18,6 +18,9 @@ use crate::clock::{Clock, Timestamp};
 use crate::limits::TOWN_TICK_PAUSE;
 use crate::town::plan::Report;
 
+/// The invariant whose episode stands for a town that was put aside.
+pub(super) const STRANDED: u8 = 9;
+
 /// What is known of a town's ticks. A std mutex suffices: a hold is a copy.
 #[derive(Default)]
 pub(super) struct Pulse(Mutex<Beat>);
@@ -86,9 +89,11 @@ impl Pulse {
         }
     }
 
-    fn put_aside(&self, why: String) {
+    /// No tick comes any more, though one is due: that, and the episode that is opened for it, is what gauges show.
+    fn put_aside(&self, now: Duration, why: String) {
         let mut beat = self.beat();
-        (beat.running, beat.due, beat.set_aside) = (None, None, Some(why));
+        (beat.running, beat.due, beat.set_aside) = (None, Some(now), Some(why));
+        *Arc::make_mut(&mut beat.counted).open.entry(STRANDED).or_default() += 1;
     }
 
     fn beat(&self) -> MutexGuard<'_, Beat> {
@@ -103,6 +108,7 @@ pub(super) async fn keep(turn: Turn, pulse: Arc<Pulse>, last_seen: Timestamp, st
     if kept.await.is_err() {
         tracing::error!(source = "reconciler", %town, "a town panicked and is put aside; the others go on");
         pulse.put_aside(
+            turn.executor.pen.clock.elapsed(),
             "it panicked: this is a bug in plimsoll, its log says more; restart plimsoll to try again"
                 .to_owned(),
         );
@@ -139,9 +145,8 @@ async fn turning(turn: &Turn, pulse: &Pulse, last_seen: Timestamp, stop: &Cancel
             turn.executor.tasks.spawn(refold::check(Arc::clone(&turn.executor)));
         }
         let failed = turned.is_err();
-        // A town that is told much turns at most this often, and half of the time.
         let wall = turned.map_or(0.0, |turned| turned.tick.wall_clock_ms);
-        let pause = TOWN_TICK_PAUSE.max(Duration::from_secs_f64(wall / 1e3)).max(turn.strain.pause);
+        let pause = pause_after(Duration::from_secs_f64(wall / 1e3)).max(turn.strain.pause);
         let wait = if again { Duration::ZERO } else { cadence.wait() };
         // A journal that does not take anything is not asked at every event.
         let pause = if failed { BUSY } else { pause };
@@ -160,6 +165,12 @@ async fn turning(turn: &Turn, pulse: &Pulse, last_seen: Timestamp, stop: &Cancel
     }
 }
 
+/// How long no tick begins after one that took so long. A town that is told much turns at most this often, and half of the
+/// time; one whose journal hung for long turns again soon.
+fn pause_after(wall: Duration) -> Duration {
+    wall.clamp(TOWN_TICK_PAUSE, BUSY)
+}
+
 /// What has to be done before the first tick: what a restart cut is given back, and the town is what its configuration says.
 async fn begin(turn: &Turn) {
     opening::give_back(&turn.executor).await;
@@ -169,5 +180,27 @@ async fn begin(turn: &Turn) {
     while let Err(error) = opening::apply(&turn.executor.pen, &turn.cell, &config).await {
         tracing::error!(source = "reconciler", town = %turn.cell.id, %error, "a town is not what the configuration says yet");
         sleep(BUSY).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tick_is_followed_by_a_pause_as_long_up_to_the_cadence() {
+        let pauses = |ms| pause_after(Duration::from_millis(ms)).as_millis();
+        assert_eq!([0, 50, 51, 5_000, 5_001, 600_000].map(pauses), [50, 50, 51, 5_000, 5_000, 5_000]);
+    }
+
+    #[test]
+    fn a_town_that_was_put_aside_is_overdue_from_then_on_and_has_an_open_episode() {
+        let (clock, time) = Clock::manual(Timestamp::from_millis(0));
+        let pulse = Pulse::default();
+        pulse.begin(clock.elapsed());
+        pulse.put_aside(clock.elapsed(), "it panicked".to_owned());
+        time.advance(Duration::from_secs(7));
+        assert_eq!(pulse.delays(&clock), (Duration::ZERO, Duration::from_secs(7)));
+        assert_eq!(pulse.counted().open, [(STRANDED, 1)].into());
     }
 }

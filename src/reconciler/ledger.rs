@@ -49,6 +49,7 @@ impl Towns {
         // The first towns have series of their own: the same ones as before a restart.
         cells.sort_by_key(|cell| cell.created());
         for cell in cells {
+            cell.settle();
             let town = metrics.town(&cell.id);
             for (invariant, times) in opened.get(&cell.id).into_iter().flatten() {
                 town.violated(*invariant, *times);
@@ -62,10 +63,13 @@ impl Towns {
         self.all.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn count(&self, town: &TownId, record: &Record) {
-        if record.kind != "violation_opened" {
+    /// Counts an episode that the town took in.
+    fn count(&self, cell: &Cell, record: &Record) {
+        let refused = || cell.drained().untold.iter().any(|refused| refused.seq == record.seq);
+        if record.kind != "violation_opened" || refused() {
             return;
         }
+        let town = &cell.id;
         let invariant = record.detail["invariant"].as_u64().and_then(|number| u8::try_from(number).ok());
         let Some(invariant) = invariant else { return };
         let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
@@ -88,8 +92,13 @@ impl Fold for Towns {
 
     fn apply(&self, record: &Record) {
         let Some(town) = record.stream.town_id() else { return };
-        self.count(&town, record);
-        self.open(&town).push(record.clone());
+        let cell = self.open(&town);
+        cell.push(record.clone());
+        if self.metrics.get().is_none() {
+            // A journal that opens: nobody plans yet, and what is read back need not be held.
+            cell.settle();
+        }
+        self.count(&cell, record);
     }
 
     fn snapshot(&self) -> Value {
@@ -125,5 +134,53 @@ impl Fold for Towns {
     /// What a town was told and is lost, nobody can tell: invariants show what does not fit.
     fn records_lost(&self) {
         tracing::error!(source = "reconciler", "the journal is damaged: towns may lack events");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::StreamId;
+    use crate::town::{Policy, TownEvent};
+
+    fn record(seq: u64, event: &TownEvent) -> Record {
+        let town = TownId::parse("main").expect("an id");
+        let record = Record::example(StreamId::town(&town), event.kind(), event.detail());
+        Record { seq: Seq(seq), ..record }
+    }
+
+    fn created() -> TownEvent {
+        TownEvent::TownCreated { policy: Box::new(Policy::default()) }
+    }
+
+    fn opened() -> TownEvent {
+        TownEvent::ViolationOpened { invariant: 3, entities: [].into(), message: "two".into() }
+    }
+
+    #[test]
+    fn what_is_read_back_when_the_journal_opens_is_in_the_town_and_waits_for_no_plan() {
+        let towns = Towns::default();
+        towns.apply(&record(1, &created()));
+        towns.apply(&record(2, &TownEvent::DrainStarted { reason: None }));
+        let cell = towns.list().remove(0);
+        assert_eq!((cell.read().at, cell.pending()), (Seq(2), 0));
+        let mut kept = towns.snapshot();
+        kept["main"]["pending"] = serde_json::json!([record(3, &TownEvent::DrainEnded {})]);
+        let again = Towns::default();
+        again.restore(&kept).expect("its own snapshot");
+        again.publish(&Metrics::new(&crate::catalogue::registry()));
+        let cell = again.list().remove(0);
+        assert_eq!((cell.read().at, cell.pending()), (Seq(3), 0));
+        again.apply(&record(4, &TownEvent::DrainStarted { reason: None }));
+        assert_eq!((cell.read().at, cell.pending()), (Seq(3), 1), "a plan has to look at this one");
+    }
+
+    #[test]
+    fn an_episode_that_the_town_refuses_is_not_counted() {
+        let towns = Towns::default();
+        towns.apply(&record(1, &created()));
+        towns.apply(&record(2, &opened()));
+        towns.apply(&record(3, &opened()));
+        assert_eq!(towns.snapshot()["main"]["opened"], serde_json::json!({"3": 1}));
     }
 }

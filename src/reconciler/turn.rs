@@ -17,6 +17,7 @@ use super::config::TownConfig;
 use super::desk::record;
 use super::executor::{Executor, note};
 use super::hosts::Hosts;
+use super::keeper::STRANDED;
 use super::observe::{self, Observed};
 use super::status::{Counted, LastTick};
 use crate::clock::Timestamp;
@@ -119,16 +120,22 @@ impl Turn {
     async fn observe(&self) -> Result<(), AppendError> {
         let clock = &self.executor.pen.clock;
         let began = clock.elapsed();
-        let events = {
+        let happened = self.hosts.take();
+        let (events, suppressed) = {
             let book = self.cell.drained();
-            let sights = self.hosts.sights(&book.town, &self.executor);
+            let sights = self.hosts.sights(&book.town, &happened, &self.executor);
             let Observed { mut events, suppressed } = observe::news(&book.town, sights);
             events.extend(observe::fitness(&book.town, |agent| self.hosts.usable(agent, &self.executor)));
-            self.executor.metrics.status_suppressed(suppressed);
-            events
+            (events, suppressed)
         };
         self.executor.metrics.observed(clock.elapsed().saturating_sub(began));
-        self.note(events).await
+        let noted = self.note(events).await;
+        match &noted {
+            Ok(()) => self.executor.metrics.status_suppressed(suppressed),
+            // The next tick tells of it.
+            Err(_) => self.hosts.put_back(happened),
+        }
+        noted
     }
 
     /// Appends facts, whatever the town stands at.
@@ -181,6 +188,9 @@ impl Turn {
     }
 
     /// Takes in what came, and tells of what was refused; how many records that were.
+    ///
+    /// # Panics
+    /// If an event cannot be folded: the town is put aside.
     async fn take_in(&self) -> Result<u64, AppendError> {
         let mut records = 0;
         loop {
@@ -189,6 +199,7 @@ impl Turn {
                 let book = self.cell.drained();
                 book.untold.iter().take(JOURNAL_GROUP_RECORDS_MAX).cloned().collect()
             };
+            assert!(!self.cell.is_broken(), "an event cannot be folded");
             self.cell.decided(pending);
             records += pending;
             if untold.is_empty() {
@@ -291,7 +302,7 @@ impl Turn {
         let message =
             "the town panicked and is put aside: nothing is decided in it until plimsoll is restarted";
         let (entities, message) = (BTreeSet::new(), message.into());
-        self.executor.tell(vec![TownEvent::ViolationOpened { invariant: 9, entities, message }]).await;
+        self.executor.tell(vec![TownEvent::ViolationOpened { invariant: STRANDED, entities, message }]).await;
     }
 
     /// Says what was opened and resolved; the counters follow from the records.

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::world::{Act, Cast, World, agent, bead, swift, town};
 use crate::gateway::{Caller, Channel, SendRequest, UnderWay};
 use crate::ids::{DispatchId, RequestId, SessionId};
-use crate::journal::Actor;
+use crate::journal::{Actor, Append, Journal as _, NewRecord, Record, StreamId};
 use crate::reconciler::runs::{Running, Stage};
 use crate::town::plan::Effect;
 use crate::town::words::{AgentStatus, BeadStatus, ContainerStatus};
@@ -137,5 +137,47 @@ async fn a_dispatch_that_waits_for_somebody_to_stop_is_about_to_start() {
     executor.runs.over(&before, &running.request);
     world.ends("a", BeadStatus::Closed).await;
     assert_eq!(world.count("dispatch_lost"), 0);
+    world.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_happened_to_a_host_is_told_once_the_journal_takes_it() {
+    let cast = Cast::of([hangs()]);
+    let world = World::new(&["one"], &cast, swift()).await;
+    world.add("a", &[]).await;
+    cast.told(1).await;
+    world.until("it is seen", |town| town.agents()[&agent("one")].container.is_some()).await;
+    world.journal.refuse(Some("container_status"));
+    let exited = NewRecord {
+        kind: "exited",
+        version: 1,
+        actor: Actor::System,
+        trace_id: None,
+        detail: serde_json::json!({"reason": "killed"}),
+    };
+    let stream = StreamId::instance(&agent("one"));
+    let append = Append { stream, expected_last_seq: None, records: vec![exited] };
+    world.journal.append(append).await.expect("it is taken");
+    // Ticks that cannot write come and go.
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    world.journal.refuse(None);
+    let statuses = || {
+        let seen = world.records().into_iter().filter(|record| record.kind == "container_status");
+        seen.map(|record| record.detail["status"].clone()).collect::<Vec<_>>()
+    };
+    world.until("both are told", |_| statuses() == ["running", "exited", "running"]).await;
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn an_event_that_cannot_be_folded_puts_its_town_aside() {
+    let cast = Cast::of([Act::Say(DONE)]);
+    let world = World::new(&["one"], &cast, swift()).await;
+    let cell = world.reconciler.cell(&town()).expect("it is there");
+    cell.push(Record::example(StreamId::town(&town()), "drain_ended", serde_json::json!({})));
+    cell.fold(|_, _| panic!("a bug"));
+    let set_aside = || world.reconciler.status(&town()).is_some_and(|status| status.set_aside.is_some());
+    world.until("it is put aside", |_| set_aside()).await;
+    assert_eq!(world.count("drain_ended"), 0);
     world.stop().await;
 }
