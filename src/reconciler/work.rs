@@ -157,7 +157,7 @@ impl Executor {
                     None => open = false,
                     Some(AgentEvent::Tool { state, .. }) => {
                         moved = true;
-                        tools = if state == "running" { tools.saturating_add(1) } else { tools.saturating_sub(1) };
+                        tools = at_work(tools, state);
                     }
                     Some(AgentEvent::Start { .. } | AgentEvent::Delta { .. }) => moved = true,
                     Some(
@@ -213,6 +213,15 @@ impl Executor {
             }
             None => vec![completed(agent, CompletionStatus::Failed, None)],
         }
+    }
+}
+
+/// How many tools are at work after one of them came to this state. One that is only asked for runs elsewhere, if at all.
+fn at_work(tools: u32, state: &str) -> u32 {
+    match state {
+        "running" => tools.saturating_add(1),
+        "done" | "failed" => tools.saturating_sub(1),
+        _requested => tools,
     }
 }
 
@@ -286,5 +295,18 @@ fn caller() -> Caller {
         actor: Actor::Planner,
         channel: Channel::Town,
         trace: span::traceparent_of(&tracing::Span::current()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tool_that_is_only_asked_for_ends_none_that_runs() {
+        let after = |states: &[&str]| states.iter().fold(0, |tools, state| at_work(tools, state));
+        assert_eq!(after(&["running", "requested"]), 1);
+        assert_eq!(after(&["running", "running", "done"]), 1);
+        assert_eq!(after(&["running", "failed", "done"]), 0);
     }
 }
