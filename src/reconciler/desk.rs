@@ -14,7 +14,7 @@ use crate::town::event::{Report, VERSION};
 use crate::town::state::Rejected;
 
 /// How often something may get in between a look and the append that follows from it.
-const TRIES_MAX: u32 = 20;
+pub(super) const TRIES_MAX: u32 = 20;
 
 /// Why an event was not taken.
 #[derive(Debug, thiserror::Error)]

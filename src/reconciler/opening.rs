@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use super::cell::Cell;
 use super::config::{MemberConfig, TownConfig};
-use super::desk::{Pen, record};
+use super::desk::{Pen, TRIES_MAX, record};
 use super::executor::Executor;
 use crate::ids::{AgentId, DispatchId};
 use crate::journal::{Actor, AppendError};
@@ -111,11 +111,22 @@ fn give_one_back(executor: &Arc<Executor>, left: Left) -> JoinHandle<()> {
     })
 }
 
-/// Appends what makes the town what its configuration says; nothing else writes to a town before it turns.
+/// Appends what makes the town what its configuration says. If somebody writes to the town meanwhile, that is looked at
+/// first.
 ///
 /// # Errors
 /// The journal does not take it: what it took before stays.
 pub(super) async fn apply(pen: &Pen, cell: &Arc<Cell>, config: &TownConfig) -> Result<(), AppendError> {
+    for _ in 1..TRIES_MAX {
+        match try_apply(pen, cell, config).await {
+            Err(AppendError::Conflict { .. }) => {}
+            done => return done,
+        }
+    }
+    try_apply(pen, cell, config).await
+}
+
+async fn try_apply(pen: &Pen, cell: &Arc<Cell>, config: &TownConfig) -> Result<(), AppendError> {
     let events = differences(&cell.drained().town, config);
     for some in events.chunks(JOURNAL_GROUP_RECORDS_MAX) {
         let records = some.iter().map(|event| record(event, Actor::System, None, None)).collect();
