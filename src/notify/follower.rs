@@ -43,7 +43,7 @@ impl Follower {
                 },
                 () = tokio::time::sleep(due.unwrap_or_default()), if due.is_some() => {
                     for alarm in self.told.due(self.clock.elapsed()) {
-                        self.tell(&alarm).await;
+                        self.tell(&alarm);
                     }
                 }
                 () = stop.cancelled() => break,
@@ -64,8 +64,9 @@ impl Follower {
         }
         self.next = Seq(record.seq.0 + 1);
         let Some(alarm) = Alarm::of(record) else { return };
+        self.tell_sentry(&alarm).await;
         if let Some(alarm) = self.told.hear(alarm, self.clock.elapsed()) {
-            self.tell(&alarm).await;
+            self.tell(&alarm);
         }
     }
 
@@ -99,10 +100,14 @@ impl Follower {
         read.unwrap_or_else(|lost| Err(ReadError::Unavailable(lost.to_string())))
     }
 
-    async fn tell(&self, alarm: &Alarm) {
+    fn tell(&self, alarm: &Alarm) {
         for (webhook, mailbox) in self.webhooks.iter().filter(|(webhook, _)| webhook.wants(alarm)) {
             mailbox.post(webhook.letter(alarm, self.clock.now()));
         }
+    }
+
+    /// Sentry gets every episode that begins: it puts those of one fingerprint together by itself.
+    async fn tell_sentry(&self, alarm: &Alarm) {
         if let Some(sentry) = &self.sentry
             && (alarm.kind, alarm.phase) == (AlarmKind::Violation, Phase::Opened)
         {

@@ -116,7 +116,6 @@ async fn an_episode_is_told_once_when_it_opens_and_once_when_it_ends() {
     }
     world.opened("b2");
     world.resolved("b1");
-    world.resolved("b1");
     world.crash_loop("last");
     let told: Vec<Value> = got(&server, 4).await.into_iter().map(|request| request.body).collect();
     let types: Vec<&str> = told.iter().filter_map(|body| body["type"].as_str()).collect();
@@ -367,7 +366,7 @@ fn dsn(server: &Upstream, scheme: &str) -> SentryConfig {
 }
 
 #[tokio::test]
-async fn sentry_gets_one_event_for_an_episode() {
+async fn sentry_gets_one_event_for_each_episode() {
     let server = Upstream::start(vec![whole("{}")]).await;
     let world = World::of(&[], dsn(&server, "http"));
     assert_eq!(world.counts("sentry"), [0, 0, 0]);
@@ -377,11 +376,14 @@ async fn sentry_gets_one_event_for_an_episode() {
         json!({"bead": "b1", "title": "t", "instructions": instructions, "role": "worker", "priority": 2}),
     );
     world.opened("b1");
-    world.opened("b1");
     world.resolved("b1");
     world.crash_loop("a");
     world.opened("b2");
-    let requests = got(&server, 2).await;
+    for _ in 0..3 {
+        world.opened("b1");
+        world.resolved("b1");
+    }
+    let requests = got(&server, 5).await;
     let head = &requests[0].head;
     assert!(head.starts_with("post /api/42/envelope/ http/1.1"), "{head}");
     let auth = header(&requests[0], "x-sentry-auth");
@@ -409,7 +411,7 @@ async fn sentry_gets_one_event_for_an_episode() {
     assert_eq!(envelope(&requests[1]).1["extra"]["entities"], json!(["bead/b2"]));
     assert!(requests.iter().all(|request| !request.body.to_string().contains(instructions)));
     world.notifier.stop(DEADLINE).await;
-    assert_eq!(server.requests().len(), 2);
+    assert_eq!(server.requests().len(), 5);
 }
 
 #[tokio::test]
