@@ -211,7 +211,8 @@ fn of_town(record: &Record) -> Option<Alarm> {
             Some(alarm(silence(&town, &escalation, bead, (class, quiet_ms))))
         }
         TownEvent::BeadTransitioned { bead, from, to, reason, escalation: Some(escalation) } => {
-            Some(alarm(escalated(&town, &escalation, bead, (from, to, reason))))
+            let subject = subject(&escalation, bead, reason);
+            Some(alarm(escalated(&town, &escalation, subject, (from, to, reason))))
         }
         TownEvent::ViolationOpened { invariant, entities, message } => {
             let broken = Violation { invariant, entities, message };
@@ -267,6 +268,13 @@ fn escalated(
         ]),
         ..escalation_of(town, escalation, bead)
     }
+}
+
+/// The bead that an escalation is about. A review that wants changes once too often is over: that is about its task, after
+/// which the escalation is named.
+fn subject(escalation: &BeadId, moved: BeadId, reason: BeadReason) -> BeadId {
+    let task = escalation.as_str().rsplit_once('.').and_then(|(task, _)| BeadId::parse(task).ok());
+    if reason == BeadReason::Changes { task.unwrap_or(moved) } else { moved }
 }
 
 fn escalation_of(town: &TownId, escalation: &BeadId, bead: BeadId) -> Part {
@@ -382,6 +390,17 @@ mod tests {
     fn each_record_that_is_news_has_its_alarm() {
         let alarms: Vec<Alarm> = events().iter().filter_map(Alarm::of).collect();
         insta::assert_snapshot!(serde_json::to_string_pretty(&alarms).expect("plain JSON"));
+    }
+
+    #[test]
+    fn a_task_that_was_reviewed_too_often_is_named_and_not_its_review() {
+        let last_review = json!({
+            "bead": "t.1.r5", "from": "in_progress", "to": "closed", "reason": "changes", "escalation": "t.1.e1",
+        });
+        let alarm = Alarm::of(&record("town/main", "bead_transitioned", last_review)).expect("news");
+        assert_eq!(alarm.about.bead.as_ref().map(BeadId::as_str), Some("t.1"));
+        let says = "bead t.1 in town main needs a person: its reviews go round and round";
+        assert_eq!((alarm.title.as_str(), &alarm.facts["escalation"]), (says, &json!("t.1.e1")));
     }
 
     #[test]
