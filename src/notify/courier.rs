@@ -46,7 +46,7 @@ pub(super) struct Gear {
     pub(super) shared: Shared,
     pub(super) clock: Clock,
     pub(super) pace: Pace,
-    /// Once cancelled, what is queued is tried once more, and nothing is waited for.
+    /// Once cancelled, what is queued is tried once, and nothing is waited for.
     pub(super) stop: CancellationToken,
     /// Once cancelled, nothing is tried any more.
     pub(super) cut: CancellationToken,

@@ -128,8 +128,8 @@ impl Notifier {
         Self { follow, gear, follower, couriers, _sentry: sentry }
     }
 
-    /// Tells what was journaled until now, tries what waits once more, and ends within the deadline; what was not
-    /// delivered by then is counted as dropped.
+    /// Tells what was journaled until now, and ends within the deadline. Each letter that was not tried yet is tried once;
+    /// one that was, and waits for its next try, has failed. What the deadline cuts is counted as dropped.
     pub async fn stop(self, deadline: Duration) {
         let Self { follow, gear, follower, couriers, _sentry: sentry } = self;
         follow.cancel();

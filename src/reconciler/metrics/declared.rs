@@ -61,7 +61,7 @@ pub(super) static EFFECT_SECONDS: Histogram<1> = Histogram::new(
     "From the turn of an effect until it ended, well or not; of a dispatch, until the gateway accepted it.",
     (
         &[0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 60.0, 300.0],
-        "from a request that is accepted at once to a stop or a webhook that takes its whole deadline",
+        "from a request that is accepted at once to a stop that takes its whole deadline",
     ),
 )
 .series_max(series(1));
