@@ -1,15 +1,17 @@
 //! A worker of which nothing runs any more: its bead goes back, the worker is idle, and what may be left of it is stopped
 //! so that nobody works on the bead twice.
 //!
-//! An agent that said how its work ended is not lost, whatever became of it. During a drain nobody is given up.
+//! An agent that said how its work ended is not lost, whatever became of it. One that ended, said nothing that can be read
+//! and was asked again is not lost because what hosts it ended: once nothing comes of it, a person decides. During a drain
+//! nobody is given up.
 
 use super::action::{ActionKind, Effect, Reason};
-use super::settle::{action, millis};
+use super::settle::{action, give_up_asking, millis};
 use super::{Draft, TownEvent};
 use crate::ids::AgentId;
 use crate::town::state::{Agent, ContainerSeen, Hook, Town};
 use crate::town::time::TownTime;
-use crate::town::words::{AgentStatus, BeadStatus, ContainerStatus, Entity, LostCause, Role};
+use crate::town::words::{AgentStatus, BeadStatus, ContainerStatus, Entity, LostCause, Role, Tier};
 use crate::units::Period;
 
 pub(super) fn rule(draft: &mut Draft<'_>) {
@@ -20,6 +22,10 @@ pub(super) fn rule(draft: &mut Draft<'_>) {
     for (id, agent, hook) in at_work(town) {
         let seen = seen(agent, hook);
         let Some(cause) = cause(draft, hook, seen) else { continue };
+        if let Some(asked_at) = asked(hook) {
+            give_up_asking(draft, id, hook, asked_at);
+            continue;
+        }
         let dispatch_id = hook.dispatch_id.clone();
         let reason = Reason::Lost {
             cause,
@@ -60,6 +66,10 @@ fn cause(draft: &Draft<'_>, hook: &Hook, seen: Option<&ContainerSeen>) -> Option
     let for_so_long = |since: TownTime, period: Period| draft.now.since(since) >= period.0;
     match seen.map(|seen| (seen.status, seen.since)) {
         Some((ContainerStatus::Starting | ContainerStatus::Running, _)) => None,
+        None | Some((ContainerStatus::Exited | ContainerStatus::Evicted, _)) if asked(hook).is_some() => {
+            let since = asked(hook).map_or(hook.progress, |asked_at| asked_at.max(hook.progress));
+            for_so_long(since, policy.quiet_after).then_some(LostCause::Silent)
+        }
         Some((ContainerStatus::Exited, _)) => Some(LostCause::Exited),
         Some((ContainerStatus::Evicted, _)) => Some(LostCause::Evicted),
         Some((ContainerStatus::NotFound, since)) => {
@@ -67,4 +77,9 @@ fn cause(draft: &Draft<'_>, hook: &Hook, seen: Option<&ContainerSeen>) -> Option
         }
         None => for_so_long(hook.progress, policy.quiet_after).then_some(LostCause::Silent),
     }
+}
+
+/// When an agent was asked to say again how its work ended, if that is what it is to do.
+fn asked(hook: &Hook) -> Option<TownTime> {
+    hook.tiers.get(&Tier::Ending).copied()
 }

@@ -7,6 +7,7 @@ use super::action::{Action, ActionKind, Effect, Reason};
 use super::{Draft, TownEvent};
 use crate::ids::{AgentId, BeadId};
 use crate::town::state::{Bead, Ended, Hook, Said};
+use crate::town::time::TownTime;
 use crate::town::words::{
     AgentStatus, BeadKind, BeadReason, BeadStatus, CompletionStatus, Entity, Outcome, Role, StuckClass, Tier,
     Verdict,
@@ -132,6 +133,22 @@ fn unreadable(draft: &mut Draft<'_>, held: &Held<'_>, ended: Option<&Ended>) {
     let effect = Effect::AskEnding { agent: held.agent.clone(), dispatch_id: dispatch_id.clone() };
     let asking = action(&held.hook.bead, (ActionKind::AskEnding, reason), event, Some(effect));
     draft.act(&[held_bead(held), Entity::Agent(held.agent.clone())], asking);
+}
+
+/// An agent that was asked how its work ended, and of which nothing comes any more, is stopped, and its bead waits for a
+/// person: what it did is done, and only nobody can read how.
+pub(super) fn give_up_asking(draft: &mut Draft<'_>, agent: &AgentId, hook: &Hook, asked_at: TownTime) {
+    let reason = Reason::Unreadable { asked: hook.asked, ended_ms: millis(draft.now.since(asked_at)) };
+    let event = TownEvent::BeadTransitioned {
+        bead: hook.bead.clone(),
+        from: BeadStatus::InProgress,
+        to: BeadStatus::Open,
+        reason: BeadReason::Unreadable,
+        escalation: draft.escalation_of(&hook.bead),
+    };
+    let stop = Effect::Stop { agent: agent.clone(), dispatch_id: hook.dispatch_id.clone() };
+    let touches = [Entity::Bead(hook.bead.clone()), Entity::Agent(agent.clone())];
+    draft.act(&touches, action(&hook.bead, (ActionKind::AskPerson, reason), event, Some(stop)));
 }
 
 fn moved(held: &Held<'_>, to: BeadStatus, reason: BeadReason, escalation: Option<BeadId>) -> TownEvent {

@@ -99,3 +99,32 @@ fn our_own_restarts_never_end_a_bead() {
     }
     assert_eq!(play.bead("a").tries.attempts, 0);
 }
+
+#[test]
+fn who_was_asked_how_it_ended_and_says_no_more_is_left_to_a_person_whatever_became_of_its_container() {
+    for container in [None, Some(ContainerStatus::Exited), Some(ContainerStatus::Evicted)] {
+        let mut play = at_work();
+        play.takes(completed("w1", "a.1", CompletionStatus::Completed));
+        container.into_iter().for_each(|status| _ = play.sees("a.1", "w1", status));
+        assert_eq!(told(&play.after(200).tick().actions), ["ask_ending a"]);
+        assert_eq!(play.after(89).plan().actions.iter().filter(|a| a.effect.is_some()).count(), 0);
+        let plan = play.after(1).tick();
+        assert_eq!(told(&plan.actions), ["ask_person a"], "{container:?}");
+        assert!(matches!(plan.actions[0].effect, Some(Effect::Stop { .. })), "what is left of it is stopped");
+        assert!(matches!(play.waits("a"), Wait::WaitingOnHuman { .. }));
+        assert_eq!((play.status("a"), play.status("a.e1")), (BeadStatus::Open, BeadStatus::Open));
+    }
+}
+
+#[test]
+fn who_was_asked_how_it_ended_and_moves_is_waited_for() {
+    let mut play = at_work();
+    play.takes(completed("w1", "a.1", CompletionStatus::Completed));
+    play.sees("a.1", "w1", ContainerStatus::Exited);
+    assert_eq!(told(&play.after(10).tick().actions), ["ask_ending a"]);
+    let (agent, dispatch_id) = (agent("w1"), dispatch("a.1"));
+    play.after(80).takes(TownEvent::AgentProgress { agent, dispatch_id, report: None });
+    assert_eq!(play.after(80).plan().actions, []);
+    play.takes(done("w1", "a.1", Outcome::Done));
+    assert_eq!(told(&play.tick().actions), ["close_bead a"]);
+}

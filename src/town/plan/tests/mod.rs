@@ -6,7 +6,7 @@ mod ladder;
 mod losses;
 mod whole;
 
-use super::{Action, ActionKind, Plan, Wait, plan};
+use super::{Action, ActionKind, Effect, Plan, Wait, plan};
 use crate::town::event::TownEvent;
 use crate::town::event::samples::{agent, bead, dispatch};
 use crate::town::state::tests::{
