@@ -11,6 +11,8 @@ const WITHHELD: &[(&str, &str)] = &[
     (AGENT_CREATED, AGENT_CREATED_CONFIG),
     ("agent_done", "summary"),
     ("bead_created", "instructions"),
+    ("container_eviction", "reason"),
+    ("container_status", "exit_reason"),
     ("review_done", "notes"),
 ];
 
@@ -26,6 +28,16 @@ pub(crate) fn withhold(record: &Record, detail: &mut Value) {
 mod tests {
     use super::*;
     use crate::town::event::KINDS;
+
+    #[test]
+    fn what_a_runtime_says_of_an_exit_is_for_operators() {
+        let town = crate::ids::TownId::parse("main").expect("an id");
+        let detail = serde_json::json!({"agent": "a", "status": "exited", "exit_reason": "SECRET"});
+        let record = Record::example(crate::journal::StreamId::town(&town), "container_status", detail);
+        let mut shown = record.detail.clone();
+        withhold(&record, &mut shown);
+        assert_eq!(shown, serde_json::json!({"agent": "a", "status": "exited"}));
+    }
 
     #[test]
     fn every_kind_of_a_town_that_is_named_is_one() {

@@ -11,7 +11,7 @@ use super::cell::Cell;
 use super::desk::{SubmitError, Submitted};
 use super::executor::Executor;
 use super::service::{Inner, Reconciler};
-use crate::ids::{AgentId, DispatchId, TownId};
+use crate::ids::{AgentId, DispatchId, Seq, TownId};
 use crate::journal::{Actor, AppendError};
 use crate::limits::{JOURNAL_APPEND_WAIT, TOWN_ID_BYTES_MAX, TOWNS_MAX};
 use crate::town::Policy;
@@ -51,10 +51,24 @@ impl Reconciler {
         self.to_its_end(async move { inner.submit(&town, &actor, event).await }).await
     }
 
-    async fn to_its_end(
+    /// Makes another policy of a town's own; the place of the event, or nothing if it is the same.
+    ///
+    /// # Errors
+    /// See [`SubmitError`]; inside, why `change` cannot be made. Nothing was changed then.
+    pub async fn change_policy<E: Send + 'static>(
         &self,
-        work: impl Future<Output = Result<Submitted, SubmitError>> + Send + 'static,
-    ) -> Result<Submitted, SubmitError> {
+        town: &TownId,
+        actor: &Actor,
+        change: impl FnOnce(&Policy) -> Result<Policy, E> + Send + 'static,
+    ) -> Result<Result<(Policy, Option<Seq>), E>, SubmitError> {
+        let (inner, actor, town) = (Arc::clone(&self.inner), actor.clone(), town.clone());
+        self.to_its_end(async move { inner.change_policy(&town, &actor, change).await }).await
+    }
+
+    async fn to_its_end<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, SubmitError>> + Send + 'static,
+    ) -> Result<T, SubmitError> {
         let task = self.inner.tasks.spawn(work);
         match timeout(JOURNAL_APPEND_WAIT, task).await {
             Ok(Ok(done)) => done,
@@ -106,6 +120,26 @@ impl Inner {
             return self.remove_agent(&cell, actor, agent).await;
         }
         self.pen.submit(&cell, actor, &event).await
+    }
+
+    /// One change after the other: none is made from a policy that another one replaces meanwhile.
+    async fn change_policy<E>(
+        &self,
+        town: &TownId,
+        actor: &Actor,
+        change: impl FnOnce(&Policy) -> Result<Policy, E>,
+    ) -> Result<Result<(Policy, Option<Seq>), E>, SubmitError> {
+        let cell = self.cell(town)?;
+        let _one_at_a_time = self.changing.lock().await;
+        let now = cell.drained().town.policy().clone();
+        let policy = match change(&now) {
+            Ok(policy) if policy == now => return Ok(Ok((now, None))),
+            Ok(policy) => policy,
+            Err(error) => return Ok(Err(error)),
+        };
+        let changed = TownEvent::PolicyChanged { policy: Box::new(policy.clone()) };
+        let submitted = self.pen.submit(&cell, actor, &changed).await?;
+        Ok(Ok((policy, Some(submitted.seq))))
     }
 
     /// An agent that leaves stops first what it does: its bead goes to nobody else before.

@@ -68,7 +68,7 @@ pub(super) struct Inner {
     checks: Arc<Semaphore>,
     /// A std mutex suffices: a hold is a few map operations.
     kept: Mutex<BTreeMap<TownId, KeptTown>>,
-    /// Held by who makes a town, or lets an agent join one.
+    /// Held by who makes a town, lets an agent join one, or changes what one decides by.
     pub(super) changing: tokio::sync::Mutex<()>,
     pub(super) tasks: TaskTracker,
     stop: CancellationToken,

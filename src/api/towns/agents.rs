@@ -51,7 +51,7 @@ pub(crate) struct AddAgentParams {
     /// What it is there for; a worker if nothing is said.
     #[serde(default)]
     role: Role,
-    /// Whether its runtime nudges it when it sees `nudge_sent`.
+    /// Whether its runtime nudges it when it sees `nudge_sent`; not for an agent of plimsoll's own.
     #[serde(default)]
     nudges: bool,
 }
@@ -65,6 +65,10 @@ pub(crate) struct AgentJoined {
     seq: Seq,
 }
 
+/// Why an agent of plimsoll's own does not say here that it is nudged: nobody would have a text for it.
+const NUDGED_BY_ITS_ENTRY: &str = "is for an agent of a runtime elsewhere; one of plimsoll's own is nudged with the text \
+                                   `nudge` of its entry under `towns:` in the configuration: leave this out";
+
 pub(crate) struct AddAgent;
 
 impl Operation for AddAgent {
@@ -76,6 +80,9 @@ impl Operation for AddAgent {
 
     async fn run(caller: Caller, params: AddAgentParams) -> Result<AgentJoined, Refusal> {
         let AddAgentParams { town, id, role, nudges } = params;
+        if nudges && caller.state.gateway.has_agent(&id) {
+            return Err(Refusal::invalid("nudges", NUDGED_BY_ITS_ENTRY));
+        }
         let event = TownEvent::AgentRegistered { agent: id.clone(), role, origin: Origin::Dynamic, nudges };
         Ok(AgentJoined { seq: caller.submit(&town, event).await?, agent: id })
     }

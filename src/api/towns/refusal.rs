@@ -51,6 +51,7 @@ pub(super) enum Kind {
     TooLarge,
     Conflict,
     Full,
+    Busy,
     Unavailable,
 }
 
@@ -65,6 +66,7 @@ impl Kind {
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, INVALID_PARAMS),
             Self::Conflict => (StatusCode::CONFLICT, CONFLICT),
             Self::Full => (StatusCode::TOO_MANY_REQUESTS, RATE_LIMITED),
+            Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, RATE_LIMITED),
             Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, JOURNAL_UNAVAILABLE),
         }
     }
@@ -72,7 +74,7 @@ impl Kind {
 
 impl Refusal {
     pub(super) fn new(kind: Kind, code: &'static str, message: impl Into<String>) -> Self {
-        let after = (kind == Kind::Unavailable).then_some(LATER);
+        let after = matches!(kind, Kind::Unavailable | Kind::Busy).then_some(LATER);
         Self { kind, code, message: message.into(), field: None, limit: None, after }
     }
 
@@ -129,7 +131,7 @@ impl Refusal {
                 state.limit_hit(PENDING);
                 Self { limit: Some(PENDING), after: Some(LATER), ..new(Kind::Full, "town_full") }
             }
-            SubmitError::Busy => Self { after: Some(LATER), ..new(Kind::Conflict, "town_busy") },
+            SubmitError::Busy => new(Kind::Busy, "town_busy"),
             SubmitError::Journal(_) | SubmitError::Late => new(Kind::Unavailable, "journal_unavailable"),
             SubmitError::TownExists(_) => new(Kind::Conflict, "town_exists"),
             SubmitError::Elsewhere { .. } => new(Kind::Conflict, "works_elsewhere"),
@@ -229,5 +231,16 @@ impl From<Refusal> for RpcError {
         error.data.limit = limit;
         error.data.retry_after_ms = after.map(|after| after.as_millis() as u64);
         error
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_town_that_is_busy_asks_to_come_again_and_is_no_conflict() {
+        let busy = Refusal::new(Kind::Busy, "town_busy", "busy");
+        assert_eq!((busy.kind.numbers().0, busy.after), (StatusCode::SERVICE_UNAVAILABLE, Some(LATER)));
     }
 }

@@ -206,14 +206,10 @@ impl Operation for ChangePolicy {
 
     async fn run(caller: Caller, params: PolicyParams) -> Result<PolicyNow, Refusal> {
         let PolicyParams { town, policy: changes } = params;
-        let now = caller.state.reconciler.look(&town, |town, _| town.policy().clone());
-        let now = now.ok_or_else(|| Refusal::unknown_town(&town))?;
-        let policy = changed(&now, changes)?;
-        if policy == now {
-            return Ok(PolicyNow { policy, seq: None });
-        }
-        let event = TownEvent::PolicyChanged { policy: Box::new(policy.clone()) };
-        let seq = caller.submit(&town, event).await?;
-        Ok(PolicyNow { policy, seq: Some(seq) })
+        let Caller { state, identity } = &caller;
+        let change = move |now: &Policy| changed(now, changes);
+        let made = state.reconciler.change_policy(&town, &identity.actor, change).await;
+        let (policy, seq) = made.map_err(|error| Refusal::of_submit(state, error))??;
+        Ok(PolicyNow { policy, seq })
     }
 }
