@@ -115,7 +115,7 @@ pub(crate) fn run_dry(args: &DryRunArgs) -> Result<(), Failure> {
     let (actions, pending) = (number("/metrics/actionsEmitted"), number("/metrics/pendingEventCount"));
     writeln!(out, "at {now} the next tick would take in {pending} events and do {actions} things")?;
     show_actions(&answer["actions"], &mut out)?;
-    show_violations(&answer["violations"], &mut out)?;
+    show_violations(&answer, &mut out)?;
     write_waits(&answer, &mut out)
 }
 
@@ -149,7 +149,7 @@ fn show_replay(answer: &Value, out: &mut impl Write) -> Result<(), Failure> {
         writeln!(out, "stopped at event {seq}: an invariant does not hold after it")?;
     }
     writeln!(out, "state {}", one_line(answer["hash"].as_str().unwrap_or_default()))?;
-    show_violations(&answer["violations"], out)?;
+    show_violations(answer, out)?;
     show_actions(&answer["actions"], out)?;
     let snapshot = &answer["stateSnapshot"];
     let mut agents = Table::new(&["AGENT", "ROLE", "STATUS", "FOR", "DISPATCH"]);
@@ -201,14 +201,15 @@ fn show_actions(actions: &Value, out: &mut impl Write) -> Result<(), Failure> {
     part(&table, actions, &Value::Null, out)
 }
 
-fn show_violations(violations: &Value, out: &mut impl Write) -> Result<(), Failure> {
+fn show_violations(answer: &Value, out: &mut impl Write) -> Result<(), Failure> {
+    let violations = &answer["violations"];
     let mut table = Table::new(&["VIOLATED", "ON", "WHAT IS WRONG"]);
     for violation in list(violations) {
         let entities = list(&violation["entities"]).iter().filter_map(Value::as_str).collect::<Vec<_>>();
         let name = format!("{} {}", violation["invariant"], text(violation, "name"));
         table.row([&name, &entities.join(", "), text(violation, "message")]);
     }
-    part(&table, violations, &Value::Null, out)
+    part(&table, violations, &answer["violationsLeftOut"], out)
 }
 
 /// A table under an empty line, if it has a row.
@@ -239,6 +240,16 @@ fn seconds(value: &Value, key: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn violations_that_are_left_out_are_counted() {
+        let violation =
+            json!({"invariant": 3, "name": "reviewed_twice_at_once", "entities": [], "message": "two"});
+        let mut out = Vec::new();
+        show_violations(&json!({"violations": [violation], "violationsLeftOut": 4}), &mut out)
+            .expect("written");
+        assert!(String::from_utf8(out).expect("text").ends_with("and 4 more\n"));
+    }
 
     #[test]
     fn what_was_done_is_shown_beside_what_is_planned_again() {

@@ -270,6 +270,14 @@ async fn towns_are_made_listed_drained_and_ruled_by_their_policy() {
     {
         assert_eq!(refused(&policy(wrong.clone()).await), code(422, "invalid"), "{wrong}");
     }
+    let own = json!({"stuck": {"nudge_after": "7m"}, "lost": {"quiet_after": "77s"}, "dispatch": {"attempts_max": 7}});
+    let keys: Vec<(&String, &Value)> = own.as_object().expect("keys").iter().collect();
+    futures_util::future::join_all(keys.iter().map(|(key, value)| policy(json!({*key: value})))).await;
+    let all = policy(json!({})).await.json();
+    for (key, value) in keys {
+        let (name, value) = value.as_object().and_then(|of| of.iter().next()).expect("one");
+        assert_eq!(&all["policy"][key][name], value, "one change undid another: {all}");
+    }
     let named = policy(json!({"dispatch": {"attempts_max": 0}})).await.json();
     let message = named["error"]["message"].as_str().expect("a message");
     assert_eq!(message, "policy.dispatch.attempts_max: must be 1 to 100");
@@ -326,6 +334,20 @@ async fn what_cannot_be_is_refused_and_says_why() {
         server.client().call("town.addBead", json!({"town": "lab", "title": "t", "id": "there"})).await;
     let refused = refused.expect_err("it is taken").to_string();
     assert!(refused.contains("there is a bead there"), "{refused}");
+}
+
+#[tokio::test]
+async fn an_agent_of_plimsolls_own_is_nudged_as_its_entry_says_and_not_as_it_joins() {
+    let config = json!({"providers": {"p": {"kind": "echo"}}, "agents": {"own": {"provider": "p"}}});
+    let server = Server::start(config).await;
+    assert_eq!(post(&server, "/api/towns", json!({"id": "lab"})).await.status, 201);
+    let joins = async |id: &str, nudges: bool| {
+        post(&server, "/api/towns/lab/agents", json!({"id": id, "nudges": nudges})).await
+    };
+    let told = joins("own", true).await;
+    assert_eq!(refused(&told), code(422, "invalid"));
+    assert!(told.text().contains("leave this out"), "{}", told.text());
+    assert_eq!(joins("far", true).await.status, 201);
 }
 
 #[tokio::test]
@@ -469,8 +491,11 @@ async fn what_agents_are_told_and_say_is_for_operators_in_the_audit_and_in_no_ev
 #[tokio::test]
 async fn questions_about_the_past_and_the_next_tick_change_nothing() {
     let server = lab().await;
+    // Nothing is to be done: the next tick comes in minutes.
+    let drain = post(&server, "/api/towns/lab/drain", json!({"draining": true})).await;
+    assert_eq!(drain.status, 200, "{}", drain.text());
     add(&server, "held", json!({})).await;
-    stands(&server, "held", "in_progress").await;
+    assert_eq!(post(&server, "/api/towns/lab/beads/held/hold", json!({})).await.status, 200);
     let silent = |name: &str| {
         [
             "plimsoll_reconciler_",
