@@ -104,7 +104,8 @@ impl Inner {
         let created = TownEvent::TownCreated { policy: Box::new(policy) };
         let submitted = self.pen.submit(&nothing_yet, actor, &created).await?;
         if let Some(cell) = self.ledger.get(&town) {
-            self.keep(&cell, self.pen.clock.now());
+            let made = cell.drained().town.time();
+            self.keep(&cell, self.pen.present.at_least(made));
         }
         Ok(submitted)
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use super::cell::Cell;
+use super::present::Present;
 use crate::clock::{Clock, Timestamp};
 use crate::ids::{AgentId, IdempotencyKey, Seq, TownId, TraceId};
 use crate::journal::{Actor, Append, AppendError, Journal, NewRecord, StreamId};
@@ -76,7 +77,9 @@ pub struct Submitted {
 #[derive(Clone)]
 pub(super) struct Pen {
     pub(super) journal: Arc<dyn Journal>,
+    /// Measures; what towns take for now is `present`.
     pub(super) clock: Clock,
+    pub(super) present: Present,
 }
 
 impl Pen {
@@ -96,7 +99,7 @@ impl Pen {
         for _ in 0..TRIES_MAX {
             let at = {
                 let book = cell.drained();
-                match book.town.check(self.clock.now(), event) {
+                match book.town.check(self.present.at_least(book.town.time()), event) {
                     Ok(()) => {}
                     Err(Rejected::Repeated { first }) => return Ok(Submitted { seq: first, repeated: true }),
                     Err(rejected) => return Err(rejected.into()),

@@ -22,6 +22,7 @@ mod ledger;
 pub mod metrics;
 mod observe;
 mod opening;
+mod present;
 mod questions;
 mod refold;
 mod replay;

@@ -20,6 +20,7 @@ use super::keeper::{self, Pulse};
 use super::ledger::Towns;
 use super::metrics::{Metrics, TownGauges};
 use super::opening;
+use super::present::Present;
 use super::runs::Runs;
 use super::status::{self, TownStatus, classes};
 use super::turn::{Strain, Turn};
@@ -92,7 +93,7 @@ impl Reconciler {
         let inner = Inner {
             config: towns,
             ledger: Arc::default(),
-            pen: Pen { journal, clock },
+            pen: Pen { journal, present: Present::new(clock.clone()), clock },
             gateway,
             metrics: Metrics::new(&registry),
             strain,
@@ -125,7 +126,7 @@ impl Reconciler {
     pub async fn open(&self) {
         let inner = &self.inner;
         inner.ledger.publish(&inner.metrics);
-        let now = inner.pen.clock.now();
+        let now = inner.pen.present.at_least(Timestamp::default());
         let last_seen = inner.last_seen.get().copied().unwrap_or(now);
         for (id, config) in &inner.config {
             let cell = inner.ledger.open(id);

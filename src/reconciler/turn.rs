@@ -114,7 +114,8 @@ impl Turn {
 
     /// The present of the town: no event lies behind it.
     fn now(&self) -> Timestamp {
-        self.executor.pen.clock.now().max(self.cell.drained().town.time())
+        let behind = self.cell.drained().town.time();
+        self.executor.pen.present.at_least(behind)
     }
 
     async fn observe(&self) -> Result<(), AppendError> {
