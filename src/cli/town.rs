@@ -264,6 +264,9 @@ fn lines(status: &Value) -> Vec<String> {
         let name = violation["name"].as_str().unwrap_or_default();
         let message = violation["message"].as_str().unwrap_or_default();
         lines.push(format!("violated   {} {name}: {message}", violation["invariant"]));
+        if let Some(repair) = violation.get("repair").and_then(Value::as_str) {
+            lines.push(format!("           to repair it, {repair}"));
+        }
     }
     lines
 }

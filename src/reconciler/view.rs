@@ -12,12 +12,12 @@ use crate::clock::Timestamp;
 use crate::ids::{AgentId, BeadId, DispatchId};
 use crate::limits::REPLAY_LISTED_MAX;
 use crate::town::Town;
-use crate::town::invariant::{Violation, check_all};
+use crate::town::invariant::{self, Violation, check_all};
 use crate::town::plan::{Action, ActionKind, Effect, Reason, Report, Wait};
 use crate::town::state::{Agent, Bead, Hook};
 use crate::town::time::TownTime;
 use crate::town::words::{
-    AgentStatus, BeadKind, BeadStatus, CancelStatus, ContainerStatus, Entity, Origin, Role,
+    AgentStatus, BeadKind, BeadStatus, CancelStatus, ContainerStatus, Entity, Origin, Recovery, Role,
 };
 
 /// Something that would be done.
@@ -110,6 +110,10 @@ pub struct FoundViolation {
     pub entities: Vec<Entity>,
     /// What is wrong.
     pub message: Arc<str>,
+    /// What repairs it, where the town's policy says that this is said: of a violation that is open, and not repaired by
+    /// itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repair: Option<&'static str>,
 }
 
 pub(super) fn violations(found: &[Violation]) -> Shown<FoundViolation> {
@@ -123,13 +127,19 @@ impl From<&Violation> for FoundViolation {
             name: violation.name(),
             entities: violation.entities.iter().cloned().collect(),
             message: violation.message.clone(),
+            repair: None,
         }
     }
 }
 
 /// The violations of a town that are open.
 pub(super) fn open_violations(town: &Town) -> Vec<FoundViolation> {
-    episodes(town).iter().map(FoundViolation::from).collect()
+    let repair = |number: u8| match town.policy().recovery(number) {
+        Recovery::Suggest => invariant::repair_of(number),
+        Recovery::Auto | Recovery::Off => None,
+    };
+    let shown = |open: &Violation| FoundViolation { repair: repair(open.invariant), ..open.into() };
+    episodes(town).iter().map(shown).collect()
 }
 
 /// What a past state shows, and what the town said of it then: damage that no event made shows in its episodes alone.

@@ -41,6 +41,8 @@ pub struct Invariant {
     pub number: u8,
     /// What is the case where it does not hold; the name in labels.
     pub name: &'static str,
+    /// What repairs it, for people.
+    pub repair: &'static str,
     check: Check,
 }
 
@@ -58,24 +60,62 @@ pub const INVARIANTS: &[Invariant] = &[
         number: 1,
         name: "state_differs_from_events",
         check: Check::Against(state_differs_from_events::check),
+        repair: "keep a copy of the data directory and report the fault: `plimsoll replay` shows what the events make of the town",
     },
-    Invariant { number: 2, name: "terminal_bead_hooked", check: Check::Alone(terminal_bead_hooked::check) },
+    Invariant {
+        number: 2,
+        name: "terminal_bead_hooked",
+        check: Check::Alone(terminal_bead_hooked::check),
+        repair: "set recovery.terminal_bead_hooked of the policy to auto, which unhooks the agent, or remove the agent from the town",
+    },
     Invariant {
         number: 3,
         name: "reviewed_twice_at_once",
         check: Check::Alone(reviewed_twice_at_once::check),
+        repair: "cancel the later reviews: the first one goes on",
     },
     Invariant {
         number: 4,
         name: "in_review_without_review",
         check: Check::Alone(in_review_without_review::check),
+        repair: "cancel the task, and make it anew",
     },
-    Invariant { number: 5, name: "convoy_out_of_step", check: Check::Alone(convoy_out_of_step::check) },
-    Invariant { number: 6, name: "bead_hooked_twice", check: Check::Alone(bead_hooked_twice::check) },
-    Invariant { number: 7, name: "working_without_hook", check: Check::Alone(working_without_hook::check) },
-    Invariant { number: 8, name: "hook_points_nowhere", check: Check::Alone(hook_points_nowhere::check) },
-    Invariant { number: 9, name: "open_bead_stranded", check: Check::Alone(open_bead_stranded::check) },
-    Invariant { number: 10, name: "attempts_over_cap", check: Check::Alone(attempts_over_cap::check) },
+    Invariant {
+        number: 5,
+        name: "convoy_out_of_step",
+        check: Check::Alone(convoy_out_of_step::check),
+        repair: "cancel the convoy, and make it anew",
+    },
+    Invariant {
+        number: 6,
+        name: "bead_hooked_twice",
+        check: Check::Alone(bead_hooked_twice::check),
+        repair: "cancel the bead, which stops who works on it, and make it anew",
+    },
+    Invariant {
+        number: 7,
+        name: "working_without_hook",
+        check: Check::Alone(working_without_hook::check),
+        repair: "set recovery.working_without_hook of the policy to auto, which makes the agent idle, or remove the agent from the town",
+    },
+    Invariant {
+        number: 8,
+        name: "hook_points_nowhere",
+        check: Check::Alone(hook_points_nowhere::check),
+        repair: "set recovery.hook_points_nowhere of the policy to auto, which unhooks the agent, or remove the agent from the town",
+    },
+    Invariant {
+        number: 9,
+        name: "open_bead_stranded",
+        check: Check::Alone(open_bead_stranded::check),
+        repair: "cancel the beads, which also stops who holds them, and make them anew",
+    },
+    Invariant {
+        number: 10,
+        name: "attempts_over_cap",
+        check: Check::Alone(attempts_over_cap::check),
+        repair: "cancel the bead, and make it anew",
+    },
 ];
 
 /// A place where an invariant does not hold.
@@ -101,6 +141,12 @@ impl Violation {
 #[must_use]
 pub fn name_of(number: u8) -> &'static str {
     INVARIANTS.iter().find(|known| known.number == number).map_or("", |known| known.name)
+}
+
+/// What repairs the invariant of this number; none if there is none of this number.
+#[must_use]
+pub fn repair_of(number: u8) -> Option<&'static str> {
+    INVARIANTS.iter().find(|known| known.number == number).map(|known| known.repair)
 }
 
 /// Where a town as it stands breaks an invariant, sorted. All are checked but the first, which needs the town's events:
