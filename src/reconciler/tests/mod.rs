@@ -5,4 +5,6 @@ mod lateness;
 mod leftovers;
 mod refusals;
 mod restarts;
+mod trouble;
+mod violations;
 mod world;

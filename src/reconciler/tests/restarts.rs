@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 use super::world::{Act, Cast, World, agent, bead, swift, town};
 use crate::gateway::UnderWay;
 use crate::ids::{DispatchId, TownId};
-use crate::journal::{Actor, Append, Fold as _, Journal as _, NewRecord, StreamId};
+use crate::journal::{Actor, Fold as _, Journal as _};
 use crate::reconciler::{SubmitError, Towns};
 use crate::town::event::TownEvent;
 use crate::town::words::{AgentStatus, BeadStatus, CancelStatus, Origin, Outcome, Role};
@@ -86,26 +86,6 @@ async fn a_snapshot_and_what_came_after_it_are_the_town_that_lived() {
     let whole = Towns::default();
     world.records().iter().for_each(|record| whole.apply(record));
     assert_eq!(whole.get(&town()).expect("it is there").drained().town.hash(), lived);
-}
-
-#[tokio::test]
-async fn an_event_that_nobody_can_read_is_told_of_once_and_holds_up_nothing() {
-    let cast = Cast::of([Act::Say(DONE)]);
-    let world = World::new(&["one"], &cast, swift()).await;
-    let poison = NewRecord {
-        kind: "bead_created",
-        version: 1,
-        actor: Actor::Local,
-        trace_id: None,
-        detail: serde_json::json!({"bead": 1}),
-    };
-    let stream = StreamId::town(&town());
-    let append = Append { stream, expected_last_seq: None, records: vec![poison] };
-    world.journal.append(append).await.expect("appended");
-    world.add("a", &[]).await;
-    world.ends("a", BeadStatus::Closed).await;
-    assert_eq!(world.count("event_rejected"), 1, "{:?}", world.kinds());
-    world.stop().await;
 }
 
 #[tokio::test]

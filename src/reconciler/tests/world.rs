@@ -10,16 +10,16 @@ use serde_json::Value;
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 
-use crate::clock::Clock;
+use crate::clock::{Clock, ManualTime, Timestamp};
 use crate::gateway::{self, AgentConfig, Gateway, GatewayParts};
 use crate::ids::{AgentId, BeadId, Seq, TownId};
-use crate::journal::{Actor, Journal, MemoryJournal, Record, Scan, StreamId};
+use crate::journal::{Actor, Append, Journal, MemoryJournal, NewRecord, Record, Scan, StreamId};
 use crate::lifecycle::{InstanceConfig, Instances, InstancesParts, Kept, ScriptedHost, ScriptedRunner};
 use crate::live::{self, Live};
 use crate::provider::{Asked, Provider, ProviderError, ProviderEvent, Turn};
 use crate::reconciler::{MemberConfig, Reconciler, ReconcilerParts, Strain, TownConfig};
-use crate::telemetry::Shared;
-use crate::town::event::TownEvent;
+use crate::telemetry::{Registry, Shared};
+use crate::town::event::{TownEvent, VERSION};
 use crate::town::words::{BeadStatus, Role};
 use crate::town::{Policy, Town};
 use crate::units::Period;
@@ -113,14 +113,17 @@ pub(super) struct Cradle<'a> {
     pub(super) snapshot: Option<&'a Value>,
     pub(super) workers: &'a [&'a str],
     pub(super) entry: AgentConfig,
+    pub(super) gateway: gateway::Config,
+    pub(super) clock: Clock,
     /// What hosts some of the agents.
     pub(super) hosts: Vec<(&'a str, Arc<ScriptedRunner>)>,
 }
 
 impl<'a> Cradle<'a> {
     pub(super) fn of(journal: &'a Arc<MemoryJournal>, workers: &'a [&'a str]) -> Self {
+        let (clock, gateway) = (Clock::system(), gateway::Config::default());
         let entry = AgentConfig::of_provider("p");
-        Self { journal, snapshot: None, workers, entry, hosts: Vec::new() }
+        Self { journal, snapshot: None, workers, entry, gateway, clock, hosts: Vec::new() }
     }
 }
 
@@ -129,6 +132,7 @@ pub(super) struct World {
     pub(super) reconciler: Reconciler,
     pub(super) gateway: Gateway,
     pub(super) journal: Arc<MemoryJournal>,
+    pub(super) registry: Registry,
 }
 
 impl World {
@@ -159,6 +163,14 @@ impl World {
         Self::begin(Cradle { entry, ..Cradle::of(journal, workers) }, cast, policy).await
     }
 
+    /// A town whose clocks stand until this hand moves them.
+    pub(super) async fn timed(workers: &[&str], cast: &Arc<Cast>, policy: Policy) -> (Self, Arc<ManualTime>) {
+        let (clock, hand) = Clock::manual(Timestamp::from_millis(1_800_000_000_000));
+        let journal = Arc::new(MemoryJournal::new(clock.clone(), Vec::new()));
+        let cradle = Cradle { clock, ..Cradle::of(&journal, workers) };
+        (Self::begin(cradle, cast, policy).await, hand)
+    }
+
     /// The next life, from a snapshot of the towns at the end of the journal.
     pub(super) async fn from(
         journal: &Arc<MemoryJournal>,
@@ -171,14 +183,14 @@ impl World {
     }
 
     pub(super) async fn begin(cradle: Cradle<'_>, cast: &Arc<Cast>, policy: Policy) -> Self {
-        let Cradle { journal, snapshot, workers, entry, hosts } = cradle;
-        let (clock, registry) = (Clock::system(), crate::catalogue::registry());
+        let Cradle { journal, snapshot, workers, entry, gateway, clock, hosts } = cradle;
+        let registry = crate::catalogue::registry();
         let writes = || Arc::clone(journal) as Arc<dyn Journal>;
         let agents = workers.iter().map(|id| (agent(id), entry.clone()));
         let bare = InstancesParts::bare(Arc::default(), writes(), &registry, &clock);
         let instances = Arc::new(Instances::new(bare));
         let gateway = Gateway::new(GatewayParts {
-            config: gateway::Config::default(),
+            config: gateway,
             agents: agents.collect(),
             providers: BTreeMap::from([(
                 "p".to_owned(),
@@ -203,7 +215,7 @@ impl World {
             towns,
             gateway: gateway.clone(),
             journal: writes(),
-            registry,
+            registry: registry.clone(),
             clock,
             strain: Strain::default(),
         };
@@ -222,7 +234,7 @@ impl World {
             instances.keep(agent(id), Kept { policy: hosted.policy(), runner });
         }
         reconciler.open().await;
-        Self { reconciler, gateway, journal: Arc::clone(journal) }
+        Self { reconciler, gateway, journal: Arc::clone(journal), registry }
     }
 
     /// Adds a task.
@@ -241,6 +253,34 @@ impl World {
 
     pub(super) async fn submit(&self, event: TownEvent) {
         self.reconciler.submit(&town(), &Actor::Local, event).await.expect("it is taken");
+    }
+
+    /// Writes an event behind the reconciler's back, as an earlier plimsoll or a fault may.
+    pub(super) async fn write(&self, event: &TownEvent) {
+        let (kind, version, actor, detail) = (event.kind(), VERSION, Actor::Planner, event.detail());
+        self.write_record(NewRecord { kind, version, actor, trace_id: None, detail }).await;
+    }
+
+    pub(super) async fn write_record(&self, record: NewRecord) {
+        let append =
+            Append { stream: StreamId::town(&town()), expected_last_seq: None, records: vec![record] };
+        self.journal.append(append).await.expect("appended");
+    }
+
+    /// Has the town tick, by no event, and waits until it did.
+    pub(super) async fn ticks(&self) {
+        let ticks = || self.scraped("plimsoll_reconciler_tick_duration_seconds_count{town=\"main\"}");
+        let before = ticks();
+        self.reconciler.cell(&town()).expect("there is a town").wake();
+        self.until("a tick", |_| ticks() > before).await;
+    }
+
+    /// The number behind this series, as `/metrics` shows it; 0 if there is none.
+    pub(super) fn scraped(&self, series: &str) -> u64 {
+        self.reconciler.refresh_gauges();
+        let text = self.registry.render();
+        let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        line.map_or(0, |number| number.parse().expect("a whole number"))
     }
 
     /// Waits until the town is as this says.

@@ -31,32 +31,6 @@ fn what_is_held_blocked_or_drained_stays_and_says_why() {
 }
 
 #[test]
-fn a_dispatch_that_always_fails_ends_in_few_tries_and_a_failed_bead() {
-    let mut play = Play::new();
-    play.creates("a");
-    let (mut waits, mut tries) = (Vec::new(), 0);
-    while play.town.beads().contains_key(&bead("a")) {
-        let plan = play.tick();
-        if let [only] = dispatched(&plan).as_slice() {
-            tries += 1;
-            assert!(only.starts_with(&format!("a.{tries} ")), "{only}");
-            play.takes(failed(&format!("a.{tries}")));
-        }
-        if let Some(Wait::BackOff { left_ms, .. }) = play.plan().report.get(&bead("a")) {
-            waits.push(left_ms / 1_000);
-            play.ms += left_ms;
-        }
-        assert!(tries <= 5);
-    }
-    assert_eq!((tries, waits), (5, vec![30, 60, 120, 300]));
-    assert_eq!(play.status("a"), BeadStatus::Failed);
-    assert_eq!(play.waits("a.e1"), Wait::Escalated { about: Some(bead("a")) });
-    // The town is not dead: another bead goes out.
-    play.creates("b");
-    assert_eq!(dispatched(&play.tick()), ["b.1 to w1"]);
-}
-
-#[test]
 fn a_bead_waits_out_its_back_off_while_others_go() {
     let mut play = Play::new();
     play.creates("a").creates("b").dispatches("a", "w1").takes(failed("a.1"));

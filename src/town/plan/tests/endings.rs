@@ -26,18 +26,6 @@ fn a_done_task_closes_and_frees_its_agent_for_the_next() {
 }
 
 #[test]
-fn done_and_completed_in_one_batch_give_one_plan_in_both_orders() {
-    let words = [done("w1", "a.1", Outcome::Done), completed("w1", "a.1", CompletionStatus::Failed)];
-    let plans = [[0, 1], [1, 0]].map(|order| {
-        let mut play = at_work();
-        order.into_iter().for_each(|index: usize| _ = play.takes(words[index].clone()));
-        play.plan()
-    });
-    assert_eq!(plans[0], plans[1]);
-    assert_eq!(told(&plans[0].actions), ["close_bead a"], "the agent's word stands above its run's end");
-}
-
-#[test]
 fn a_word_that_comes_after_the_end_of_a_run_in_an_error_still_counts() {
     let mut play = at_work();
     play.takes(completed("w1", "a.1", CompletionStatus::Failed));
@@ -118,18 +106,6 @@ fn failed_attempts_end_in_a_failed_bead_and_an_escalation() {
     assert_eq!(told(&play.after(10).settles()), ["fail_bead a"]);
     assert_eq!((play.status("a"), play.status("a.e1")), (BeadStatus::Failed, BeadStatus::Open));
     assert_eq!(play.after(86_400).plan().actions, [], "a person has to look");
-}
-
-#[test]
-fn cancelling_stops_the_agent_at_once_whatever_it_said() {
-    let mut play = at_work();
-    play.takes(done("w1", "a.1", Outcome::Failed)).takes(cancelled("a", CancelStatus::Closed));
-    play.sees("a.1", "w1", ContainerStatus::Exited);
-    let plan = play.tick();
-    assert_eq!(told(&plan.actions), ["cancel_bead a"], "one thing of one agent in one tick");
-    let stop = super::super::Effect::Stop { agent: agent("w1"), dispatch_id: dispatch("a.1") };
-    assert_eq!(plan.actions[0].effect, Some(stop));
-    assert_eq!(play.status("a"), BeadStatus::Closed);
 }
 
 #[test]

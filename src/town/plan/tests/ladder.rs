@@ -103,39 +103,3 @@ fn nobody_is_pressed_during_a_drain_or_for_skipped_time() {
     play.after(7_200).takes(TownEvent::TimeSkipped { ms: 7_200_000 });
     assert_eq!(play.plan().actions, []);
 }
-
-#[test]
-fn a_healthy_busy_town_is_left_alone() {
-    let mut play = Play::new();
-    for n in 0..200 {
-        play.creates(&format!("b{n}"));
-    }
-    let fine = [ActionKind::DispatchBead, ActionKind::CloseBead];
-    for _ in 0..300 {
-        let plan = play.after(30).tick();
-        assert!(plan.actions.iter().all(|action| fine.contains(&action.kind)), "{:?}", told(&plan.actions));
-        let held: Vec<_> = play.town.hooked().cloned().collect();
-        for id in held {
-            let (by, _) = play.town.hooked_to(&id).next().expect("held");
-            let (by, id) = (by.to_string(), format!("{id}.1"));
-            play.takes(done(&by, &id, Outcome::Done));
-        }
-    }
-    assert!(play.town.beads().is_empty());
-}
-
-#[test]
-fn stalled_agents_and_people_do_not_keep_the_fast_cadence_for_ever() {
-    let mut play = at_work();
-    assert!(play.plan().has_work(), "somebody works");
-    play.after(900).settles();
-    assert!(!play.plan().has_work(), "stalled, and pressed at its time");
-    play.takes(progress());
-    assert!(play.plan().has_work());
-    play.settles();
-    play.takes(done("w1", "a.1", Outcome::NeedsHuman)).settles();
-    assert!(!play.plan().has_work(), "a person is waited for");
-    play.takes(cancelled("a", CancelStatus::Closed)).settles();
-    play.creates("b").dispatches("b", "w1").takes(failed("b.1"));
-    assert!(play.plan().has_work(), "the back-off ends soon");
-}

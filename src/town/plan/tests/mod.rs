@@ -4,6 +4,7 @@ mod dispatching;
 mod endings;
 mod ladder;
 mod losses;
+mod trouble;
 mod whole;
 
 use super::{Action, ActionKind, Effect, Plan, Wait, plan};
@@ -13,8 +14,8 @@ use crate::town::state::tests::{
     Play, cancelled, completed, convoy, created, depends, done, failed, lost, reviewed,
 };
 use crate::town::words::{
-    BeadStatus, CancelStatus, CompletionStatus, ContainerStatus, Entity, LostCause, Origin, Outcome, Role,
-    StuckClass, Verdict,
+    BeadReason, BeadStatus, CancelStatus, CompletionStatus, ContainerStatus, Entity, LostCause, Origin,
+    Outcome, Role, StuckClass, Verdict,
 };
 
 impl Play {

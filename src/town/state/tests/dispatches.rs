@@ -2,7 +2,7 @@
 
 use super::*;
 use AgentStatus::{Idle, Stalled, Working};
-use BeadStatus::{Closed, InProgress, Open};
+use BeadStatus::{InProgress, Open};
 
 #[test]
 fn a_dispatch_is_hook_and_both_transitions() {
@@ -99,34 +99,6 @@ fn only_failed_attempts_wait_and_count_for_the_breaker() {
     assert_eq!(play.bead("d").tries.failed_at, None);
     play.after(31 * 60).dispatches("d", "w1").takes(failed("d.2"));
     assert_eq!(play.town.breaker().failures.len(), 1, "older ones lie outside of the window");
-}
-
-#[test]
-fn a_stale_completion_after_a_dispatch_anew_changes_nothing() {
-    let mut play = Play::new();
-    play.creates("a").dispatches("a", "w1").takes(lost("a.1", LostCause::Silent)).dispatches("a", "w1");
-    let before = play.town.agents().clone();
-    for event in [
-        completed("w1", "a.1", CompletionStatus::Failed),
-        done("w1", "a.1", Outcome::Done),
-        failed("a.1"),
-        lost("a.1", LostCause::Exited),
-        done("w2", "a.2", Outcome::Done),
-        TownEvent::AgentProgress { agent: agent("w1"), dispatch_id: dispatch("a.1"), report: None },
-    ] {
-        play.takes(event);
-    }
-    assert_eq!(play.town.agents(), &before);
-    assert_eq!(play.town.counts().ignored, 6);
-}
-
-#[test]
-fn an_answer_for_a_deleted_bead_is_ignored() {
-    let mut play = Play::new();
-    play.creates("a").dispatches("a", "w1").takes(cancelled("a", CancelStatus::Closed));
-    play.moves("a", InProgress, Closed, BeadReason::Cancelled);
-    play.takes(done("w1", "a.1", Outcome::Failed)).takes(done("w1", "ghost.1", Outcome::Done));
-    assert_eq!((play.town.counts().ignored, play.status("a")), (2, Closed));
 }
 
 #[test]

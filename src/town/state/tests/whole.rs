@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use super::*;
 use crate::ids::IdempotencyKey;
-use crate::limits::TOWN_KEY_AGE_MAX;
+use crate::limits::TOWN_KEYS_MAX;
 use crate::town::event::samples::samples;
 use crate::town::event::{KINDS, Report};
+use crate::town::state::KeyUse;
+use crate::town::state::index::Indices;
 use crate::town::words::{Entity, StuckClass, Tier};
 
 #[test]
@@ -33,15 +35,6 @@ fn an_event_is_taken_in_once_and_in_order() {
         let again = play.town.apply(seq, play.at(), &created("a", 2, &[]));
         assert_eq!(again, Err(Rejected::OutOfOrder { last }));
     }
-}
-
-#[test]
-fn a_poison_event_is_passed_over_and_blocks_nothing() {
-    let mut play = Play::new();
-    assert_eq!(play.refuses(created("a", 9, &[])), "out_of_bounds");
-    play.creates("a");
-    play.takes(TownEvent::EventRejected { seq: Seq(5), error: "priority".into() });
-    assert_eq!((play.town.counts().rejected, play.town.counts().rejected_last), (1, Seq(5)));
 }
 
 #[test]
@@ -121,33 +114,6 @@ fn an_open_breaker_lets_one_probe_through() {
     play.takes(TownEvent::BreakerClosed {}).dispatches("b", "w2");
     assert_eq!(play.town.breaker(), &crate::town::state::Breaker::default());
     assert_eq!(play.refuses(TownEvent::BreakerClosed {}), "breaker");
-}
-
-#[test]
-fn a_report_is_taken_once_by_its_key_for_a_day() {
-    let progress = |body: &str, by: &str| TownEvent::AgentProgress {
-        agent: agent("w1"),
-        dispatch_id: dispatch("a.1"),
-        report: Some(Box::new(Report {
-            by: by.into(),
-            key: IdempotencyKey::parse("k").expect("a key"),
-            body: body.repeat(64).into(),
-        })),
-    };
-    let mut play = Play::new();
-    play.creates("a").dispatches("a", "w1").takes(progress("1", "one"));
-    let first = play.town.seq();
-    assert_eq!(play.refuses(progress("1", "one")), "repeated");
-    assert_eq!(play.refuses(progress("2", "one")), "key_reused");
-    play.takes(progress("2", "two"));
-    let key = IdempotencyKey::parse("k").expect("a key");
-    assert_eq!(play.town.reported("one", &key, play.at()).map(|used| used.seq), Some(first));
-    play.after(TOWN_KEY_AGE_MAX.as_secs());
-    assert_eq!(play.refuses(progress("2", "one")), "key_reused");
-    play.after(1);
-    assert_eq!(play.town.reported("one", &key, play.at()), None);
-    play.takes(progress("2", "one"));
-    assert_eq!(play.town.reported("two", &key, play.at()), None, "forgotten");
 }
 
 #[test]
@@ -231,4 +197,32 @@ fn codes_and_sentences_of_refusals_are_kept() {
         }
     }
     insta::assert_snapshot!(told.join("\n"));
+}
+
+#[test]
+fn so_many_keys_are_known_and_the_oldest_is_forgotten_for_one_more() {
+    let key = |text: &str| IdempotencyKey::parse(text).expect("a key");
+    let mut play = Play::new();
+    let body: std::sync::Arc<str> = "0a".repeat(32).into();
+    let used = |seq: usize| KeyUse {
+        seq: Seq(u64::try_from(seq).expect("small")),
+        time: play.at(),
+        body: body.clone(),
+    };
+    let known = (1..TOWN_KEYS_MAX).map(|n| (key(&format!("k{n}")), used(n))).collect();
+    play.town.facts.keys.insert("one".into(), known);
+    play.town.indices = Indices::of(&play.town.facts);
+    play.seq = 1_000_000;
+    let reported = |text: &str| TownEvent::AgentProgress {
+        agent: agent("w1"),
+        dispatch_id: dispatch("a.1"),
+        report: Some(Box::new(Report { by: "two".into(), key: key(text), body: body.clone() })),
+    };
+    let is_known =
+        |play: &Play, by: &str, text: &str| play.town.reported(by, &key(text), play.at()).is_some();
+    play.takes(reported("last"));
+    assert!(is_known(&play, "one", "k1") && is_known(&play, "two", "last"), "as many as may be");
+    play.takes(reported("more"));
+    assert!(!is_known(&play, "one", "k1"), "the oldest, whoever sent it");
+    assert!(is_known(&play, "one", "k2") && is_known(&play, "two", "more"));
 }
