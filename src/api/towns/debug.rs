@@ -121,3 +121,69 @@ impl From<ReplayError> for Refusal {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::super::auth::Identity;
+    use super::super::super::response::Problem;
+    use super::super::super::{Config, Role, fixture};
+    use super::*;
+    use crate::clock::Clock;
+    use crate::journal::Actor;
+    use crate::limits::TOWN_QUESTIONS_MAX;
+
+    fn caller(state: &Arc<super::super::ApiState>) -> Caller {
+        let identity = Identity {
+            actor: Actor::Local,
+            role: Role::Operator,
+            token: None,
+            void: CancellationToken::new(),
+        };
+        Caller { state: Arc::clone(state), identity }
+    }
+
+    fn params() -> TownParams {
+        TownParams { town: TownId::parse("none").expect("an id") }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn as_many_questions_as_may_be_are_answered_and_one_more_waits_and_is_told_to_come_later() {
+        let state = Arc::new(fixture::state(Config::default()));
+        let taken = u32::try_from(TOWN_QUESTIONS_MAX).expect("few");
+        let all = Arc::clone(&state.questions).acquire_many_owned(taken).await.expect("nobody closes it");
+        let refused = TryNextTick::run(caller(&state), params()).await.expect_err("there is no room");
+        assert_eq!(refused.code(), "too_many_questions");
+        assert!(format!("{refused:?}").contains("ask again later"), "{refused:?}");
+        let problem = Problem::from(refused);
+        assert_eq!((problem.status.as_u16(), problem.retry_after), (429, Some(TOWN_QUESTION_WAIT)));
+        drop(all);
+        let answered = TryNextTick::run(caller(&state), params()).await.expect_err("there is no such town");
+        assert_eq!(answered.code(), "unknown_town");
+    }
+
+    #[tokio::test]
+    async fn a_question_is_stopped_at_its_deadline_and_the_answer_says_what_to_do() {
+        let (clock, hand) = Clock::manual(Timestamp::from_millis(1_000));
+        let state = Arc::new(fixture::state_at(Config::default(), clock));
+        let asked = caller(&state).off_the_runtime(move |_, go_on| {
+            hand.advance(TOWN_QUESTION_DEADLINE.saturating_sub(Duration::from_millis(1)));
+            let before = go_on();
+            hand.advance(Duration::from_millis(1));
+            (before, go_on())
+        });
+        assert_eq!(asked.await.expect("there is room"), (true, false));
+        let refused = Refusal::from(ReplayError::Stopped);
+        assert!(format!("{refused:?}").contains("ask for a shorter window"), "{refused:?}");
+        assert_eq!((refused.code(), Problem::from(refused).status.as_u16()), ("too_slow", 503));
+    }
+
+    #[test]
+    fn a_window_that_is_too_large_is_a_413_with_the_limit() {
+        let refused = Refusal::from(ReplayError::TooLarge { max: 5_000_000 });
+        let says = "the window holds more than 5000000 events: ask for a shorter one";
+        assert!(format!("{refused:?}").contains(says), "{refused:?}");
+        assert_eq!((refused.code(), Problem::from(refused).status.as_u16()), ("window_too_large", 413));
+    }
+}
