@@ -51,4 +51,5 @@ mod town_agents;
 mod towns;
 mod towns_api;
 mod towns_elsewhere;
+mod towns_refused;
 mod work;
