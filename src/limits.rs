@@ -442,6 +442,11 @@ pub const TOWN_END_WAIT: Duration = Duration::from_secs(5);
 /// How often progress of a dispatch is written at most: the first tier of the ladder is 15 times as far away.
 pub const TOWN_PROGRESS_EVERY: Duration = Duration::from_secs(60);
 
+/// How long the journal may be silent while something in a town grows older, before its next tick tells that it was looked
+/// after: as much as a tick may be late without leaving time out, and some 1,400 small rows a day where nothing else is
+/// written.
+pub const TOWN_LIFE_EVERY: Duration = Duration::from_secs(60);
+
 /// How long an agent has to answer a nudge.
 pub const TOWN_NUDGE_DEADLINE: Duration = Duration::from_secs(60);
 

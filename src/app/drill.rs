@@ -5,7 +5,7 @@ use crate::ids::TownId;
 
 impl App {
     /// See [`Reconciler::damage`](crate::reconciler::Reconciler::damage).
-    pub fn damage(&self, town: &TownId) -> bool {
-        self.parts.0.damage(town)
+    pub async fn damage(&self, town: &TownId) -> bool {
+        self.parts.0.damage(town).await
     }
 }

@@ -162,7 +162,7 @@ async fn damage(app: &App, breach: Option<Breach>, stop: &CancellationToken) {
     let (town, mut wait) = (crew::town(), DAMAGE_FIRST);
     // Its error is that the time has come.
     while tokio::time::timeout(wait, stop.cancelled()).await.is_err() {
-        wait = if app.damage(&town) { DAMAGE_EVERY } else { DAMAGE_AGAIN };
+        wait = if app.damage(&town).await { DAMAGE_EVERY } else { DAMAGE_AGAIN };
     }
 }
 

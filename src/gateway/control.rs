@@ -1,5 +1,7 @@
 //! What an operator does with agents, and the two moments at which a request asks whether it may go on.
 
+use tokio::sync::watch;
+
 use super::meter::{Place, Spending};
 use super::pauses::Whom;
 use super::service::{Gateway, Inner};
@@ -88,10 +90,17 @@ impl Gateway {
         let inner = &self.inner;
         let whom = Whom { agents: &agents, all };
         let changed = inner.pauses.resume(inner.recorder.journal(), &actor, whom).await?;
+        inner.resumed.send_modify(|ends| *ends += 1);
         if !changed.is_empty() {
             tracing::info!(source = "agent.pause", %actor, agents = %list(&changed), "agents were resumed");
         }
         Ok(Controlled { changed, cancelled: 0, durable: true })
+    }
+
+    /// Changes when a pause ended and agents take work again.
+    #[must_use]
+    pub fn resumes(&self) -> watch::Receiver<u64> {
+        self.inner.resumed.subscribe()
     }
 
     /// Why an agent takes no work now; `None` if it does. Nothing is counted as asked.

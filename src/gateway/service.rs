@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use serde::Serialize;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -95,6 +95,8 @@ pub(super) struct Inner {
     pub(super) floor: Arc<Floor>,
     pub(super) meter: Arc<Meter>,
     pub(super) pauses: Arc<Pauses>,
+    /// Counts the ends of pauses.
+    pub(super) resumed: watch::Sender<u64>,
     pub(super) answers: Answers,
     pub(super) keys: Arc<Keys>,
     pub(super) agent_sessions: Arc<AgentSessions>,
@@ -182,6 +184,7 @@ impl Gateway {
         let inner = Inner {
             meter: Meter::new(clock.clone(), &config.time_zone),
             pauses: Arc::default(),
+            resumed: watch::channel(0).0,
             agents: Roster::default(),
             instances,
             made: Arc::default(),

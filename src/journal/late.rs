@@ -121,6 +121,11 @@ impl Journal for LateJournal {
         self.opened.get().map_or_else(|| broadcast::channel(1).1, Journal::tail)
     }
 
+    /// 1970 before it is open.
+    fn now(&self) -> Timestamp {
+        self.opened.get().map_or_else(Timestamp::default, Journal::now)
+    }
+
     fn status(&self) -> Status {
         let waiting =
             || Status { first: Seq(1), last: Seq(0), degraded: Some(self.waits()), damaged: false, bytes: 0 };

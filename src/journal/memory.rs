@@ -232,6 +232,10 @@ impl Journal for MemoryJournal {
         self.tail.subscribe()
     }
 
+    fn now(&self) -> Timestamp {
+        self.state().time.peek()
+    }
+
     fn status(&self) -> Status {
         let state = self.state();
         let last = state.last();

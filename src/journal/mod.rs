@@ -105,6 +105,10 @@ pub trait Journal: Send + Sync {
     /// back what it missed with [`Journal::scan`].
     fn tail(&self) -> broadcast::Receiver<Arc<Record>>;
 
+    /// The time of a record that were appended now: it never goes back, and goes on by the monotonic clock where the wall
+    /// clock was set back. No record lies behind it.
+    fn now(&self) -> Timestamp;
+
     /// What can be told without IO.
     fn status(&self) -> Status;
 

@@ -44,6 +44,7 @@ pub struct JournalDeps {
 /// The journal on disk.
 pub struct SledJournal {
     shared: Arc<Shared>,
+    time: Timeline,
     writer: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -96,7 +97,7 @@ impl SledJournal {
         let logs = if opening.restore(&deps.folds) { logs } else { Vec::new() };
         let time = logs.iter().map(|log| log.position().time).max().unwrap_or_default();
         let time = Timeline::new(deps.clock, time);
-        let mut writer = Writer::new(Arc::clone(&shared), logs, deps.folds, *config, time);
+        let mut writer = Writer::new(Arc::clone(&shared), logs, deps.folds, *config, time.clone());
         opening.settle(&mut writer).map_err(io(&path, "deleting dropped partitions"))?;
         let shortage = shortage.or_else(|| reserve::keep(&path).err());
         if let Some(error) = shortage.filter(|_| !writer.logs.is_empty()) {
@@ -106,7 +107,7 @@ impl SledJournal {
             .name("journal".to_owned())
             .spawn(move || run(writer, Groups::new(receiver)))
             .map_err(|source| OpenError::Thread { source })?;
-        Ok(Self { shared, writer: Mutex::new(Some(thread)) })
+        Ok(Self { shared, time, writer: Mutex::new(Some(thread)) })
     }
 
     /// The random id of the data directory.
@@ -333,6 +334,10 @@ impl Journal for SledJournal {
 
     fn tail(&self) -> broadcast::Receiver<Arc<Record>> {
         self.shared.tail.subscribe()
+    }
+
+    fn now(&self) -> Timestamp {
+        self.time.peek()
     }
 
     fn status(&self) -> Status {

@@ -1,8 +1,8 @@
 //! The one thread that writes: it drains the queue in groups, makes each durable, applies it to the folds, and only then
 //! answers. When the disk fails it answers that at once, and opens the store again with back-off until it works.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -31,29 +31,66 @@ const PROBE_BYTES: usize = 4 << 20;
 /// A commit that takes longer leaves a span.
 const SLOW_COMMIT: Duration = Duration::from_millis(50);
 
-/// The journal's time: never decreases, and goes on by the monotonic clock when the wall clock jumps back.
+/// The wall clock may be so much behind the journal's time before that is told.
+const BEHIND: Duration = Duration::from_secs(60);
+
+/// The journal's time: never decreases, and goes on by the monotonic clock when the wall clock jumps back. Cheap to clone:
+/// all clones tell the same time.
+#[derive(Clone)]
 pub(super) struct Timeline {
     clock: Clock,
+    /// A std mutex suffices: a hold is a few comparisons.
+    stamp: Arc<Mutex<Stamp>>,
+}
+
+#[derive(Debug)]
+struct Stamp {
     last: Timestamp,
+    /// When that was, on the monotonic clock.
     at: Duration,
+    /// Whether it was told that the wall clock is behind.
+    behind: bool,
 }
 
 impl Timeline {
     pub(super) fn new(clock: Clock, last: Timestamp) -> Self {
-        let at = clock.elapsed();
-        Self { clock, last, at }
+        let stamp = Stamp { last, at: clock.elapsed(), behind: false };
+        Self { clock, stamp: Arc::new(Mutex::new(stamp)) }
     }
 
-    /// Now, at least the last answer and the time since.
-    pub(super) fn now(&mut self) -> Timestamp {
-        let elapsed = self.clock.elapsed();
-        let passed = Duration::from_millis(
-            u64::try_from(elapsed.saturating_sub(self.at).as_millis()).unwrap_or(u64::MAX),
-        );
-        self.last = self.clock.now().max(self.last.after(passed));
+    /// Now, at least the last answer and the time since: nothing is stamped earlier from here on.
+    pub(super) fn now(&self) -> Timestamp {
+        let mut stamp = self.stamp();
+        let (passed, wall) = (self.passed(&stamp), self.clock.now());
+        stamp.last = wall.max(stamp.last.after(passed));
         // What is under a millisecond counts next time.
-        self.at += passed;
-        self.last
+        stamp.at += passed;
+        let behind = stamp.last.since(wall) > BEHIND;
+        if behind && !std::mem::replace(&mut stamp.behind, behind) {
+            let by_s = stamp.last.since(wall).as_secs();
+            tracing::warn!(
+                source = "journal",
+                by_s,
+                "the clock of this machine was set back: until it has caught up, records are stamped by the time that passes"
+            );
+        }
+        stamp.behind = behind;
+        stamp.last
+    }
+
+    /// What [`Timeline::now`] would say, which binds nobody.
+    pub(super) fn peek(&self) -> Timestamp {
+        let stamp = self.stamp();
+        self.clock.now().max(stamp.last.after(self.passed(&stamp)))
+    }
+
+    fn passed(&self, stamp: &Stamp) -> Duration {
+        let passed = self.clock.elapsed().saturating_sub(stamp.at);
+        Duration::from_millis(u64::try_from(passed.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    fn stamp(&self) -> MutexGuard<'_, Stamp> {
+        self.stamp.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn clock(&self) -> &Clock {

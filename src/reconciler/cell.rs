@@ -110,8 +110,8 @@ impl Cell {
     pub(super) fn push(&self, record: Record) {
         // Only the first one finds it unset.
         let _ = self.created.compare_exchange(0, record.seq.0, Ordering::SeqCst, Ordering::SeqCst);
-        // Nothing is decided from a sign of progress alone.
-        let stirs = record.kind != "agent_progress";
+        // Nothing is decided from a sign of progress alone, and a tick that leaves time out is under way.
+        let stirs = !["agent_progress", "time_skipped"].contains(&record.kind.as_str());
         self.line().push_back(record);
         self.pending.fetch_add(1, Ordering::SeqCst);
         if stirs {
@@ -201,15 +201,6 @@ impl Cell {
     /// How often it was written down since it is here.
     pub(super) fn snapshots(&self) -> u64 {
         self.snapshots.load(Ordering::SeqCst)
-    }
-
-    /// Puts another state in the place of this one, which no event does: for drills.
-    pub(super) fn replace(&self, change: impl FnOnce(&Town) -> Option<Town>) -> bool {
-        self.drain();
-        let mut book = self.write();
-        let Some(town) = change(&book.town) else { return false };
-        book.town = town;
-        true
     }
 
     /// Everything, for a snapshot of the journal.

@@ -17,6 +17,7 @@ use crate::limits::{JOURNAL_APPEND_WAIT, TOWN_ID_BYTES_MAX, TOWNS_MAX};
 use crate::town::Policy;
 use crate::town::event::TownEvent;
 use crate::town::plan::Effect;
+use crate::town::words::Origin;
 
 impl Reconciler {
     /// Makes a town; it turns at once.
@@ -104,15 +105,21 @@ impl Inner {
         let created = TownEvent::TownCreated { policy: Box::new(policy) };
         let submitted = self.pen.submit(&nothing_yet, actor, &created).await?;
         if let Some(cell) = self.ledger.get(&town) {
-            let made = cell.drained().town.time();
-            self.keep(&cell, self.pen.present.at_least(made));
+            self.keep(&cell, self.pen.journal.now());
         }
         Ok(submitted)
     }
 
-    async fn submit(&self, town: &TownId, actor: &Actor, event: TownEvent) -> Result<Submitted, SubmitError> {
+    async fn submit(
+        &self,
+        town: &TownId,
+        actor: &Actor,
+        mut event: TownEvent,
+    ) -> Result<Submitted, SubmitError> {
         let cell = self.cell(town)?;
-        if let TownEvent::AgentRegistered { agent, .. } = &event {
+        if let TownEvent::AgentRegistered { agent, origin, .. } = &mut event {
+            // The town keeps whose it is: one of plimsoll's own leaves with the agent.
+            *origin = if self.gateway.has_agent(agent) { Origin::Dynamic } else { Origin::External };
             let _one_at_a_time = self.changing.lock().await;
             self.works_nowhere_else(agent, town)?;
             return self.pen.submit(&cell, actor, &event).await;
@@ -161,6 +168,20 @@ impl Inner {
         let stop = Effect::Stop { agent: agent.clone(), dispatch_id };
         executor.carry_out_in(place, stop, &Span::none());
         Ok(submitted)
+    }
+
+    /// Those of plimsoll's own that were deleted while nobody heard of it leave their towns.
+    pub(super) async fn forget_gone(&self) {
+        for cell in self.ledger.list() {
+            let gone: Vec<AgentId> = {
+                let book = cell.drained();
+                let own = book.town.agents().iter().filter(|(_, agent)| agent.origin == Origin::Dynamic);
+                own.map(|(id, _)| id.clone()).filter(|id| !self.gateway.has_agent(id)).collect()
+            };
+            for agent in &gone {
+                self.forget_agent(agent).await;
+            }
+        }
     }
 
     /// An agent that was deleted leaves its town, if it joined one while plimsoll ran.

@@ -1,11 +1,11 @@
 //! Where events come in: each is looked at first, appended once it fits, and in the town when this answers.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use sha2::{Digest, Sha256};
 
 use super::cell::Cell;
-use super::present::Present;
 use crate::clock::{Clock, Timestamp};
 use crate::ids::{AgentId, IdempotencyKey, Seq, TownId, TraceId};
 use crate::journal::{Actor, Append, AppendError, Journal, NewRecord, StreamId};
@@ -77,9 +77,23 @@ pub struct Submitted {
 #[derive(Clone)]
 pub(super) struct Pen {
     pub(super) journal: Arc<dyn Journal>,
-    /// Measures; what towns take for now is `present`.
+    /// Measures; what towns take for now is the journal's time.
     pub(super) clock: Clock,
-    pub(super) present: Present,
+    pub(super) heard: Arc<Heard>,
+}
+
+/// When the journal was last written to, as far as that was heard.
+#[derive(Default)]
+pub(super) struct Heard(AtomicU64);
+
+impl Heard {
+    pub(super) fn note(&self, at: Timestamp) {
+        self.0.fetch_max(at.as_millis(), Ordering::SeqCst);
+    }
+
+    pub(super) fn last(&self) -> Timestamp {
+        Timestamp::from_millis(self.0.load(Ordering::SeqCst))
+    }
 }
 
 impl Pen {
@@ -99,7 +113,7 @@ impl Pen {
         for _ in 0..TRIES_MAX {
             let at = {
                 let book = cell.drained();
-                match book.town.check(self.present.at_least(book.town.time()), event) {
+                match book.town.check(self.journal.now(), event) {
                     Ok(()) => {}
                     Err(Rejected::Repeated { first }) => return Ok(Submitted { seq: first, repeated: true }),
                     Err(rejected) => return Err(rejected.into()),

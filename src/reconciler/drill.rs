@@ -1,28 +1,25 @@
 //! Damage on purpose, for drills and the demo: no API leads here.
 
-use serde_json::json;
-
 use super::service::Reconciler;
-use crate::ids::TownId;
+use crate::ids::{AgentId, TownId};
+use crate::journal::Actor;
 use crate::town::Town;
-use crate::town::words::AgentStatus;
+use crate::town::event::TownEvent;
+use crate::town::words::{AgentReason, AgentStatus};
 
 impl Reconciler {
-    /// Has an idle agent of a town work without a hook, in memory and by no event: invariant 7 is violated until recovery
-    /// mends it. The town is not the fold of its events from here on, which its next check against them (invariant 1) finds
-    /// and nothing mends: this is for towns that nobody keeps. False if there is no such town, or nobody idle in it.
-    pub fn damage(&self, town: &TownId) -> bool {
+    /// Has an idle agent of a town work without a hook, by an event that nothing else writes: invariant 7 is violated until
+    /// recovery mends it. False if there is no such town, nobody idle in it, or a journal that cannot write.
+    pub async fn damage(&self, town: &TownId) -> bool {
         let Some(cell) = self.cell(town) else { return false };
-        let damaged = cell.replace(damaged);
-        cell.wake();
-        damaged
+        let Some(agent) = idle(&cell.drained().town) else { return false };
+        let (from, to) = (AgentStatus::Idle, AgentStatus::Working);
+        let damage = TownEvent::AgentTransitioned { agent, from, to, reason: AgentReason::Drill };
+        self.pen().submit(&cell, &Actor::System, &damage).await.is_ok()
     }
 }
 
-fn damaged(town: &Town) -> Option<Town> {
+fn idle(town: &Town) -> Option<AgentId> {
     let mut idle = town.agents().iter().filter(|(_, agent)| agent.status == AgentStatus::Idle);
-    let (agent, _) = idle.find(|(_, agent)| agent.hook.is_none())?;
-    let mut snapshot = town.snapshot();
-    snapshot["town"]["agents"][agent.as_str()]["status"] = json!("working");
-    Some(Town::restore(&snapshot).expect("a snapshot in which an agent works"))
+    idle.find(|(_, agent)| agent.hook.is_none()).map(|(id, _)| id.clone())
 }

@@ -2,14 +2,16 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::executor::Executor;
 use super::observe::Sight;
 use super::runs::Stage;
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, Rejection};
 use crate::ids::AgentId;
 use crate::lifecycle::State;
 use crate::limits::TOWN_SIGHTS_MAX;
+use crate::telemetry::Shared;
 use crate::town::Town;
 use crate::town::words::{ContainerStatus, Entity};
 
@@ -19,7 +21,12 @@ pub(super) struct Hosts {
     gateway: Gateway,
     /// What happened to instances since it was last looked. A std mutex suffices: a hold is a push or a swap.
     happened: Arc<Mutex<VecDeque<Happened>>>,
+    /// Counts what there was no room for.
+    shared: Shared,
 }
+
+/// What is dropped, and why, as labels.
+const SIGHT: (&str, &str) = ("instance_change", "queue_full");
 
 /// Something that happened to an instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,8 +37,9 @@ pub(super) struct Happened {
 }
 
 impl Hosts {
-    pub(super) fn new(gateway: Gateway) -> Self {
-        Self { gateway, happened: Arc::default() }
+    pub(super) fn new(gateway: Gateway, shared: Shared) -> Self {
+        shared.expect_dropped(SIGHT.0, SIGHT.1);
+        Self { gateway, happened: Arc::default(), shared }
     }
 
     /// Something happened to an instance, which a look now and then may miss.
@@ -39,6 +47,8 @@ impl Hosts {
         let mut line = self.happened();
         if line.len() < TOWN_SIGHTS_MAX {
             line.push_back(happened);
+        } else {
+            self.shared.dropped(SIGHT.0, SIGHT.1, 1);
         }
     }
 
@@ -51,6 +61,8 @@ impl Hosts {
     pub(super) fn put_back(&self, mut happened: VecDeque<Happened>) {
         let mut line = self.happened();
         happened.append(&mut line);
+        let over = happened.len().saturating_sub(TOWN_SIGHTS_MAX);
+        self.shared.dropped(SIGHT.0, SIGHT.1, u64::try_from(over).unwrap_or(u64::MAX));
         happened.truncate(TOWN_SIGHTS_MAX);
         *line = happened;
     }
@@ -96,6 +108,16 @@ impl Hosts {
         match self.gateway.instances().state(agent) {
             Ok(State::Cold | State::Starting | State::Stopping | State::Failed) => ContainerStatus::Starting,
             Ok(State::Ready | State::Idle) | Err(_) => ContainerStatus::Running,
+        }
+    }
+
+    /// When an agent that takes no work may take some again by itself. Nobody here can tell of a pause, nor of an agent that
+    /// does not fit.
+    pub(super) fn back_in(&self, agent: &AgentId) -> Option<Duration> {
+        match self.gateway.unusable(agent) {
+            Ok(Some(Rejection::Limited { retry_after, .. })) => Some(retry_after),
+            Ok(None) => Some(Duration::ZERO),
+            Ok(Some(_)) | Err(_) => None,
         }
     }
 

@@ -15,11 +15,15 @@ use super::refold;
 use super::status::{CadenceView, Counted, LastTick};
 use super::turn::{Turn, Turned};
 use crate::clock::{Clock, Timestamp};
-use crate::limits::TOWN_TICK_PAUSE;
+use crate::limits::{JOURNAL_APPEND_WAIT, TOWN_STOP_WAIT, TOWN_TICK_PAUSE};
 use crate::town::plan::Report;
 
 /// The invariant whose episode stands for a town that was put aside.
 pub(super) const STRANDED: u8 = 9;
+/// How often a town looks whether agents that it waits for have left another.
+const MOVE_LOOK: Duration = Duration::from_millis(50);
+/// How long it does: the other one stops what they do first.
+const MOVE_WAIT: Duration = TOWN_STOP_WAIT.saturating_add(JOURNAL_APPEND_WAIT);
 
 /// What is known of a town's ticks. A std mutex suffices: a hold is a copy.
 #[derive(Default)]
@@ -130,7 +134,8 @@ async fn turning(turn: &Turn, pulse: &Pulse, last_seen: Timestamp, stop: &Cancel
         let turned = turn.tick(&mut cadence).await;
         let again = match &turned {
             Ok(turned) => {
-                cadence.end(turned.now, turned.work());
+                cadence.settle(turned.begun);
+                cadence.end(turned.work);
                 // What was just done may let more be done.
                 !turned.plan.actions.is_empty() || turned.plan.more
             }
@@ -174,12 +179,25 @@ fn pause_after(wall: Duration) -> Duration {
 /// What has to be done before the first tick: what a restart cut is given back, and the town is what its configuration says.
 async fn begin(turn: &Turn) {
     opening::give_back(&turn.executor).await;
+    let (cell, pen) = (&turn.cell, &turn.executor.pen);
     // Who stood in the configuration and does no more has left.
-    let kept = || TownConfig { policy: turn.cell.drained().town.policy().clone(), agents: None };
-    let config = turn.config.clone().unwrap_or_else(kept);
-    while let Err(error) = opening::apply(&turn.executor.pen, &turn.cell, &config).await {
-        tracing::error!(source = "reconciler", town = %turn.cell.id, %error, "a town is not what the configuration says yet");
-        sleep(BUSY).await;
+    let kept = || TownConfig { policy: cell.drained().town.policy().clone(), agents: None };
+    let config = turn.around.config.get(&cell.id).cloned().unwrap_or_else(kept);
+    let began = pen.clock.elapsed();
+    loop {
+        match opening::apply(pen, cell, &config, &turn.around).await {
+            Ok(awaited) if awaited.is_empty() => return,
+            // Another town stops first what they do there.
+            Ok(_) if pen.clock.elapsed().saturating_sub(began) < MOVE_WAIT => sleep(MOVE_LOOK).await,
+            Ok(awaited) => {
+                tracing::error!(source = "reconciler", town = %cell.id, ?awaited, "agents of this town are still in another: remove them there and restart plimsoll");
+                return;
+            }
+            Err(error) => {
+                tracing::error!(source = "reconciler", town = %cell.id, %error, "a town is not what the configuration says yet");
+                sleep(BUSY).await;
+            }
+        }
     }
 }
 

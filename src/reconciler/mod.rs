@@ -22,7 +22,6 @@ mod ledger;
 pub mod metrics;
 mod observe;
 mod opening;
-mod present;
 mod questions;
 mod refold;
 mod replay;

@@ -12,46 +12,94 @@ use super::cell::Cell;
 use super::config::{MemberConfig, TownConfig};
 use super::desk::{Pen, TRIES_MAX, record};
 use super::executor::Executor;
-use crate::ids::{AgentId, DispatchId};
+use super::ledger::Towns;
+use crate::gateway::Gateway;
+use crate::ids::{AgentId, DispatchId, TownId};
 use crate::journal::{Actor, AppendError};
 use crate::limits::{JOURNAL_APPEND_WAIT, JOURNAL_GROUP_RECORDS_MAX, TOWN_STOP_WAIT};
 use crate::town::event::TownEvent;
-use crate::town::state::Town;
+use crate::town::state::{Agent, Town};
 use crate::town::words::{LostCause, Origin};
 
-/// The events that make a town what its configuration says: pure. None where nothing differs.
-pub(super) fn differences(town: &Town, config: &TownConfig) -> Vec<TownEvent> {
+/// What is around a town: plimsoll's agents, and the other towns.
+pub(super) struct Around {
+    pub(super) gateway: Gateway,
+    pub(super) towns: Arc<Towns>,
+    pub(super) config: BTreeMap<TownId, TownConfig>,
+}
+
+impl Around {
+    /// Whether an agent that joined while plimsoll ran has to leave: it is no more, or the configuration has it work
+    /// elsewhere.
+    fn leaves(&self, town: &TownId, id: &AgentId, agent: &Agent) -> bool {
+        let is_gone = agent.origin == Origin::Dynamic && !self.gateway.has_agent(id);
+        let wanted = |(other, config): (&TownId, &TownConfig)| other != town && config.member(id).is_some();
+        is_gone || self.config.iter().any(wanted)
+    }
+
+    /// Whether another town has the agent.
+    fn is_elsewhere(&self, town: &TownId, id: &AgentId) -> bool {
+        let others = self.towns.list();
+        let mut others = others.iter().filter(|cell| cell.id != *town);
+        others.any(|cell| cell.drained().town.agents().contains_key(id))
+    }
+}
+
+/// What makes a town what its configuration says.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Differences {
+    /// None where nothing differs.
+    pub(super) events: Vec<TownEvent>,
+    /// Agents that may join once they have left another town.
+    pub(super) awaited: Vec<AgentId>,
+}
+
+/// How a town differs from its configuration: pure. `leaves` tells who has to leave of those that joined while plimsoll
+/// ran, `is_elsewhere` who cannot join yet.
+pub(super) fn differences(
+    town: &Town,
+    config: &TownConfig,
+    leaves: impl Fn(&AgentId, &Agent) -> bool,
+    is_elsewhere: impl Fn(&AgentId) -> bool,
+) -> Differences {
     let policy = &config.policy;
-    let mut events = Vec::new();
+    let (mut events, mut awaited) = (Vec::new(), Vec::new());
     if !town.is_created() {
         events.push(TownEvent::TownCreated { policy: Box::new(policy.clone()) });
     } else if town.policy() != policy {
         events.push(TownEvent::PolicyChanged { policy: Box::new(policy.clone()) });
     }
     for (id, known) in town.agents() {
-        let member = config.member(id);
-        let gone = known.origin == Origin::Configured && member.is_none();
-        let other = member.is_some_and(|member| !is(known, member));
-        if gone || other {
+        let goes = match config.member(id) {
+            Some(member) => !is(known, member),
+            None => known.origin == Origin::Configured || leaves(id, known),
+        };
+        if goes {
             events.push(TownEvent::AgentRemoved { agent: id.clone() });
         }
     }
     for (id, member) in config.members() {
-        if town.agents().get(id).is_none_or(|known| !is(known, member)) {
-            events.push(registered(id, member, Origin::Configured));
+        if town.agents().get(id).is_some_and(|known| is(known, member)) {
+            continue;
+        }
+        if is_elsewhere(id) {
+            awaited.push(id.clone());
+        } else {
+            events.push(registered(id, member));
         }
     }
-    events
+    Differences { events, awaited }
 }
 
-fn is(known: &crate::town::state::Agent, member: &MemberConfig) -> bool {
+fn is(known: &Agent, member: &MemberConfig) -> bool {
     known.origin == Origin::Configured && known.role == member.role && known.nudges == member.nudge.is_some()
 }
 
 /// That an agent joins as the configuration says.
-fn registered(id: &AgentId, member: &MemberConfig, origin: Origin) -> TownEvent {
+fn registered(id: &AgentId, member: &MemberConfig) -> TownEvent {
     let MemberConfig { role, nudge } = member;
-    TownEvent::AgentRegistered { agent: id.clone(), role: *role, origin, nudges: nudge.is_some() }
+    let (role, origin) = (*role, Origin::Configured);
+    TownEvent::AgentRegistered { agent: id.clone(), role, origin, nudges: nudge.is_some() }
 }
 
 /// What agents are told when nothing is heard of them.
@@ -71,7 +119,7 @@ pub(super) struct Left {
 
 /// Of every agent of the town the dispatch that it held last, if nobody heard its run end: pure.
 pub(super) fn left_at_work(town: &Town) -> Vec<Left> {
-    let of = |(id, agent): (&AgentId, &crate::town::state::Agent)| {
+    let of = |(id, agent): (&AgentId, &Agent)| {
         let (dispatch_id, given_back) = match &agent.hook {
             Some(hook) if hook.ended.is_some() => return None,
             Some(hook) => (hook.dispatch_id.clone(), hook.said.is_none()),
@@ -111,23 +159,38 @@ fn give_one_back(executor: &Arc<Executor>, left: Left) -> JoinHandle<()> {
     })
 }
 
-/// Appends what makes the town what its configuration says. If somebody writes to the town meanwhile, that is looked at
-/// first.
+/// Appends what makes the town what its configuration says, and tells for whom it waits. If somebody writes to the town
+/// meanwhile, that is looked at first.
 ///
 /// # Errors
 /// The journal does not take it: what it took before stays.
-pub(super) async fn apply(pen: &Pen, cell: &Arc<Cell>, config: &TownConfig) -> Result<(), AppendError> {
+pub(super) async fn apply(
+    pen: &Pen,
+    cell: &Cell,
+    config: &TownConfig,
+    around: &Around,
+) -> Result<Vec<AgentId>, AppendError> {
     for _ in 1..TRIES_MAX {
-        match try_apply(pen, cell, config).await {
+        match try_apply(pen, cell, config, around).await {
             Err(AppendError::Conflict { .. }) => {}
             done => return done,
         }
     }
-    try_apply(pen, cell, config).await
+    try_apply(pen, cell, config, around).await
 }
 
-async fn try_apply(pen: &Pen, cell: &Arc<Cell>, config: &TownConfig) -> Result<(), AppendError> {
-    let events = differences(&cell.drained().town, config);
+async fn try_apply(
+    pen: &Pen,
+    cell: &Cell,
+    config: &TownConfig,
+    around: &Around,
+) -> Result<Vec<AgentId>, AppendError> {
+    let Differences { events, awaited } = differences(
+        &cell.drained().town,
+        config,
+        |id, agent| around.leaves(&cell.id, id, agent),
+        |id| around.is_elsewhere(&cell.id, id),
+    );
     for some in events.chunks(JOURNAL_GROUP_RECORDS_MAX) {
         let records = some.iter().map(|event| record(event, Actor::System, None, None)).collect();
         let at = cell.drained().at;
@@ -135,5 +198,5 @@ async fn try_apply(pen: &Pen, cell: &Arc<Cell>, config: &TownConfig) -> Result<(
         appended.unwrap_or(Err(AppendError::QueueFull))?;
     }
     cell.drain();
-    Ok(())
+    Ok(awaited)
 }

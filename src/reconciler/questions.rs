@@ -173,7 +173,7 @@ impl Reconciler {
     }
 
     fn now(&self) -> Timestamp {
-        self.pen().present.at_least(Timestamp::default())
+        self.pen().journal.now()
     }
 }
 

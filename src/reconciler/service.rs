@@ -1,6 +1,6 @@
 //! The reconciler itself: what the API calls.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use futures_util::future::join_all;
@@ -19,22 +19,25 @@ use super::hosts::{Happened, Hosts};
 use super::keeper::{self, Pulse};
 use super::ledger::Towns;
 use super::metrics::{Metrics, TownGauges};
-use super::opening;
-use super::present::Present;
+use super::opening::{self, Around};
 use super::runs::Runs;
 use super::status::{self, TownStatus, classes};
 use super::turn::{Strain, Turn};
 use super::view;
 use crate::clock::{Clock, Timestamp};
-use crate::gateway::{AGENT_CREATED, AGENT_DELETED, AGENT_PAUSED, AGENT_RESUMED, Gateway};
+use crate::gateway::{AGENT_CREATED, AGENT_DELETED, AGENT_PAUSED, Gateway};
 use crate::ids::{AgentId, IdempotencyKey, TownId};
-use crate::journal::{Actor, Fold, Journal};
+use crate::journal::{Actor, Fold, Journal, Record, Scan, kinds};
 use crate::limits::TOWN_END_WAIT;
-use crate::telemetry::Registry;
+use crate::telemetry::{Registry, Shared};
 use crate::town::Town;
 use crate::town::event::Report as EventReport;
 use crate::town::plan::Report;
 use crate::town::words::ContainerStatus;
+
+/// How many records at the end of the journal are looked at for the last one of an earlier plimsoll: one opening tells of
+/// few things.
+const LOOKED_BACK_AT: usize = 20;
 
 /// What a reconciler is made of.
 pub struct ReconcilerParts {
@@ -59,11 +62,12 @@ pub struct Reconciler {
 }
 
 pub(super) struct Inner {
-    config: BTreeMap<TownId, TownConfig>,
+    around: Arc<Around>,
     pub(super) ledger: Arc<Towns>,
     pub(super) pen: Pen,
-    gateway: Gateway,
+    pub(super) gateway: Gateway,
     metrics: Metrics,
+    shared: Shared,
     strain: Strain,
     last_seen: OnceLock<Timestamp>,
     checks: Arc<Semaphore>,
@@ -89,13 +93,15 @@ impl Reconciler {
     #[must_use]
     pub fn new(parts: ReconcilerParts) -> Self {
         let ReconcilerParts { towns, gateway, journal, registry, clock, strain } = parts;
-        let tasks = TaskTracker::new();
+        let (tasks, ledger) = (TaskTracker::new(), Arc::<Towns>::default());
+        let around = Around { gateway: gateway.clone(), towns: Arc::clone(&ledger), config: towns };
         let inner = Inner {
-            config: towns,
-            ledger: Arc::default(),
-            pen: Pen { journal, present: Present::new(clock.clone()), clock },
+            around: Arc::new(around),
+            ledger,
+            pen: Pen { journal, clock, heard: Arc::default() },
             gateway,
             metrics: Metrics::new(&registry),
+            shared: Shared::new(&registry),
             strain,
             last_seen: OnceLock::new(),
             checks: Arc::new(Semaphore::new(1)),
@@ -126,18 +132,24 @@ impl Reconciler {
     pub async fn open(&self) {
         let inner = &self.inner;
         inner.ledger.publish(&inner.metrics);
-        let now = inner.pen.present.at_least(Timestamp::default());
+        let now = inner.pen.journal.now();
+        inner.pen.heard.note(now);
         let last_seen = inner.last_seen.get().copied().unwrap_or(now);
-        for (id, config) in &inner.config {
+        let mut new = BTreeSet::new();
+        for (id, config) in &inner.around.config {
             let cell = inner.ledger.open(id);
             // One that is new is there when this returns; of one that was there before, what a restart cut comes first.
-            if !cell.drained().town.is_created()
-                && let Err(error) = opening::apply(&inner.pen, &cell, config).await
-            {
+            if cell.drained().town.is_created() {
+                continue;
+            }
+            new.insert(id);
+            if let Err(error) = opening::apply(&inner.pen, &cell, config, &inner.around).await {
                 tracing::error!(source = "reconciler", town = %id, %error, "a town cannot be made yet");
             }
         }
-        inner.ledger.list().iter().for_each(|cell| inner.keep(cell, last_seen));
+        for cell in inner.ledger.list() {
+            inner.keep(&cell, if new.contains(&cell.id) { now } else { last_seen });
+        }
         let watcher = Arc::clone(inner);
         let tail = inner.pen.journal.tail();
         inner.tasks.spawn(async move { watcher.watch(tail).await });
@@ -150,6 +162,7 @@ impl Reconciler {
         let kept = std::mem::take(&mut *self.inner.kept());
         let keepers: Vec<_> = kept.into_values().map(|kept| kept.keeper).collect();
         let cut: Vec<_> = keepers.iter().map(JoinHandle::abort_handle).collect();
+        // A tick that is cut decided nothing, or what the next start makes up for: as after a kill.
         if timeout(TOWN_END_WAIT, join_all(keepers)).await.is_err() {
             tracing::error!(source = "reconciler", "a tick does not end and is cut");
             cut.iter().for_each(AbortHandle::abort);
@@ -176,6 +189,12 @@ impl Reconciler {
             // It was told to.
             let _ = keeper.await;
         }
+    }
+
+    /// Something happens to an instance of an agent of this town.
+    #[cfg(test)]
+    pub(super) fn happens(&self, town: &TownId, happened: Happened) {
+        self.inner.kept().get(town).expect("it is kept").hosts.note(happened);
     }
 
     /// What is kept of a town.
@@ -292,13 +311,14 @@ impl Inner {
         }
     }
 
-    /// When the journal was last written to.
+    /// When an earlier plimsoll last wrote to the journal. What the journal tells of itself may be of this start.
     fn last_record(&self) -> Timestamp {
-        let last = self.pen.journal.status().last;
-        let query = crate::journal::Scan { from: last, limit: 1, ..Default::default() };
-        let page = self.pen.journal.scan(&query).ok();
-        let last = page.and_then(|page| Some(page.records.first()?.time));
-        last.unwrap_or_else(|| self.pen.clock.now())
+        let newest = Scan { limit: LOOKED_BACK_AT, newest_first: true, ..Scan::default() };
+        let page = self.pen.journal.scan(&newest).ok();
+        let own = [kinds::END_CUT, kinds::PARTITION_DROPPED, kinds::PARTITION_LOST];
+        let of_life = |record: &&Record| !own.contains(&record.kind.as_str());
+        let last = page.and_then(|page| page.records.iter().find(of_life).map(|record| record.time));
+        last.unwrap_or_else(|| self.pen.journal.now())
     }
 
     /// Has a town turn from now on.
@@ -307,8 +327,9 @@ impl Inner {
         if kept.contains_key(&cell.id) || self.stop.is_cancelled() {
             return;
         }
-        let config = self.config.get(&cell.id);
-        let (hosts, pulse) = (Hosts::new(self.gateway.clone()), Arc::new(Pulse::default()));
+        let config = self.around.config.get(&cell.id);
+        let (hosts, pulse) =
+            (Hosts::new(self.gateway.clone(), self.shared.clone()), Arc::new(Pulse::default()));
         let executor = Executor {
             cell: Arc::clone(cell),
             pen: self.pen.clone(),
@@ -325,7 +346,7 @@ impl Inner {
         let turn = Turn {
             cell: Arc::clone(cell),
             executor: Arc::clone(&executor),
-            config: config.cloned(),
+            around: Arc::clone(&self.around),
             hosts: hosts.clone(),
             strain: self.strain,
         };
@@ -334,19 +355,28 @@ impl Inner {
     }
 
     /// Hears what happens to instances, until it is told to stop. What it misses a look finds.
-    async fn watch(&self, mut tail: tokio::sync::broadcast::Receiver<Arc<crate::journal::Record>>) {
+    async fn watch(&self, mut tail: tokio::sync::broadcast::Receiver<Arc<Record>>) {
         use tokio::sync::broadcast::error::RecvError;
+        let mut resumes = self.gateway.resumes();
         loop {
             let record = tokio::select! {
                 () = self.stop.cancelled() => return,
+                Ok(()) = resumes.changed() => {
+                    self.ledger.list().iter().for_each(|cell| cell.wake());
+                    continue;
+                }
                 record = tail.recv() => record,
             };
             let record = match record {
                 Ok(record) => record,
-                Err(RecvError::Lagged(_)) => continue,
+                Err(RecvError::Lagged(_)) => {
+                    self.forget_gone().await;
+                    continue;
+                }
                 Err(RecvError::Closed) => return,
             };
-            if [AGENT_CREATED, AGENT_PAUSED, AGENT_RESUMED].contains(&record.kind.as_str()) {
+            self.pen.heard.note(record.time);
+            if [AGENT_CREATED, AGENT_PAUSED].contains(&record.kind.as_str()) {
                 self.ledger.list().iter().for_each(|cell| cell.wake());
             }
             if record.kind == AGENT_DELETED

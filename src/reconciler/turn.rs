@@ -11,24 +11,26 @@ use opentelemetry::KeyValue;
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
-use super::cadence::{Cadence, Work};
+use super::cadence::{Cadence, Moment, Work};
 use super::cell::{Cell, Refused};
-use super::config::TownConfig;
 use super::desk::record;
 use super::executor::{Executor, note};
 use super::hosts::Hosts;
 use super::keeper::STRANDED;
 use super::observe::{self, Observed};
+use super::opening::Around;
 use super::status::{Counted, LastTick};
 use crate::clock::Timestamp;
-use crate::ids::Seq;
-use crate::journal::{Actor, AppendError, NewRecord};
-use crate::limits::JOURNAL_GROUP_RECORDS_MAX;
+use crate::ids::{BeadId, Seq};
+use crate::journal::{Actor, Append, AppendError, NewRecord, StreamId};
+use crate::limits::{JOURNAL_GROUP_RECORDS_MAX, TOWN_LIFE_EVERY};
 use crate::telemetry::span;
+use crate::town::Town;
 use crate::town::event::TownEvent;
 use crate::town::invariant::{self, Episodes, Scope, check_all, episodes};
 use crate::town::plan::{Action, Plan, Wait, plan};
-use crate::town::words::AgentStatus;
+use crate::town::state::Bead;
+use crate::town::words::{AgentStatus, Role};
 
 /// How many plans one tick makes before it keeps everybody from appending beside it.
 const PLANS_MAX: u32 = 4;
@@ -40,8 +42,7 @@ pub(super) struct Turn {
     pub(super) cell: Arc<Cell>,
     pub(super) executor: Arc<Executor>,
     pub(super) hosts: Hosts,
-    /// What its entry in the configuration says, if there is one.
-    pub(super) config: Option<TownConfig>,
+    pub(super) around: Arc<Around>,
     pub(super) strain: Strain,
 }
 
@@ -57,7 +58,6 @@ pub struct Strain {
 /// A plan whose events are in the town.
 struct Carried {
     plan: Plan,
-    now: Timestamp,
     span: Span,
 }
 
@@ -65,7 +65,9 @@ struct Carried {
 pub(super) struct Turned {
     pub(super) tick: LastTick,
     pub(super) plan: Plan,
-    pub(super) now: Timestamp,
+    /// When it began.
+    pub(super) begun: Moment,
+    pub(super) work: Work,
     pub(super) counted: Counted,
 }
 
@@ -83,11 +85,11 @@ impl Turn {
     /// The journal cannot write: nothing was done that it does not hold.
     pub(super) async fn tick(&self, cadence: &mut Cadence) -> Result<Turned, AppendError> {
         let pen = &self.executor.pen;
-        self.skip_time(cadence).await?;
+        let begun = self.skip_time(cadence).await?;
         self.observe().await?;
         let began = pen.clock.elapsed();
         let mut drained = 0;
-        let Carried { plan, now, span } = self.carry(&mut drained).await?;
+        let Carried { plan, span } = self.carry(&mut drained).await?;
         let Checked { violations, counted } = self.follow_violations().await?;
         let wall = pen.clock.elapsed().saturating_sub(began);
         let metrics = &self.executor.metrics;
@@ -98,24 +100,58 @@ impl Turn {
         }
         let tick = LastTick::of(pen.clock.now(), wall, drained, &plan, self.executor.tally.take())
             .leaving(violations, self.cell.pending());
-        Ok(Turned { tick, plan, now, counted })
+        let work = self.work(&plan);
+        Ok(Turned { tick, plan, begun, work, counted })
     }
 
-    /// Leaves out the time in which nobody looked after the town.
-    async fn skip_time(&self, cadence: &mut Cadence) -> Result<(), AppendError> {
-        let now = self.now();
-        let Some(late) = cadence.begin(now) else { return Ok(()) };
-        let ms = u64::try_from(late.as_millis()).unwrap_or(u64::MAX);
-        tracing::info!(source = "reconciler", town = %self.cell.id, ms, "a tick came late: that time does not count");
-        self.note(vec![TownEvent::TimeSkipped { ms }]).await?;
-        cadence.skipped(now);
-        Ok(())
+    /// Leaves out the time in which nobody looked after the town, up to now.
+    async fn skip_time(&self, cadence: &mut Cadence) -> Result<Moment, AppendError> {
+        let pen = &self.executor.pen;
+        let now = Moment { time: self.now(), elapsed: pen.clock.elapsed() };
+        match cadence.begin(now) {
+            Some(unused) => {
+                let ms = u64::try_from(unused.as_millis()).unwrap_or(u64::MAX);
+                tracing::info!(source = "reconciler", town = %self.cell.id, ms, "a tick came late: that time does not count");
+                self.note(vec![TownEvent::TimeSkipped { ms }]).await?;
+                cadence.settle(now);
+            }
+            None => self.sign_of_life(now.time),
+        }
+        Ok(now)
+    }
+
+    /// Where something in the town grows older and nothing else is written anywhere, the journal tells that it was looked
+    /// after: without that, a start after a kill would leave out time that passed.
+    fn sign_of_life(&self, now: Timestamp) {
+        let pen = &self.executor.pen;
+        if now.since(pen.heard.last()) < TOWN_LIFE_EVERY || !ages(&self.cell.drained().town) {
+            return;
+        }
+        let records = vec![record(&TownEvent::TimeSkipped { ms: 0 }, Actor::System, None, None)];
+        let append = Append { stream: StreamId::town(&self.cell.id), expected_last_seq: None, records };
+        if let Err(error) = pen.journal.offer(append) {
+            tracing::debug!(source = "reconciler", town = %self.cell.id, %error, "a sign of life is not written");
+        }
     }
 
     /// The present of the town: no event lies behind it.
     fn now(&self) -> Timestamp {
-        let behind = self.cell.drained().town.time();
-        self.executor.pen.present.at_least(behind)
+        self.executor.pen.journal.now().max(self.cell.drained().town.time())
+    }
+
+    /// Whether the town is worth a look every few seconds. Where beads wait for agents that take no work, it is once one of
+    /// them may; the end of a pause wakes the town.
+    fn work(&self, plan: &Plan) -> Work {
+        if plan.has_work() {
+            return Work::Some;
+        }
+        let waited_for =
+            |wait: &Wait| if let Wait::NoIdleAgent { role, .. } = wait { Some(*role) } else { None };
+        let roles: BTreeSet<Role> = plan.report.values().filter_map(waited_for).collect();
+        let book = self.cell.drained();
+        let dead = roles.iter().flat_map(|role| book.town.agents_that_are(AgentStatus::Dead, *role));
+        let back = dead.filter_map(|(id, _)| self.hosts.back_in(id)).min();
+        back.map_or(Work::None, Work::At)
     }
 
     async fn observe(&self) -> Result<(), AppendError> {
@@ -160,7 +196,7 @@ impl Turn {
             let (plan, at, now) = self.plan().await;
             if plan.actions.is_empty() {
                 let span = self.span(*drained, 0);
-                return Ok(Carried { plan, now, span });
+                return Ok(Carried { plan, span });
             }
             let span = self.span(*drained, plan.actions.len());
             let trace_id = span::trace_id_of(&span);
@@ -169,7 +205,7 @@ impl Turn {
             match self.executor.pen.append(&self.cell.id, Some(at), records).await {
                 Ok(first) => {
                     self.hand_over(&plan, first, &span);
-                    return Ok(Carried { plan, now, span });
+                    return Ok(Carried { plan, span });
                 }
                 Err(AppendError::Conflict { .. }) if alone.is_none() => {
                     tries += 1;
@@ -181,7 +217,7 @@ impl Turn {
                 // Something that does not ask came all the same: it is pending, and the next tick begins at once.
                 Err(AppendError::Conflict { .. }) => {
                     let plan = Plan { actions: Vec::new(), more: true, ..plan };
-                    return Ok(Carried { plan, now, span });
+                    return Ok(Carried { plan, span });
                 }
                 Err(error) => return Err(error),
             }
@@ -324,15 +360,14 @@ impl Turn {
     }
 }
 
-impl Turned {
-    /// Whether the town is worth a look every few seconds.
-    pub(super) fn work(&self) -> Work {
-        // Who takes no work now may take it soon, and nobody says when.
-        let waits = |wait: &Wait| matches!(wait, Wait::NoIdleAgent { .. });
-        let dead = self.counted.agents.get(&AgentStatus::Dead).is_some_and(|dead| *dead > 0);
-        let soon = dead && self.plan.report.values().any(waits);
-        if self.plan.has_work() || soon { Work::Some } else { Work::None }
-    }
+/// Whether something in the town grows older that a rule looks at, without anybody writing.
+fn ages(town: &Town) -> bool {
+    let hooked = town.hooked().next().is_some();
+    let tried = |(_, bead): (&BeadId, &Bead)| bead.tries.failed_at.is_some();
+    hooked
+        || town.breaker().open.is_some()
+        || town.collectable().next().is_some()
+        || Role::ALL.iter().any(|role| town.queue(*role).any(tried))
 }
 
 /// Runs something that takes milliseconds off the runtime.

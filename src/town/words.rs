@@ -68,8 +68,10 @@ words! {
     Origin {
         /// It stands in the configuration.
         Configured = "configured",
-        /// It was made while plimsoll ran, and is collected when nobody needs it.
+        /// It is one of plimsoll's own that joined while plimsoll ran, and is collected when nobody needs it.
         Dynamic = "dynamic",
+        /// It is of a runtime elsewhere, and is collected when nobody needs it.
+        External = "external",
     }
 }
 
@@ -250,6 +252,8 @@ words! {
 words! {
     /// Why an agent went from one status to another.
     AgentReason {
+        /// A drill lets it work without a bead, so that an invariant does not hold.
+        Drill = "drill",
         /// Nothing was heard of it.
         Silent = "silent",
         /// Something was heard of it again.

@@ -72,7 +72,7 @@ async fn who_worked_on_a_cancelled_bead_when_plimsoll_was_killed_is_stopped_at_t
     let runner = left_running();
     let cradle = Cradle { hosts: vec![("one", Arc::clone(&runner))], ..Cradle::of(&journal, &["one"]) };
     let next = World::begin(cradle, &cast, swift()).await;
-    next.until("it stopped", |_| has_stopped(&runner)).await;
+    next.holds("it stopped", || has_stopped(&runner)).await;
     next.stop().await;
 }
 
@@ -102,7 +102,7 @@ async fn an_agent_that_said_how_it_ended_and_was_still_at_work_at_a_kill_is_stop
     let runner = left_running();
     let cradle = Cradle { hosts: vec![("one", Arc::clone(&runner))], ..Cradle::of(&journal, &["one"]) };
     let next = World::begin(cradle, &cast, swift()).await;
-    next.until("it stopped", |_| has_stopped(&runner)).await;
+    next.holds("it stopped", || has_stopped(&runner)).await;
     next.ends("a", BeadStatus::Closed).await;
     assert_eq!(next.count("dispatch_lost"), 0, "{:#?}", next.kinds());
     next.stop().await;

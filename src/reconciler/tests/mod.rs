@@ -3,8 +3,10 @@
 mod endings;
 mod lateness;
 mod leftovers;
+mod moves;
 mod refusals;
 mod restarts;
+mod time;
 mod trouble;
 mod violations;
 mod world;

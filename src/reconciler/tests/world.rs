@@ -117,13 +117,16 @@ pub(super) struct Cradle<'a> {
     pub(super) clock: Clock,
     /// What hosts some of the agents.
     pub(super) hosts: Vec<(&'a str, Arc<ScriptedRunner>)>,
+    /// Agents that the configuration has work in no town.
+    pub(super) spare: &'a [&'a str],
 }
 
 impl<'a> Cradle<'a> {
     pub(super) fn of(journal: &'a Arc<MemoryJournal>, workers: &'a [&'a str]) -> Self {
         let (clock, gateway) = (Clock::system(), gateway::Config::default());
         let entry = AgentConfig::of_provider("p");
-        Self { journal, snapshot: None, workers, entry, gateway, clock, hosts: Vec::new() }
+        let (hosts, spare) = (Vec::new(), [].as_slice());
+        Self { journal, snapshot: None, workers, entry, gateway, clock, hosts, spare }
     }
 }
 
@@ -183,10 +186,10 @@ impl World {
     }
 
     pub(super) async fn begin(cradle: Cradle<'_>, cast: &Arc<Cast>, policy: Policy) -> Self {
-        let Cradle { journal, snapshot, workers, entry, gateway, clock, hosts } = cradle;
+        let Cradle { journal, snapshot, workers, entry, gateway, clock, hosts, spare } = cradle;
         let registry = crate::catalogue::registry();
         let writes = || Arc::clone(journal) as Arc<dyn Journal>;
-        let agents = workers.iter().map(|id| (agent(id), entry.clone()));
+        let agents = workers.iter().chain(spare).map(|id| (agent(id), entry.clone()));
         let bare = InstancesParts::bare(Arc::default(), writes(), &registry, &clock);
         let instances = Arc::new(Instances::new(bare));
         let gateway = Gateway::new(GatewayParts {
@@ -233,6 +236,7 @@ impl World {
                 InstanceConfig::scripted(Period(Duration::from_secs(3_600)), ScriptedHost::default());
             instances.keep(agent(id), Kept { policy: hosted.policy(), runner });
         }
+        reconciler.look_back();
         reconciler.open().await;
         Self { reconciler, gateway, journal: Arc::clone(journal), registry }
     }
@@ -285,13 +289,28 @@ impl World {
 
     /// Waits until the town is as this says.
     pub(super) async fn until(&self, what: &str, is_so: impl Fn(&Town) -> bool) {
+        let looks = || self.reconciler.look(&town(), |town, _| is_so(town)).expect("there is a town");
+        self.holds(what, looks).await;
+    }
+
+    /// Waits until this holds.
+    pub(super) async fn holds(&self, what: &str, is_so: impl Fn() -> bool) {
         let waits = async {
-            while !self.reconciler.look(&town(), |town, _| is_so(town)).expect("there is a town") {
+            while !is_so() {
                 sleep(Duration::from_millis(2)).await;
             }
         };
         let kinds = || self.kinds();
         timeout(Duration::from_secs(30), waits).await.unwrap_or_else(|_| panic!("{what}: {:#?}", kinds()));
+    }
+
+    /// Waits for a tick that begins now or later, by a clock that stands.
+    pub(super) async fn ticks_at(&self, clock: &Clock) {
+        for _ in 0..2 {
+            self.reconciler.cell(&town()).expect("it is there").wake();
+            let last = || self.reconciler.status(&town()).and_then(|status| status.last_tick);
+            self.holds("a tick", || last().is_some_and(|tick| tick.at == clock.now())).await;
+        }
     }
 
     /// Waits until a bead ended so.

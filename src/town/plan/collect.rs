@@ -1,4 +1,4 @@
-//! Agents that were made while plimsoll ran, and that nobody needed for long, go. Not during a drain: then nobody is
+//! Agents that joined while plimsoll ran, and that nobody needed for long, go. Not during a drain: then nobody is
 //! needed.
 
 use super::action::{Action, ActionKind, Reason};

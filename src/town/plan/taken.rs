@@ -74,6 +74,6 @@ const fn of_change(reason: AgentReason) -> Option<ActionKind> {
         AgentReason::Silent => Some(ActionKind::MarkStalled),
         AgentReason::Progress => Some(ActionKind::MarkWorking),
         AgentReason::Recovered => Some(ActionKind::FreeAgent),
-        AgentReason::Unusable | AgentReason::Usable => None,
+        AgentReason::Unusable | AgentReason::Usable | AgentReason::Drill => None,
     }
 }

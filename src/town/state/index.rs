@@ -132,7 +132,8 @@ impl Indices {
 }
 
 fn collectable_since(agent: &Agent) -> Option<TownTime> {
-    let idle = agent.origin == Origin::Dynamic && agent.status == AgentStatus::Idle && agent.hook.is_none();
+    let idle =
+        agent.origin != Origin::Configured && agent.status == AgentStatus::Idle && agent.hook.is_none();
     idle.then_some(agent.since)
 }
 

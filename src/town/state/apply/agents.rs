@@ -9,15 +9,15 @@ use crate::limits::TOWN_AGENTS_MAX;
 use crate::town::event::TownEvent;
 use crate::town::state::agent::{Agent, ContainerSeen};
 use crate::town::state::{Rejected, Town};
-use crate::town::words::{AgentStatus, ContainerStatus};
+use crate::town::words::{AgentReason, AgentStatus, ContainerStatus};
 
 impl Town {
     pub(super) fn look_at_agents(&self, event: &TownEvent) -> Result<(), Rejected> {
         match event {
             TownEvent::AgentRegistered { agent, .. } => self.check_new_agent(agent),
             TownEvent::AgentCollected { agent, .. } => self.check_unneeded(agent),
-            TownEvent::AgentTransitioned { agent, from, to, reason: _ } => {
-                self.check_agent_way(agent, *from, *to)
+            TownEvent::AgentTransitioned { agent, from, to, reason } => {
+                self.check_agent_way(agent, (*from, *to), *reason)
             }
             TownEvent::AgentRemoved { agent }
             | TownEvent::ContainerStatus { agent, .. }
@@ -92,7 +92,12 @@ impl Town {
         }
     }
 
-    fn check_agent_way(&self, id: &AgentId, from: AgentStatus, to: AgentStatus) -> Result<(), Rejected> {
+    fn check_agent_way(
+        &self,
+        id: &AgentId,
+        (from, to): (AgentStatus, AgentStatus),
+        reason: AgentReason,
+    ) -> Result<(), Rejected> {
         let agent = self.agent(id)?;
         let way = match (from, to) {
             (AgentStatus::Working, AgentStatus::Stalled) | (AgentStatus::Stalled, AgentStatus::Working) => {
@@ -102,6 +107,8 @@ impl Town {
             | (AgentStatus::Dead | AgentStatus::Working | AgentStatus::Stalled, AgentStatus::Idle) => {
                 agent.hook.is_none()
             }
+            // The one event that breaks an invariant, on purpose.
+            (AgentStatus::Idle, AgentStatus::Working) => agent.hook.is_none() && reason == AgentReason::Drill,
             (
                 AgentStatus::Idle | AgentStatus::Working | AgentStatus::Stalled | AgentStatus::Dead,
                 AgentStatus::Idle | AgentStatus::Working | AgentStatus::Stalled | AgentStatus::Dead,
