@@ -472,6 +472,13 @@ pub const NOTIFY_REPEAT_AFTER: Duration = Duration::from_secs(3_600);
 /// Events of a town that Sentry is told with a violation, by kind and place: what led to it.
 pub const NOTIFY_LAST_EVENTS: usize = 20;
 
+/// How old what an earlier plimsoll did not tell may be to be told by the next one: after a day everybody has looked.
+pub const NOTIFY_LOOK_BACK: Duration = Duration::from_secs(24 * 3_600);
+
+/// Pages of the journal in which a start looks for how far each recipient was told: with 500 records each, more than
+/// recipients who hear of anything leave in weeks.
+pub const NOTIFY_CURSOR_PAGES_MAX: usize = 20;
+
 /// Bytes of the name of an environment in Sentry (<https://docs.sentry.io/concepts/key-terms/environments/>).
 pub const SENTRY_ENVIRONMENT_BYTES_MAX: usize = 64;
 

@@ -135,6 +135,14 @@ fn rfc3339<S: serde::Serializer>(time: &Timestamp, serializer: S) -> Result<S::O
 }
 
 impl Alarm {
+    /// Its name towards one recipient: the same in every life of plimsoll, and of no other alarm.
+    #[must_use]
+    pub fn id(&self, recipient: &str) -> [u8; 32] {
+        let Self { kind, phase, key, seq, .. } = self;
+        let text = format!("{recipient}\n{}\n{}\n{key}\n{seq}", kind.as_str(), phase.as_str());
+        Sha256::digest(text).into()
+    }
+
     /// What a record gives cause for; none where it is no news for anybody outside, or cannot be read.
     #[must_use]
     pub fn of(record: &Record) -> Option<Self> {

@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+use super::cursor::Cursors;
 use super::metrics::{Outcome, Outcomes};
 use super::post::{Answer, Letter, Recipient, post};
 use crate::clock::Clock;
@@ -46,6 +47,7 @@ pub(super) struct Gear {
     pub(super) shared: Shared,
     pub(super) clock: Clock,
     pub(super) pace: Pace,
+    pub(super) cursors: Arc<Cursors>,
     /// Once cancelled, what is queued is tried once, and nothing is waited for.
     pub(super) stop: CancellationToken,
     /// Once cancelled, nothing is tried any more.
@@ -69,10 +71,16 @@ struct Posted {
 impl Mailbox {
     /// Hands a letter in; one for which there is no room is counted as dropped.
     pub(super) fn post(&self, letter: Letter) {
+        let (seq, cursors) = (letter.seq, &self.gear.cursors);
+        seq.into_iter().for_each(|seq| cursors.waits(&self.name, seq));
         let posted = Posted { letter, at: self.gear.clock.elapsed() };
         let reason = match self.queue.try_send(posted) {
             Ok(()) => return,
-            Err(mpsc::error::TrySendError::Full(_)) => QUEUE_FULL,
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                seq.into_iter().for_each(|seq| cursors.settled(&self.name, seq));
+                QUEUE_FULL
+            }
+            // The next start tells of it.
             Err(mpsc::error::TrySendError::Closed(_)) => SHUTDOWN,
         };
         self.gear.dropped(&self.name, reason, 1);
@@ -114,7 +122,12 @@ impl Courier {
         let (stop, cut) = (self.gear.stop.clone(), self.gear.cut.clone());
         while let Some(posted) = self.next(&stop).await {
             tokio::select! {
-                outcome = self.deliver(&posted) => self.gear.outcomes.step(&self.name, outcome),
+                (outcome, settled) = self.deliver(&posted) => {
+                    self.gear.outcomes.step(&self.name, outcome);
+                    if let Some(seq) = posted.letter.seq.filter(|_| settled) {
+                        self.gear.cursors.settled(&self.name, seq);
+                    }
+                }
                 () = cut.cancelled() => {
                     self.letters.close();
                     let mut left = 1;
@@ -143,8 +156,9 @@ impl Courier {
         }
     }
 
-    /// Tries until it is taken or no further try makes sense; at least once.
-    async fn deliver(&self, posted: &Posted) -> Outcome {
+    /// Tries until it is taken or no further try makes sense, at least once; what came of it, and whether that is the end of
+    /// it. What the end of plimsoll cuts comes again at the next start.
+    async fn deliver(&self, posted: &Posted) -> (Outcome, bool) {
         let Gear { clock, pace, stop, .. } = &self.gear;
         let mut waits = ExponentialBuilder::new()
             .with_min_delay(pace.wait_min)
@@ -156,18 +170,18 @@ impl Courier {
         loop {
             let answer = post(&*self.to, &posted.letter, clock.now()).await;
             let after = match &answer {
-                Answer::Taken(_) => return Outcome::Sent,
-                Answer::Refused(_) => return self.failed(&answer),
+                Answer::Taken(_) => return (Outcome::Sent, true),
+                Answer::Refused(_) => return (self.failed(&answer), true),
                 Answer::Later { after, .. } => after.unwrap_or_default(),
                 Answer::None(_) => Duration::ZERO,
             };
             let wait = waits.next().unwrap_or(pace.wait_max).max(after);
             if clock.elapsed().saturating_add(wait) > give_up {
-                return self.failed(&answer);
+                return (self.failed(&answer), true);
             }
             tokio::select! {
                 () = sleep(wait) => {}
-                () = stop.cancelled() => return self.failed(&answer),
+                () = stop.cancelled() => return (self.failed(&answer), false),
             }
         }
     }
@@ -191,6 +205,7 @@ mod tests {
 
     use super::*;
     use crate::clock::Timestamp;
+    use crate::journal::MemoryJournal;
     use crate::outgoing;
     use crate::telemetry::Registry;
 
@@ -232,6 +247,7 @@ mod tests {
             shared: Shared::new(registry),
             clock: Clock::system(),
             pace: Pace { wait_min: wait, wait_max: wait, give_up_after },
+            cursors: Arc::new(Cursors::new(Arc::new(MemoryJournal::new(Clock::system(), Vec::new())))),
             stop: CancellationToken::new(),
             cut: CancellationToken::new(),
         }
@@ -248,7 +264,7 @@ mod tests {
     }
 
     fn letter() -> Letter {
-        Letter { id: "1".to_owned(), body: Bytes::from_static(b"{}") }
+        Letter { id: "1".to_owned(), body: Bytes::from_static(b"{}"), seq: None }
     }
 
     #[track_caller]

@@ -11,13 +11,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::alarm::{Alarm, AlarmKind, Phase};
 use super::courier::Mailbox;
-use super::sentry::Sentry;
+use super::cursor::Cursors;
+use super::post::Recipient as _;
+use super::sentry::{SENTRY, Sentry};
 use super::told::Told;
 use super::webhook::Webhook;
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::ids::Seq;
 use crate::journal::{Journal, Page, ReadError, Record, Scan, StreamId};
-use crate::limits::{JOURNAL_GROUP_RECORDS_MAX, NOTIFY_LAST_EVENTS};
+use crate::limits::{JOURNAL_GROUP_RECORDS_MAX, NOTIFY_LAST_EVENTS, NOTIFY_LOOK_BACK};
 
 /// See the module.
 pub(super) struct Follower {
@@ -26,6 +28,7 @@ pub(super) struct Follower {
     pub(super) webhooks: Vec<(Arc<Webhook>, Mailbox)>,
     pub(super) sentry: Option<Arc<Sentry>>,
     pub(super) told: Told,
+    pub(super) cursors: Arc<Cursors>,
     /// The record that was not looked at yet.
     pub(super) next: Seq,
 }
@@ -33,6 +36,7 @@ pub(super) struct Follower {
 impl Follower {
     /// Goes on until it is stopped, and then through what there is.
     pub(super) async fn run(mut self, mut tail: broadcast::Receiver<Arc<Record>>, stop: CancellationToken) {
+        self.go_back().await;
         loop {
             let due = self.told.next().map(|at| at.saturating_sub(self.clock.elapsed()));
             tokio::select! {
@@ -45,6 +49,7 @@ impl Follower {
                     for alarm in self.told.due(self.clock.elapsed()) {
                         self.tell(&alarm);
                     }
+                    self.cursors.looked(Seq(0), self.told.held());
                 }
                 () = stop.cancelled() => break,
             }
@@ -62,11 +67,41 @@ impl Follower {
         if record.seq < self.next {
             return;
         }
-        self.next = Seq(record.seq.0 + 1);
-        let Some(alarm) = Alarm::of(record) else { return };
-        self.tell_sentry(&alarm).await;
-        if let Some(alarm) = self.told.hear(alarm, self.clock.elapsed()) {
-            self.tell(&alarm);
+        self.next = record.seq.next();
+        if let Some(alarm) = Alarm::of(record) {
+            self.tell_sentry(&alarm).await;
+            if let Some(alarm) = self.told.hear(alarm, self.clock.elapsed()) {
+                self.tell(&alarm);
+            }
+        }
+        self.cursors.looked(record.seq, self.told.held());
+    }
+
+    /// Looks at what an earlier plimsoll did not tell everybody of, unless that is too old to be news.
+    async fn go_back(&mut self) {
+        let (cursors, journal, end) =
+            (Arc::clone(&self.cursors), Arc::clone(&self.journal), Seq(self.next.0 - 1));
+        let webhooks = self.webhooks.iter().map(|(webhook, _)| webhook.name().to_owned());
+        let names: Vec<String> = webhooks.chain(self.sentry.iter().map(|_| SENTRY.to_owned())).collect();
+        let oldest = Timestamp::from_millis(
+            self.journal
+                .now()
+                .as_millis()
+                .saturating_sub(u64::try_from(NOTIFY_LOOK_BACK.as_millis()).unwrap_or(u64::MAX)),
+        );
+        let first = spawn_blocking(move || {
+            let first = cursors.open(&names, end)?;
+            if first > end { Ok(first) } else { journal.seq_at(oldest).map(|oldest| first.max(oldest)) }
+        });
+        match first.await.unwrap_or_else(|lost| Err(ReadError::Unavailable(lost.to_string()))) {
+            Ok(first) if first < self.next => {
+                self.next = first;
+                self.read_back().await;
+            }
+            Ok(_) => {}
+            Err(error) => {
+                tracing::error!(source = "notify", %error, "what an earlier plimsoll did not tell cannot be read: nobody outside is told of it");
+            }
         }
     }
 
@@ -101,14 +136,18 @@ impl Follower {
     }
 
     fn tell(&self, alarm: &Alarm) {
+        let is_open = |name: &str| self.cursors.is_open(name, alarm.seq);
         for (webhook, mailbox) in self.webhooks.iter().filter(|(webhook, _)| webhook.wants(alarm)) {
-            mailbox.post(webhook.letter(alarm, self.clock.now()));
+            if is_open(webhook.name()) {
+                mailbox.post(webhook.letter(alarm));
+            }
         }
     }
 
     /// Sentry gets every episode that begins: it puts those of one fingerprint together by itself.
     async fn tell_sentry(&self, alarm: &Alarm) {
         if let Some(sentry) = &self.sentry
+            && self.cursors.is_open(SENTRY, alarm.seq)
             && (alarm.kind, alarm.phase) == (AlarmKind::Violation, Phase::Opened)
         {
             sentry.violated(alarm, self.last_events(alarm).await);

@@ -2,12 +2,13 @@
 //!
 //! It follows the journal: a fact is written once, and what somebody is told follows from the record. It knows records,
 //! not who made them, and no content: ids, numbers and words of closed sets are all that leaves. What was not delivered
-//! when plimsoll ends is counted as dropped and not told later. Start at [`Notifier::start`]; what is news is decided in
-//! `alarm`, what is told twice in `told`.
+//! when plimsoll ends is counted as dropped, and told after the next start: how far everybody was told is kept in the
+//! journal (`cursor`). Start at [`Notifier::start`]; what is news is decided in `alarm`, what is told twice in `told`.
 
 mod alarm;
 mod config;
 mod courier;
+mod cursor;
 mod follower;
 pub mod metrics;
 mod post;
@@ -31,6 +32,7 @@ use crate::journal::Journal;
 use crate::provider::Mask;
 use crate::telemetry::{Registry, SentryConfig, Shared};
 use courier::{Gear, Pace, courier};
+use cursor::Cursors;
 use follower::Follower;
 use metrics::Outcomes;
 use post::{Answer, post_and_read};
@@ -40,6 +42,7 @@ use webhook::Webhook;
 pub use self::sentry::{SENTRY, check_dsn};
 pub use alarm::{About, Alarm, AlarmKind, Level, Phase};
 pub use config::{Form, WebhookConfig, WebhookProblem, check_ca_file};
+pub use cursor::ALARMS_TOLD;
 
 /// How long after the deadline of a stop what was cut may take to end.
 const CUT_END: Duration = Duration::from_secs(1);
@@ -89,6 +92,7 @@ impl Notifier {
             shared,
             clock: clock.clone(),
             pace,
+            cursors: Arc::new(Cursors::new(Arc::clone(&journal))),
             stop: CancellationToken::new(),
             cut: CancellationToken::new(),
         };
@@ -122,7 +126,9 @@ impl Notifier {
         let mut follower = JoinSet::new();
         if !reached.is_empty() || sentry.is_some() {
             let told = Told::default();
-            let work = Follower { journal, clock, webhooks: reached, sentry: sentry.clone(), told, next };
+            let cursors = Arc::clone(&gear.cursors);
+            let work =
+                Follower { journal, clock, webhooks: reached, sentry: sentry.clone(), told, cursors, next };
             follower.spawn(work.run(tail, follow.clone()));
         }
         Self { follow, gear, follower, couriers, _sentry: sentry }
@@ -149,6 +155,7 @@ impl Notifier {
             gear.cut.cancel();
             let _late = timeout(CUT_END, joined(couriers)).await;
         }
+        gear.cursors.write_all();
         drop(sentry);
     }
 }

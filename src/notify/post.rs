@@ -6,6 +6,7 @@ use bytes::Bytes;
 use reqwest::{RequestBuilder, Response, StatusCode};
 
 use crate::clock::Timestamp;
+use crate::ids::Seq;
 use crate::limits::QUOTED_BYTES_MAX;
 use crate::outgoing;
 
@@ -15,6 +16,8 @@ pub(super) struct Letter {
     /// The same in every try, so that the other side can tell that it has it.
     pub(super) id: String,
     pub(super) body: Bytes,
+    /// The record that it tells of; none for a test, and for what the journal does not hold.
+    pub(super) seq: Option<Seq>,
 }
 
 /// Somebody who gets letters.

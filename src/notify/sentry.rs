@@ -16,7 +16,7 @@ use reqwest::{Client, RequestBuilder, Url};
 use sentry::integrations::backtrace::{ProcessStacktraceIntegration, current_stacktrace};
 use sentry::integrations::contexts::ContextIntegration;
 use sentry::protocol::{Event, Exception, Level, Mechanism};
-use sentry::types::Dsn;
+use sentry::types::{Dsn, Uuid};
 use sentry::{ClientOptions, Envelope, Transport};
 use serde_json::{Value, json};
 
@@ -24,6 +24,7 @@ use super::alarm::Alarm;
 use super::courier::{Gear, Mailbox, courier};
 use super::post::{Letter, Recipient};
 use crate::clock::{Clock, Timestamp};
+use crate::ids::Seq;
 use crate::limits::{NOTIFY_PANICS_MAX, NOTIFY_REPEAT_AFTER};
 use crate::outgoing::{self, USER_AGENT};
 use crate::telemetry::SentryConfig;
@@ -57,6 +58,8 @@ pub(super) struct Sentry {
     clock: Clock,
     /// When a panic at a place was told last. A std mutex suffices: a hold is a look-up.
     panics: Mutex<BTreeMap<String, Duration>>,
+    /// Of which record the event of an id tells, until it is posted. A std mutex suffices too.
+    seqs: Arc<Mutex<BTreeMap<Uuid, Seq>>>,
 }
 
 /// Work that has to be spawned.
@@ -79,18 +82,19 @@ impl Sentry {
         let ingest = Ingest::new(&dsn, config)?;
         let clock = gear.clock.clone();
         let (mailbox, work) = courier(Arc::new(ingest), gear);
+        let seqs: Arc<Mutex<BTreeMap<Uuid, Seq>>> = Arc::default();
         let mut options = ClientOptions::new()
             .release(concat!("plimsoll@", env!("CARGO_PKG_VERSION")))
             .in_app_include(["plimsoll"])
             .default_integrations(false)
             .add_integration(ProcessStacktraceIntegration::new())
             .add_integration(ContextIntegration::new())
-            .transport(Arc::new(Outbox(mailbox)));
+            .transport(Arc::new(Outbox { mailbox, seqs: Arc::clone(&seqs) }));
         options.dsn = Some(dsn);
         options.environment =
             config.environment.clone().or_else(|| variable("SENTRY_ENVIRONMENT")).map(Into::into);
         let client = sentry::Client::with_options(options);
-        Ok(Some((Arc::new(Self { client, clock, panics: Mutex::default() }), Box::pin(work))))
+        Ok(Some((Arc::new(Self { client, clock, panics: Mutex::default(), seqs }), Box::pin(work))))
     }
 
     /// An episode began.
@@ -105,7 +109,11 @@ impl Sentry {
             ("entities", fact("entities")),
             ("lastEvents", last_events),
         ];
+        let id = alarm.id(SENTRY);
+        let event_id = Uuid::from_slice(&id[..16]).expect("16 bytes");
+        self.seqs.lock().unwrap_or_else(PoisonError::into_inner).insert(event_id, alarm.seq);
         self.capture(Event {
+            event_id,
             level: Level::Error,
             message: Some(alarm.title.clone()),
             logger: Some("plimsoll.invariant".to_owned()),
@@ -170,15 +178,21 @@ pub(super) fn report_panics(sentry: &Arc<Sentry>) {
 }
 
 /// Where the client puts its envelopes. It has nothing to flush: the courier has an end of its own.
-struct Outbox(Mailbox);
+struct Outbox {
+    mailbox: Mailbox,
+    seqs: Arc<Mutex<BTreeMap<Uuid, Seq>>>,
+}
 
 impl Transport for Outbox {
     fn send_envelope(&self, envelope: Envelope) {
+        let mut seqs = self.seqs.lock().unwrap_or_else(PoisonError::into_inner);
+        let seq = envelope.uuid().and_then(|id| seqs.remove(id));
+        drop(seqs);
         let id = envelope.uuid().map(ToString::to_string).unwrap_or_default();
         let mut body = Vec::new();
         let written: io::Result<()> = envelope.to_writer(&mut body);
         written.expect("an event is plain JSON, and memory takes it");
-        self.0.post(Letter { id, body: Bytes::from(body) });
+        self.mailbox.post(Letter { id, body: Bytes::from(body), seq });
     }
 }
 

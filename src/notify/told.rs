@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::alarm::{Alarm, Phase};
+use crate::ids::Seq;
 use crate::limits::{NOTIFY_KEYS_MAX, NOTIFY_REPEAT_AFTER};
 
 /// See the module.
@@ -58,6 +59,11 @@ impl Told {
         });
         self.look_ahead();
         due
+    }
+
+    /// The first record of which something is kept quiet for a while.
+    pub(super) fn held(&self) -> Option<Seq> {
+        self.things.values().filter_map(|thing| Some(thing.held.as_ref()?.seq)).min()
     }
 
     /// When something is due next.
@@ -119,7 +125,6 @@ impl Told {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::Seq;
     use crate::notify::alarm::{About, AlarmKind, Level};
 
     const MINUTE: Duration = Duration::from_secs(60);

@@ -55,13 +55,14 @@ impl Webhook {
     }
 
     /// What it is sent of an alarm.
-    pub(super) fn letter(&self, alarm: &Alarm, now: Timestamp) -> Letter {
+    pub(super) fn letter(&self, alarm: &Alarm) -> Letter {
         let kind = format!("plimsoll.{}.{}", alarm.kind.as_str(), alarm.phase.as_str());
         let body = match self.config.form {
             Form::Json => json!({"type": kind, "timestamp": alarm.time.to_string(), "data": alarm}),
             Form::Slack => slack(alarm),
         };
-        letter(&body, now)
+        let id = alarm.id(&self.name)[..16].iter().map(|byte| format!("{byte:02X}")).collect::<String>();
+        Letter { id: format!("msg_{id}"), body: Bytes::from(body.to_string()), seq: Some(alarm.seq) }
     }
 
     /// What it is sent to see whether anything arrives.
@@ -81,7 +82,7 @@ impl Webhook {
 
 fn letter(body: &Value, now: Timestamp) -> Letter {
     let id = RequestId::generate(now, rand::random());
-    Letter { id: format!("msg_{id}"), body: Bytes::from(body.to_string()) }
+    Letter { id: format!("msg_{id}"), body: Bytes::from(body.to_string()), seq: None }
 }
 
 /// A message of Slack (<https://docs.slack.dev/messaging/sending-messages-using-incoming-webhooks>).

@@ -29,6 +29,7 @@ use crate::gateway::{AGENT_CREATED, AGENT_DELETED, AGENT_PAUSED, Gateway};
 use crate::ids::{AgentId, IdempotencyKey, TownId};
 use crate::journal::{Actor, Fold, Journal, Record, Scan, kinds};
 use crate::limits::TOWN_END_WAIT;
+use crate::notify::ALARMS_TOLD;
 use crate::telemetry::{Registry, Shared};
 use crate::town::Town;
 use crate::town::event::Report as EventReport;
@@ -311,11 +312,12 @@ impl Inner {
         }
     }
 
-    /// When an earlier plimsoll last wrote to the journal. What the journal tells of itself may be of this start.
+    /// When an earlier plimsoll last wrote to the journal. What the journal tells of itself, and who is
+    /// told of alarms, may be of this start.
     fn last_record(&self) -> Timestamp {
         let newest = Scan { limit: LOOKED_BACK_AT, newest_first: true, ..Scan::default() };
         let page = self.pen.journal.scan(&newest).ok();
-        let own = [kinds::END_CUT, kinds::PARTITION_DROPPED, kinds::PARTITION_LOST];
+        let own = [kinds::END_CUT, kinds::PARTITION_DROPPED, kinds::PARTITION_LOST, ALARMS_TOLD];
         let of_life = |record: &&Record| !own.contains(&record.kind.as_str());
         let last = page.and_then(|page| page.records.iter().find(of_life).map(|record| record.time));
         last.unwrap_or_else(|| self.pen.journal.now())

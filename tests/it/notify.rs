@@ -43,8 +43,13 @@ struct World {
 
 impl World {
     fn of(webhooks: &[(&str, WebhookConfig)], sentry: SentryConfig) -> Self {
+        let journal = Arc::new(MemoryJournal::new(Clock::system(), Vec::new()));
+        Self::over(journal, webhooks, sentry)
+    }
+
+    /// The next life over a journal.
+    fn over(journal: Arc<MemoryJournal>, webhooks: &[(&str, WebhookConfig)], sentry: SentryConfig) -> Self {
         let clock = Clock::system();
-        let journal = Arc::new(MemoryJournal::new(clock.clone(), Vec::new()));
         let registry = plimsoll::catalogue::registry();
         let webhooks: BTreeMap<_, _> =
             webhooks.iter().map(|(name, config)| ((*name).to_owned(), config.clone())).collect();
@@ -95,6 +100,11 @@ impl World {
             scrape.count("plimsoll_notifications_total", &[("webhook", webhook), ("outcome", outcome)])
         })
     }
+}
+
+/// A notifier of which nobody hears anything.
+fn nobody() -> Notifier {
+    World::telling(&[]).notifier
 }
 
 async fn got(server: &Upstream, count: usize) -> Vec<Request> {
@@ -217,6 +227,48 @@ async fn a_webhook_that_never_answers_holds_up_no_end_and_what_waits_is_counted(
     assert_eq!(scrape.count("plimsoll_dropped_total", &dropped), 3);
     let dropped = [("webhook", "silent"), ("outcome", "dropped")];
     assert_eq!(scrape.count("plimsoll_notifications_total", &dropped), 3);
+}
+
+#[tokio::test]
+async fn what_was_not_delivered_before_a_kill_is_told_after_it_under_the_same_id() {
+    let silent = Upstream::start(vec![Reply::Hang(Vec::new())]).await;
+    let server = Upstream::start(vec![whole("ok")]).await;
+    let world = World::telling(&[("ops", hook(&silent))]);
+    world.crash_loop("a");
+    let first = got(&silent, 1).await;
+    world.crash_loop("b");
+    let World { journal, notifier, .. } = world;
+    drop(notifier);
+    let next = World::over(journal, &[("ops", hook(&server))], SentryConfig::default());
+    let told = got(&server, 2).await;
+    assert_eq!(header(&told[0], "webhook-id"), header(&first[0], "webhook-id"));
+    assert_eq!(told[0].body, first[0].body, "whoever keeps the id has the same");
+    let agents: Vec<_> = told.iter().map(|request| request.body["data"]["agent"].clone()).collect();
+    assert_eq!(agents, ["a", "b"]);
+    next.notifier.stop(DEADLINE).await;
+}
+
+#[tokio::test]
+async fn what_was_told_is_not_told_again_after_a_restart_and_what_came_meanwhile_is() {
+    let server = Upstream::start(vec![whole("ok")]).await;
+    let world = World::telling(&[("ops", hook(&server))]);
+    world.crash_loop("a");
+    until("it is told", async || (world.counts("ops") == [1, 0, 0]).then_some(())).await;
+    let World { journal, registry, notifier } = world;
+    notifier.stop(DEADLINE).await;
+    // Nobody follows the journal now.
+    let (config, gone) = (SentryConfig::default(), World { journal, registry, notifier: nobody() });
+    gone.crash_loop("b");
+    let both = [("ops", hook(&server)), ("new", hook(&server))];
+    let next = World::over(Arc::clone(&gone.journal), &both, config);
+    until("it is told", async || (next.counts("ops") == [1, 0, 0]).then_some(())).await;
+    next.crash_loop("c");
+    until("both are told", async || (next.counts("new") == [1, 0, 0]).then_some(())).await;
+    next.notifier.stop(DEADLINE).await;
+    let agents: Vec<_> =
+        server.requests().iter().map(|request| request.body["data"]["agent"].clone()).collect();
+    assert_eq!(agents.len(), 4, "{agents:?}");
+    assert_eq!(agents[..2], ["a", "b"], "a webhook that is new hears of what comes");
 }
 
 #[tokio::test]

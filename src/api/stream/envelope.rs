@@ -17,6 +17,7 @@ use crate::ids::{AgentId, TownId};
 use crate::journal::{Record, StreamKind, kinds};
 use crate::lifecycle::{self, EventKind};
 use crate::live::{Envelope, Level};
+use crate::notify::ALARMS_TOLD;
 use crate::town::TownEvent;
 
 /// How one kind of record is shown.
@@ -75,6 +76,14 @@ const KINDS: &[Shown] = &[
         summary: |r| {
             let (agent, session) = (text(r, "agent"), text(r, "session"));
             format!("agent {agent} began a conversation of its own for the session {session}")
+        },
+    },
+    Shown {
+        kind: ALARMS_TOLD,
+        r#type: "alarms.told",
+        level: info,
+        summary: |r| {
+            format!("{} was told of everything up to record {}", text(r, "recipient"), r.detail["through"])
         },
     },
     Shown {
