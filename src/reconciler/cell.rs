@@ -203,6 +203,16 @@ impl Cell {
         self.snapshots.load(Ordering::SeqCst)
     }
 
+    /// Puts another state in the place of this one, which no event does.
+    #[cfg(test)]
+    pub(super) fn replace(&self, change: impl FnOnce(&Town) -> Option<Town>) -> bool {
+        self.drain();
+        let mut book = self.write();
+        let Some(town) = change(&book.town) else { return false };
+        book.town = town;
+        true
+    }
+
     /// Everything, for a snapshot of the journal.
     pub(super) fn snapshot(&self) -> Value {
         self.snapshots.fetch_add(1, Ordering::SeqCst);
