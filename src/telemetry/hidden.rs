@@ -1,4 +1,4 @@
-//! Agents and towns whose series leave the exposition: the exporter cannot take a series back.
+//! Agents whose series leave the exposition: the exporter cannot take a series back.
 //!
 //! What is hidden goes on being counted, so that a counter that is shown again goes on from where it is. Start at
 //! [`Hidden`].
@@ -9,9 +9,8 @@ use std::sync::{PoisonError, RwLock};
 
 use super::family::{OTHER, cut};
 
-/// The labels that name an agent, and the one that names a town.
+/// The labels that name an agent.
 const AGENT_LABELS: [&str; 2] = ["agent", "agent_instance"];
-const TOWN_LABEL: &str = "town";
 
 /// What is not shown. A std read-write lock suffices: it is read once for each scrape.
 #[derive(Default)]
@@ -20,7 +19,6 @@ pub(super) struct Hidden(RwLock<Names>);
 #[derive(Default, Clone)]
 pub(super) struct Names {
     agents: BTreeSet<String>,
-    towns: BTreeSet<String>,
     /// Of one metric each.
     series: BTreeSet<(&'static str, String)>,
 }
@@ -46,22 +44,10 @@ impl Hidden {
         });
     }
 
-    /// Hides all series of a town, but for those that it shares with others.
-    pub(super) fn hide_town(&self, town: &str) {
-        if town != OTHER {
-            self.change(|names| names.towns.insert(cut(town).to_owned()));
-        }
-    }
-
-    /// Shows all of them again.
-    pub(super) fn show_town(&self, town: &str) {
-        self.change(|names| names.towns.remove(cut(town)));
-    }
-
     /// As it is now; nothing where nothing is hidden.
     pub(super) fn names(&self) -> Option<Names> {
         let names = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        let empty = names.agents.is_empty() && names.towns.is_empty() && names.series.is_empty();
+        let empty = names.agents.is_empty() && names.series.is_empty();
         (!empty).then(|| names.clone())
     }
 
@@ -82,9 +68,6 @@ impl Names {
                 if self.agents.contains(&*value) || self.series.iter().any(of_metric) {
                     return true;
                 }
-            }
-            if label == TOWN_LABEL && self.towns.contains(&*unescaped(value)) {
-                return true;
             }
             rest = more;
         }
@@ -135,11 +118,10 @@ mod tests {
     static STARTS: Gauge<1> = Gauge::new("plimsoll_starts", &["agent_instance"], "Starts.");
     static WAIT: Histogram<1> =
         Histogram::new("plimsoll_wait_seconds", &["agent"], "Waits.", (&[1.0], "enough"));
-    static BEADS: Gauge<1> = Gauge::new("plimsoll_beads", &["town"], "Beads.");
 
     fn registry() -> Registry {
         let overflow = super::super::metrics::SERIES_OVERFLOW.0;
-        Registry::new(&[CALLS.0, STARTS.0, WAIT.0, BEADS.0, overflow]).expect("valid")
+        Registry::new(&[CALLS.0, STARTS.0, WAIT.0, overflow]).expect("valid")
     }
 
     fn step(registry: &Registry, tool: &str, agent: &str) {
@@ -204,32 +186,6 @@ mod tests {
         assert_eq!(shown(&registry).len(), 5);
         registry.show_agent("a");
         assert_eq!(shown(&registry).len(), 6);
-    }
-
-    #[test]
-    fn a_town_is_hidden_apart_from_the_agent_of_its_name() {
-        let registry = registry();
-        step(&registry, "grep", "a");
-        ["a", "b"].iter().for_each(|town| registry.gauges(&BEADS).with([town]).set(1.0));
-        let beads = |registry: &Registry| {
-            let text = registry.render();
-            text.lines()
-                .filter(|line| line.starts_with("plimsoll_beads{"))
-                .map(str::to_owned)
-                .collect::<Vec<_>>()
-        };
-        registry.hide_agent("a");
-        assert_eq!(beads(&registry).len(), 2);
-        registry.show_agent("a");
-        registry.hide_town("a");
-        assert_eq!(
-            (beads(&registry), shown(&registry).len()),
-            (vec!["plimsoll_beads{town=\"b\"} 1".to_owned()], 6)
-        );
-        registry.hide_town(OTHER);
-        registry.show_town("a");
-        assert_eq!(beads(&registry).len(), 2);
-        assert!(registry.hidden().is_none(), "what towns share is never hidden");
     }
 
     #[test]

@@ -154,16 +154,6 @@ impl Registry {
         self.hidden.show(agent);
     }
 
-    /// Leaves all series of a town out of the exposition, but for those that it shares with others.
-    pub fn hide_town(&self, town: &str) {
-        self.hidden.hide_town(town);
-    }
-
-    /// Shows all of them again: counters go on from where they are.
-    pub fn show_town(&self, town: &str) {
-        self.hidden.show_town(town);
-    }
-
     #[cfg(test)]
     pub(super) fn hidden(&self) -> Option<super::hidden::Names> {
         self.hidden.names()

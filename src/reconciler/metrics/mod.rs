@@ -36,7 +36,6 @@ const OTHER: &str = "other";
 pub struct Metrics(Arc<Families>);
 
 struct Families {
-    registry: Registry,
     /// The labels of [`INVARIANTS`], by number.
     invariants: BTreeMap<u8, String>,
     slots: Mutex<Slots>,
@@ -62,7 +61,7 @@ struct Families {
 /// Who has series. A std mutex suffices: a hold is a look-up.
 #[derive(Default)]
 struct Slots {
-    /// Towns with series of their own, forgotten ones too.
+    /// Towns with series of their own.
     own: BTreeSet<TownId>,
     /// Whether any town ever had none.
     shared: bool,
@@ -92,7 +91,6 @@ impl Metrics {
     pub fn new(registry: &Registry) -> Self {
         let label = |number: u8, name: &str| (number, format!("{number}_{name}"));
         Self(Arc::new(Families {
-            registry: registry.clone(),
             invariants: INVARIANTS.iter().map(|known| label(known.number, known.name)).collect(),
             slots: Mutex::default(),
             ticks: registry.histograms(&TICK_SECONDS),
@@ -115,8 +113,8 @@ impl Metrics {
         }))
     }
 
-    /// What is counted of this town, at 0 where nothing was; shown again if it was forgotten. At boot it is called in the
-    /// order in which the towns were made, so that each finds its series again after a restart.
+    /// What is counted of this town, at 0 where nothing was. At boot it is called in the order in which the towns were made,
+    /// so that each finds its series again after a restart.
     #[must_use]
     pub fn town(&self, town: &TownId) -> TownMetrics {
         let families = &*self.0;
@@ -124,16 +122,7 @@ impl Metrics {
         if birth == Birth::Now {
             families.show(label, &TownGauges::none(town.clone()));
         }
-        families.registry.show_town(label);
         TownMetrics(Arc::new(families.handles(label)))
-    }
-
-    /// Takes the series of a deleted town out of the exposition, but for those that it shares. Its place is nobody else's
-    /// until the next start: counters of one name must not mean two towns.
-    pub fn forget(&self, town: &TownId) {
-        if self.0.slots().own.contains(town) {
-            self.0.registry.hide_town(town.as_str());
-        }
     }
 
     /// Brings the gauges of all towns up to date. Called before rendering, with every town there is.

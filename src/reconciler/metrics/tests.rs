@@ -103,20 +103,6 @@ fn towns_past_the_cap_add_up_what_is_counted_and_show_the_worst() {
 }
 
 #[test]
-fn a_forgotten_town_leaves_and_comes_back_where_it_was() {
-    let (registry, metrics) = full();
-    metrics.town(&town("t07")).drained(3);
-    metrics.forget(&town("t07"));
-    assert!(series_of(&registry, "t07").is_empty());
-    let shared = metrics.town(&town("late"));
-    shared.drained(1);
-    metrics.forget(&town("late"));
-    assert_eq!(series_of(&registry, OTHER)["plimsoll_reconciler_events_drained_total"], "1", "it is shared");
-    metrics.town(&town("t07")).drained(1);
-    assert_eq!(series_of(&registry, "t07")["plimsoll_reconciler_events_drained_total"], "4");
-}
-
-#[test]
 fn violations_go_on_from_what_the_fold_counted() {
     let (registry, metrics) = full();
     let restored = metrics.town(&town("t01"));
