@@ -62,13 +62,13 @@ async fn a_clock_that_is_set_ahead_and_back_leaves_ages_as_they_were_and_back_of
     world.add("a", &[]).await;
     world.until("it failed", |town| town.beads()[&bead("a")].tries.failed_at.is_some()).await;
     hand.set_wall(START.after(10 * HOUR));
-    world.ticks_at(&clock).await;
+    world.ticks_at(&clock, &hand).await;
     assert_eq!(skipped(&world), [10 * 3_600_000], "ages leave the jump out");
     assert_eq!(world.count("bead_dispatched"), 1);
     hand.set_wall(START);
     for _ in 0..4 {
         hand.advance(MINUTE / 2);
-        world.ticks_at(&clock).await;
+        world.ticks_at(&clock, &hand).await;
     }
     world.ends("a", BeadStatus::Closed).await;
     assert_eq!(skipped(&world).iter().sum::<u64>(), 10 * 3_600_000);
@@ -93,7 +93,7 @@ async fn the_time_in_which_plimsoll_was_down_does_not_count_whatever_the_start_w
         }
         let cradle = Cradle { clock: clock.clone(), ..Cradle::of(&journal, &[]) };
         let next = World::begin(cradle, &cast, swift()).await;
-        next.ticks_at(&clock).await;
+        next.ticks_at(&clock, &hand).await;
         let left: u64 = skipped(&next).iter().sum();
         assert!(u128::from(left).abs_diff(down.as_millis()) <= MINUTE.as_millis(), "{left} of {down:?}");
         assert!(age(&next).is_some_and(|age| age < MINUTE), "{:?} {:#?}", age(&next), next.kinds());
@@ -116,12 +116,12 @@ async fn the_time_in_which_plimsoll_was_there_counts_although_nothing_was_writte
     world.submit(running).await;
     for _ in 0..12 {
         hand.advance(50 * Duration::from_secs(1));
-        world.ticks_at(&clock).await;
+        world.ticks_at(&clock, &hand).await;
     }
     world.reconciler.cut().await;
     let cradle = Cradle { clock: clock.clone(), ..Cradle::of(&journal, &[]) };
     let next = World::begin(cradle, &cast, swift()).await;
-    next.ticks_at(&clock).await;
+    next.ticks_at(&clock, &hand).await;
     assert!(age(&next).is_some_and(|age| age > 9 * MINUTE), "{:?} {:#?}", age(&next), next.kinds());
     assert!(skipped(&next).len() <= 8, "a sign of life a minute at most: {:?}", skipped(&next));
     next.stop().await;
@@ -140,7 +140,7 @@ async fn a_town_in_which_nothing_grows_older_gives_no_sign_of_life() {
     let before = world.records().len();
     for _ in 0..3 {
         hand.advance(5 * MINUTE);
-        world.ticks_at(&clock).await;
+        world.ticks_at(&clock, &hand).await;
     }
     assert_eq!(world.records().len(), before, "{:#?}", world.kinds());
     world.stop().await;
