@@ -382,7 +382,7 @@ impl Before {
     }
 
     async fn town(&self) {
-        let (agent, role, origin) = ("ext".parse_id(), Role::Worker, Origin::Dynamic);
+        let (agent, role, origin) = ("ext".parse_id(), Role::Worker, Origin::External);
         self.tell([
             TownEvent::TownCreated { policy: Box::new(Policy::default()) },
             TownEvent::AgentRegistered { agent, role, origin, nudges: false },
@@ -467,4 +467,75 @@ async fn a_window_before_what_is_kept_is_gone_and_the_first_that_is_kept_is_told
         .to_owned();
     let kept = replay(&first).await;
     assert_eq!(kept.status, 200, "{first}: {}", kept.text());
+}
+
+#[tokio::test]
+async fn beads_and_agents_that_are_not_there_are_told_so() {
+    let server = lab(json!({})).await;
+    for (path, body) in told().into_iter().filter(|(path, _)| path.starts_with("beads/fix/")) {
+        let path = format!("/api/towns/lab/{}", path.replace("fix", "none"));
+        refused(
+            &post(&server, &path, &body).await,
+            404,
+            "unknown_bead",
+            "`plimsoll bead list` names those there are",
+        );
+    }
+    let (beads, list) = ("/api/towns/lab/beads", "`plimsoll bead list`");
+    refused(&get(&server, "/api/towns/lab/beads/none").await, 404, "unknown_bead", list);
+    made(&server, beads, json!({"id": "third", "title": "waits"})).await;
+    let tied = json!({"blockedBy": "none"});
+    refused(
+        &post(&server, "/api/towns/lab/beads/third/dependencies", &tied).await,
+        404,
+        "unknown_bead",
+        list,
+    );
+    refused(&post(&server, beads, &json!({"title": "t", "convoy": "none"})).await, 404, "unknown_bead", list);
+    let convoy = json!({"title": "t", "beads": ["none"]});
+    refused(&post(&server, "/api/towns/lab/convoys", &convoy).await, 404, "unknown_bead", list);
+    let left = Ask::method("DELETE", "/api/towns/lab/agents/none").send(server.address()).await;
+    refused(&left, 404, "unknown_agent", "the town's agents are those that joined it");
+    for event in reports("none", "fix.9") {
+        refused(
+            &report(&server, "lab", "k", None, &event).await,
+            404,
+            "unknown_agent",
+            "those that joined it",
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_event_of_a_kind_that_is_not_reported_is_refused_and_the_kinds_are_named() {
+    let server = lab(json!({})).await;
+    let kinds = "expected one of `agent_done`, `agent_completed`, `agent_progress`, `container_status`";
+    for kind in
+        ["weather", "", "AGENT_DONE", "agentDone", "bead_dispatched", "bead_transitioned", "town_created"]
+    {
+        let event = json!({"type": kind, "agent": "ext", "dispatchId": "fix.1"});
+        refused(&report(&server, "lab", "k", None, &event).await, 400, "bad_request", kinds);
+    }
+    for (event, says) in [
+        (json!({"agent": "ext", "dispatchId": "fix.1"}), "type"),
+        (json!({"type": 1}), "type"),
+        (json!({"type": "agent_done", "agent": "ext", "dispatchId": "fix.1"}), "outcome"),
+        (
+            json!({"type": "agent_done", "agent": "ext", "dispatchId": "fix.1", "outcome": "well"}),
+            "`needs_human`",
+        ),
+        (json!({"type": "agent_progress", "agent": "ext"}), "dispatchId"),
+        (json!({"type": "agent_progress", "agent": "ext", "dispatchId": "fix.1", "url": "x"}), "url"),
+        (json!({"type": "container_status", "agent": "ext", "status": "gone"}), "`exited`"),
+    ] {
+        refused(&report(&server, "lab", "k", None, &event).await, 400, "bad_request", says);
+    }
+    let mut long = done("ext", "fix.1");
+    long["summary"] = json!("x".repeat((4 << 10) + 1));
+    refused(
+        &report(&server, "lab", "k", None, &long).await,
+        422,
+        "invalid",
+        "summary: expected 0 to 4096 bytes",
+    );
 }
