@@ -36,7 +36,7 @@ pub(crate) struct ReplayArgs {
     /// It ends, and the plan is made: RFC 3339, how long ago, or now.
     #[arg(long, value_name = "TIME", value_parser = moment)]
     to: Timestamp,
-    /// Ends at the first event after which an invariant does not hold.
+    /// Ends at the first event found after which an invariant does not hold.
     #[arg(long)]
     until_violation: bool,
     /// Tells what the town really did, too.

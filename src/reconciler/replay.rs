@@ -218,8 +218,9 @@ impl Past<'_> {
         Ok((folded, taken))
     }
 
-    /// The first event after which an invariant does not hold, or that says that one did not. Looked for in strides: what
-    /// breaks and holds again within one is found if the town noticed it.
+    /// The first event found after which an invariant does not hold, or that says that one did not. Looked for in strides,
+    /// and within one by halves: what breaks and holds again within one is found if the town noticed it, and of several
+    /// events that break one within one, some one is.
     fn first_violation(&self, window: Window) -> Result<Option<Found>, ReplayError> {
         let mut folded = Folded { town: self.state_before(window.from)?, ..Folded::default() };
         if !check_all(&folded.town).is_empty() {
@@ -246,8 +247,8 @@ impl Past<'_> {
         Ok(self.first_within(Window { from: good_from, until })?.or(found))
     }
 
-    /// The first event of a stretch after which an invariant does not hold, if one does not at its end. All held before
-    /// it.
+    /// An event of a stretch with which an invariant ceases to hold, if one does not at its end; all held before it. The
+    /// first, unless it held again in between.
     fn first_within(&self, stretch: Window) -> Result<Option<Found>, ReplayError> {
         let after = |base: &Town, from: Seq, last: Seq| -> Result<(Town, bool), ReplayError> {
             let mut folded = Folded { town: base.clone(), ..Folded::default() };

@@ -158,9 +158,11 @@ async fn agents_report_for_their_own_dispatch_only() {
         let answer = report(&server, progress(agent), Some("p"), Some(token)).await;
         assert_eq!(answer.status, status, "{token} for {agent}: {}", answer.text());
     }
-    let running = json!({"type": "container_status", "agent": "ext", "status": "running"});
+    let running =
+        json!({"type": "container_status", "agent": "ext", "dispatchId": "fix.1", "status": "running"});
     assert_eq!(report(&server, running.clone(), Some("c"), Some("ext")).await.status, 201);
-    let nobody = json!({"type": "container_status", "agent": "nobody", "status": "running"});
+    let nobody =
+        json!({"type": "container_status", "agent": "nobody", "dispatchId": "no.1", "status": "running"});
     let nobody = report(&server, nobody, Some("n"), Some("any")).await;
     assert_eq!(refused(&nobody), code(404, "unknown_agent"));
     let nowhere = told(&server, "/api/towns/none/events", running, Some("c"), Some("any")).await;

@@ -50,7 +50,7 @@ pub(crate) struct ReplayParams {
     /// Whether to tell what the town really did.
     #[serde(default)]
     compare: bool,
-    /// Whether to end at the first event after which an invariant does not hold.
+    /// Whether to end at the first event found after which an invariant does not hold.
     #[serde(default)]
     until_violation: bool,
 }

@@ -63,7 +63,7 @@ pub(crate) enum ReportedEvent {
         /// Which agent.
         agent: AgentId,
         /// The dispatch that it was looked at for.
-        dispatch_id: Option<DispatchId>,
+        dispatch_id: DispatchId,
         /// What was seen.
         status: ContainerStatus,
         /// How it ended, if it did.
@@ -92,14 +92,13 @@ impl ReportedEvent {
         agent
     }
 
-    fn dispatch_id(&self) -> Option<&DispatchId> {
-        match self {
-            Self::AgentDone { dispatch_id, .. }
-            | Self::AgentCompleted { dispatch_id, .. }
-            | Self::AgentProgress { dispatch_id, .. }
-            | Self::ReviewDone { dispatch_id, .. } => Some(dispatch_id),
-            Self::ContainerStatus { dispatch_id, .. } => dispatch_id.as_ref(),
-        }
+    fn dispatch_id(&self) -> &DispatchId {
+        let (Self::AgentDone { dispatch_id, .. }
+        | Self::AgentCompleted { dispatch_id, .. }
+        | Self::AgentProgress { dispatch_id, .. }
+        | Self::ContainerStatus { dispatch_id, .. }
+        | Self::ReviewDone { dispatch_id, .. }) = self;
+        dispatch_id
     }
 
     fn into_event(self, report: Option<Box<event::Report>>) -> TownEvent {
@@ -118,7 +117,7 @@ impl ReportedEvent {
                 TownEvent::AgentProgress { agent, dispatch_id, report }
             }
             Self::ContainerStatus { agent, dispatch_id, status, exit_reason } => {
-                let exit_reason = exit_reason.map(Into::into);
+                let (dispatch_id, exit_reason) = (Some(dispatch_id), exit_reason.map(Into::into));
                 TownEvent::ContainerStatus { agent, dispatch_id, status, exit_reason, report }
             }
             Self::ReviewDone { agent, dispatch_id, verdict, notes } => {
@@ -181,7 +180,7 @@ impl Operation for Report {
 fn check_own(caller: &Caller, town: &TownId, event: &ReportedEvent) -> Result<(), Refusal> {
     let agent = event.agent();
     check_bounds_of_token(caller, town, agent)?;
-    let Some(dispatch) = event.dispatch_id() else { return Ok(()) };
+    let dispatch = event.dispatch_id();
     let holder =
         caller.state.reconciler.look(town, |town, _| town.holder(dispatch).map(|(id, _)| id.clone()));
     match holder.ok_or_else(|| Refusal::unknown_town(town))? {
@@ -270,5 +269,30 @@ fn key(request: &Request) -> Result<IdempotencyKey, Problem> {
         (None, None) => Err(Problem::bad_request(
             "Idempotency-Key: send one, of 1 to 128 visible characters, so that a report that is sent again happens once",
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// A status without one could be that of the container before, told late.
+    #[test]
+    fn every_report_names_its_dispatch() {
+        for mut event in [
+            json!({"type": "agent_done", "outcome": "done"}),
+            json!({"type": "agent_completed", "status": "completed"}),
+            json!({"type": "agent_progress"}),
+            json!({"type": "container_status", "status": "exited"}),
+            json!({"type": "review_done", "verdict": "approved"}),
+        ] {
+            event["agent"] = json!("ext");
+            let none = serde_json::from_value::<ReportedEvent>(event.clone());
+            assert!(none.is_err_and(|error| error.to_string().contains("dispatchId")), "{event}");
+            event["dispatchId"] = json!("fix.1");
+            assert!(serde_json::from_value::<ReportedEvent>(event.clone()).is_ok(), "{event}");
+        }
     }
 }
