@@ -128,7 +128,7 @@ pub struct RecoveryPolicy {
     pub working_without_hook: Recovery,
     /// 8: a hook points nowhere.
     pub hook_points_nowhere: Recovery,
-    /// All others.
+    /// All others: `off` or `suggest`, nothing of them can be repaired by itself.
     pub others: Recovery,
 }
 
@@ -202,9 +202,20 @@ const HOUR: u64 = 3_600;
 const DAY: u64 = 24 * HOUR;
 
 impl Policy {
-    /// Every number that is out of its range.
+    /// What people may not ask for: numbers out of their ranges, and a recovery that there is not.
     #[must_use]
     pub fn problems(&self) -> Vec<PolicyProblem> {
+        let mut problems = self.out_of_range();
+        if self.recovery.others == Recovery::Auto {
+            let rule = "must be off or suggest: nothing of these can be repaired by itself".to_owned();
+            problems.push(PolicyProblem { key: "recovery.others", rule });
+        }
+        problems
+    }
+
+    /// Every number that is out of its range: no event may bring such a one.
+    #[must_use]
+    pub fn out_of_range(&self) -> Vec<PolicyProblem> {
         let Self { dispatch, breaker, lost, review, convoy: _, stuck, collect, recovery: _ } = self;
         let mut problems = Vec::new();
         let counts = [

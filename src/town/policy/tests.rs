@@ -42,12 +42,15 @@ fn each_number_is_refused_outside_of_its_range_and_named() {
         ("stuck.repeat_after", with(|p| p.stuck.repeat_after = Period::from_secs(0))),
         ("stuck.ending_grace", with(|p| p.stuck.ending_grace = Period::from_secs(HOUR + 1))),
         ("collect.idle_after", with(|p| p.collect.idle_after = Period::from_secs(59))),
+        ("recovery.others", with(|p| p.recovery.others = Recovery::Auto)),
     ];
     for (key, policy) in cases {
         assert_eq!(keys(&policy), [key]);
     }
     assert_eq!(keys(&with(|p| p.dispatch.attempts_max = 100)), [""; 0]);
     assert_eq!(keys(&with(|p| p.lost.not_found_grace = Period::from_secs(0))), [""; 0]);
+    let before = with(|p| p.recovery.others = Recovery::Auto).out_of_range();
+    assert_eq!(before, [], "an event of before may say so");
 }
 
 #[test]

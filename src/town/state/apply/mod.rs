@@ -145,7 +145,7 @@ impl Town {
             TownEvent::TownCreated { policy } | TownEvent::PolicyChanged { policy } => policy,
             other => unreachable!("{} sets no rules", other.kind()),
         };
-        policy.problems().into_iter().next().map_or(Ok(()), |problem| Err(Rejected::Policy(problem)))
+        policy.out_of_range().into_iter().next().map_or(Ok(()), |problem| Err(Rejected::Policy(problem)))
     }
 
     fn change_rules(&mut self, event: &TownEvent) {
