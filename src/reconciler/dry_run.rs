@@ -77,8 +77,9 @@ pub fn dry_run(fork: Fork, now: Timestamp) -> DryRun {
     let now = now.max(town.time());
     let plan = plan(&town, now);
     for action in &plan.actions {
-        let taken = town.apply(town.seq().next(), now, action.event());
-        debug_assert!(taken.is_ok(), "{taken:?}");
+        // A town takes in what its planner says. One that was damaged may not: then the next tick tells of it, and this
+        // shows what it would find all the same.
+        let _ = town.apply(town.seq().next(), now, action.event());
     }
     let report = view::waits(&plan.report);
     let violations = view::violations(&check_all(&town));

@@ -1,5 +1,7 @@
 //! The world of one town: two clocks, a journal, what runs agents, and what is under way between them.
 
+use std::collections::BTreeMap;
+
 use plimsoll::clock::Timestamp;
 use plimsoll::ids::{AgentId, BeadId, DispatchId, IdempotencyKey};
 use plimsoll::town::event::Report;
@@ -302,7 +304,10 @@ impl Sim {
             let (_, effect) = self.effects.remove(index);
             self.perform(effect);
         }
-        self.processes.retain(|process| !(process.orphan && process.dispatch.bead() == dispatch.bead()));
+        self.processes.retain(|process| {
+            let in_the_way = process.agent == agent || process.dispatch.bead() == dispatch.bead();
+            !(process.orphan && in_the_way)
+        });
         let review = self.is_review(&dispatch);
         let (story, script) = match self.calm {
             true => ("goes well", runtime::good(&mut self.roll, review, true)),
@@ -361,11 +366,12 @@ impl Sim {
 
     /// Nobody's work is done twice at the same time, and no agent does two things.
     pub(crate) fn check_world(&self) {
-        let mut works: Vec<&Process> = self.processes.iter().filter(|process| process.works).collect();
-        works.sort_by(|a, b| a.dispatch.bead().cmp(b.dispatch.bead()));
-        for pair in works.windows(2) {
-            let [one, other] = pair else { continue };
-            assert!(one.dispatch.bead() != other.dispatch.bead(), "worked on twice: {one:?}, {other:?}");
+        let (mut beads, mut agents) = (BTreeMap::new(), BTreeMap::new());
+        for process in self.processes.iter().filter(|process| process.works) {
+            let other = beads.insert(process.dispatch.bead(), process);
+            assert!(other.is_none(), "worked on twice: {process:?}, {other:?}");
+            let other = agents.insert(&process.agent, process);
+            assert!(other.is_none(), "one agent does two things: {process:?}, {other:?}");
         }
     }
 }
