@@ -321,7 +321,7 @@ pub enum TownEvent {
         /// So many.
         failed_beads: u32,
     },
-    /// The probe went well, or a person said so: dispatching goes on.
+    /// The probe went well: dispatching goes on.
     BreakerClosed {},
     /// An invariant does not hold.
     ViolationOpened {

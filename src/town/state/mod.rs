@@ -218,7 +218,7 @@ impl Town {
         self.facts.counts
     }
 
-    /// What became of a report with this key, if it came within the last 24 h.
+    /// What became of a report with this key, if it came within the last 24 h and is among the latest 100,000.
     #[must_use]
     pub fn reported(&self, by: &str, key: &IdempotencyKey, now: Timestamp) -> Option<&KeyUse> {
         let used = self.facts.keys.get(by)?.get(key)?;
