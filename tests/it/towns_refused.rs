@@ -309,8 +309,7 @@ async fn a_key_is_known_for_its_town_and_its_token_and_happens_once_however_many
     ] {
         assert_eq!(asking(path, &body).token(Some("ann")).send(server.address()).await.status, 201, "{path}");
     }
-    let event =
-        |agent: &str, status: &str| json!({"type": "container_status", "agent": agent, "status": status});
+    let event = |agent: &str, status: &str| json!({"type": "container_status", "agent": agent, "dispatchId": "no.1", "status": status});
     let sent = async |town, key, token, body| report(&server, town, key, Some(token), &body).await;
     let first = sent("lab", "k", "one", event("ext", "running")).await;
     assert_eq!((first.status, &first.json()["repeated"]), (201, &json!(false)));
@@ -429,7 +428,7 @@ async fn a_key_is_forgotten_after_a_day_and_not_before() {
     drop(before);
     let mut server = Server::spawn(dir, json!({}));
     server.ready().await;
-    let other = json!({"type": "container_status", "agent": "ext", "status": "exited"});
+    let other = json!({"type": "container_status", "agent": "ext", "dispatchId": "no.1", "status": "exited"});
     refused(&report(&server, "lab", "young", None, &other).await, 409, "key_reused", "take a new key");
     assert_eq!(report(&server, "lab", "old", None, &other).await.status, 201);
     refused(&report(&server, "lab", "young", None, &other).await, 409, "key_reused", "take a new key");
@@ -526,7 +525,10 @@ async fn an_event_of_a_kind_that_is_not_reported_is_refused_and_the_kinds_are_na
         ),
         (json!({"type": "agent_progress", "agent": "ext"}), "dispatchId"),
         (json!({"type": "agent_progress", "agent": "ext", "dispatchId": "fix.1", "url": "x"}), "url"),
-        (json!({"type": "container_status", "agent": "ext", "status": "gone"}), "`exited`"),
+        (
+            json!({"type": "container_status", "agent": "ext", "dispatchId": "no.1", "status": "gone"}),
+            "`exited`",
+        ),
     ] {
         refused(&report(&server, "lab", "k", None, &event).await, 400, "bad_request", says);
     }
