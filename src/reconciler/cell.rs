@@ -213,6 +213,16 @@ impl Cell {
         true
     }
 
+    /// Has the town be what its events up to this record make; false if it has looked at later ones.
+    pub(super) fn adopt(&self, town: &Town, at: Seq) -> bool {
+        let mut book = self.write();
+        let fits = book.at == at;
+        if fits {
+            book.town = town.clone();
+        }
+        fits
+    }
+
     /// Everything, for a snapshot of the journal.
     pub(super) fn snapshot(&self) -> Value {
         self.snapshots.fetch_add(1, Ordering::SeqCst);

@@ -123,21 +123,35 @@ impl Past<'_> {
     /// # Errors
     /// [`ReplayError::BeforeHistory`] if that cannot be told any more.
     pub(super) fn state_before(&self, until: Seq) -> Result<Town, ReplayError> {
-        let (mut folded, at) = self.snapshot_before(until)?;
-        self.each((at.next(), until), |record| {
-            folded.take(record);
-            true
-        })?;
-        Ok(folded.town)
+        self.folded_from(until, until)
     }
 
-    /// The same from an older snapshot than the newest, or from the first event: what the newest was made from.
+    /// The same from an older snapshot than so many of the newest, or from the first event: what they were made from.
     ///
     /// # Errors
     /// [`ReplayError::BeforeHistory`] if nothing older is kept.
-    pub(super) fn folded_anew(&self, until: Seq) -> Result<Town, ReplayError> {
-        let newest = self.history.snapshots(TOWNS)?.last().map_or(until, |newest| until.min(*newest));
-        let (mut folded, at) = self.snapshot_before(newest)?;
+    pub(super) fn folded_anew(&self, until: Seq, newest: usize) -> Result<Town, ReplayError> {
+        let snapshots = self.history.snapshots(TOWNS)?;
+        let oldest = snapshots.iter().rev().take(newest).next_back();
+        self.folded_from(oldest.map_or(until, |oldest| until.min(*oldest)), until)
+    }
+
+    /// The same from the first event, or from the oldest snapshot that serves.
+    ///
+    /// # Errors
+    /// [`ReplayError::BeforeHistory`] if there is none.
+    pub(super) fn folded_whole(&self, until: Seq) -> Result<Town, ReplayError> {
+        let kept_from = self.history.kept_from(Log::Work)?;
+        if kept_from <= Seq(1) {
+            return self.folded_from(Seq(0), until);
+        }
+        let oldest = self.history.snapshots(TOWNS)?.into_iter().find(|at| at.next() >= kept_from);
+        self.folded_from(oldest.map_or(until, |oldest| until.min(oldest.next())), until)
+    }
+
+    /// The same from the newest snapshot before a place.
+    fn folded_from(&self, before: Seq, until: Seq) -> Result<Town, ReplayError> {
+        let (mut folded, at) = self.snapshot_before(before)?;
         self.each((at.next(), until), |record| {
             folded.take(record);
             true

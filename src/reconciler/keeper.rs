@@ -146,8 +146,10 @@ async fn turning(turn: &Turn, pulse: &Pulse, last_seen: Timestamp, stop: &Cancel
         };
         pulse.end(clock.elapsed(), cadence.wait(), turned.as_ref().ok());
         let snapshots = turn.cell.snapshots();
-        if turned.is_ok() && checked.replace(snapshots) != Some(snapshots) {
-            turn.executor.tasks.spawn(refold::check(Arc::clone(&turn.executor)));
+        if turned.is_ok() && checked != Some(snapshots) {
+            let occasion = checked.map_or(refold::Occasion::Start, |_| refold::Occasion::Snapshot);
+            checked = Some(snapshots);
+            turn.executor.tasks.spawn(refold::check(Arc::clone(&turn.executor), occasion));
         }
         let failed = turned.is_err();
         let wall = turned.map_or(0.0, |turned| turned.tick.wall_clock_ms);

@@ -217,3 +217,25 @@ async fn a_town_is_made_once_and_turns_at_once() {
     world.until("a tick", |_| ticked()).await;
     world.stop().await;
 }
+
+/// A snapshot that says what no event did: the fault of a disk, or of a plimsoll before this one.
+#[tokio::test]
+async fn a_town_that_its_events_did_not_make_is_made_anew_from_them() {
+    let cast = Cast::of([Act::Say(DONE)]);
+    let world = World::new(&["one"], &cast, swift()).await;
+    world.add("a", &[]).await;
+    world.ends("a", BeadStatus::Closed).await;
+    world.stop().await;
+    let mut wrong = world.reconciler.fold().snapshot();
+    wrong["main"]["town"]["town"]["closed"]["a"]["status"] = "failed".into();
+    let next = World::from(&world.journal, Some(&wrong), &["one"], &cast, swift()).await;
+    next.until("its violation is resolved", |_| next.count("violation_resolved") == 1).await;
+    next.add("b", &[]).await;
+    next.ends("b", BeadStatus::Closed).await;
+    assert_eq!((next.count("violation_opened"), next.count("violation_resolved")), (1, 1));
+    next.stop().await;
+    let lived = next.reconciler.look(&town(), |town, _| town.hash()).expect("there is a town");
+    let whole = Towns::default();
+    next.records().iter().for_each(|record| whole.apply(record));
+    assert_eq!(whole.get(&town()).expect("it is there").drained().town.hash(), lived);
+}

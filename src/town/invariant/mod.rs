@@ -60,7 +60,7 @@ pub const INVARIANTS: &[Invariant] = &[
         number: 1,
         name: "state_differs_from_events",
         check: Check::Against(state_differs_from_events::check),
-        repair: "keep a copy of the data directory and report the fault: `plimsoll replay` shows what the events make of the town",
+        repair: "plimsoll makes the town anew from its events; keep a copy of the data directory and report the fault",
     },
     Invariant {
         number: 2,
