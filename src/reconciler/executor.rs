@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -16,6 +15,7 @@ use super::cell::Cell;
 use super::desk::{Pen, record};
 use super::ending;
 use super::metrics::TownMetrics;
+use super::refold::Checks;
 use super::runs::{Place, Runs};
 use crate::gateway::Gateway;
 use crate::ids::{AgentId, DispatchId};
@@ -58,8 +58,8 @@ pub(super) struct Executor {
     /// From here on what is cut is cut by the end of plimsoll.
     pub(super) closing: CancellationToken,
     pub(super) tally: Tally,
-    /// One place: a check of a town against its events copies the town.
-    pub(super) checks: Arc<Semaphore>,
+    /// Those of all towns against their events.
+    pub(super) checks: Arc<Checks>,
 }
 
 /// Effects that ended since the last tick.

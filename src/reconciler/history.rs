@@ -4,6 +4,7 @@
 //! at a time, so that memory follows the state and not the events. Nothing is written. Start at [`History`].
 
 use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -95,6 +96,22 @@ struct Kept {
     pending: VecDeque<Record>,
 }
 
+/// The snapshot that was read last: it holds every town, and each of many reads its own part.
+#[derive(Debug, Default)]
+pub(super) struct LastRead(Mutex<Option<(Seq, Arc<Value>)>>);
+
+impl LastRead {
+    fn before(&self, history: History<'_>, before: Seq) -> Result<Option<(Seq, Arc<Value>)>, ReadError> {
+        let newest = history.snapshots(TOWNS)?.into_iter().rev().find(|at| *at < before);
+        // A panic while it was read left nothing here.
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !last.as_ref().is_some_and(|(at, _)| newest == Some(*at)) {
+            *last = history.snapshot_before(TOWNS, before)?.map(|(at, towns)| (at, Arc::new(towns)));
+        }
+        Ok(last.clone())
+    }
+}
+
 /// One town's past.
 pub(super) struct Past<'a> {
     pub(super) history: History<'a>,
@@ -103,6 +120,8 @@ pub(super) struct Past<'a> {
     pub(super) events_max: u64,
     /// Asked before each page whether this is still wanted.
     pub(super) go_on: &'a dyn Fn() -> bool,
+    /// Where the snapshot that was read last is kept for others who want it.
+    pub(super) last_read: Option<&'a LastRead>,
 }
 
 impl Past<'_> {
@@ -163,7 +182,7 @@ impl Past<'_> {
     fn snapshot_before(&self, until: Seq) -> Result<(Folded, Seq), ReplayError> {
         let kept_from = self.history.kept_from(Log::Work)?;
         let mut before = until;
-        while let Some((at, towns)) = self.history.snapshot_before(TOWNS, before)? {
+        while let Some((at, towns)) = self.towns_before(before)? {
             if at.next() < kept_from {
                 break;
             }
@@ -179,6 +198,13 @@ impl Past<'_> {
             return Ok((Folded::default(), Seq(0)));
         }
         Err(ReplayError::BeforeHistory { first: self.first_instant(kept_from)? })
+    }
+
+    fn towns_before(&self, before: Seq) -> Result<Option<(Seq, Arc<Value>)>, ReadError> {
+        match self.last_read {
+            Some(last) => last.before(self.history, before),
+            None => Ok(self.history.snapshot_before(TOWNS, before)?.map(|(at, towns)| (at, Arc::new(towns)))),
+        }
     }
 
     fn town_of(&self, towns: &Value) -> Result<Folded, String> {

@@ -182,7 +182,7 @@ impl Reconciler {
 /// # Errors
 /// See [`ReplayError`].
 pub fn fork(history: History<'_>, town: &TownId) -> Result<Fork, ReplayError> {
-    let past = Past { history, town, events_max: REPLAY_EVENTS_MAX, go_on: &|| true };
+    let past = Past { history, town, events_max: REPLAY_EVENTS_MAX, go_on: &|| true, last_read: None };
     past.check_known()?;
     Ok(Fork { town: past.state_before(Seq(u64::MAX))?, ..Fork::default() })
 }

@@ -4,12 +4,13 @@
 //! The events are folded from before the newest snapshot on, off the runtime, while the town turns on. A snapshot may be
 //! wrong itself, taken while the town was: before a town is called wrong, all that is kept is folded.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
 use super::executor::Executor;
-use super::history::{Folded, History, Past};
+use super::history::{Folded, History, LastRead, Past};
 use super::replay::ReplayError;
 use crate::ids::Seq;
 use crate::limits::REPLAY_EVENTS_MAX;
@@ -19,6 +20,31 @@ use crate::town::invariant::{Scope, Violation, check_fold, episodes};
 
 /// How often the fold runs after a town that goes on meanwhile; each time there is less to take in.
 const ADOPTIONS_MAX: u32 = 100;
+
+/// The checks of all towns: one at a time, as each copies its town.
+#[derive(Debug)]
+pub(super) struct Checks {
+    place: Semaphore,
+    /// What they read, for as long as one of them is under way: a thousand towns stand in one snapshot.
+    last_read: Mutex<Weak<LastRead>>,
+}
+
+impl Default for Checks {
+    fn default() -> Self {
+        Self { place: Semaphore::new(1), last_read: Mutex::default() }
+    }
+}
+
+impl Checks {
+    fn last_read(&self) -> Arc<LastRead> {
+        let mut last_read = self.last_read.lock().unwrap_or_else(PoisonError::into_inner);
+        last_read.upgrade().unwrap_or_else(|| {
+            let new = Arc::default();
+            *last_read = Arc::downgrade(&new);
+            new
+        })
+    }
+}
 
 /// What is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,10 +65,11 @@ struct Differing {
 
 /// Looks once, makes an episode of what does not hold, and ends it.
 pub(super) async fn check(executor: Arc<Executor>, occasion: Occasion) {
+    let last_read = executor.checks.last_read();
     // Nobody closes it.
-    let Ok(_place) = executor.checks.acquire().await else { return };
+    let Ok(_place) = executor.checks.place.acquire().await else { return };
     let looking = Arc::clone(&executor);
-    let looked = blocking(&executor, move || look(&looking, occasion)).await;
+    let looked = blocking(&executor, move || look(&looking, &last_read, occasion)).await;
     let Some(looked) = looked else { return };
     if let Some(Differing { found, folded, at }) = looked {
         for violation in &found {
@@ -83,18 +110,23 @@ async fn tell(executor: &Executor, found: &[Violation]) {
     }
 }
 
-fn look(executor: &Executor, occasion: Occasion) -> Result<Option<Differing>, ReplayError> {
+fn look(
+    executor: &Executor,
+    last_read: &LastRead,
+    occasion: Occasion,
+) -> Result<Option<Differing>, ReplayError> {
     let (town, at) = {
         let book = executor.cell.drained();
         (book.town.clone(), book.at)
     };
     let go_on = || !executor.closing.is_cancelled();
-    differing(&past(executor, &go_on), (&town, at), occasion)
+    let past = Past { last_read: Some(last_read), ..past(executor, &go_on) };
+    differing(&past, (&town, at), occasion)
 }
 
 fn past<'a>(executor: &'a Executor, go_on: &'a dyn Fn() -> bool) -> Past<'a> {
     let history = History::Live(&*executor.pen.journal);
-    Past { history, town: &executor.cell.id, events_max: REPLAY_EVENTS_MAX, go_on }
+    Past { history, town: &executor.cell.id, events_max: REPLAY_EVENTS_MAX, go_on, last_read: None }
 }
 
 fn differing(
@@ -181,6 +213,7 @@ mod tests {
             town: &id,
             events_max: REPLAY_EVENTS_MAX,
             go_on: &|| true,
+            last_read: Some(&LastRead::default()),
         };
         let (right, at) = (made(&told), told.journal.status().last);
         let is_wrong = |town: &Town, occasion| {

@@ -128,7 +128,7 @@ pub fn replay(
     if let Some(changes) = &request.policy {
         supposed(&Policy::default(), changes)?;
     }
-    let past = Past { history, town, events_max: REPLAY_EVENTS_MAX, go_on };
+    let past = Past { history, town, events_max: REPLAY_EVENTS_MAX, go_on, last_read: None };
     past.check_known()?;
     past.check_kept(request.from)?;
     let from = history.seq_at(request.from)?;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use futures_util::future::join_all;
-use tokio::sync::Semaphore;
+
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -20,6 +20,7 @@ use super::keeper::{self, Pulse};
 use super::ledger::Towns;
 use super::metrics::{Metrics, TownGauges};
 use super::opening::{self, Around};
+use super::refold::Checks;
 use super::runs::Runs;
 use super::status::{self, TownStatus, classes};
 use super::turn::{Strain, Turn};
@@ -71,7 +72,7 @@ pub(super) struct Inner {
     shared: Shared,
     strain: Strain,
     last_seen: OnceLock<Timestamp>,
-    checks: Arc<Semaphore>,
+    checks: Arc<Checks>,
     /// A std mutex suffices: a hold is a few map operations.
     kept: Mutex<BTreeMap<TownId, KeptTown>>,
     /// Held by who makes a town, lets an agent join one, or changes what one decides by.
@@ -105,7 +106,7 @@ impl Reconciler {
             shared: Shared::new(&registry),
             strain,
             last_seen: OnceLock::new(),
-            checks: Arc::new(Semaphore::new(1)),
+            checks: Arc::default(),
             kept: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
             tasks,

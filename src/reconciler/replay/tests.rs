@@ -245,8 +245,13 @@ fn what_cannot_be_asked_is_refused() {
         Err(ReplayError::Stopped)
     );
     let id = town();
-    let past =
-        |events_max| Past { history: History::Live(&told.journal), town: &id, events_max, go_on: &|| true };
+    let past = |events_max| Past {
+        history: History::Live(&told.journal),
+        town: &id,
+        events_max,
+        go_on: &|| true,
+        last_read: None,
+    };
     let whole = Window { from: Seq(1), until: Seq(100) };
     let events = u64::try_from(play.log.len()).expect("few");
     assert!(past(events).fold(whole, false).is_ok());
