@@ -105,7 +105,7 @@ impl LastRead {
         let newest = history.snapshots(TOWNS)?.into_iter().rev().find(|at| *at < before);
         // A panic while it was read left nothing here.
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if !last.as_ref().is_some_and(|(at, _)| newest == Some(*at)) {
+        if last.as_ref().is_none_or(|(at, _)| newest != Some(*at)) {
             *last = history.snapshot_before(TOWNS, before)?.map(|(at, towns)| (at, Arc::new(towns)));
         }
         Ok(last.clone())
