@@ -175,8 +175,8 @@ impl Inner {
         for cell in self.ledger.list() {
             let gone: Vec<AgentId> = {
                 let book = cell.drained();
-                let own = book.town.agents().iter().filter(|(_, agent)| agent.origin == Origin::Dynamic);
-                own.map(|(id, _)| id.clone()).filter(|id| !self.gateway.has_agent(id)).collect()
+                let gone = book.town.agents().iter().filter(|(id, agent)| self.around.is_gone(id, agent));
+                gone.map(|(id, _)| id.clone()).collect()
             };
             for agent in &gone {
                 self.forget_agent(agent).await;

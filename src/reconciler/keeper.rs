@@ -83,13 +83,13 @@ impl Pulse {
         (beat.running, beat.due) = (Some(now), None);
     }
 
-    fn end(&self, now: Duration, every: Duration, turned: Option<&Turned>) {
+    fn end(&self, now: Duration, every: Duration, turned: Option<Turned>) {
         let mut beat = self.beat();
         (beat.running, beat.due, beat.every) = (None, Some(now + every), every);
         if let Some(turned) = turned {
-            beat.last = Some(turned.tick.clone());
-            beat.report = Arc::new(turned.plan.report.clone());
-            beat.counted = Arc::new(turned.counted.clone());
+            beat.last = Some(turned.tick);
+            beat.report = Arc::new(turned.plan.report);
+            beat.counted = Arc::new(turned.counted);
         }
     }
 
@@ -144,15 +144,15 @@ async fn turning(turn: &Turn, pulse: &Pulse, last_seen: Timestamp, stop: &Cancel
                 false
             }
         };
-        pulse.end(clock.elapsed(), cadence.wait(), turned.as_ref().ok());
+        let failed = turned.is_err();
+        let wall = turned.as_ref().map_or(0.0, |turned| turned.tick.wall_clock_ms);
+        pulse.end(clock.elapsed(), cadence.wait(), turned.ok());
         let snapshots = turn.cell.snapshots();
-        if turned.is_ok() && checked != Some(snapshots) {
+        if !failed && checked != Some(snapshots) {
             let occasion = checked.map_or(refold::Occasion::Start, |_| refold::Occasion::Snapshot);
             checked = Some(snapshots);
             turn.executor.tasks.spawn(refold::check(Arc::clone(&turn.executor), occasion));
         }
-        let failed = turned.is_err();
-        let wall = turned.map_or(0.0, |turned| turned.tick.wall_clock_ms);
         let pause = pause_after(Duration::from_secs_f64(wall / 1e3)).max(turn.strain.pause);
         let wait = if again { Duration::ZERO } else { cadence.wait() };
         // A journal that does not take anything is not asked at every event.

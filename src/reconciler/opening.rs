@@ -32,16 +32,20 @@ impl Around {
     /// Whether an agent that joined while plimsoll ran has to leave: it is no more, or the configuration has it work
     /// elsewhere.
     fn leaves(&self, town: &TownId, id: &AgentId, agent: &Agent) -> bool {
-        let is_gone = agent.origin == Origin::Dynamic && !self.gateway.has_agent(id);
         let wanted = |(other, config): (&TownId, &TownConfig)| other != town && config.member(id).is_some();
-        is_gone || self.config.iter().any(wanted)
+        self.is_gone(id, agent) || self.config.iter().any(wanted)
     }
 
-    /// Whether another town has the agent.
-    fn is_elsewhere(&self, town: &TownId, id: &AgentId) -> bool {
-        let others = self.towns.list();
-        let mut others = others.iter().filter(|cell| cell.id != *town);
-        others.any(|cell| cell.drained().town.agents().contains_key(id))
+    /// Whether it was one of plimsoll's own when it joined, and is no more.
+    pub(super) fn is_gone(&self, id: &AgentId, agent: &Agent) -> bool {
+        agent.origin == Origin::Dynamic && !self.gateway.has_agent(id)
+    }
+
+    /// Which other town has the agent.
+    pub(super) fn elsewhere(&self, town: &TownId, id: &AgentId) -> Option<TownId> {
+        let others = self.towns.list().into_iter().filter(|cell| cell.id != *town);
+        let mut having = others.filter(|cell| cell.drained().town.agents().contains_key(id));
+        having.next().map(|cell| cell.id.clone())
     }
 }
 
@@ -189,7 +193,7 @@ async fn try_apply(
         &cell.drained().town,
         config,
         |id, agent| around.leaves(&cell.id, id, agent),
-        |id| around.is_elsewhere(&cell.id, id),
+        |id| around.elsewhere(&cell.id, id).is_some(),
     );
     for some in events.chunks(JOURNAL_GROUP_RECORDS_MAX) {
         let records = some.iter().map(|event| record(event, Actor::System, None, None)).collect();

@@ -7,11 +7,11 @@
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use tokio::sync::Semaphore;
-use tokio::task::spawn_blocking;
 
 use super::executor::Executor;
 use super::history::{Folded, History, LastRead, Past};
 use super::replay::ReplayError;
+use super::turn;
 use crate::ids::Seq;
 use crate::limits::REPLAY_EVENTS_MAX;
 use crate::town::Town;
@@ -69,7 +69,7 @@ pub(super) async fn check(executor: Arc<Executor>, occasion: Occasion) {
     // Nobody closes it.
     let Ok(_place) = executor.checks.place.acquire().await else { return };
     let looking = Arc::clone(&executor);
-    let looked = blocking(&executor, move || look(&looking, &last_read, occasion)).await;
+    let looked = read(&executor, move || look(&looking, &last_read, occasion)).await;
     let Some(looked) = looked else { return };
     if let Some(Differing { found, folded, at }) = looked {
         for violation in &found {
@@ -77,8 +77,13 @@ pub(super) async fn check(executor: Arc<Executor>, occasion: Occasion) {
         }
         tell(&executor, &found).await;
         let adopting = Arc::clone(&executor);
-        if blocking(&executor, move || adopt(&adopting, folded, at)).await != Some(true) {
-            return;
+        match read(&executor, move || adopt(&adopting, folded, at)).await {
+            Some(true) => {}
+            Some(false) => {
+                tracing::warn!(source = "reconciler", town = %executor.cell.id, "the town was told too much to be made anew from its events: the next snapshot has it tried again");
+                return;
+            }
+            None => return,
         }
         tracing::warn!(source = "reconciler", town = %executor.cell.id, "the town was made anew from its events");
         executor.cell.wake();
@@ -87,12 +92,11 @@ pub(super) async fn check(executor: Arc<Executor>, occasion: Occasion) {
 }
 
 /// Reads the journal off the runtime; `None` if that cannot be done now.
-async fn blocking<T: Send + 'static>(
+async fn read<T: Send + 'static>(
     executor: &Executor,
-    read: impl FnOnce() -> Result<T, ReplayError> + Send + 'static,
+    look: impl FnOnce() -> Result<T, ReplayError> + Send + 'static,
 ) -> Option<T> {
-    let done = spawn_blocking(read).await;
-    match done.unwrap_or_else(|lost| std::panic::resume_unwind(lost.into_panic())) {
+    match turn::blocking(look).await {
         Ok(done) => Some(done),
         // What it was made from is not kept any more, or plimsoll ends.
         Err(ReplayError::BeforeHistory { .. } | ReplayError::Stopped) => None,

@@ -64,7 +64,7 @@ pub struct Reconciler {
 }
 
 pub(super) struct Inner {
-    around: Arc<Around>,
+    pub(super) around: Arc<Around>,
     pub(super) ledger: Arc<Towns>,
     pub(super) pen: Pen,
     pub(super) gateway: Gateway,
@@ -305,10 +305,8 @@ impl Inner {
     }
 
     pub(super) fn works_nowhere_else(&self, agent: &AgentId, town: &TownId) -> Result<(), SubmitError> {
-        let others = self.ledger.list();
-        let mut others = others.iter().filter(|cell| cell.id != *town);
-        match others.find(|cell| cell.drained().town.agents().contains_key(agent)) {
-            Some(cell) => Err(SubmitError::Elsewhere { agent: agent.clone(), town: cell.id.clone() }),
+        match self.around.elsewhere(town, agent) {
+            Some(town) => Err(SubmitError::Elsewhere { agent: agent.clone(), town }),
             None => Ok(()),
         }
     }

@@ -371,7 +371,7 @@ fn ages(town: &Town) -> bool {
 }
 
 /// Runs something that takes milliseconds off the runtime.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     let done = tokio::task::spawn_blocking(work).await;
     done.unwrap_or_else(|lost| std::panic::resume_unwind(lost.into_panic()))
 }

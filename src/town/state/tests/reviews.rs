@@ -71,8 +71,8 @@ fn a_review_knows_what_was_said_of_the_work_that_it_looks_at() {
     assert_eq!(play.bead("a").looks.summary, None, "the work is another");
 }
 
-#[test]
-fn a_task_reviewed_often_enough_waits_for_a_person() {
+/// A task whose last review wants changes and is one too many.
+fn reviewed_too_often() -> Play {
     let mut play = in_review();
     play.dispatches("a.r1", "r1").takes(reviewed("a.r1.1", Verdict::Changes, "again"));
     play.takes(TownEvent::BeadTransitioned {
@@ -82,6 +82,12 @@ fn a_task_reviewed_often_enough_waits_for_a_person() {
         reason: BeadReason::Changes,
         escalation: Some(bead("a.e1")),
     });
+    play
+}
+
+#[test]
+fn a_task_reviewed_often_enough_waits_for_a_person() {
+    let mut play = reviewed_too_often();
     assert_eq!((play.status("a"), play.status("a.e1")), (Open, Open));
     assert_eq!((play.queue(Role::Worker), play.bead("a.e1").parent.clone()), (vec![], Some(bead("a"))));
     play.takes(TownEvent::BeadReleased { bead: bead("a") });
@@ -174,14 +180,6 @@ fn what_an_agent_said_is_there_for_the_person_who_has_to_look() {
     play.takes(words("a.3", Outcome::Failed, "no such file"));
     play.takes(moved(Failed, BeadReason::AttemptsExhausted, "a.e3"));
     assert_eq!(said(&play, "a.e3").as_deref(), Some("no such file"), "also of one that ended");
-    let mut play = in_review();
-    play.dispatches("a.r1", "r1").takes(reviewed("a.r1.1", Verdict::Changes, "again"));
-    play.takes(TownEvent::BeadTransitioned {
-        bead: bead("a.r1"),
-        from: InProgress,
-        to: Closed,
-        reason: BeadReason::Changes,
-        escalation: Some(bead("a.e1")),
-    });
+    let play = reviewed_too_often();
     assert_eq!(said(&play, "a.e1").as_deref(), Some("again"), "the reviewer's words");
 }
