@@ -98,6 +98,7 @@ impl App {
             read_entry,
             config: config.gateway,
             agents: config.agents,
+            templates: config.templates,
             ..ground.gateway(hosts)
         })?;
         let reconciler = Reconciler::new(ReconcilerParts {

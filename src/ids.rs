@@ -91,6 +91,12 @@ text_id! {
 }
 
 text_id! {
+    /// What agents of a town are made of; the key under `templates:` in the configuration.
+    TemplateId, 64, is_slug,
+    "a template id has 1 to 64 characters of a-z, 0-9, '-', '_', '.', and begins with a letter or a digit"
+}
+
+text_id! {
     /// A fleet and its work.
     TownId, 64, is_slug,
     "a town id has 1 to 64 characters of a-z, 0-9, '-', '_', '.', and begins with a letter or a digit"

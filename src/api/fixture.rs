@@ -38,6 +38,7 @@ pub(super) fn state_at(config: Config, clock: Clock) -> ApiState {
     let journal = Arc::new(MemoryJournal::new(clock.clone(), folds));
     let gateway = Gateway::new(GatewayParts {
         config: gateway::Config::default(),
+        templates: BTreeMap::new(),
         agents: BTreeMap::new(),
         providers: BTreeMap::new(),
         instances: Arc::new(Instances::new(InstancesParts::bare(

@@ -38,6 +38,7 @@ impl Ground {
         GatewayParts {
             config: gateway::Config::default(),
             agents: BTreeMap::new(),
+            templates: BTreeMap::new(),
             providers: BTreeMap::new(),
             instances: Arc::new(Instances::new(instances)),
             read_entry: Arc::new(|_, _| Err(Vec::new())),

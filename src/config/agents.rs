@@ -1,4 +1,5 @@
-//! What an entry of `agents:` may be, and what must fit together: of the files, and of those that come over the API.
+//! What an entry of `agents:` or `templates:` may be, and what must fit together: of the files, and of those that come
+//! over the API.
 
 use std::collections::BTreeMap;
 
@@ -25,25 +26,31 @@ pub(crate) fn validate_agent(
 ) -> Vec<ConfigProblem> {
     let mut checks = Checks { root, problems: Vec::new() };
     let names: Vec<&str> = place.providers.keys().map(String::as_str).collect();
-    checks.whole_agent(id, agent, place, &names);
+    checks.whole_agent(&KeyPath::of(&["agents", id.as_str()]), agent, place, &names);
     checks.problems
 }
 
 impl Checks<'_> {
     pub(super) fn whole_agent(
         &mut self,
-        id: &AgentId,
+        path: &KeyPath,
         agent: &gateway::AgentConfig,
         place: &Surroundings<'_>,
         names: &[&str],
     ) {
         let provider = place.providers.get(&agent.provider);
-        self.agent(id, agent, place.running_max, names);
-        self.model(id, agent, provider);
-        self.hosting(id, agent, provider, place.engine);
+        self.agent(path, agent, place.running_max, names);
+        self.model(path, agent, provider);
+        self.hosting(path, agent, provider, place.engine);
     }
 
-    fn agent(&mut self, id: &AgentId, agent: &gateway::AgentConfig, running_max: usize, providers: &[&str]) {
+    fn agent(
+        &mut self,
+        path: &KeyPath,
+        agent: &gateway::AgentConfig,
+        running_max: usize,
+        providers: &[&str],
+    ) {
         let gateway::AgentConfig {
             provider,
             model: _,
@@ -58,7 +65,6 @@ impl Checks<'_> {
             tools: _,
             instance: _,
         } = agent;
-        let path = KeyPath::of(&["agents", id.as_str()]);
         if !providers.contains(&provider.as_str()) {
             let near = nearest(provider, providers.iter().copied());
             let near = near.map(|name| format!(", did you mean `{name}`?")).unwrap_or_default();
@@ -82,8 +88,7 @@ impl Checks<'_> {
     }
 
     /// A server that is asked for no model in particular refuses, or takes one that nobody chose.
-    fn model(&mut self, id: &AgentId, agent: &gateway::AgentConfig, provider: Option<&provider::Config>) {
-        let path = KeyPath::of(&["agents", id.as_str()]);
+    fn model(&mut self, path: &KeyPath, agent: &gateway::AgentConfig, provider: Option<&provider::Config>) {
         let whole = !self.root.get(&path.0).is_some_and(Node::has_refused);
         let unnamed = agent.model.as_deref().is_none_or(str::is_empty);
         match provider {

@@ -2,36 +2,35 @@
 
 use super::{Config, ConfigProblem, KeyPath, Node};
 use crate::gateway::AgentConfig;
-use crate::ids::AgentId;
 use crate::provider::{self, Dialect};
 
 /// A warning for each agent whose dollars a day cannot be counted.
 pub(super) fn unpriced(config: &Config, root: &Node) -> Vec<ConfigProblem> {
-    config.agents.iter().filter_map(|(id, agent)| of_agent(config, root, id, agent)).collect()
+    config.every_agent().filter_map(|(path, agent)| of_agent(config, root, &path, agent)).collect()
 }
 
 /// A warning for each agent that may have any number of calls in flight when its budget is used up.
 pub(super) fn unbounded(config: &Config, root: &Node) -> Vec<ConfigProblem> {
-    let of_agent = |(id, agent): (&AgentId, &AgentConfig)| {
+    let of_agent = |(path, agent): (KeyPath, &AgentConfig)| {
         let key =
             agent.usd_per_day.map(|_| "usd_per_day").or(agent.tokens_per_min.map(|_| "tokens_per_min"))?;
         let alone = matches!(config.providers.get(&agent.provider)?, provider::Config::Exec(_));
         if alone || agent.max_concurrent.is_some() {
             return None;
         }
-        let path = KeyPath::of(&["agents", id.as_str(), key]);
+        let path = path.key(key);
         let message = format!(
             "can be overshot by all calls in flight, up to {} at once: give the agent `max_concurrent`",
             config.gateway.running_max
         );
         Some(ConfigProblem::new(root.origin(&path), path, message))
     };
-    config.agents.iter().filter_map(of_agent).collect()
+    config.every_agent().filter_map(of_agent).collect()
 }
 
-fn of_agent(config: &Config, root: &Node, id: &AgentId, agent: &AgentConfig) -> Option<ConfigProblem> {
+fn of_agent(config: &Config, root: &Node, path: &KeyPath, agent: &AgentConfig) -> Option<ConfigProblem> {
     agent.usd_per_day?;
-    let path = KeyPath::of(&["agents", id.as_str(), "usd_per_day"]);
+    let path = path.key("usd_per_day");
     let warning = |message: &str| Some(ConfigProblem::new(root.origin(&path), path.clone(), message));
     let model = match config.providers.get(&agent.provider)? {
         // These may tell what they cost, and their word counts. Claude Code does at the end of a turn, if it comes to it.

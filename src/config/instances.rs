@@ -1,12 +1,13 @@
 //! What `engine:` and `agents.<id>.instance:` may be, and what must fit together.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry as Slot;
 use std::path::Path;
 
+use super::Config;
 use super::problem::KeyPath;
 use super::validate::{Checks, DAY, HOUR, MIB, MINUTE, MS, SECOND, TIB};
 use crate::gateway::AgentConfig;
-use crate::ids::AgentId;
 use crate::lifecycle::{
     BindConfig, ContainerHost, EngineConfig, InstanceConfig, ProcessHost, ReadyConfig, ScriptedAct,
     ScriptedHost, Start, Trust,
@@ -53,12 +54,11 @@ impl Checks<'_> {
     /// Whether an agent, its provider and its instance fit together.
     pub(super) fn hosting(
         &mut self,
-        id: &AgentId,
+        path: &KeyPath,
         agent: &AgentConfig,
         provider: Option<&provider::Config>,
         engine: &EngineConfig,
     ) {
-        let path = KeyPath::of(&["agents", id.as_str()]);
         let without_address =
             matches!(provider, Some(provider::Config::OpenAi(OpenAiConfig { base_url: None, .. })));
         match (&agent.instance, provider) {
@@ -86,14 +86,28 @@ impl Checks<'_> {
     }
 
     /// Two processes cannot answer on one port.
-    pub(super) fn ports(&mut self, agents: &BTreeMap<AgentId, AgentConfig>) {
-        let mut taken: BTreeMap<u16, &AgentId> = BTreeMap::new();
-        for (id, agent) in agents {
+    pub(super) fn ports(&mut self, config: &Config) {
+        let mut taken: BTreeMap<u16, KeyPath> = BTreeMap::new();
+        for (path, agent) in config.every_agent() {
             let Some(InstanceConfig { port, process: Some(_), .. }) = &agent.instance else { continue };
-            if let Some(other) = taken.insert(*port, id) {
-                let path = KeyPath::of(&["agents", id.as_str(), "instance", "port"]);
-                self.wrong(&path, format!("the process of agent {other} answers on this port already"));
+            match taken.entry(*port) {
+                Slot::Vacant(free) => _ = free.insert(path),
+                Slot::Occupied(other) => {
+                    let message = format!("the process of {} answers on this port already", other.get());
+                    self.wrong(&path.key("instance").key("port"), message);
+                }
             }
+        }
+    }
+
+    /// What many agents are made of.
+    pub(super) fn template(&mut self, path: &KeyPath, template: &AgentConfig) {
+        let container = template.instance.as_ref().and_then(|instance| instance.container.as_ref());
+        if container.is_some_and(|container| container.name.is_some()) {
+            self.wrong(
+                &path.key("instance").key("container").key("name"),
+                "a container that somebody else made is one agent's own: give a template an `image`",
+            );
         }
     }
 

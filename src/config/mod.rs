@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::gateway::AgentConfig;
-use crate::ids::{AgentId, TownId};
+use crate::ids::{AgentId, TemplateId, TownId};
 use crate::limits::CONFIG_PROBLEMS_MAX;
 use crate::notify::WebhookConfig;
 use crate::reconciler::{Strain, TownConfig};
@@ -69,11 +69,22 @@ pub struct Config {
     pub engine: lifecycle::EngineConfig,
     /// Who answers.
     pub agents: BTreeMap<AgentId, AgentConfig>,
+    /// What agents are made of that join a town while plimsoll serves.
+    pub templates: BTreeMap<TemplateId, AgentConfig>,
     /// Fleets with their work.
     pub towns: BTreeMap<TownId, TownConfig>,
     /// What makes the ticks of towns slow on purpose: no key, for drills only.
     #[serde(skip)]
     pub strain: Strain,
+}
+
+impl Config {
+    /// Every agent that there is or can be, by the key that it stands under: those of `agents:` and those of `templates:`.
+    pub(crate) fn every_agent(&self) -> impl Iterator<Item = (KeyPath, &AgentConfig)> {
+        let agents = self.agents.iter().map(|(id, agent)| (KeyPath::of(&["agents", id.as_str()]), agent));
+        let templates = self.templates.iter();
+        agents.chain(templates.map(|(id, agent)| (KeyPath::of(&["templates", id.as_str()]), agent)))
+    }
 }
 
 impl Default for Config {
@@ -96,6 +107,7 @@ impl Default for Config {
             )]),
             prices: BTreeMap::new(),
             engine: lifecycle::EngineConfig::default(),
+            templates: BTreeMap::new(),
             towns: schema::usual_towns(&agents),
             agents,
             strain: Strain::default(),

@@ -18,7 +18,7 @@ use crate::provider::{self, AnthropicConfig, EchoConfig, ExecConfig, OpenAiConfi
 use crate::reconciler::{Strain, TownConfig, settle_towns};
 
 /// The keys at the top.
-pub(crate) const KEYS: [&str; 14] = [
+pub(crate) const KEYS: [&str; 15] = [
     "data_dir",
     "server",
     "auth",
@@ -32,6 +32,7 @@ pub(crate) const KEYS: [&str; 14] = [
     "prices",
     "engine",
     "agents",
+    "templates",
     "towns",
 ];
 
@@ -82,6 +83,7 @@ pub(crate) fn fill(root: &mut Node, problems: &mut Vec<ConfigProblem>) -> Config
         notify: filler.section("notify"),
         prices: filler.section("prices"),
         engine: filler.section("engine"),
+        templates: filler.section("templates"),
         providers,
         agents,
         towns,

@@ -64,8 +64,10 @@ pub(crate) fn resolve(config: &mut Config, root: &Node, folder: &Path) -> Findin
             remote.api_key = secret_file(&file, root.origin(&key), &key, &mut findings);
         }
     }
-    for (id, agent) in &mut config.agents {
-        let path = KeyPath::of(&["agents", id.as_str()]);
+    let agents = config.agents.iter_mut().map(|(id, agent)| (KeyPath::of(&["agents", id.as_str()]), agent));
+    let templates = config.templates.iter_mut();
+    let templates = templates.map(|(id, agent)| (KeyPath::of(&["templates", id.as_str()]), agent));
+    for (path, agent) in agents.chain(templates) {
         if let Some(cwd) = &mut agent.cwd {
             absolute(cwd, &path.key("cwd"));
         }
@@ -106,7 +108,7 @@ pub fn secrets(config: &Config, environment: Environment<'_>) -> Vec<Secret> {
         process.or_else(|| Some(handed(&container.as_ref()?.env, &[], environment)))
     };
     let headers = config.telemetry.otlp.headers.values().cloned();
-    let of_agents = config.agents.values().filter_map(of_agent).flatten();
+    let of_agents = config.every_agent().filter_map(|(_, agent)| of_agent(agent)).flatten();
     let mut values: Vec<_> = config
         .providers
         .values()

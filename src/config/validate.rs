@@ -39,7 +39,8 @@ pub(crate) fn validate(config: &Config, root: &Node) -> Vec<ConfigProblem> {
         providers,
         prices,
         engine,
-        agents,
+        agents: _,
+        templates: _,
         towns,
         strain: _,
     } = config;
@@ -63,11 +64,14 @@ pub(crate) fn validate(config: &Config, root: &Node) -> Vec<ConfigProblem> {
     };
     checks.engine(engine);
     let place = Surroundings { running_max: gateway.running_max, providers, engine };
-    for (id, agent) in agents {
-        checks.whole_agent(id, agent, &place, &names);
+    for (path, agent) in config.every_agent() {
+        checks.whole_agent(&path, agent, &place, &names);
     }
-    checks.ports(agents);
-    checks.towns(towns, agents);
+    for (id, template) in &config.templates {
+        checks.template(&KeyPath::of(&["templates", id.as_str()]), template);
+    }
+    checks.ports(config);
+    checks.towns(towns, &config.agents);
     checks.problems
 }
 

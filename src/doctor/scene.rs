@@ -120,7 +120,7 @@ fn unset(config: &Config, request: &LoadRequest<'_>) -> Vec<String> {
         provider::Config::Exec(program) => Some(&program.env_pass),
         provider::Config::Echo(_) | provider::Config::OpenAi(_) | provider::Config::Anthropic(_) => None,
     });
-    let processes = config.agents.values().filter_map(|agent| agent.instance.as_ref()?.process.as_ref());
+    let processes = config.every_agent().filter_map(|(_, agent)| agent.instance.as_ref()?.process.as_ref());
     let wanted = programs.chain(processes.map(|process| &process.env_pass));
     let unset: BTreeSet<&String> =
         wanted.flatten().filter(|name| (request.environment)(name).is_none()).collect();

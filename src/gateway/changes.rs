@@ -10,6 +10,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use serde_json::json;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
 
 use super::control::DELETED;
@@ -17,8 +19,9 @@ use super::made::{self, Deleted};
 use super::record::{AGENT_CHANGES, MADE_AGENT_BYTES, MADE_AGENTS};
 use super::roster::Agents;
 use super::service::{Gateway, Inner};
+use super::templates::OfTemplate;
 use super::{AgentConfig, AgentSummary, Rejection};
-use crate::ids::AgentId;
+use crate::ids::{AgentId, TemplateId};
 use crate::journal::{Actor, AppendError};
 use crate::lifecycle::{Configured, Unkept};
 use crate::limits::{
@@ -71,6 +74,14 @@ pub enum ChangeError {
     Leaving {
         /// The id.
         agent: AgentId,
+    },
+    /// There is no such template.
+    #[error("there is no template {template} in the configuration: {}", list_templates(.known))]
+    UnknownTemplate {
+        /// What was asked for.
+        template: TemplateId,
+        /// Those there are.
+        known: Vec<TemplateId>,
     },
     /// There is none of this id.
     #[error("there is no agent {agent}: `plimsoll agents` names those there are")]
@@ -129,6 +140,23 @@ pub struct Deletion {
     pub cancelled: usize,
 }
 
+/// What an agent is made of.
+pub(super) enum Entry {
+    /// An entry of `agents:`, in JSON.
+    Text(String),
+    /// A template of the configuration.
+    Template(OfTemplate),
+}
+
+/// Those there are.
+fn list_templates(known: &[TemplateId]) -> String {
+    if known.is_empty() {
+        return "there is none under `templates:`".to_owned();
+    }
+    let names: Vec<_> = known.iter().take(20).map(TemplateId::as_str).collect();
+    format!("`templates:` has {}", names.join(", "))
+}
+
 /// The first of them, as one sentence.
 fn list(bad: &[BadKey]) -> String {
     bad.iter().take(10).map(BadKey::to_string).collect::<Vec<_>>().join("; ")
@@ -151,7 +179,7 @@ impl Gateway {
             return Err(ChangeError::TooLong);
         }
         let (inner, agent) = (Arc::clone(&self.inner), id.clone());
-        self.change(async move { inner.create(&actor, &agent, &entry, beside).await }).await?;
+        self.change(async move { inner.create(&actor, &agent, Entry::Text(entry), beside).await }).await?;
         let made = self.agents().into_iter().find(|agent| agent.id == id);
         // Somebody may have deleted it right away.
         made.ok_or(ChangeError::Unknown { agent: id })
@@ -194,15 +222,19 @@ impl Gateway {
         self.inner.instances.open(configured, &known).await
     }
 
+    pub(super) fn place_among_changers(&self) -> Result<OwnedSemaphorePermit, ChangeError> {
+        Arc::clone(&self.inner.changers).try_acquire_owned().map_err(|_| {
+            self.inner.recorder.limit_hit(AGENT_CHANGES);
+            ChangeError::Busy
+        })
+    }
+
     /// Owns the work: it goes on when nobody waits for it any more.
     async fn change<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T, ChangeError>> + Send + 'static,
     ) -> Result<T, ChangeError> {
-        let place = Arc::clone(&self.inner.changers).try_acquire_owned().map_err(|_| {
-            self.inner.recorder.limit_hit(AGENT_CHANGES);
-            ChangeError::Busy
-        })?;
+        let place = self.place_among_changers()?;
         let task = self.inner.changes.spawn(async move {
             let _place = place;
             work.await
@@ -219,16 +251,24 @@ impl Gateway {
 }
 
 impl Inner {
-    async fn create(
+    pub(super) async fn create(
         &self,
         actor: &Actor,
         id: &AgentId,
-        entry: &str,
+        entry: Entry,
         beside: Beside,
     ) -> Result<(), ChangeError> {
         let _one_at_a_time = self.changing.lock().await;
         self.may_create(id)?;
-        let config = (self.read_entry)(id, entry).map_err(ChangeError::Invalid)?;
+        let (config, kept) = match entry {
+            Entry::Text(entry) => {
+                let config = (self.read_entry)(id, &entry).map_err(ChangeError::Invalid)?;
+                let kept = json!(config);
+                (config, kept)
+            }
+            Entry::Template(of) => (self.template(&of.template)?, json!(of)),
+        };
+        self.check_port(&config)?;
         let provider = self.providers.get(&config.provider).map(Arc::clone).ok_or_else(|| {
             let problem = "no such key under `providers:`".to_owned();
             ChangeError::Invalid(vec![BadKey { key: "provider".to_owned(), problem }])
@@ -244,7 +284,7 @@ impl Inner {
             // What was counted of an earlier one is not its own.
             self.instances.erase(id, actor.clone()).await.map_err(not_written)?;
         }
-        made::write_created(self.recorder.journal(), actor, id, &config).await.map_err(not_written)?;
+        made::write_created(self.recorder.journal(), actor, id, &kept).await.map_err(not_written)?;
         self.begin(id, config, provider, hosted);
         tracing::info!(source = "agent.roster", %actor, agent = %id, "an agent was made");
         Ok(())
@@ -307,7 +347,8 @@ impl Inner {
                 ChangeError::Unknown { agent }
             });
         }
-        let hosted = self.made.is_hosted(id) || self.instances.remembers(id);
+        let has_instance = self.agents.get(id).is_some_and(|agent| agent.config.instance.is_some());
+        let hosted = has_instance || self.made.is_hosted(id) || self.instances.remembers(id);
         let deleted = Deleted { agent: id.clone(), configured: false };
         made::write_deleted(self.recorder.journal(), actor, &deleted).await.map_err(not_written)?;
         let cancelled = self.retire(id).await;
@@ -348,7 +389,10 @@ impl Inner {
                 self.give_way(&id).await;
                 continue;
             }
-            let read = (self.read_entry)(&id, &entry.to_string()).map_err(|bad| list(&bad));
+            let read = match OfTemplate::of(&entry) {
+                Some(of) => self.template(&of.template).map_err(|unknown| unknown.to_string()),
+                None => (self.read_entry)(&id, &entry.to_string()).map_err(|bad| list(&bad)),
+            };
             let fits = read.and_then(|config| match hosted(&config) {
                 Ok(_) => Ok(config),
                 Err(bad) => Err(bad.to_string()),

@@ -9,7 +9,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::AgentConfig;
 use crate::ids::AgentId;
 use crate::journal::{Actor, Append, AppendError, Fold, Journal, NewRecord, Record, StreamId, StreamKind};
 
@@ -23,7 +22,8 @@ pub const AGENT_DELETED: &str = "agent_deleted";
 /// The version of the details of both.
 const VERSION: u16 = 1;
 
-/// The detail of `agent_created`, version 1: the entry as it would stand under `agents:`.
+/// The detail of `agent_created`, version 1: the entry as it would stand under `agents:`, or the names of a template and of
+/// a town.
 #[derive(Serialize, Deserialize)]
 struct Created<C> {
     agent: AgentId,
@@ -104,9 +104,9 @@ pub(super) async fn write_created(
     journal: &dyn Journal,
     actor: &Actor,
     agent: &AgentId,
-    config: &AgentConfig,
+    kept: &Value,
 ) -> Result<(), AppendError> {
-    let detail = json!(Created { agent: agent.clone(), config: config.clone() });
+    let detail = json!(Created { agent: agent.clone(), config: kept });
     append(journal, AGENT_CREATED, actor, detail).await
 }
 
@@ -186,6 +186,7 @@ mod tests {
 
     use super::*;
     use crate::clock::Clock;
+    use crate::gateway::AgentConfig;
     use crate::journal::MemoryJournal;
 
     fn agent(id: &str) -> AgentId {
@@ -228,7 +229,7 @@ mod tests {
             "instance": {"port": 80, "container": {"image": "acme/agent:1", "memory_max": "64 MiB"}},
         }));
         for (id, config) in [("hosted", &hosted), ("plain", &config(json!({})))] {
-            write_created(&journal, &Actor::Local, &agent(id), config).await.expect("written");
+            write_created(&journal, &Actor::Local, &agent(id), &json!(config)).await.expect("written");
         }
         let next = restarted(&made);
         assert_eq!(ids(&next), ["hosted", "plain"]);

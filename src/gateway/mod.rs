@@ -31,6 +31,7 @@ mod session;
 mod status;
 mod stop;
 mod summary;
+mod templates;
 mod timeline;
 mod transcript;
 mod usage;
@@ -54,4 +55,5 @@ pub use service::{Gateway, GatewayParts, HealthCounts, Snapshot, UnknownProvider
 pub use session::SessionSummary;
 pub use status::{RequestProgress, RequestStatus};
 pub use summary::AgentSummary;
+pub use templates::NewMember;
 pub use usage::{UnpricedModel, UsageAmounts, UsageBy, UsageQuery, UsageReport, UsageRow, parse_since};

@@ -26,9 +26,10 @@ use super::record::Recorder;
 use super::roster::{Agents, Roster};
 use super::session::{SessionLimits, SessionSummary, Sessions};
 use super::stop::SHUTTING_DOWN;
+use super::templates::Templates;
 use super::{AgentConfig, Config, ReadEntry, Rejection};
 use crate::clock::Clock;
-use crate::ids::{AgentId, RequestId, SessionId};
+use crate::ids::{AgentId, RequestId, SessionId, TemplateId};
 use crate::journal::{Actor, Fold, Journal};
 use crate::lifecycle::Instances;
 use crate::limits::{
@@ -45,6 +46,8 @@ pub struct GatewayParts {
     pub config: Config,
     /// `agents:`.
     pub agents: BTreeMap<AgentId, AgentConfig>,
+    /// `templates:`.
+    pub templates: BTreeMap<TemplateId, AgentConfig>,
     /// The providers that agents name.
     pub providers: BTreeMap<String, Arc<dyn Provider>>,
     /// What hosts agents that have a process or a container of their own.
@@ -83,6 +86,8 @@ pub struct Gateway {
 pub(super) struct Inner {
     pub(super) config: Config,
     pub(super) agents: Roster,
+    /// What towns make agents of.
+    pub(super) templates: Templates,
     pub(super) instances: Arc<Instances>,
     pub(super) made: Arc<Made>,
     /// Held by who makes or deletes an agent.
@@ -167,6 +172,7 @@ impl Gateway {
         let GatewayParts {
             config,
             agents,
+            templates,
             providers,
             instances,
             read_entry,
@@ -186,6 +192,7 @@ impl Gateway {
             pauses: Arc::default(),
             resumed: watch::channel(0).0,
             agents: Roster::default(),
+            templates,
             instances,
             made: Arc::default(),
             changing: tokio::sync::Mutex::default(),
@@ -243,11 +250,17 @@ impl Gateway {
         self.inner.agents.contains(agent) || self.inner.made.contains(agent)
     }
 
-    /// Whether an agent is a process or a container beside plimsoll, which could call it like anybody on this machine.
+    /// Whether an agent is, or may become one of a template that is, a process or a container beside plimsoll, which could
+    /// call it like anybody on this machine.
     #[must_use]
     pub fn has_processes(&self) -> bool {
         let beside = |agent: &Agent| agent.provider.hosting() == Hosting::Process || agent.config.is_beside();
-        self.inner.agents.all().values().any(|agent| beside(agent))
+        let Inner { agents, templates, providers, .. } = &*self.inner;
+        let is_program = |provider: &Arc<dyn Provider>| provider.hosting() == Hosting::Process;
+        let may_be = |config: &AgentConfig| {
+            config.is_beside() || providers.get(&config.provider).is_some_and(is_program)
+        };
+        agents.all().values().any(|agent| beside(agent)) || templates.values().any(may_be)
     }
 
     /// Every session that is kept.

@@ -17,6 +17,7 @@ use crate::limits::{JOURNAL_APPEND_WAIT, TOWN_ID_BYTES_MAX, TOWNS_MAX};
 use crate::town::Policy;
 use crate::town::event::TownEvent;
 use crate::town::plan::Effect;
+use crate::town::state::Rejected;
 use crate::town::words::Origin;
 
 impl Reconciler {
@@ -66,7 +67,7 @@ impl Reconciler {
         self.to_its_end(async move { inner.change_policy(&town, &actor, change).await }).await
     }
 
-    async fn to_its_end<T: Send + 'static>(
+    pub(super) async fn to_its_end<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T, SubmitError>> + Send + 'static,
     ) -> Result<T, SubmitError> {
@@ -125,7 +126,9 @@ impl Inner {
             return self.pen.submit(&cell, actor, &event).await;
         }
         if let TownEvent::AgentRemoved { agent } = &event {
-            return self.remove_agent(&cell, actor, agent).await;
+            let submitted = self.remove_agent(&cell, actor, agent).await?;
+            self.delete_with_town(&cell, actor, agent).await;
+            return Ok(submitted);
         }
         self.pen.submit(&cell, actor, &event).await
     }
@@ -170,28 +173,29 @@ impl Inner {
         Ok(submitted)
     }
 
-    /// Those of plimsoll's own that were deleted while nobody heard of it leave their towns.
-    pub(super) async fn forget_gone(&self) {
+    /// An agent that was deleted leaves its town.
+    pub(super) async fn forget_agent(&self, agent: &AgentId) {
         for cell in self.ledger.list() {
-            let gone: Vec<AgentId> = {
-                let book = cell.drained();
-                let gone = book.town.agents().iter().filter(|(id, agent)| self.around.is_gone(id, agent));
-                gone.map(|(id, _)| id.clone()).collect()
+            let of_template = match cell.drained().town.agents().get(agent) {
+                Some(known) => known.template.is_some(),
+                None => continue,
             };
-            for agent in &gone {
-                self.forget_agent(agent).await;
+            // Its name was free before it was made: what was deleted is an earlier one.
+            if of_template && self.gateway.made_for(&cell.id).contains(agent) {
+                continue;
             }
+            self.dismiss(&cell, agent).await;
         }
     }
 
-    /// An agent that was deleted leaves its town, if it joined one while plimsoll ran.
-    pub(super) async fn forget_agent(&self, agent: &AgentId) {
-        for cell in self.ledger.list() {
-            if !cell.drained().town.agents().contains_key(agent) {
-                continue;
-            }
-            if let Err(error) = self.remove_agent(&cell, &Actor::System, agent).await {
+    /// Has an agent leave that is no more; whether it did.
+    pub(super) async fn dismiss(&self, cell: &Cell, agent: &AgentId) -> bool {
+        match self.remove_agent(cell, &Actor::System, agent).await {
+            // Somebody else was quicker.
+            Ok(_) | Err(SubmitError::Rejected(Rejected::UnknownAgent(_))) => true,
+            Err(error) => {
                 tracing::warn!(source = "reconciler", town = %cell.id, %agent, %error, "a deleted agent stays in its town");
+                false
             }
         }
     }

@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::cell::Cell;
 use crate::clock::{Clock, Timestamp};
+use crate::gateway::ChangeError;
 use crate::ids::{AgentId, IdempotencyKey, Seq, TownId, TraceId};
 use crate::journal::{Actor, Append, AppendError, Journal, NewRecord, StreamId};
 use crate::limits::TOWN_PENDING_MAX;
@@ -56,6 +57,9 @@ pub enum SubmitError {
         /// Where.
         town: TownId,
     },
+    /// The agent that was to join could not be made.
+    #[error("{0}")]
+    NotMade(#[source] ChangeError),
     /// There are as many towns as may be.
     #[error("there are {0} towns, the most there may be: give the work to one of them")]
     TooManyTowns(usize),

@@ -13,7 +13,6 @@ use super::config::{MemberConfig, TownConfig};
 use super::desk::{Pen, TRIES_MAX, record};
 use super::executor::Executor;
 use super::ledger::Towns;
-use crate::gateway::Gateway;
 use crate::ids::{AgentId, DispatchId, TownId};
 use crate::journal::{Actor, AppendError};
 use crate::limits::{JOURNAL_APPEND_WAIT, JOURNAL_GROUP_RECORDS_MAX, TOWN_STOP_WAIT};
@@ -21,24 +20,17 @@ use crate::town::event::TownEvent;
 use crate::town::state::{Agent, Town};
 use crate::town::words::{LostCause, Origin};
 
-/// What is around a town: plimsoll's agents, and the other towns.
+/// What is around a town: the other towns.
 pub(super) struct Around {
-    pub(super) gateway: Gateway,
     pub(super) towns: Arc<Towns>,
     pub(super) config: BTreeMap<TownId, TownConfig>,
 }
 
 impl Around {
-    /// Whether an agent that joined while plimsoll ran has to leave: it is no more, or the configuration has it work
-    /// elsewhere.
-    fn leaves(&self, town: &TownId, id: &AgentId, agent: &Agent) -> bool {
+    /// Whether an agent that joined while plimsoll ran has to leave: the configuration has it work elsewhere.
+    fn leaves(&self, town: &TownId, id: &AgentId) -> bool {
         let wanted = |(other, config): (&TownId, &TownConfig)| other != town && config.member(id).is_some();
-        self.is_gone(id, agent) || self.config.iter().any(wanted)
-    }
-
-    /// Whether it was one of plimsoll's own when it joined, and is no more.
-    pub(super) fn is_gone(&self, id: &AgentId, agent: &Agent) -> bool {
-        agent.origin == Origin::Dynamic && !self.gateway.has_agent(id)
+        self.config.iter().any(wanted)
     }
 
     /// Which other town has the agent.
@@ -63,7 +55,7 @@ pub(super) struct Differences {
 pub(super) fn differences(
     town: &Town,
     config: &TownConfig,
-    leaves: impl Fn(&AgentId, &Agent) -> bool,
+    leaves: impl Fn(&AgentId) -> bool,
     is_elsewhere: impl Fn(&AgentId) -> bool,
 ) -> Differences {
     let policy = &config.policy;
@@ -76,7 +68,7 @@ pub(super) fn differences(
     for (id, known) in town.agents() {
         let goes = match config.member(id) {
             Some(member) => !is(known, member),
-            None => known.origin == Origin::Configured || leaves(id, known),
+            None => known.origin == Origin::Configured || leaves(id),
         };
         if goes {
             events.push(TownEvent::AgentRemoved { agent: id.clone() });
@@ -102,8 +94,8 @@ fn is(known: &Agent, member: &MemberConfig) -> bool {
 /// That an agent joins as the configuration says.
 fn registered(id: &AgentId, member: &MemberConfig) -> TownEvent {
     let MemberConfig { role, nudge } = member;
-    let (role, origin) = (*role, Origin::Configured);
-    TownEvent::AgentRegistered { agent: id.clone(), role, origin, nudges: nudge.is_some() }
+    let (agent, role, origin) = (id.clone(), *role, Origin::Configured);
+    TownEvent::AgentRegistered { agent, role, origin, nudges: nudge.is_some(), template: None }
 }
 
 /// What agents are told when nothing is heard of them.
@@ -192,7 +184,7 @@ async fn try_apply(
     let Differences { events, awaited } = differences(
         &cell.drained().town,
         config,
-        |id, agent| around.leaves(&cell.id, id, agent),
+        |id| around.leaves(&cell.id, id),
         |id| around.elsewhere(&cell.id, id).is_some(),
     );
     for some in events.chunks(JOURNAL_GROUP_RECORDS_MAX) {

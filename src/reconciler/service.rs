@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use futures_util::future::join_all;
-
+use tokio::sync::Notify;
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -18,6 +18,7 @@ use super::executor::{Executor, Tally};
 use super::hosts::{Happened, Hosts};
 use super::keeper::{self, Pulse};
 use super::ledger::Towns;
+use super::membership::is_departure;
 use super::metrics::{Metrics, TownGauges};
 use super::opening::{self, Around};
 use super::refold::Checks;
@@ -29,7 +30,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::gateway::{AGENT_CREATED, AGENT_DELETED, AGENT_PAUSED, Gateway};
 use crate::ids::{AgentId, IdempotencyKey, TownId};
 use crate::journal::{Actor, Fold, Journal, Record, Scan, kinds};
-use crate::limits::TOWN_END_WAIT;
+use crate::limits::{JOURNAL_APPEND_WAIT, TOWN_END_WAIT};
 use crate::notify::ALARMS_TOLD;
 use crate::telemetry::{Registry, Shared};
 use crate::town::Town;
@@ -77,8 +78,10 @@ pub(super) struct Inner {
     kept: Mutex<BTreeMap<TownId, KeptTown>>,
     /// Held by who makes a town, lets an agent join one, or changes what one decides by.
     pub(super) changing: tokio::sync::Mutex<()>,
+    /// Told when a town and the gateway may not have the same agents.
+    pub(super) mismatch: Notify,
     pub(super) tasks: TaskTracker,
-    stop: CancellationToken,
+    pub(super) stop: CancellationToken,
     closing: CancellationToken,
 }
 
@@ -96,7 +99,7 @@ impl Reconciler {
     pub fn new(parts: ReconcilerParts) -> Self {
         let ReconcilerParts { towns, gateway, journal, registry, clock, strain } = parts;
         let (tasks, ledger) = (TaskTracker::new(), Arc::<Towns>::default());
-        let around = Around { gateway: gateway.clone(), towns: Arc::clone(&ledger), config: towns };
+        let around = Around { towns: Arc::clone(&ledger), config: towns };
         let inner = Inner {
             around: Arc::new(around),
             ledger,
@@ -109,6 +112,7 @@ impl Reconciler {
             checks: Arc::default(),
             kept: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
+            mismatch: Notify::new(),
             tasks,
             stop: CancellationToken::new(),
             closing: CancellationToken::new(),
@@ -137,6 +141,14 @@ impl Reconciler {
         let now = inner.pen.journal.now();
         inner.pen.heard.note(now);
         let last_seen = inner.last_seen.get().copied().unwrap_or(now);
+        // Before any town turns: nothing goes to an agent that is not there.
+        let matched = timeout(JOURNAL_APPEND_WAIT, inner.match_members()).await;
+        if matched.is_err() {
+            tracing::warn!(
+                source = "reconciler",
+                "the journal is late: agents that are no more may stand in their towns"
+            );
+        }
         let mut new = BTreeSet::new();
         for (id, config) in &inner.around.config {
             let cell = inner.ledger.open(id);
@@ -155,6 +167,8 @@ impl Reconciler {
         let watcher = Arc::clone(inner);
         let tail = inner.pen.journal.tail();
         inner.tasks.spawn(async move { watcher.watch(tail).await });
+        let matcher = Arc::clone(inner);
+        inner.tasks.spawn(async move { matcher.keep_matched().await });
     }
 
     /// Decides nothing any more; what is under way goes on. What is cut from here on is given back.
@@ -371,7 +385,7 @@ impl Inner {
             let record = match record {
                 Ok(record) => record,
                 Err(RecvError::Lagged(_)) => {
-                    self.forget_gone().await;
+                    self.mismatch.notify_one();
                     continue;
                 }
                 Err(RecvError::Closed) => return,
@@ -379,6 +393,9 @@ impl Inner {
             self.pen.heard.note(record.time);
             if [AGENT_CREATED, AGENT_PAUSED].contains(&record.kind.as_str()) {
                 self.ledger.list().iter().for_each(|cell| cell.wake());
+            }
+            if is_departure(&record) {
+                self.mismatch.notify_one();
             }
             if record.kind == AGENT_DELETED
                 && let Some(agent) = record.detail["agent"].as_str().and_then(|id| AgentId::parse(id).ok())

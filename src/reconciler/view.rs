@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::clock::Timestamp;
-use crate::ids::{AgentId, BeadId, DispatchId};
+use crate::ids::{AgentId, BeadId, DispatchId, TemplateId};
 use crate::limits::REPLAY_LISTED_MAX;
 use crate::town::Town;
 use crate::town::invariant::{self, Violation, check_all};
@@ -206,6 +206,9 @@ pub struct AgentView {
     pub role: Role,
     /// Where it comes from.
     pub origin: Origin,
+    /// The template of the configuration that the town made it of, if it did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub template: Option<TemplateId>,
     /// What it does.
     pub status: AgentStatus,
     /// For how long.
@@ -237,11 +240,12 @@ pub struct HookView {
 
 impl AgentView {
     pub(super) fn of(id: &AgentId, agent: &Agent, now: TownTime) -> Self {
-        let Agent { role, origin, nudges: _, status, since, hook, container, unended: _ } = agent;
+        let Agent { role, origin, nudges: _, status, since, hook, container, unended: _, template } = agent;
         Self {
             id: id.clone(),
             role: *role,
             origin: *origin,
+            template: template.clone(),
             status: *status,
             for_ms: millis(now.since(*since)),
             hook: hook.as_ref().map(|hook| HookView::of(hook, now)),

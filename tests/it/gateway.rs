@@ -62,6 +62,7 @@ fn house_of(config: gateway::Config, provider: impl FnOnce(ProviderDeps) -> Arc<
     let agents = ["a", "b"].map(|id| (agent(id), AgentConfig::of_provider("p")));
     let parts = GatewayParts {
         config,
+        templates: BTreeMap::new(),
         agents: BTreeMap::from(agents),
         providers: BTreeMap::from([("p".to_owned(), provider)]),
         instances: no_instances(&journal, &registry, &clock),

@@ -52,4 +52,5 @@ mod towns;
 mod towns_api;
 mod towns_elsewhere;
 mod towns_refused;
+mod towns_templates;
 mod work;

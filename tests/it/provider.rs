@@ -95,6 +95,7 @@ pub(crate) fn house_of(config: &provider::Config) -> House {
     };
     let parts = GatewayParts {
         config: gateway::Config::default(),
+        templates: BTreeMap::new(),
         agents: BTreeMap::from([(agent_id(), agent)]),
         providers: BTreeMap::from([("p".to_owned(), provider)]),
         instances: no_instances(&journal, &registry, &clock),

@@ -59,6 +59,7 @@ impl Story {
                 role: Role::Worker,
                 origin: Origin::Configured,
                 nudges: false,
+                template: None,
             },
         ]);
         for part in 0..7 {

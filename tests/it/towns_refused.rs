@@ -384,7 +384,7 @@ impl Before {
         let (agent, role, origin) = ("ext".parse_id(), Role::Worker, Origin::External);
         self.tell([
             TownEvent::TownCreated { policy: Box::new(Policy::default()) },
-            TownEvent::AgentRegistered { agent, role, origin, nudges: false },
+            TownEvent::AgentRegistered { agent, role, origin, nudges: false, template: None },
         ])
         .await;
     }

@@ -167,7 +167,7 @@ impl Sim {
     pub(crate) fn register(&mut self, role: Role, origin: Origin) {
         let agent = self.fresh_agent();
         let nudges = self.roll.chance(700);
-        self.append(TownEvent::AgentRegistered { agent, role, origin, nudges });
+        self.append(TownEvent::AgentRegistered { agent, role, origin, nudges, template: None });
     }
 
     /// Whoever removes an agent stops it: that is no plan's to say.

@@ -157,6 +157,7 @@ fn folds(clock: &Clock) -> Result<Vec<Arc<dyn Fold>>, String> {
     let parts = InstancesParts::bare(Arc::default(), Arc::clone(&journal) as _, &registry, clock);
     let gateway = Gateway::new(GatewayParts {
         config: gateway::Config::default(),
+        templates: BTreeMap::new(),
         agents: BTreeMap::new(),
         providers: BTreeMap::new(),
         instances: Arc::new(Instances::new(parts)),

@@ -32,7 +32,7 @@ impl Story {
         for number in 0..agents {
             let agent = AgentId::parse(&format!("worker-{number:06}")).expect("a valid id");
             let (role, origin) = (Role::Worker, Origin::Configured);
-            story.take(TownEvent::AgentRegistered { agent, role, origin, nudges: false });
+            story.take(TownEvent::AgentRegistered { agent, role, origin, nudges: false, template: None });
         }
         story
     }

@@ -138,6 +138,7 @@ impl From<ChangeError> for Problem {
             ChangeError::Exists { .. } | ChangeError::Configured { .. } | ChangeError::Leaving { .. } => {
                 (StatusCode::CONFLICT, "conflict")
             }
+            ChangeError::UnknownTemplate { .. } => (StatusCode::NOT_FOUND, "unknown_template"),
             ChangeError::Unknown { .. } => (StatusCode::NOT_FOUND, "not_found"),
             ChangeError::Invalid(_) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid"),
             ChangeError::TooLong => (StatusCode::PAYLOAD_TOO_LARGE, "agent_too_large"),

@@ -197,7 +197,9 @@ impl From<ChangeError> for RpcError {
             ChangeError::Exists { .. } | ChangeError::Configured { .. } | ChangeError::Leaving { .. } => {
                 Self::new(CONFLICT, message)
             }
-            ChangeError::Unknown { .. } => Self::new(NOT_FOUND, message),
+            ChangeError::Unknown { .. } | ChangeError::UnknownTemplate { .. } => {
+                Self::new(NOT_FOUND, message)
+            }
             ChangeError::Invalid(bad) => {
                 let mut error = Self::new(INVALID_PARAMS, message);
                 error.data.field = bad.first().map(|BadKey { key, .. }| key.clone());

@@ -8,8 +8,8 @@ use super::super::access::Access;
 use super::beads::page;
 use super::refusal::Refusal;
 use super::{Caller, Operation, Taken};
-use crate::ids::{AgentId, Seq, TownId};
-use crate::reconciler::AgentPage;
+use crate::ids::{AgentId, Seq, TemplateId, TownId};
+use crate::reconciler::{AgentPage, Joining};
 use crate::town::TownEvent;
 use crate::town::words::{Origin, Role};
 
@@ -54,6 +54,8 @@ pub(crate) struct AddAgentParams {
     /// Whether its runtime nudges it when it sees `nudge_sent`; not for an agent of plimsoll's own.
     #[serde(default)]
     nudges: bool,
+    /// A key under `templates:` of the configuration: the agent is made of that, and deleted again when it leaves.
+    template: Option<TemplateId>,
 }
 
 /// An agent that joined.
@@ -73,18 +75,43 @@ pub(crate) struct AddAgent;
 
 impl Operation for AddAgent {
     const ACCESS: Access = Access::Operator;
-    const SUMMARY: &'static str = "Has an agent join a town, one of plimsoll's own or one of a runtime elsewhere; idle for long, it leaves.";
+    const SUMMARY: &'static str = "Has an agent join a town: one of plimsoll's own, one made of a template, or one of a runtime elsewhere; idle for long, it leaves.";
     const STATUS: StatusCode = StatusCode::CREATED;
     type Params = AddAgentParams;
     type Answer = AgentJoined;
 
     async fn run(caller: Caller, params: AddAgentParams) -> Result<AgentJoined, Refusal> {
-        let AddAgentParams { town, id, role, nudges } = params;
+        let AddAgentParams { town, id, role, nudges, template } = params;
+        if let Some(template) = template {
+            return caller
+                .join(town, Joining { agent: id, role, template, beside: caller.state.beside() }, nudges)
+                .await;
+        }
         if nudges && caller.state.gateway.has_agent(&id) {
             return Err(Refusal::invalid("nudges", NUDGED_BY_ITS_ENTRY));
         }
-        let event = TownEvent::AgentRegistered { agent: id.clone(), role, origin: Origin::Dynamic, nudges };
+        let event = TownEvent::AgentRegistered {
+            agent: id.clone(),
+            role,
+            origin: Origin::Dynamic,
+            nudges,
+            template: None,
+        };
         Ok(AgentJoined { seq: caller.submit(&town, event).await?, agent: id })
+    }
+}
+
+impl Caller {
+    async fn join(&self, town: TownId, joining: Joining, nudges: bool) -> Result<AgentJoined, Refusal> {
+        if nudges {
+            let problem =
+                "an agent of a template is plimsoll's own and has no runtime that nudges it: leave it out";
+            return Err(Refusal::invalid("nudges", problem));
+        }
+        let agent = joining.agent.clone();
+        let joined = self.state.reconciler.join(&town, &self.identity.actor, joining).await;
+        let joined = joined.map_err(|error| Refusal::of_submit(&self.state, error))?;
+        Ok(AgentJoined { seq: joined.seq, agent })
     }
 }
 
@@ -102,7 +129,7 @@ pub(crate) struct RemoveAgent;
 
 impl Operation for RemoveAgent {
     const ACCESS: Access = Access::Operator;
-    const SUMMARY: &'static str = "Has an agent leave a town; the bead that it held goes back. One that is configured joins again at a restart.";
+    const SUMMARY: &'static str = "Has an agent leave a town; the bead that it held goes back. One of a template is deleted, one that is configured joins again at a restart.";
     type Params = AgentParams;
     type Answer = Taken;
 

@@ -8,6 +8,7 @@ use super::super::jsonrpc::INVALID_PARAMS;
 use super::super::response::Problem;
 use super::super::rpc::{CONFLICT, FORBIDDEN, JOURNAL_UNAVAILABLE, NOT_FOUND, RATE_LIMITED, RpcError};
 use super::super::state::ApiState;
+use crate::gateway::ChangeError;
 use crate::ids::{BeadId, TownId};
 use crate::limits::TOWN_QUESTION_WAIT;
 use crate::reconciler::SubmitError;
@@ -113,6 +114,24 @@ impl Refusal {
         Self::invalid(format!("policy.{}", problem.key), &problem.rule)
     }
 
+    /// An agent that was to join could not be made.
+    fn not_made(error: &ChangeError) -> Self {
+        let message = error.to_string();
+        let new = |kind, code| Self::new(kind, code, message.clone());
+        match error {
+            ChangeError::Exists { .. } | ChangeError::Configured { .. } | ChangeError::Leaving { .. } => {
+                new(Kind::Conflict, "agent_exists")
+            }
+            ChangeError::UnknownTemplate { .. } => new(Kind::Unknown, "unknown_template"),
+            ChangeError::Unknown { .. } => new(Kind::Unknown, "unknown_agent"),
+            ChangeError::Invalid(_) | ChangeError::TooLong => Self::invalid("template", &message),
+            ChangeError::TooMany => new(Kind::Conflict, "too_many_agents"),
+            ChangeError::Busy => Self { after: Some(LATER), ..new(Kind::Full, "too_many_changes") },
+            ChangeError::Journal | ChangeError::Late => new(Kind::Unavailable, "journal_unavailable"),
+            ChangeError::ShuttingDown => new(Kind::Unavailable, "shutting_down"),
+        }
+    }
+
     /// A verdict on what is no review.
     pub(super) fn not_a_review(bead: &BeadId, kind: BeadKind) -> Self {
         let message = format!(
@@ -135,6 +154,7 @@ impl Refusal {
             SubmitError::Journal(_) | SubmitError::Late => new(Kind::Unavailable, "journal_unavailable"),
             SubmitError::TownExists(_) => new(Kind::Conflict, "town_exists"),
             SubmitError::Elsewhere { .. } => new(Kind::Conflict, "works_elsewhere"),
+            SubmitError::NotMade(error) => Self::not_made(&error),
             SubmitError::TooManyTowns(_) => new(Kind::Conflict, "too_many_towns"),
             SubmitError::TownIdTooLong(max) => Self::invalid("id", &format!("has at most {max} characters")),
         }

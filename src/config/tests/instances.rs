@@ -143,5 +143,25 @@ fn two_processes_do_not_share_a_port() {
     let mut other = good()["agents"]["p"].clone();
     other["instance"]["process"]["program"] = json!("another");
     let told = with("/agents/q", other);
-    assert!(told[0].starts_with("agents.q.instance.port: the process of agent p"), "{told:?}");
+    assert!(told[0].starts_with("agents.q.instance.port: the process of agents.p "), "{told:?}");
+}
+
+#[test]
+fn templates_are_checked_as_agents_are_and_never_run_by_themselves() {
+    let hosted = good()["agents"]["p"].clone();
+    let mut own_port = hosted.clone();
+    own_port["instance"]["port"] = json!(9_009);
+    assert_eq!(with("/templates", json!({"t": own_port})), Vec::<String>::new());
+    let told = with("/templates", json!({"t": hosted}));
+    assert!(told[0].starts_with("templates.t.instance.port: the process of agents.p "), "{told:?}");
+    for (template, key) in [
+        (json!({"provider": "nobody"}), "templates.t.provider: "),
+        (json!({"provider": "own", "model": "m", "max_concurrent": 0}), "templates.t.max_concurrent: "),
+        (json!({"provider": "own"}), "templates.t.model: "),
+        (json!({"provider": "own", "model": "m", "colour": 1}), "templates.t.colour: "),
+        (good()["agents"]["n"].clone(), "templates.t.instance.container.name: a container"),
+    ] {
+        let told = with("/templates", json!({"t": template}));
+        assert!(told.iter().any(|told| told.starts_with(key)), "{key} {told:?}");
+    }
 }

@@ -48,7 +48,7 @@ async fn look(scene: &Scene) -> Verdict {
 /// That there is nothing to ask an engine.
 pub(super) fn with_containers(scene: &Scene) -> Result<&Loaded, Verdict> {
     let loaded = scene.loaded.as_ref().map_err(|_| Verdict::skip(NO_CONFIGURATION))?;
-    let mut instances = loaded.config.agents.values().filter_map(|agent| agent.instance.as_ref());
+    let mut instances = loaded.config.every_agent().filter_map(|(_, agent)| agent.instance.as_ref());
     let wanted = instances.any(|instance| instance.container.is_some());
     wanted.then_some(loaded).ok_or_else(|| Verdict::skip("no agent is in a container"))
 }

@@ -22,11 +22,14 @@ async fn look(scene: &Scene) -> Verdict {
     };
     let engine = scene.engine(loaded);
     let (mut lines, mut failed) = (Vec::new(), false);
-    for (id, agent) in &loaded.config.agents {
+    let crate::config::Config { agents, templates, .. } = &loaded.config;
+    let templates =
+        templates.iter().filter_map(|(id, agent)| Some((AgentId::parse(id.as_str()).ok()?, agent)));
+    for (id, agent) in agents.iter().map(|(id, agent)| (id.clone(), agent)).chain(templates) {
         let Some(host) = agent.instance.as_ref().and_then(|instance| instance.container.as_ref()) else {
             continue;
         };
-        let line = match found(id, host, &engine, &loaded.config.engine).await {
+        let line = match found(&id, host, &engine, &loaded.config.engine).await {
             Ok(line) => line,
             Err(Missing::Thing(line)) => {
                 failed = true;

@@ -22,15 +22,15 @@ pub(in crate::doctor) fn check(scene: &Scene) -> BoxFuture<'_, Verdict> {
 fn look(config: &Config, unset: &[String]) -> Verdict {
     let is_program = |name: &String| matches!(config.providers.get(name), Some(provider::Config::Exec(_)));
     let has_process = |agent: &AgentConfig| agent.instance.as_ref().is_some_and(|it| it.process.is_some());
-    let agents = config.agents.iter().filter(|(_, agent)| is_program(&agent.provider) || has_process(agent));
+    let agents = config.every_agent().filter(|(_, agent)| is_program(&agent.provider) || has_process(agent));
     let (mut seen, mut gone) = (Vec::new(), Vec::new());
-    for (id, agent) in agents {
+    for (path, agent) in agents {
         // A configuration without it is refused.
         let Some(cwd) = &agent.cwd else { continue };
         match cwd.metadata() {
-            Ok(found) if found.is_dir() => seen.push(format!("{id} works in {}", cwd.display())),
-            Ok(_) => gone.push(format!("agents.{id}.cwd: {} is no directory", cwd.display())),
-            Err(error) => gone.push(format!("agents.{id}.cwd: {}: {error}", cwd.display())),
+            Ok(found) if found.is_dir() => seen.push(format!("{path} works in {}", cwd.display())),
+            Ok(_) => gone.push(format!("{path}.cwd: {} is no directory", cwd.display())),
+            Err(error) => gone.push(format!("{path}.cwd: {}: {error}", cwd.display())),
         }
     }
     if !gone.is_empty() {

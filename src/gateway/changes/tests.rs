@@ -46,6 +46,7 @@ impl House {
         let instances = Instances::new(InstancesParts::bare(Arc::default(), writes(), &registry, &clock));
         let parts = GatewayParts {
             config: gateway::Config::default(),
+            templates: BTreeMap::new(),
             agents: BTreeMap::new(),
             providers: BTreeMap::from([("p".to_owned(), provider)]),
             instances: Arc::new(instances),
@@ -132,7 +133,7 @@ async fn one_whose_instance_cannot_be_kept_after_all_is_shown_as_unfit_until_it_
     // What was checked, and then is no longer so.
     let mut broken = Configured { config: config.instance.clone().expect("one"), cwd: None };
     broken.config.scripted = None;
-    made::write_created(&*house.journal, &Actor::Local, &id, &config).await.expect("written");
+    made::write_created(&*house.journal, &Actor::Local, &id, &json!(config)).await.expect("written");
     inner.begin(&id, config, Arc::clone(&inner.providers["p"]), Some(broken));
     let [told] = &house.gateway.agents()[..] else { panic!("not one") };
     assert!(told.made && told.unfit.as_deref().is_some_and(|why| why.contains("give it one of")), "{told:?}");

@@ -3,6 +3,7 @@
 mod endings;
 mod lateness;
 mod leftovers;
+mod members;
 mod moves;
 mod refusals;
 mod restarts;

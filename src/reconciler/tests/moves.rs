@@ -23,7 +23,7 @@ fn other() -> TownId {
 
 fn joins(id: &str) -> TownEvent {
     let (role, origin) = (Role::Worker, Origin::Dynamic);
-    TownEvent::AgentRegistered { agent: agent(id), role, origin, nudges: false }
+    TownEvent::AgentRegistered { agent: agent(id), role, origin, nudges: false, template: None }
 }
 
 #[tokio::test]

@@ -154,7 +154,8 @@ async fn an_agent_that_leaves_stops_before_its_bead_goes_to_another() {
     world.submit(TownEvent::AgentRemoved { agent: agent("one") }).await;
     world.until("nothing is under way", |_| world.gateway.active().is_empty()).await;
     let (origin, role) = (Origin::Dynamic, Role::Worker);
-    let again = TownEvent::AgentRegistered { agent: agent("one"), role, origin, nudges: false };
+    let again =
+        TownEvent::AgentRegistered { agent: agent("one"), role, origin, nudges: false, template: None };
     world.submit(again).await;
     world.ends("a", BeadStatus::Closed).await;
     world.stop().await;

@@ -35,7 +35,15 @@ async fn works_elsewhere(clock: &Clock, journal: &Arc<MemoryJournal>, cast: &Arc
     let cradle = Cradle { clock: clock.clone(), ..Cradle::of(journal, &[]) };
     let world = World::begin(cradle, cast, swift()).await;
     let (role, origin) = (Role::Worker, Origin::External);
-    world.submit(TownEvent::AgentRegistered { agent: agent("ext"), role, origin, nudges: false }).await;
+    world
+        .submit(TownEvent::AgentRegistered {
+            agent: agent("ext"),
+            role,
+            origin,
+            nudges: false,
+            template: None,
+        })
+        .await;
     world.add("a", &[]).await;
     world.until("it is dispatched", |town| town.hooked_to(&bead("a")).next().is_some()).await;
     world

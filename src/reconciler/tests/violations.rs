@@ -147,7 +147,9 @@ impl Watched {
             [("e1", Role::Worker), ("e2", Role::Worker), ("e3", Role::Worker), ("rev", Role::Reviewer)]
         {
             let (agent, origin) = (agent(id), Origin::Dynamic);
-            world.submit(TownEvent::AgentRegistered { agent, role, origin, nudges: false }).await;
+            world
+                .submit(TownEvent::AgentRegistered { agent, role, origin, nudges: false, template: None })
+                .await;
         }
         world.submit(TownEvent::DrainStarted { reason: None }).await;
         for id in ["a", "f", "d", "e", "ended"] {

@@ -12,7 +12,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::clock::{Clock, ManualTime, Timestamp};
 use crate::gateway::{self, AgentConfig, Gateway, GatewayParts};
-use crate::ids::{AgentId, BeadId, Seq, TownId};
+use crate::ids::{AgentId, BeadId, Seq, TemplateId, TownId};
 use crate::journal::{Actor, Append, Journal, MemoryJournal, NewRecord, Record, Scan, StreamId};
 use crate::lifecycle::{InstanceConfig, Instances, InstancesParts, Kept, ScriptedHost, ScriptedRunner};
 use crate::live::{self, Live};
@@ -30,6 +30,10 @@ pub(super) fn town() -> TownId {
 
 pub(super) fn agent(id: &str) -> AgentId {
     AgentId::parse(id).expect("an id")
+}
+
+pub(super) fn template(id: &str) -> TemplateId {
+    TemplateId::parse(id).expect("an id")
 }
 
 pub(super) fn bead(id: &str) -> BeadId {
@@ -194,6 +198,7 @@ impl World {
         let instances = Arc::new(Instances::new(bare));
         let gateway = Gateway::new(GatewayParts {
             config: gateway,
+            templates: BTreeMap::from([(template("coder"), AgentConfig::of_provider("p"))]),
             agents: agents.collect(),
             providers: BTreeMap::from([(
                 "p".to_owned(),
@@ -237,6 +242,7 @@ impl World {
             instances.keep(agent(id), Kept { policy: hosted.policy(), runner });
         }
         reconciler.look_back();
+        gateway.call_up().await;
         reconciler.open().await;
         Self { reconciler, gateway, journal: Arc::clone(journal), registry }
     }

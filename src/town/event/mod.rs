@@ -20,7 +20,7 @@ use super::words::{
     AgentReason, AgentStatus, BeadReason, BeadStatus, CancelStatus, CompletionStatus, ContainerStatus,
     Entity, LostCause, Origin, Outcome, Role, StuckClass, Tier, Verdict,
 };
-use crate::ids::{AgentId, BeadId, DispatchId, IdempotencyKey, Seq};
+use crate::ids::{AgentId, BeadId, DispatchId, IdempotencyKey, Seq, TemplateId};
 
 pub use bounds::OutOfBounds;
 pub use coding::{Unreadable, VERSION};
@@ -59,6 +59,9 @@ pub enum TownEvent {
         origin: Origin,
         /// Whether it says how it is nudged.
         nudges: bool,
+        /// The template of the configuration that the town made it of.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        template: Option<TemplateId>,
     },
     /// An agent is gone. The bead that it held goes back, with its attempt.
     AgentRemoved {

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::{Report, TownEvent};
-use crate::ids::{AgentId, BeadId, DispatchId, IdempotencyKey, Seq};
+use crate::ids::{AgentId, BeadId, DispatchId, IdempotencyKey, Seq, TemplateId};
 use crate::town::policy::Policy;
 use crate::town::words::{
     AgentReason, AgentStatus, BeadReason, BeadStatus, CancelStatus, CompletionStatus, ContainerStatus,
@@ -50,6 +50,7 @@ fn from_outside() -> Vec<TownEvent> {
             role: Role::Worker,
             origin: Origin::Configured,
             nudges: true,
+            template: None,
         },
         TownEvent::AgentRemoved { agent: worker.clone() },
         TownEvent::BeadCreated {
@@ -195,6 +196,10 @@ fn any_report() -> impl Strategy<Value = Option<Box<Report>>> {
     prop::option::of(select(vec!["k1", "k2", "k3"])).prop_map(|key| key.and_then(report))
 }
 
+fn any_template() -> impl Strategy<Value = Option<TemplateId>> {
+    prop::option::of(Just(TemplateId::parse("coder").expect("an id")))
+}
+
 fn any_entities() -> impl Strategy<Value = BTreeSet<Entity>> {
     let entity = prop_oneof![any_bead().prop_map(Entity::Bead), any_agent().prop_map(Entity::Agent)];
     prop::collection::btree_set(entity, 0..3)
@@ -226,8 +231,10 @@ fn any_outside() -> impl Strategy<Value = TownEvent> {
         1 => any_policy().prop_map(|policy| TownEvent::PolicyChanged { policy }),
         1 => any_note().prop_map(|reason| TownEvent::DrainStarted { reason }),
         2 => Just(TownEvent::DrainEnded {}),
-        6 => (any_agent(), word(Role::ALL), word(Origin::ALL), any::<bool>())
-            .prop_map(|(agent, role, origin, nudges)| TownEvent::AgentRegistered { agent, role, origin, nudges }),
+        6 => (any_agent(), word(Role::ALL), word(Origin::ALL), any::<bool>(), any_template())
+            .prop_map(|(agent, role, origin, nudges, template)| {
+                TownEvent::AgentRegistered { agent, role, origin, nudges, template }
+            }),
         1 => any_agent().prop_map(|agent| TownEvent::AgentRemoved { agent }),
         8 => (any_bead(), any_note(), word(Role::ALL), 0_u8..6, prop::option::of(any_bead()), beads()).prop_map(
             |(bead, text, role, priority, convoy, blocked_by)| TownEvent::BeadCreated {

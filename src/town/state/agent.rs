@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{BeadId, DispatchId};
+use crate::ids::{BeadId, DispatchId, TemplateId};
 use crate::town::time::TownTime;
 use crate::town::words::{
     AgentStatus, CompletionStatus, ContainerStatus, Origin, Outcome, Role, Tier, Verdict,
@@ -20,6 +20,9 @@ pub struct Agent {
     pub origin: Origin,
     /// Whether it says how it is nudged.
     pub nudges: bool,
+    /// The template of the configuration that the town made it of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template: Option<TemplateId>,
     /// What it does.
     pub status: AgentStatus,
     /// Since when.

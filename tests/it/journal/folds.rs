@@ -82,6 +82,7 @@ async fn open(dir: &Path, clock: &Clock) -> House {
     let spender = AgentConfig { usd_per_day: Some(1e-6), ..AgentConfig::of_provider("echo") };
     let gateway = Gateway::new(GatewayParts {
         config: gateway::Config::default(),
+        templates: BTreeMap::new(),
         agents: BTreeMap::from([
             (agent("keeper"), AgentConfig::of_provider("keeper")),
             (agent("spender"), spender),

@@ -39,7 +39,7 @@ fn an_agent_that_does_not_say_how_is_not_nudged_and_the_event_says_so() {
     let nudge = |nudges: bool| {
         let mut play = Play::new();
         let (agent, role, origin) = (agent("n1"), Role::Coordinator, Origin::Configured);
-        play.takes(TownEvent::AgentRegistered { agent: agent.clone(), role, origin, nudges });
+        play.takes(TownEvent::AgentRegistered { agent: agent.clone(), role, origin, nudges, template: None });
         let mut task = created("n", 2, &[]);
         if let TownEvent::BeadCreated { role, .. } = &mut task {
             *role = Role::Coordinator;

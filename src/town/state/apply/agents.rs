@@ -28,11 +28,12 @@ impl Town {
 
     pub(super) fn change_agents(&mut self, at: At, event: &TownEvent) {
         match event {
-            TownEvent::AgentRegistered { agent, role, origin, nudges } => {
+            TownEvent::AgentRegistered { agent, role, origin, nudges, template } => {
                 let new = Agent {
                     role: *role,
                     origin: *origin,
                     nudges: *nudges,
+                    template: template.clone(),
                     status: AgentStatus::Idle,
                     since: at.now,
                     hook: None,

@@ -85,7 +85,13 @@ impl Play {
     }
 
     pub(crate) fn registers(&mut self, id: &str, role: Role, origin: Origin) -> &mut Self {
-        self.takes(TownEvent::AgentRegistered { agent: agent(id), role, origin, nudges: false })
+        self.takes(TownEvent::AgentRegistered {
+            agent: agent(id),
+            role,
+            origin,
+            nudges: false,
+            template: None,
+        })
     }
 
     pub(crate) fn creates(&mut self, id: &str) -> &mut Self {
