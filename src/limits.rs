@@ -447,6 +447,9 @@ pub const TOWN_PROGRESS_EVERY: Duration = Duration::from_secs(60);
 /// written.
 pub const TOWN_LIFE_EVERY: Duration = Duration::from_secs(60);
 
+/// Keys of reports of progress that were not written, in one town: who sends one again does so within seconds.
+pub const TOWN_COALESCED_KEYS_MAX: usize = 1_000;
+
 /// How long an agent has to answer a nudge.
 pub const TOWN_NUDGE_DEADLINE: Duration = Duration::from_secs(60);
 

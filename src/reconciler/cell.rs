@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
+use super::coalescing::Coalescing;
 use crate::ids::{Seq, TownId};
 use crate::journal::Record;
 use crate::limits::TOWN_NOTE_BYTES_MAX;
@@ -32,6 +33,8 @@ pub(super) struct Cell {
     snapshots: AtomicU64,
     /// See [`Self::is_broken`].
     broken: AtomicBool,
+    /// Reports of progress that are not written.
+    pub(super) coalescing: Coalescing,
     /// Held by who appends beside a turn; a turn that was crossed again and again holds it alone.
     pub(super) door: tokio::sync::RwLock<()>,
     /// Whether there is something to be looked at.
@@ -100,6 +103,7 @@ impl Cell {
             created: AtomicU64::new(0),
             snapshots: AtomicU64::new(0),
             broken: AtomicBool::new(false),
+            coalescing: Coalescing::default(),
             door: tokio::sync::RwLock::new(()),
             woken: AtomicBool::new(false),
             signal: Notify::new(),

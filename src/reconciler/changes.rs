@@ -130,6 +130,13 @@ impl Inner {
             self.delete_with_town(&cell, actor, agent).await;
             return Ok(submitted);
         }
+        if let Some(known) = event.report().map(|report| cell.coalescing.known(report)).transpose()?.flatten()
+        {
+            return Ok(known);
+        }
+        if let TownEvent::AgentProgress { agent, dispatch_id, report: Some(report) } = &event {
+            return self.take_progress(&cell, actor, &event, (agent, dispatch_id, report)).await;
+        }
         self.pen.submit(&cell, actor, &event).await
     }
 

@@ -41,7 +41,8 @@ pub enum SubmitError {
     Journal(#[source] AppendError),
     /// It takes longer than anybody waits.
     #[error(
-        "the journal does not answer: this is done once it does, unless plimsoll ends before; look at the town later"
+        "the journal does not answer: this is done once it does, unless plimsoll ends before; look at the town later, or send it again \
+         with the same idempotency key if it had one"
     )]
     Late,
     /// A town of this id is there.
@@ -75,6 +76,19 @@ pub struct Submitted {
     pub seq: Seq,
     /// Whether it came before, with the same key and the same body.
     pub repeated: bool,
+    /// Whether it is a report of progress that counts as one that came shortly before.
+    pub coalesced: bool,
+}
+
+impl Submitted {
+    pub(super) fn new(seq: Seq) -> Self {
+        Self { seq, repeated: false, coalesced: false }
+    }
+
+    /// What came before.
+    pub(super) fn again(first: Seq) -> Self {
+        Self { seq: first, repeated: true, coalesced: false }
+    }
 }
 
 /// What is appended to the streams of towns, by whom.
@@ -119,7 +133,7 @@ impl Pen {
                 let book = cell.drained();
                 match book.town.check(self.journal.now(), event) {
                     Ok(()) => {}
-                    Err(Rejected::Repeated { first }) => return Ok(Submitted { seq: first, repeated: true }),
+                    Err(Rejected::Repeated { first }) => return Ok(Submitted::again(first)),
                     Err(rejected) => return Err(rejected.into()),
                 }
                 book.at
@@ -129,7 +143,7 @@ impl Pen {
             match self.append(&cell.id, Some(at), vec![record]).await {
                 Ok(seq) => {
                     cell.drain();
-                    return Ok(Submitted { seq, repeated: false });
+                    return Ok(Submitted::new(seq));
                 }
                 Err(AppendError::Conflict { .. }) => {}
                 Err(error) => return Err(SubmitError::Journal(error)),

@@ -8,6 +8,7 @@ mod brief;
 mod cadence;
 mod cell;
 mod changes;
+mod coalescing;
 mod compare;
 mod config;
 mod desk;

@@ -14,6 +14,7 @@ use super::service::Reconciler;
 use super::view::{AgentView, BeadView, millis};
 use crate::clock::Timestamp;
 use crate::ids::{AgentId, BeadId, DispatchId, Seq, TownId};
+use crate::journal::{Scan, StreamId};
 use crate::limits::REPLAY_EVENTS_MAX;
 use crate::town::plan::{Report, Wait};
 use crate::town::state::{Bead, ClosedBead, Town};
@@ -170,6 +171,16 @@ impl Reconciler {
         go_on: &dyn Fn() -> bool,
     ) -> Result<Replay, ReplayError> {
         replay(History::Live(&*self.pen().journal), town, request, go_on)
+    }
+
+    /// The bead that an event of a town made, as the journal has it. Blocks on IO.
+    #[must_use]
+    pub fn bead_made_by(&self, town: &TownId, seq: Seq) -> Option<BeadId> {
+        let query = Scan { stream: Some(StreamId::town(town)), from: seq, limit: 1, ..Scan::default() };
+        let page = self.pen().journal.scan(&query).ok()?;
+        let record = page.records.first().filter(|record| record.seq == seq)?;
+        let id = record.detail.get("bead").or_else(|| record.detail.get("convoy"))?;
+        BeadId::parse(id.as_str()?).ok()
     }
 
     fn now(&self) -> Timestamp {

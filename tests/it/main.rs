@@ -52,5 +52,6 @@ mod towns;
 mod towns_api;
 mod towns_elsewhere;
 mod towns_refused;
+mod towns_repeats;
 mod towns_templates;
 mod work;

@@ -39,6 +39,7 @@ fn created(number: usize) -> TownEvent {
         priority: 2,
         convoy: None,
         blocked_by: std::collections::BTreeSet::new(),
+        report: None,
     }
 }
 

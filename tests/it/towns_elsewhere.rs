@@ -120,7 +120,10 @@ async fn a_worker_and_a_reviewer_elsewhere_need_nothing_but_their_own_tokens() {
     let first = report(&server, changes.clone(), "v1", "rev").await;
     assert_eq!(first.status, 201, "{}", first.text());
     let again = report(&server, changes.clone(), "v1", "rev").await;
-    assert_eq!((again.status, again.json()), (200, json!({"seq": first.json()["seq"], "repeated": true})));
+    assert_eq!(
+        (again.status, again.json()),
+        (200, json!({"seq": first.json()["seq"], "repeated": true, "coalesced": false}))
+    );
     let mut other = changes;
     other["verdict"] = json!("approved");
     assert_eq!(refused(&report(&server, other, "v1", "rev").await), (409, "key_reused".to_owned()));

@@ -314,7 +314,10 @@ async fn a_key_is_known_for_its_town_and_its_token_and_happens_once_however_many
     let first = sent("lab", "k", "one", event("ext", "running")).await;
     assert_eq!((first.status, &first.json()["repeated"]), (201, &json!(false)));
     let again = sent("lab", "k", "one", event("ext", "running")).await;
-    assert_eq!((again.status, again.json()), (200, json!({"seq": first.json()["seq"], "repeated": true})));
+    assert_eq!(
+        (again.status, again.json()),
+        (200, json!({"seq": first.json()["seq"], "repeated": true, "coalesced": false}))
+    );
     let other = sent("lab", "k", "one", event("ext", "exited")).await;
     refused(&other, 409, "key_reused", "take a new key for another report");
     assert_eq!(sent("lab", "k", "two", event("ext", "exited")).await.status, 201, "another token's key");

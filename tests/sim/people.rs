@@ -105,7 +105,16 @@ impl Sim {
         let role = if self.roll.chance(150) { Role::Coordinator } else { Role::Worker };
         let priority = u8::try_from(self.roll.between(0, 4)).expect("small");
         let (title, instructions) = ("do it".into(), "with care".into());
-        self.append(TownEvent::BeadCreated { bead, title, instructions, role, priority, convoy, blocked_by });
+        self.append(TownEvent::BeadCreated {
+            bead,
+            title,
+            instructions,
+            role,
+            priority,
+            convoy,
+            blocked_by,
+            report: None,
+        });
     }
 
     fn new_convoy(&mut self) {
@@ -114,7 +123,7 @@ impl Sim {
         let tasks = tasks.filter(|(_, bead)| bead.kind == BeadKind::Task && bead.parent.is_none());
         let tasks: Vec<_> = tasks.map(|(id, _)| id.clone()).collect();
         let beads: BTreeSet<_> = (0..3).filter_map(|_| self.roll.pick(&tasks)).collect();
-        self.append(TownEvent::ConvoyStarted { convoy, title: "a batch".into(), beads });
+        self.append(TownEvent::ConvoyStarted { convoy, title: "a batch".into(), beads, report: None });
     }
 
     /// Lets something go on that waits for a person, or looks at an escalation.

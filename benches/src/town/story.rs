@@ -95,6 +95,7 @@ impl Story {
             priority: u8::try_from(self.beads % 5).expect("small"),
             convoy: None,
             blocked_by,
+            report: None,
         };
         (bead, created)
     }

@@ -64,7 +64,7 @@ pub(super) fn summary(actor: &str, event: &TownEvent) -> String {
         TownEvent::BeadHeld { bead, .. } => format!("{actor} holds {bead}"),
         TownEvent::BeadReleased { bead } => format!("{actor} released {bead}"),
         TownEvent::DependencyAdded { bead, blocked_by } => format!("{bead} waits for {blocked_by}"),
-        TownEvent::ConvoyStarted { convoy, title, beads } => {
+        TownEvent::ConvoyStarted { convoy, title, beads, report: _ } => {
             format!("{actor} started {convoy} of {} beads: {title}", beads.len())
         }
         TownEvent::AgentDone { agent, dispatch_id, outcome, .. } => {

@@ -8,14 +8,15 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::super::access::Access;
+use super::naming::Named;
 use super::refusal::Refusal;
 use super::{Caller, Operation, Taken};
-use crate::ids::{BeadId, Seq, TownId};
+use crate::ids::{BeadId, IdempotencyKey, Seq, TownId};
 use crate::town::TownEvent;
 
 /// A batch of tasks.
 #[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct ConvoyParams {
     /// The town.
     town: TownId,
@@ -25,6 +26,8 @@ pub(crate) struct ConvoyParams {
     title: String,
     /// Its tasks, at most 1,000: they exist and belong to no other.
     beads: BTreeSet<BeadId>,
+    /// The caller's own name for this call, as in the header `Idempotency-Key`: sent again within 24 h, it makes one batch.
+    idempotency_key: Option<IdempotencyKey>,
 }
 
 /// A convoy that was started.
@@ -34,6 +37,8 @@ pub(crate) struct ConvoyMade {
     convoy: BeadId,
     /// The event that made it.
     seq: Seq,
+    /// Whether an earlier call with the same key made it.
+    repeated: bool,
 }
 
 pub(crate) struct StartConvoy;
@@ -42,15 +47,26 @@ impl Operation for StartConvoy {
     const ACCESS: Access = Access::Operator;
     const SUMMARY: &'static str = "Makes a batch of tasks that are there, and ends with them.";
     const STATUS: StatusCode = StatusCode::CREATED;
+    const KEYED: bool = true;
     type Params = ConvoyParams;
     type Answer = ConvoyMade;
 
+    fn status(answer: &ConvoyMade) -> StatusCode {
+        if answer.repeated { StatusCode::OK } else { Self::STATUS }
+    }
+
     async fn run(caller: Caller, params: ConvoyParams) -> Result<ConvoyMade, Refusal> {
-        let ConvoyParams { town, id, title, beads } = params;
+        let ConvoyParams { town, id, title, beads, idempotency_key } = params;
         let title: Arc<str> = title.into();
-        let event = |convoy| TownEvent::ConvoyStarted { convoy, title: title.clone(), beads: beads.clone() };
-        let (convoy, seq) = caller.submit_named(&town, id, event).await?;
-        Ok(ConvoyMade { convoy, seq })
+        let event = |convoy, report| TownEvent::ConvoyStarted {
+            convoy,
+            title: title.clone(),
+            beads: beads.clone(),
+            report,
+        };
+        let Named { bead: convoy, seq, repeated } =
+            caller.submit_named(&town, id, idempotency_key, event).await?;
+        Ok(ConvoyMade { convoy, seq, repeated })
     }
 }
 

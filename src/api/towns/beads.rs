@@ -8,9 +8,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::super::access::Access;
+use super::naming::Named;
 use super::refusal::Refusal;
 use super::{Caller, Operation, Taken};
-use crate::ids::{BeadId, Seq, TownId};
+use crate::ids::{BeadId, IdempotencyKey, Seq, TownId};
 use crate::limits::{TOWN_PAGE_DEFAULT, TOWN_PAGE_MAX};
 use crate::reconciler::{BeadDetail, BeadPage, BeadQuery};
 use crate::town::TownEvent;
@@ -19,9 +20,6 @@ use crate::town::words::{BeadKind, BeadStatus, CancelStatus, Role};
 
 /// The priority of a bead of which none is said: two are more urgent, two less.
 const PRIORITY: u8 = 2;
-
-/// How many ids are made before it is said that there is none.
-const GENERATED_TRIES: u32 = 3;
 
 /// Which beads.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -115,6 +113,8 @@ pub(crate) struct AddBeadParams {
     /// What must end before it begins.
     #[serde(default)]
     blocked_by: BTreeSet<BeadId>,
+    /// The caller's own name for this call, as in the header `Idempotency-Key`: sent again within 24 h, it adds one task.
+    idempotency_key: Option<IdempotencyKey>,
 }
 
 /// A bead that was added.
@@ -124,6 +124,8 @@ pub(crate) struct BeadAdded {
     bead: BeadId,
     /// The event that made it.
     seq: Seq,
+    /// Whether an earlier call with the same key made it.
+    repeated: bool,
 }
 
 pub(crate) struct AddBead;
@@ -132,13 +134,28 @@ impl Operation for AddBead {
     const ACCESS: Access = Access::Operator;
     const SUMMARY: &'static str = "Adds a task, which an idle agent of its role gets.";
     const STATUS: StatusCode = StatusCode::CREATED;
+    const KEYED: bool = true;
     type Params = AddBeadParams;
     type Answer = BeadAdded;
 
+    fn status(answer: &BeadAdded) -> StatusCode {
+        if answer.repeated { StatusCode::OK } else { Self::STATUS }
+    }
+
     async fn run(caller: Caller, params: AddBeadParams) -> Result<BeadAdded, Refusal> {
-        let AddBeadParams { town, id, title, instructions, role, priority, convoy, blocked_by } = params;
+        let AddBeadParams {
+            town,
+            id,
+            title,
+            instructions,
+            role,
+            priority,
+            convoy,
+            blocked_by,
+            idempotency_key,
+        } = params;
         let (title, instructions): (Arc<str>, Arc<str>) = (title.into(), instructions.into());
-        let event = |bead| TownEvent::BeadCreated {
+        let event = |bead, report| TownEvent::BeadCreated {
             bead,
             title: title.clone(),
             instructions: instructions.clone(),
@@ -146,20 +163,11 @@ impl Operation for AddBead {
             priority: priority.unwrap_or(PRIORITY),
             convoy: convoy.clone(),
             blocked_by: blocked_by.clone(),
+            report,
         };
-        let (bead, seq) = caller.submit_named(&town, id, event).await?;
-        Ok(BeadAdded { bead, seq })
+        let Named { bead, seq, repeated } = caller.submit_named(&town, id, idempotency_key, event).await?;
+        Ok(BeadAdded { bead, seq, repeated })
     }
-}
-
-/// A new id: `b-` and eight letters and digits, none of which look like another. Of a hundred thousand beads, one in ten
-/// million finds its id taken, and takes another.
-fn generate() -> BeadId {
-    const LETTERS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
-    let random: u64 = rand::random();
-    let letter = |place: u32| char::from(LETTERS[(random >> (5 * place)) as usize % LETTERS.len()]);
-    let id: String = "b-".chars().chain((0..8).map(letter)).collect();
-    BeadId::parse(&id).expect("it is short and of letters and digits")
 }
 
 /// Which bead is cancelled.
@@ -230,29 +238,5 @@ impl Operation for ReleaseBead {
 
     async fn run(caller: Caller, BeadParams { town, bead }: BeadParams) -> Result<Taken, Refusal> {
         Ok(Taken { seq: caller.submit(&town, TownEvent::BeadReleased { bead }).await? })
-    }
-}
-
-impl Caller {
-    /// Has a new bead taken in: under this id, or under one that is made and not taken.
-    pub(super) async fn submit_named(
-        &self,
-        town: &TownId,
-        id: Option<BeadId>,
-        event: impl Fn(BeadId) -> TownEvent,
-    ) -> Result<(BeadId, Seq), Refusal> {
-        if let Some(id) = id {
-            let seq = self.submit(town, event(id.clone())).await?;
-            return Ok((id, seq));
-        }
-        let mut tries = GENERATED_TRIES;
-        loop {
-            tries -= 1;
-            let id = generate();
-            match self.submit(town, event(id.clone())).await {
-                Err(refusal) if tries > 0 && refusal.code() == "bead_exists" => {}
-                outcome => return outcome.map(|seq| (id, seq)),
-            }
-        }
     }
 }

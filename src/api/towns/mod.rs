@@ -7,6 +7,7 @@ mod agents;
 mod batches;
 mod beads;
 mod debug;
+mod naming;
 mod refusal;
 mod report;
 mod road;
@@ -24,6 +25,7 @@ use super::access::Access;
 use super::auth::{Identity, Token};
 use super::state::ApiState;
 use crate::ids::{Seq, TownId};
+use crate::reconciler::Submitted;
 use crate::town::TownEvent;
 
 pub(crate) use agents::{AddAgent, ListAgents, RemoveAgent};
@@ -43,10 +45,17 @@ pub(crate) trait Operation: 'static {
     const SUMMARY: &'static str;
     /// What a road answers when all is well.
     const STATUS: StatusCode = StatusCode::OK;
+    /// Whether a header `Idempotency-Key` is its parameter `idempotencyKey`.
+    const KEYED: bool = false;
     /// By name; what stands in the path of a route is one of them.
     type Params: DeserializeOwned + JsonSchema + Send + 'static;
     /// What it answers.
     type Answer: Serialize + JsonSchema + Send;
+
+    /// What a road answers with this.
+    fn status(_answer: &Self::Answer) -> StatusCode {
+        Self::STATUS
+    }
 
     /// Does it.
     fn run(
@@ -75,9 +84,13 @@ impl Caller {
 
     /// Has an event taken in; the answer is its place in the journal.
     async fn submit(&self, town: &TownId, event: TownEvent) -> Result<Seq, Refusal> {
+        Ok(self.take_in(town, event).await?.seq)
+    }
+
+    /// The same, with whether it came before.
+    async fn take_in(&self, town: &TownId, event: TownEvent) -> Result<Submitted, Refusal> {
         let submitted = self.state.reconciler.submit(town, &self.identity.actor, event).await;
-        let submitted = submitted.map_err(|error| Refusal::of_submit(&self.state, error))?;
-        Ok(submitted.seq)
+        submitted.map_err(|error| Refusal::of_submit(&self.state, error))
     }
 }
 

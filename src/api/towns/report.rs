@@ -13,17 +13,14 @@ use super::super::response::{Outcome, Problem, reply};
 use super::super::state::ApiState;
 use super::agents::AgentParams;
 use super::refusal::{Kind, Refusal};
-use super::road::{check_places, read_body};
+use super::road::{check_places, only_key, read_body};
 use super::{Caller, Operation};
 use crate::ids::{AgentId, DispatchId, IdempotencyKey, Seq, TownId};
-use crate::reconciler::{Assignment, Held, Reconciler, SubmitError};
+use crate::reconciler::{Assignment, Held, Reconciler, SubmitError, Submitted};
 use crate::town::TownEvent;
 use crate::town::event;
 use crate::town::state::Rejected;
 use crate::town::words::{CompletionStatus, ContainerStatus, Outcome as WorkOutcome, Verdict};
-
-/// The header that names a report.
-const KEY: &str = "idempotency-key";
 
 /// What happened to an agent elsewhere.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -147,6 +144,8 @@ pub(crate) struct Reported {
     seq: Seq,
     /// Whether it came before.
     repeated: bool,
+    /// Whether it is progress that counts as the report of `seq`, which came shortly before: nothing was written.
+    coalesced: bool,
 }
 
 pub(crate) struct Report;
@@ -171,7 +170,8 @@ impl Operation for Report {
             SubmitError::Rejected(Rejected::WrongKind { bead, kind }) => Refusal::not_a_review(&bead, kind),
             error => Refusal::of_submit(state, error),
         })?;
-        Ok(Reported { seq: submitted.seq, repeated: submitted.repeated })
+        let Submitted { seq, repeated, coalesced } = submitted;
+        Ok(Reported { seq, repeated, coalesced })
     }
 }
 
@@ -245,7 +245,7 @@ impl Operation for ShowDispatch {
     }
 }
 
-/// `POST /api/towns/{town}/events`: 201 when a report comes first, 200 when it came before.
+/// `POST /api/towns/{town}/events`: 201 when a report comes first, 200 when it came before or says nothing new.
 pub(crate) async fn report(state: Arc<ApiState>, mut request: Request) -> Outcome {
     check_places(&request.params)?;
     let caller = Caller { state: Arc::clone(&state), identity: request.identity()? };
@@ -255,18 +255,16 @@ pub(crate) async fn report(state: Arc<ApiState>, mut request: Request) -> Outcom
     request.params.clear();
     let event = read_body(&state, &mut request).await?;
     let reported = Report::run(caller, ReportParams { town, idempotency_key, event }).await?;
-    let status = if reported.repeated { StatusCode::OK } else { StatusCode::CREATED };
+    let status = if reported.repeated || reported.coalesced { StatusCode::OK } else { StatusCode::CREATED };
     let body = serde_json::to_vec(&reported).map_err(|_| Problem::internal())?;
     Ok(reply(status, "application/json", body))
 }
 
 fn key(request: &Request) -> Result<IdempotencyKey, Problem> {
-    let mut keys = request.headers.get_all(KEY).iter();
-    match (keys.next().and_then(|key| key.to_str().ok()), keys.next()) {
-        (Some(key), None) => IdempotencyKey::parse(key)
+    match only_key(request)? {
+        Some(key) => IdempotencyKey::parse(key)
             .map_err(|rule| Problem::bad_request(format!("Idempotency-Key: {rule}"))),
-        (_, Some(_)) => Err(Problem::bad_request("Idempotency-Key: send one")),
-        (None, None) => Err(Problem::bad_request(
+        None => Err(Problem::bad_request(
             "Idempotency-Key: send one, of 1 to 128 visible characters, so that a report that is sent again happens once",
         )),
     }

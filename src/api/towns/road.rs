@@ -14,6 +14,9 @@ use super::super::state::ApiState;
 use super::{Caller, Operation};
 use crate::ids::{AgentId, BeadId, InvalidId, TownId};
 
+/// The header that names a call.
+const KEY: &str = "idempotency-key";
+
 /// What stands in the path, by name.
 type Places = [(&'static str, String)];
 
@@ -33,6 +36,12 @@ pub(crate) async fn asked<O: Operation>(state: Arc<ApiState>, request: Request) 
 pub(crate) async fn told<O: Operation>(state: Arc<ApiState>, mut request: Request) -> Outcome {
     check_places(&request.params)?;
     let identity = request.identity()?;
+    if O::KEYED
+        && let Some(key) = only_key(&request)?
+    {
+        let key = key.to_owned();
+        request.params.push(("idempotencyKey", key));
+    }
     let params = read_body(&state, &mut request).await?;
     answer::<O>(Caller { state, identity }, params).await
 }
@@ -40,7 +49,18 @@ pub(crate) async fn told<O: Operation>(state: Arc<ApiState>, mut request: Reques
 async fn answer<O: Operation>(caller: Caller, params: O::Params) -> Outcome {
     let answer = O::run(caller, params).await?;
     let body = serde_json::to_vec(&answer).map_err(|_| Problem::internal())?;
-    Ok(reply(O::STATUS, "application/json", body))
+    Ok(reply(O::status(&answer), "application/json", body))
+}
+
+/// What stands in the header that names a call, if it is there.
+pub(super) fn only_key(request: &Request) -> Result<Option<&str>, Problem> {
+    let mut keys = request.headers.get_all(KEY).iter();
+    let Some(key) = keys.next() else { return Ok(None) };
+    match (key.to_str(), keys.next()) {
+        (_, Some(_)) => Err(Problem::bad_request("Idempotency-Key: send one")),
+        (Ok(key), None) => Ok(Some(key)),
+        (Err(_), None) => Err(Problem::bad_request("Idempotency-Key: expected visible characters")),
+    }
 }
 
 /// Reads a body, with what stands in the path as if it stood there. A body that names it again is refused.

@@ -6,6 +6,7 @@ mod leftovers;
 mod members;
 mod moves;
 mod refusals;
+mod repeats;
 mod restarts;
 mod time;
 mod trouble;

@@ -77,6 +77,7 @@ async fn an_agent_that_the_configuration_has_in_another_town_leaves_the_one_that
         priority: 2,
         convoy: None,
         blocked_by: [].into(),
+        report: None,
     };
     world.reconciler.submit(&other(), &Actor::Local, created).await.expect("it is taken");
     cast.told(1).await;

@@ -159,7 +159,14 @@ impl Watched {
             world.submit(TownEvent::BeadHeld { bead: bead(id), reason: None }).await;
         }
         let beads = ["d", "e"].map(bead).into();
-        world.submit(TownEvent::ConvoyStarted { convoy: bead("con"), title: "both".into(), beads }).await;
+        world
+            .submit(TownEvent::ConvoyStarted {
+                convoy: bead("con"),
+                title: "both".into(),
+                beads,
+                report: None,
+            })
+            .await;
         self.cancel("ended").await;
         world.submit(TownEvent::DrainEnded {}).await;
         self.holds("f").await;

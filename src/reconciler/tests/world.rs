@@ -257,6 +257,7 @@ impl World {
             priority: 2,
             convoy: None,
             blocked_by: blocked_by.iter().map(|id| bead(id)).collect(),
+            report: None,
         };
         self.submit(created).await;
     }

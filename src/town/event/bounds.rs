@@ -36,17 +36,19 @@ impl TownEvent {
     /// [`OutOfBounds`] names the first field that is not.
     pub fn check_bounds(&self) -> Result<(), OutOfBounds> {
         match self {
-            Self::BeadCreated { bead, title, instructions, priority, blocked_by, .. } => {
+            Self::BeadCreated { bead, title, instructions, priority, blocked_by, report, .. } => {
                 outside_id("bead", bead.as_str())?;
                 within("title", title.len(), 1, BEAD_TITLE_BYTES_MAX)?;
                 within("instructions", instructions.len(), 0, BEAD_INSTRUCTIONS_BYTES_MAX)?;
                 within("priority", usize::from(*priority), 0, PRIORITY_MAX)?;
-                within("blocked_by", blocked_by.len(), 0, BEAD_BLOCKERS_MAX)
+                within("blocked_by", blocked_by.len(), 0, BEAD_BLOCKERS_MAX)?;
+                reported(report.as_deref())
             }
-            Self::ConvoyStarted { convoy, title, beads } => {
+            Self::ConvoyStarted { convoy, title, beads, report } => {
                 outside_id("convoy", convoy.as_str())?;
                 within("title", title.len(), 1, BEAD_TITLE_BYTES_MAX)?;
-                within("beads", beads.len(), 1, CONVOY_BEADS_MAX)
+                within("beads", beads.len(), 1, CONVOY_BEADS_MAX)?;
+                reported(report.as_deref())
             }
             Self::DrainStarted { reason }
             | Self::BeadCancelled { reason, .. }

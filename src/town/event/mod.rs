@@ -86,6 +86,9 @@ pub enum TownEvent {
         /// What must end before it begins.
         #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
         blocked_by: BTreeSet<BeadId>,
+        /// Where whoever asked for it gave it a key of its own.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        report: Option<Box<Report>>,
     },
     /// Somebody cancelled a bead. One that an agent holds ends once that agent is told to stop.
     BeadCancelled {
@@ -125,6 +128,9 @@ pub enum TownEvent {
         title: Arc<str>,
         /// Its tasks; they exist and belong to no other.
         beads: BTreeSet<BeadId>,
+        /// Where whoever asked for it gave it a key of its own.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        report: Option<Box<Report>>,
     },
     /// An agent says how its work ended.
     AgentDone {
@@ -351,7 +357,7 @@ pub enum TownEvent {
     },
 }
 
-/// That an event came from an external runtime, and with which idempotency key: it happens once, however often it is
+/// Who sent an event in, such as an external runtime, and with which idempotency key: it happens once, however often it is
 /// sent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
@@ -441,7 +447,9 @@ impl TownEvent {
         | Self::AgentCompleted { report, .. }
         | Self::AgentProgress { report, .. }
         | Self::ContainerStatus { report, .. }
-        | Self::ReviewDone { report, .. }) = self
+        | Self::ReviewDone { report, .. }
+        | Self::BeadCreated { report, .. }
+        | Self::ConvoyStarted { report, .. }) = self
         else {
             return None;
         };

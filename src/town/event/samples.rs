@@ -61,6 +61,7 @@ fn from_outside() -> Vec<TownEvent> {
             priority: 2,
             convoy: Some(bead("release")),
             blocked_by: BTreeSet::from([bead("find-cause")]),
+            report: None,
         },
         TownEvent::BeadCancelled {
             bead: fix.clone(),
@@ -74,6 +75,7 @@ fn from_outside() -> Vec<TownEvent> {
             convoy: bead("release"),
             title: "Release 2".into(),
             beads: BTreeSet::from([fix, bead("find-cause")]),
+            report: None,
         },
         TownEvent::AgentDone {
             agent: worker.clone(),
@@ -236,8 +238,8 @@ fn any_outside() -> impl Strategy<Value = TownEvent> {
                 TownEvent::AgentRegistered { agent, role, origin, nudges, template }
             }),
         1 => any_agent().prop_map(|agent| TownEvent::AgentRemoved { agent }),
-        8 => (any_bead(), any_note(), word(Role::ALL), 0_u8..6, prop::option::of(any_bead()), beads()).prop_map(
-            |(bead, text, role, priority, convoy, blocked_by)| TownEvent::BeadCreated {
+        8 => (any_bead(), any_note(), word(Role::ALL), 0_u8..6, prop::option::of(any_bead()), beads(), any_report()).prop_map(
+            |(bead, text, role, priority, convoy, blocked_by, report)| TownEvent::BeadCreated {
                 bead,
                 title: text.clone().unwrap_or_default(),
                 instructions: text.unwrap_or_default(),
@@ -245,6 +247,7 @@ fn any_outside() -> impl Strategy<Value = TownEvent> {
                 priority,
                 convoy,
                 blocked_by,
+                report,
             }
         ),
         2 => (any_bead(), word(CancelStatus::ALL), any_note()).prop_map(|(bead, cancel_status, reason)| {
@@ -254,10 +257,11 @@ fn any_outside() -> impl Strategy<Value = TownEvent> {
         2 => any_bead().prop_map(|bead| TownEvent::BeadReleased { bead }),
         3 => (any_bead(), any_bead())
             .prop_map(|(bead, blocked_by)| TownEvent::DependencyAdded { bead, blocked_by }),
-        3 => (any_bead(), any_note(), beads()).prop_map(|(convoy, title, beads)| TownEvent::ConvoyStarted {
+        3 => (any_bead(), any_note(), beads(), any_report()).prop_map(|(convoy, title, beads, report)| TownEvent::ConvoyStarted {
             convoy,
             title: title.unwrap_or_default(),
             beads,
+            report,
         }),
     ]
 }

@@ -54,6 +54,7 @@ fn fields_are_accepted_at_their_limit_and_refused_beyond_it() {
             priority,
             convoy: None,
             blocked_by: (0..blockers).map(|n| bead(&format!("x{n}"))).collect(),
+            report: None,
         };
         event.check_bounds().err().map(|out| out.field)
     };
@@ -72,7 +73,7 @@ fn fields_are_accepted_at_their_limit_and_refused_beyond_it() {
     assert_eq!((note(0), note(4_096), note(4_097)), (true, true, false));
     let convoy = |beads: usize| {
         let beads = (0..beads).map(|n| bead(&format!("x{n}"))).collect();
-        let event = TownEvent::ConvoyStarted { convoy: bead("c"), title: "t".into(), beads };
+        let event = TownEvent::ConvoyStarted { convoy: bead("c"), title: "t".into(), beads, report: None };
         event.check_bounds().is_ok()
     };
     assert_eq!((convoy(0), convoy(1), convoy(1_000), convoy(1_001)), (false, true, true, false));

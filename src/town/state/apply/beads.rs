@@ -22,7 +22,7 @@ impl Town {
             | TownEvent::BeadHeld { bead, .. }
             | TownEvent::BeadReleased { bead } => self.bead(bead).map(drop),
             TownEvent::DependencyAdded { bead, blocked_by } => self.check_dependency(bead, blocked_by),
-            TownEvent::ConvoyStarted { convoy, title, beads } => {
+            TownEvent::ConvoyStarted { convoy, title, beads, report: _ } => {
                 self.check_new_bead(convoy, title.len())?;
                 beads.iter().try_for_each(|member| self.check_member(member))
             }
@@ -32,7 +32,16 @@ impl Town {
 
     pub(super) fn change_beads(&mut self, at: At, event: &TownEvent) {
         match event {
-            TownEvent::BeadCreated { bead, title, instructions, role, priority, convoy, blocked_by } => {
+            TownEvent::BeadCreated {
+                bead,
+                title,
+                instructions,
+                role,
+                priority,
+                convoy,
+                blocked_by,
+                report: _,
+            } => {
                 let work = Work {
                     title: title.clone(),
                     instructions: instructions.clone(),
@@ -51,7 +60,9 @@ impl Town {
             }
             TownEvent::BeadReleased { bead } => self.release(bead),
             TownEvent::DependencyAdded { bead, blocked_by } => self.add_dependency(bead, blocked_by),
-            TownEvent::ConvoyStarted { convoy, title, beads } => self.start_convoy(at, convoy, title, beads),
+            TownEvent::ConvoyStarted { convoy, title, beads, report: _ } => {
+                self.start_convoy(at, convoy, title, beads)
+            }
             other => unreachable!("{} does not concern beads", other.kind()),
         }
     }

@@ -152,6 +152,7 @@ pub(crate) fn created(id: &str, priority: u8, blocked_by: &[&str]) -> TownEvent 
         priority,
         convoy: None,
         blocked_by: blocked_by.iter().map(|id| bead(id)).collect(),
+        report: None,
     }
 }
 
@@ -187,7 +188,7 @@ pub(crate) fn depends(id: &str, on: &str) -> TownEvent {
 
 pub(crate) fn convoy(id: &str, beads: &[&str]) -> TownEvent {
     let beads: BTreeSet<_> = beads.iter().map(|id| bead(id)).collect();
-    TownEvent::ConvoyStarted { convoy: bead(id), title: "a batch".into(), beads }
+    TownEvent::ConvoyStarted { convoy: bead(id), title: "a batch".into(), beads, report: None }
 }
 
 pub(crate) fn reviewed(id: &str, verdict: Verdict, notes: &str) -> TownEvent {
