@@ -222,7 +222,7 @@ impl Gateway {
         self.inner.instances.open(configured, &known).await
     }
 
-    pub(super) fn place_among_changers(&self) -> Result<OwnedSemaphorePermit, ChangeError> {
+    fn place_among_changers(&self) -> Result<OwnedSemaphorePermit, ChangeError> {
         Arc::clone(&self.inner.changers).try_acquire_owned().map_err(|_| {
             self.inner.recorder.limit_hit(AGENT_CHANGES);
             ChangeError::Busy
@@ -234,19 +234,29 @@ impl Gateway {
         &self,
         work: impl Future<Output = Result<T, ChangeError>> + Send + 'static,
     ) -> Result<T, ChangeError> {
+        let begun = self.begin_change(work)?;
+        tokio::time::timeout(AGENT_CHANGE_WAIT, begun).await.unwrap_or(Err(ChangeError::Late))
+    }
+
+    /// The same, for who waits for its end.
+    pub(super) fn begin_change<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, ChangeError>> + Send + 'static,
+    ) -> Result<impl Future<Output = Result<T, ChangeError>>, ChangeError> {
         let place = self.place_among_changers()?;
         let task = self.inner.changes.spawn(async move {
             let _place = place;
             work.await
         });
-        match tokio::time::timeout(AGENT_CHANGE_WAIT, task).await {
-            Ok(Ok(done)) => done,
-            Ok(Err(lost)) => match lost.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                Err(_cut) => Err(ChangeError::ShuttingDown),
-            },
-            Err(_) => Err(ChangeError::Late),
-        }
+        Ok(async {
+            match task.await {
+                Ok(done) => done,
+                Err(lost) => match lost.try_into_panic() {
+                    Ok(panic) => std::panic::resume_unwind(panic),
+                    Err(_cut) => Err(ChangeError::ShuttingDown),
+                },
+            }
+        })
     }
 }
 
@@ -266,9 +276,12 @@ impl Inner {
                 let kept = json!(config);
                 (config, kept)
             }
-            Entry::Template(of) => (self.template(&of.template)?, json!(of)),
+            Entry::Template(of) => {
+                let config = self.template(&of.template)?;
+                self.check_port(&config)?;
+                (config, json!(of))
+            }
         };
-        self.check_port(&config)?;
         let provider = self.providers.get(&config.provider).map(Arc::clone).ok_or_else(|| {
             let problem = "no such key under `providers:`".to_owned();
             ChangeError::Invalid(vec![BadKey { key: "provider".to_owned(), problem }])

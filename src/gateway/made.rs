@@ -58,6 +58,10 @@ impl Made {
         self.state().entries.clone()
     }
 
+    pub(super) fn entry(&self, agent: &AgentId) -> Option<Value> {
+        self.state().entries.get(agent).cloned()
+    }
+
     pub(super) fn contains(&self, agent: &AgentId) -> bool {
         self.state().entries.contains_key(agent)
     }

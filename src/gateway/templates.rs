@@ -20,9 +20,8 @@ use crate::lifecycle::InstanceConfig;
 /// `templates:`.
 pub(super) type Templates = BTreeMap<TemplateId, AgentConfig>;
 
-/// What is kept of an agent in the place of an entry.
+/// What is kept of an agent in the place of an entry, which never has these two keys.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(super) struct OfTemplate {
     pub(super) template: TemplateId,
     /// The town that made it.
@@ -58,27 +57,26 @@ impl Gateway {
     pub async fn make_of_template(&self, actor: Actor, member: NewMember) -> Result<(), ChangeError> {
         let NewMember { agent, town, template, beside } = member;
         let inner = Arc::clone(&self.inner);
-        let place = self.place_among_changers()?;
-        let work = async move {
-            let _place = place;
-            inner.create(&actor, &agent, Entry::Template(OfTemplate { template, town }), beside).await
-        };
-        // Its task goes on when nobody waits for it any more.
-        match self.inner.changes.spawn(work).await {
-            Ok(done) => done,
-            Err(lost) => match lost.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                Err(_cut) => Err(ChangeError::ShuttingDown),
-            },
-        }
+        let entry = Entry::Template(OfTemplate { template, town });
+        self.begin_change(async move { inner.create(&actor, &agent, entry, beside).await })?.await
     }
 
-    /// The agents that were made for a town and are not deleted.
+    /// Whether this agent was made for this town and is not deleted.
     #[must_use]
-    pub fn made_for(&self, town: &TownId) -> BTreeSet<AgentId> {
-        let entries = self.inner.made.entries().into_iter();
-        let of = |kept: &Value| OfTemplate::of(kept).is_some_and(|of| of.town == *town);
-        entries.filter(|(_, kept)| of(kept)).map(|(id, _)| id).collect()
+    pub fn is_made_for(&self, town: &TownId, agent: &AgentId) -> bool {
+        self.inner.made.entry(agent).and_then(|kept| OfTemplate::of(&kept)).is_some_and(|of| of.town == *town)
+    }
+
+    /// The agents that were made for towns and are not deleted.
+    #[must_use]
+    pub fn made_for_towns(&self) -> BTreeMap<TownId, BTreeSet<AgentId>> {
+        let mut towns = BTreeMap::<TownId, BTreeSet<AgentId>>::new();
+        for (agent, kept) in self.inner.made.entries() {
+            if let Some(OfTemplate { town, .. }) = OfTemplate::of(&kept) {
+                towns.entry(town).or_default().insert(agent);
+            }
+        }
+        towns
     }
 }
 
@@ -107,7 +105,7 @@ impl Inner {
                     "the process of agent {other} answers on port {port} already: remove that agent, or give the \
                      template a container"
                 );
-                Err(ChangeError::Invalid(vec![BadKey { key: "template".to_owned(), problem }]))
+                Err(ChangeError::Invalid(vec![BadKey { key: String::new(), problem }]))
             }
         }
     }

@@ -127,10 +127,14 @@ impl Inner {
         }
         if let TownEvent::AgentRemoved { agent } = &event {
             let submitted = self.remove_agent(&cell, actor, agent).await?;
-            self.delete_with_town(&cell, actor, agent).await;
+            if !self.delete_with_town(&cell, actor, agent).await {
+                self.mismatch.notify_one();
+            }
             return Ok(submitted);
         }
-        if let Some(known) = event.report().map(|report| cell.coalescing.known(report)).transpose()?.flatten()
+        let now = self.pen.journal.now();
+        if let Some(known) =
+            event.report().map(|report| cell.coalescing.known(report, now)).transpose()?.flatten()
         {
             return Ok(known);
         }
@@ -183,12 +187,13 @@ impl Inner {
     /// An agent that was deleted leaves its town.
     pub(super) async fn forget_agent(&self, agent: &AgentId) {
         for cell in self.ledger.list() {
+            let _one_at_a_time = self.changing.lock().await;
             let of_template = match cell.drained().town.agents().get(agent) {
                 Some(known) => known.template.is_some(),
                 None => continue,
             };
             // Its name was free before it was made: what was deleted is an earlier one.
-            if of_template && self.gateway.made_for(&cell.id).contains(agent) {
+            if of_template && self.gateway.is_made_for(&cell.id, agent) {
                 continue;
             }
             self.dismiss(&cell, agent).await;

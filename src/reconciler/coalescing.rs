@@ -1,4 +1,5 @@
 //! Reports of progress that come faster than they tell anything: one in a while is written, and those in between count as it.
+//! A tick writes for all of them that the agent was heard since, so that no silence seems longer than it is.
 //!
 //! What is remembered for that is in memory alone: after a restart the first report is written again.
 
@@ -6,12 +7,15 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::time::timeout;
+
 use super::cell::Cell;
 use super::desk::{SubmitError, Submitted};
 use super::service::Inner;
+use crate::clock::Timestamp;
 use crate::ids::{AgentId, DispatchId, IdempotencyKey, Seq};
 use crate::journal::Actor;
-use crate::limits::{TOWN_COALESCED_KEYS_MAX, TOWN_PROGRESS_EVERY};
+use crate::limits::{JOURNAL_APPEND_WAIT, TOWN_COALESCED_KEYS_MAX, TOWN_KEY_AGE_MAX, TOWN_PROGRESS_EVERY};
 use crate::town::event::Report;
 use crate::town::state::Rejected;
 use crate::town::{Policy, Town, TownEvent};
@@ -33,39 +37,65 @@ struct Written {
     seq: Seq,
     /// By the monotonic clock.
     at: Duration,
+    /// Whether reports came since that were not written.
+    heard: bool,
+}
+
+/// An agent that was heard since its last progress was written.
+pub(super) struct Heard {
+    agent: AgentId,
+    dispatch_id: DispatchId,
+    /// When that was written.
+    at: Duration,
+}
+
+impl Heard {
+    pub(super) fn event(&self) -> TownEvent {
+        let Self { agent, dispatch_id, .. } = self;
+        TownEvent::AgentProgress { agent: agent.clone(), dispatch_id: dispatch_id.clone(), report: None }
+    }
 }
 
 #[derive(Default)]
 struct Keys {
-    known: BTreeMap<Name, (Seq, Arc<str>)>,
+    known: BTreeMap<Name, Counted>,
     oldest_first: VecDeque<Name>,
 }
 
 /// Who reported it, and its own name for it.
 type Name = (Arc<str>, IdempotencyKey);
 
+/// A report that counted as another's event.
+struct Counted {
+    seq: Seq,
+    body: Arc<str>,
+    /// In journal time, as the town keeps the other keys.
+    at: Timestamp,
+}
+
 impl Coalescing {
     /// The answer to a report of a key that counted as another's event.
     ///
     /// # Errors
     /// [`Rejected::KeyReused`] when it is another report.
-    pub(super) fn known(&self, report: &Report) -> Result<Option<Submitted>, Rejected> {
+    pub(super) fn known(&self, report: &Report, now: Timestamp) -> Result<Option<Submitted>, Rejected> {
         let Report { by, key, body } = report;
         match self.keys().known.get(&(by.clone(), key.clone())) {
-            None => Ok(None),
-            Some((seq, known)) if known == body => {
-                Ok(Some(Submitted { seq: *seq, repeated: true, coalesced: true }))
+            Some(known) if now.since(known.at) > TOWN_KEY_AGE_MAX => Ok(None),
+            Some(known) if known.body == *body => {
+                Ok(Some(Submitted { seq: known.seq, repeated: true, coalesced: true }))
             }
-            Some((seq, _)) => Err(Rejected::KeyReused { first: *seq }),
+            Some(known) => Err(Rejected::KeyReused { first: known.seq }),
+            None => Ok(None),
         }
     }
 
-    fn keep(&self, report: &Report, seq: Seq) {
+    fn keep(&self, report: &Report, seq: Seq, at: Timestamp) {
         let Report { by, key, body } = report;
         let name = (by.clone(), key.clone());
         let mut keys = self.keys();
         keys.oldest_first.push_back(name.clone());
-        keys.known.insert(name, (seq, body.clone()));
+        keys.known.insert(name, Counted { seq, body: body.clone(), at });
         if keys.oldest_first.len() > TOWN_COALESCED_KEYS_MAX
             && let Some(oldest) = keys.oldest_first.pop_front()
         {
@@ -82,13 +112,46 @@ impl Coalescing {
         Arc::clone(last.entry(agent.clone()).or_default())
     }
 
+    /// Who was heard after what is written of it, once that is a while ago and the dispatch is still its own. Each is told
+    /// once: it is to be written now, or [put back](Self::put_back).
+    pub(super) fn take_unwritten(&self, town: &Town, now: Duration) -> Vec<Heard> {
+        let window = window(town.policy());
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let take = |(agent, slot): (&AgentId, &Slot)| {
+            // Who holds it writes right now.
+            let mut written = slot.try_lock().ok()?;
+            let written = written.as_mut().filter(|written| written.heard)?;
+            if now.saturating_sub(written.at) < window {
+                return None;
+            }
+            let at = std::mem::replace(&mut written.at, now);
+            written.heard = false;
+            let own = &town.agents().get(agent)?.hook.as_ref()?.dispatch_id;
+            let heard = || Heard { agent: agent.clone(), dispatch_id: own.clone(), at };
+            (*own == written.dispatch_id).then(heard)
+        };
+        last.iter().filter_map(take).collect()
+    }
+
+    /// They were not written: the next tick tries again.
+    pub(super) fn put_back(&self, heard: &[Heard]) {
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        for Heard { agent, at, .. } in heard {
+            if let Some(Ok(mut written)) = last.get(agent).map(|slot| slot.try_lock())
+                && let Some(written) = written.as_mut()
+            {
+                (written.heard, written.at) = (true, *at);
+            }
+        }
+    }
+
     fn keys(&self) -> MutexGuard<'_, Keys> {
         self.keys.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Within how long of one report another of the same dispatch says nothing new: often enough that neither the ladder nor the
-/// rule of lost agents takes the silence in between for one.
+/// Within how long of one report another of the same dispatch is not written: a third of what the ladder and the rule of lost
+/// agents bear, so that a tick writes in time for those that came since.
 fn window(policy: &Policy) -> Duration {
     TOWN_PROGRESS_EVERY.min(policy.stuck.nudge_after.0 / 3).min(policy.lost.quiet_after.0 / 3)
 }
@@ -114,23 +177,29 @@ impl Inner {
             }
             (cell.coalescing.slot(&book.town, agent), window(book.town.policy()))
         };
-        let mut last = slot.lock().await;
+        // No longer than who asked waits: while the journal hangs, nobody piles up here.
+        let Ok(mut last) = timeout(JOURNAL_APPEND_WAIT, slot.lock()).await else {
+            return Err(SubmitError::Busy);
+        };
         // It may have come twice at once.
-        let again = check(&cell.drained().town)?.or(cell.coalescing.known(report)?);
+        let present = self.pen.journal.now();
+        let again = check(&cell.drained().town)?.or(cell.coalescing.known(report, present)?);
         if let Some(again) = again {
             return Ok(again);
         }
         let now = self.pen.clock.elapsed();
         let recent = last
-            .as_ref()
+            .as_mut()
             .filter(|last| last.dispatch_id == *dispatch_id && now.saturating_sub(last.at) < window);
         if let Some(recent) = recent {
-            cell.coalescing.keep(report, recent.seq);
+            recent.heard = true;
+            cell.coalescing.keep(report, recent.seq, present);
             return Ok(Submitted { seq: recent.seq, repeated: false, coalesced: true });
         }
         let submitted = self.pen.submit(cell, actor, event).await?;
         if !submitted.repeated {
-            *last = Some(Written { dispatch_id: dispatch_id.clone(), seq: submitted.seq, at: now });
+            let (dispatch_id, seq) = (dispatch_id.clone(), submitted.seq);
+            *last = Some(Written { dispatch_id, seq, at: now, heard: false });
         }
         Ok(submitted)
     }

@@ -41,7 +41,7 @@ pub enum SubmitError {
     Journal(#[source] AppendError),
     /// It takes longer than anybody waits.
     #[error(
-        "the journal does not answer: this is done once it does, unless plimsoll ends before; look at the town later, or send it again \
+        "the journal does not answer, or another change comes first: this is done once it can be, unless plimsoll ends before; look at the town later, or send it again \
          with the same idempotency key if it had one"
     )]
     Late,
@@ -59,8 +59,8 @@ pub enum SubmitError {
         town: TownId,
     },
     /// The agent that was to join could not be made.
-    #[error("{0}")]
-    NotMade(#[source] ChangeError),
+    #[error(transparent)]
+    NotMade(ChangeError),
     /// There are as many towns as may be.
     #[error("there are {0} towns, the most there may be: give the work to one of them")]
     TooManyTowns(usize),

@@ -86,51 +86,57 @@ impl Inner {
         }
     }
 
-    /// An agent left its town: if it was made for it, it is deleted. Where that cannot be now, it is tried again.
-    pub(super) async fn delete_with_town(&self, cell: &Cell, actor: &Actor, agent: &AgentId) {
+    /// An agent left its town: if it was made for it, it is deleted. Whether nothing is left to do; where it cannot be deleted
+    /// now, somebody has to try again.
+    pub(super) async fn delete_with_town(&self, cell: &Cell, actor: &Actor, agent: &AgentId) -> bool {
         let _one_at_a_time = self.changing.lock().await;
         let back = cell.drained().town.agents().contains_key(agent);
-        if back || !self.gateway.made_for(&cell.id).contains(agent) {
-            return;
+        if back || !self.gateway.is_made_for(&cell.id, agent) {
+            return true;
         }
         // It goes on when nobody waits for it any more.
-        let deleted = timeout(AGENT_LEAVE_WAIT, self.delete_made(actor, agent)).await;
-        if !deleted.unwrap_or(false) {
-            self.mismatch.notify_one();
-        }
+        timeout(AGENT_LEAVE_WAIT, self.delete_made(actor, agent)).await.unwrap_or(false)
     }
 
-    /// Takes back what towns and the gateway do not both have, and has those leave that are no more; whether nothing is left
-    /// of that.
-    pub(super) async fn match_members(&self) -> bool {
-        let mut matched = true;
-        for cell in self.ledger.list() {
+    /// Has those leave that are no more; whether they did.
+    pub(super) async fn dismiss_gone(&self) -> bool {
+        let mut dismissed = true;
+        for cell in self.ledger.list().into_iter().filter(|cell| !cell.is_broken()) {
             let _one_at_a_time = self.changing.lock().await;
-            let made = self.gateway.made_for(&cell.id);
-            let (gone, left): (Vec<AgentId>, Vec<AgentId>) = {
-                let book = cell.drained();
-                let agents = book.town.agents();
-                let is_gone = |(id, agent): &(&AgentId, &Agent)| match &agent.template {
-                    Some(_) => !made.contains(*id),
-                    None => agent.origin == Origin::Dynamic && !self.gateway.has_agent(id),
-                };
-                let gone = agents.iter().filter(is_gone).map(|(id, _)| id.clone()).collect();
-                (gone, made.iter().filter(|id| !agents.contains_key(id)).cloned().collect())
-            };
-            for agent in gone {
-                matched &= self.dismiss(&cell, &agent).await;
-            }
-            for agent in left {
-                matched &= self.delete_made(&Actor::System, &agent).await;
+            for agent in self.gone(&cell) {
+                dismissed &= self.dismiss(&cell, &agent).await;
             }
         }
-        matched
+        dismissed
     }
 
-    /// Has them match from now on, until it is told to stop.
+    /// Agents of a town that the gateway has not, or has not for it.
+    fn gone(&self, cell: &Cell) -> Vec<AgentId> {
+        let book = cell.drained();
+        let is_gone = |(id, agent): &(&AgentId, &Agent)| match &agent.template {
+            Some(_) => !self.gateway.is_made_for(&cell.id, id),
+            None => agent.origin == Origin::Dynamic && !self.gateway.has_agent(id),
+        };
+        book.town.agents().iter().filter(is_gone).map(|(id, _)| id.clone()).collect()
+    }
+
+    /// Deletes those that were made for a town and are not in it; whether they are gone.
+    async fn delete_left(&self) -> bool {
+        let mut deleted = true;
+        for (town, agents) in self.gateway.made_for_towns() {
+            let Some(cell) = self.ledger.get(&town).filter(|cell| !cell.is_broken()) else { continue };
+            for agent in agents {
+                deleted &= self.delete_with_town(&cell, &Actor::System, &agent).await;
+            }
+        }
+        deleted
+    }
+
+    /// Takes back what towns and the gateway do not both have, from now on, until it is told to stop.
     pub(super) async fn keep_matched(&self) {
         loop {
-            let matched = self.match_members().await;
+            let matching = async { self.dismiss_gone().await & self.delete_left().await };
+            let Some(matched) = self.stop.run_until_cancelled(matching).await else { return };
             tokio::select! {
                 () = self.stop.cancelled() => return,
                 () = self.mismatch.notified() => {}
@@ -138,9 +144,14 @@ impl Inner {
             }
         }
     }
-}
 
-/// Whether an agent left a town by this.
-pub(super) fn is_departure(record: &Record) -> bool {
-    record.stream.town_id().is_some() && matches!(record.kind.as_str(), "agent_removed" | "agent_collected")
+    /// Has an agent deleted that left its town by this record, if it was made for it.
+    pub(super) fn follow_departure(&self, record: &Record) {
+        let is_departure = matches!(record.kind.as_str(), "agent_removed" | "agent_collected");
+        let Some(town) = record.stream.town_id().filter(|_| is_departure) else { return };
+        let agent = record.detail["agent"].as_str().and_then(|id| AgentId::parse(id).ok());
+        if agent.is_some_and(|agent| self.gateway.is_made_for(&town, &agent)) {
+            self.mismatch.notify_one();
+        }
+    }
 }

@@ -13,8 +13,7 @@ use super::replay::{Replay, ReplayError, ReplayRequest, replay};
 use super::service::Reconciler;
 use super::view::{AgentView, BeadView, millis};
 use crate::clock::Timestamp;
-use crate::ids::{AgentId, BeadId, DispatchId, Seq, TownId};
-use crate::journal::{Scan, StreamId};
+use crate::ids::{AgentId, BeadId, DispatchId, IdempotencyKey, Seq, TownId};
 use crate::limits::REPLAY_EVENTS_MAX;
 use crate::town::plan::{Report, Wait};
 use crate::town::state::{Bead, ClosedBead, Town};
@@ -173,14 +172,11 @@ impl Reconciler {
         replay(History::Live(&*self.pen().journal), town, request, go_on)
     }
 
-    /// The bead that an event of a town made, as the journal has it. Blocks on IO.
+    /// The bead that an earlier call with this key made, for as long as the key is kept.
     #[must_use]
-    pub fn bead_made_by(&self, town: &TownId, seq: Seq) -> Option<BeadId> {
-        let query = Scan { stream: Some(StreamId::town(town)), from: seq, limit: 1, ..Scan::default() };
-        let page = self.pen().journal.scan(&query).ok()?;
-        let record = page.records.first().filter(|record| record.seq == seq)?;
-        let id = record.detail.get("bead").or_else(|| record.detail.get("convoy"))?;
-        BeadId::parse(id.as_str()?).ok()
+    pub fn bead_made_with(&self, town: &TownId, by: &str, key: &IdempotencyKey) -> Option<BeadId> {
+        let now = self.now();
+        self.look(town, |town, _| town.reported(by, key, now)?.made.clone()).flatten()
     }
 
     fn now(&self) -> Timestamp {

@@ -18,7 +18,6 @@ use super::executor::{Executor, Tally};
 use super::hosts::{Happened, Hosts};
 use super::keeper::{self, Pulse};
 use super::ledger::Towns;
-use super::membership::is_departure;
 use super::metrics::{Metrics, TownGauges};
 use super::opening::{self, Around};
 use super::refold::Checks;
@@ -142,7 +141,7 @@ impl Reconciler {
         inner.pen.heard.note(now);
         let last_seen = inner.last_seen.get().copied().unwrap_or(now);
         // Before any town turns: nothing goes to an agent that is not there.
-        let matched = timeout(JOURNAL_APPEND_WAIT, inner.match_members()).await;
+        let matched = timeout(JOURNAL_APPEND_WAIT, inner.dismiss_gone()).await;
         if matched.is_err() {
             tracing::warn!(
                 source = "reconciler",
@@ -370,7 +369,7 @@ impl Inner {
     }
 
     /// Hears what happens to instances, until it is told to stop. What it misses a look finds.
-    async fn watch(&self, mut tail: tokio::sync::broadcast::Receiver<Arc<Record>>) {
+    async fn watch(self: &Arc<Self>, mut tail: tokio::sync::broadcast::Receiver<Arc<Record>>) {
         use tokio::sync::broadcast::error::RecvError;
         let mut resumes = self.gateway.resumes();
         loop {
@@ -394,13 +393,13 @@ impl Inner {
             if [AGENT_CREATED, AGENT_PAUSED].contains(&record.kind.as_str()) {
                 self.ledger.list().iter().for_each(|cell| cell.wake());
             }
-            if is_departure(&record) {
-                self.mismatch.notify_one();
-            }
+            self.follow_departure(&record);
             if record.kind == AGENT_DELETED
                 && let Some(agent) = record.detail["agent"].as_str().and_then(|id| AgentId::parse(id).ok())
             {
-                self.forget_agent(&agent).await;
+                // Another change may come first: what happens to instances does not wait for that.
+                let forgetting = Arc::clone(self);
+                self.tasks.spawn(async move { forgetting.forget_agent(&agent).await });
             }
             let Some(agent) = record.stream.instance_id() else { continue };
             let status = match record.kind.as_str() {

@@ -13,6 +13,7 @@ use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use super::cadence::{Cadence, Moment, Work};
 use super::cell::{Cell, Refused};
+use super::coalescing::Heard;
 use super::desk::record;
 use super::executor::{Executor, note};
 use super::hosts::Hosts;
@@ -158,19 +159,24 @@ impl Turn {
         let clock = &self.executor.pen.clock;
         let began = clock.elapsed();
         let happened = self.hosts.take();
-        let (events, suppressed) = {
+        let (events, suppressed, heard) = {
             let book = self.cell.drained();
+            let heard = self.cell.coalescing.take_unwritten(&book.town, began);
             let sights = self.hosts.sights(&book.town, &happened, &self.executor);
             let Observed { mut events, suppressed } = observe::news(&book.town, sights);
             events.extend(observe::fitness(&book.town, |agent| self.hosts.usable(agent, &self.executor)));
-            (events, suppressed)
+            events.extend(heard.iter().map(Heard::event));
+            (events, suppressed, heard)
         };
         self.executor.metrics.observed(clock.elapsed().saturating_sub(began));
         let noted = self.note(events).await;
         match &noted {
             Ok(()) => self.executor.metrics.status_suppressed(suppressed),
             // The next tick tells of it.
-            Err(_) => self.hosts.put_back(happened),
+            Err(_) => {
+                self.hosts.put_back(happened);
+                self.cell.coalescing.put_back(&heard);
+            }
         }
         noted
     }

@@ -319,7 +319,7 @@ async fn a_key_is_known_for_its_town_and_its_token_and_happens_once_however_many
         (200, json!({"seq": first.json()["seq"], "repeated": true, "coalesced": false}))
     );
     let other = sent("lab", "k", "one", event("ext", "exited")).await;
-    refused(&other, 409, "key_reused", "take a new key for another report");
+    refused(&other, 409, "key_reused", "take a new key");
     assert_eq!(sent("lab", "k", "two", event("ext", "exited")).await.status, 201, "another token's key");
     assert_eq!(sent("lab2", "k", "one", event("far", "exited")).await.status, 201, "another town's key");
 

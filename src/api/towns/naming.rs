@@ -1,7 +1,7 @@
 //! Beads that are new: each gets an id, and comes once for each idempotency key.
 
 use super::Caller;
-use super::refusal::{Kind, Refusal};
+use super::refusal::Refusal;
 use crate::ids::{BeadId, IdempotencyKey, Seq, TownId};
 use crate::reconciler::{Reconciler, Submitted};
 use crate::town::TownEvent;
@@ -47,12 +47,11 @@ impl Caller {
             match self.take_in(town, event).await {
                 Err(refusal) if tries > 0 && refusal.code() == "bead_exists" => {}
                 Err(refusal) => return Err(refusal),
-                Ok(Submitted { seq, repeated: false, .. }) => {
-                    return Ok(Named { bead, seq, repeated: false });
-                }
-                Ok(Submitted { seq, repeated: true, .. }) => {
-                    let bead = self.made_before(town, seq).await?;
-                    return Ok(Named { bead, seq, repeated: true });
+                Ok(Submitted { seq, repeated, .. }) => {
+                    let first = mark.as_ref().filter(|_| repeated);
+                    let first = first
+                        .and_then(|mark| self.state.reconciler.bead_made_with(town, &mark.by, &mark.key));
+                    return Ok(Named { bead: first.unwrap_or(bead), seq, repeated });
                 }
             }
         }
@@ -72,16 +71,5 @@ impl Caller {
         }
         let body = format!("{}{detail}", plain.kind());
         Box::new(Reconciler::report(&self.identity.actor, key, body.as_bytes()))
-    }
-
-    /// The bead that the first call with the key made.
-    async fn made_before(&self, town: &TownId, seq: Seq) -> Result<BeadId, Refusal> {
-        let (reconciler, of) = (self.state.reconciler.clone(), town.clone());
-        let found = tokio::task::spawn_blocking(move || reconciler.bead_made_by(&of, seq)).await;
-        found.ok().flatten().ok_or_else(|| {
-            let message =
-                format!("this was added before, as event {seq}, which cannot be read now: look at the list");
-            Refusal::new(Kind::Conflict, "repeated", message)
-        })
     }
 }

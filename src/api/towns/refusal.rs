@@ -125,9 +125,15 @@ impl Refusal {
             ChangeError::UnknownTemplate { .. } => new(Kind::Unknown, "unknown_template"),
             ChangeError::Unknown { .. } => new(Kind::Unknown, "unknown_agent"),
             ChangeError::Invalid(_) | ChangeError::TooLong => Self::invalid("template", &message),
-            ChangeError::TooMany => new(Kind::Conflict, "too_many_agents"),
-            ChangeError::Busy => Self { after: Some(LATER), ..new(Kind::Full, "too_many_changes") },
-            ChangeError::Journal | ChangeError::Late => new(Kind::Unavailable, "journal_unavailable"),
+            ChangeError::TooMany => {
+                Self { limit: Some("made_agents"), ..new(Kind::Conflict, "too_many_agents") }
+            }
+            ChangeError::Busy => {
+                let (limit, after) = (Some("agent_changes"), Some(LATER));
+                Self { limit, after, ..new(Kind::Full, "too_many_changes") }
+            }
+            ChangeError::Journal => new(Kind::Unavailable, "journal_unavailable"),
+            ChangeError::Late => Self { after: None, ..new(Kind::Unavailable, "journal_late") },
             ChangeError::ShuttingDown => new(Kind::Unavailable, "shutting_down"),
         }
     }
@@ -151,7 +157,9 @@ impl Refusal {
                 Self { limit: Some(PENDING), after: Some(LATER), ..new(Kind::Full, "town_full") }
             }
             SubmitError::Busy => new(Kind::Busy, "town_busy"),
-            SubmitError::Journal(_) | SubmitError::Late => new(Kind::Unavailable, "journal_unavailable"),
+            SubmitError::Journal(_) => new(Kind::Unavailable, "journal_unavailable"),
+            // It may be done yet: nobody is told to send it again.
+            SubmitError::Late => Self { after: None, ..new(Kind::Unavailable, "journal_late") },
             SubmitError::TownExists(_) => new(Kind::Conflict, "town_exists"),
             SubmitError::Elsewhere { .. } => new(Kind::Conflict, "works_elsewhere"),
             SubmitError::NotMade(error) => Self::not_made(&error),
@@ -213,7 +221,7 @@ fn advice(rejected: &Rejected) -> &'static str {
         Rejected::Cycle { .. } => "leave this dependency out",
         Rejected::InConvoy { .. } => "a bead belongs to one convoy only, leave it out",
         Rejected::Full { .. } => "let some end first, or make another town",
-        Rejected::KeyReused { .. } => "take a new key for another report",
+        Rejected::KeyReused { .. } => "take a new key",
         Rejected::AgentHolds { .. } => "wait until it ended, or cancel it",
         Rejected::BeadStands { .. }
         | Rejected::NoSuchWay { .. }
@@ -262,5 +270,18 @@ mod tests {
     fn a_town_that_is_busy_asks_to_come_again_and_is_no_conflict() {
         let busy = Refusal::new(Kind::Busy, "town_busy", "busy");
         assert_eq!((busy.kind.numbers().0, busy.after), (StatusCode::SERVICE_UNAVAILABLE, Some(LATER)));
+    }
+
+    #[test]
+    fn what_may_be_done_yet_is_not_asked_to_come_again() {
+        let state = crate::api::fixture::state(crate::api::Config::default());
+        let numbers = |refusal: Refusal| (refusal.code, refusal.kind.numbers().0, refusal.after);
+        let unavailable = StatusCode::SERVICE_UNAVAILABLE;
+        let late = ("journal_late", unavailable, None);
+        assert_eq!(numbers(Refusal::of_submit(&state, SubmitError::Late)), late);
+        assert_eq!(numbers(Refusal::of_submit(&state, SubmitError::NotMade(ChangeError::Late))), late);
+        let refused = SubmitError::NotMade(ChangeError::Journal);
+        let again = ("journal_unavailable", unavailable, Some(LATER));
+        assert_eq!(numbers(Refusal::of_submit(&state, refused)), again);
     }
 }

@@ -25,17 +25,21 @@ async fn look(scene: &Scene) -> Verdict {
     let hosted: Vec<_> = instances
         .filter_map(|(id, instance)| Some((id, instance.port, instance.process.as_ref()?)))
         .collect();
-    if hosted.is_empty() {
+    // Nothing of a template runs before an agent is made of it, which may have taken its port by now.
+    let templates = loaded.config.templates.iter();
+    let templates = templates.filter_map(|(id, made)| Some((id, made.instance.as_ref()?.process.as_ref()?)));
+    let templates: Vec<_> = templates.collect();
+    if hosted.is_empty() && templates.is_empty() {
         return Verdict::skip("no agent has a process of its own");
     }
     let agents = scene.ask("/agents").await;
-    let (mut lines, mut failed) = (Vec::new(), false);
+    let mut answers = Vec::new();
     for (id, number, process) in hosted {
-        for answer in [program(id, process), port(id, number, agents.as_ref())] {
-            failed |= answer.is_err();
-            lines.push(answer.unwrap_or_else(|line| line));
-        }
+        answers.extend([program(id.as_str(), process), port(id, number, agents.as_ref())]);
     }
+    answers.extend(templates.iter().map(|(id, process)| program(&format!("template {id}"), process)));
+    let failed = answers.iter().any(Result::is_err);
+    let lines: Vec<_> = answers.into_iter().map(|answer| answer.unwrap_or_else(|line| line)).collect();
     if failed {
         let advice = "install the program or name it by its path; end what holds the port, or choose another `port`; \
                       other agents work without it";
@@ -44,7 +48,7 @@ async fn look(scene: &Scene) -> Verdict {
     Verdict::pass(lines.join("\n"))
 }
 
-fn program(id: &AgentId, host: &ProcessHost) -> Result<String, String> {
+fn program(id: &str, host: &ProcessHost) -> Result<String, String> {
     let ProcessHost { program, args: _, env_pass: _, env } = host;
     match look_for(program, env.get("PATH").map(|path| path.expose())) {
         Found::Executable => Ok(format!("{id}: {program} can be run")),

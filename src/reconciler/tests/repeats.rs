@@ -1,14 +1,15 @@
 //! What is sent more often than it means something: reports of progress, and what had no answer and is sent again.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::time::timeout;
 
-use super::world::{Act, Cast, World, agent, bead, swift, town};
-use crate::clock::Clock;
+use super::world::{Act, Cast, Cradle, World, agent, bead, swift, town};
+use crate::clock::{Clock, Timestamp};
 use crate::ids::{DispatchId, IdempotencyKey, Seq};
-use crate::journal::Actor;
+use crate::journal::{Actor, MemoryJournal};
 use crate::reconciler::{Reconciler, SubmitError, Submitted};
 use crate::town::Policy;
 use crate::town::event::{Report, TownEvent};
@@ -16,9 +17,16 @@ use crate::town::state::Rejected;
 use crate::town::words::{Origin, Outcome, Role};
 use crate::units::Period;
 
+const SECOND: Duration = Duration::from_secs(1);
+
 /// A town in which `ext`, an agent of a runtime elsewhere, works on `a`.
 async fn elsewhere(policy: Policy) -> World {
     let world = World::new(&[], &Cast::of([Act::Fail]), policy).await;
+    begin_elsewhere(&world).await;
+    world
+}
+
+async fn begin_elsewhere(world: &World) {
     world
         .submit(TownEvent::AgentRegistered {
             agent: agent("ext"),
@@ -29,8 +37,7 @@ async fn elsewhere(policy: Policy) -> World {
         })
         .await;
     world.add("a", &[]).await;
-    holds(&world, "a.1").await;
-    world
+    holds(world, "a.1").await;
 }
 
 async fn holds(world: &World, dispatch: &str) {
@@ -137,8 +144,43 @@ async fn what_was_not_answered_and_is_sent_again_makes_one_bead() {
     world.journal.go_on();
     let Submitted { seq, repeated, .. } = again.await.expect("it ends").expect("it is taken");
     assert!(repeated);
-    assert_eq!(world.reconciler.bead_made_by(&town(), seq), Some(bead("first")));
+    let mark = mark("k", "");
+    let made = world.reconciler.bead_made_with(&town(), &mark.by, &mark.key);
+    assert_eq!((made, seq), (Some(bead("first")), world.records().last().expect("one").seq));
     let beads = world.reconciler.look(&town(), |town, _| town.beads().keys().cloned().collect::<Vec<_>>());
     assert_eq!(beads, Some(vec![bead("first")]));
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn who_was_heard_in_between_is_not_silent_since_the_report_that_was_written() {
+    let (clock, hand) = Clock::manual(Timestamp::from_millis(1_700_000_000_000));
+    let journal = Arc::new(MemoryJournal::new(clock.clone(), Vec::new()));
+    let cradle = Cradle { clock: clock.clone(), ..Cradle::of(&journal, &[]) };
+    let world = World::begin(cradle, &Cast::of([Act::Fail]), swift()).await;
+    begin_elsewhere(&world).await;
+    let passes = async |seconds: u32| {
+        // A tick every few seconds, as where there is work.
+        for _ in 0..seconds / 5 {
+            hand.advance(5 * SECOND);
+            world.ticks_at(&clock, &hand).await;
+        }
+    };
+    answer(&world, progress("first", "a.1")).await;
+    passes(25).await;
+    let (.., coalesced) = answer(&world, progress("second", "a.1")).await;
+    assert!(coalesced);
+    world.journal.refuse(Some("agent_progress"));
+    let looks = || world.scraped("plimsoll_reconciler_observe_duration_seconds_count{town=\"main\"}");
+    let before = looks();
+    hand.advance(10 * SECOND);
+    world.reconciler.cell(&town()).expect("it is there").wake();
+    world.holds("a look", || looks() > before).await;
+    world.journal.refuse(None);
+    passes(70).await;
+    assert_eq!((world.count("agent_progress"), world.count("dispatch_lost")), (2, 0), "{:#?}", world.kinds());
+    passes(30).await;
+    let kinds = world.kinds();
+    assert_eq!((world.count("agent_progress"), world.count("dispatch_lost")), (2, 1), "{kinds:#?}");
     world.stop().await;
 }

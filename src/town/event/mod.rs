@@ -440,6 +440,15 @@ kinds! {
 }
 
 impl TownEvent {
+    /// The bead that it makes for somebody outside.
+    #[must_use]
+    pub fn new_bead(&self) -> Option<&BeadId> {
+        let (Self::BeadCreated { bead: new, .. } | Self::ConvoyStarted { convoy: new, .. }) = self else {
+            return None;
+        };
+        Some(new)
+    }
+
     /// The report that it came with.
     #[must_use]
     pub fn report(&self) -> Option<&Report> {

@@ -50,7 +50,7 @@ fn from_outside() -> Vec<TownEvent> {
             role: Role::Worker,
             origin: Origin::Configured,
             nudges: true,
-            template: None,
+            template: Some(TemplateId::parse("coder").expect("a valid id")),
         },
         TownEvent::AgentRemoved { agent: worker.clone() },
         TownEvent::BeadCreated {
@@ -61,7 +61,7 @@ fn from_outside() -> Vec<TownEvent> {
             priority: 2,
             convoy: Some(bead("release")),
             blocked_by: BTreeSet::from([bead("find-cause")]),
-            report: None,
+            report: report("k5"),
         },
         TownEvent::BeadCancelled {
             bead: fix.clone(),
@@ -75,7 +75,7 @@ fn from_outside() -> Vec<TownEvent> {
             convoy: bead("release"),
             title: "Release 2".into(),
             beads: BTreeSet::from([fix, bead("find-cause")]),
-            report: None,
+            report: report("k6"),
         },
         TownEvent::AgentDone {
             agent: worker.clone(),
@@ -105,7 +105,7 @@ fn from_outside() -> Vec<TownEvent> {
             dispatch_id: dispatch("fix-login.r1.1"),
             verdict: Verdict::Changes,
             notes: Some("add a test".into()),
-            report: None,
+            report: report("k7"),
         },
     ]
 }

@@ -107,6 +107,9 @@ pub struct KeyUse {
     pub time: Timestamp,
     /// The SHA-256 of what was sent.
     pub body: Arc<str>,
+    /// The bead that it made, if it made one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made: Option<BeadId>,
 }
 
 /// What is only counted.

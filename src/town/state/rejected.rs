@@ -177,7 +177,7 @@ pub enum Rejected {
         first: Seq,
     },
     /// Another report came with this key before.
-    #[error("the idempotency key was used by event {first} for another report")]
+    #[error("the idempotency key was used by event {first} for something else")]
     KeyReused {
         /// Where.
         first: Seq,

@@ -16,7 +16,7 @@ pub(in crate::town) use transitions::WAYS;
 
 use super::{KeyUse, Rejected, Town};
 use crate::clock::Timestamp;
-use crate::ids::Seq;
+use crate::ids::{BeadId, Seq};
 use crate::limits::{TOWN_KEY_AGE_MAX, TOWN_KEYS_MAX};
 use crate::town::event::{Report, TownEvent};
 use crate::town::time::TownTime;
@@ -97,7 +97,7 @@ impl Town {
         let at = At { seq, time, now: self.clock(time) };
         self.change(at, event);
         if let Some(report) = event.report() {
-            self.keep_key(at, report);
+            self.keep_key(at, report, event.new_bead());
         }
         self.facts.seq = seq;
         self.facts.time = time;
@@ -163,9 +163,9 @@ impl Town {
         }
     }
 
-    fn keep_key(&mut self, at: At, report: &Report) {
+    fn keep_key(&mut self, at: At, report: &Report, made: Option<&BeadId>) {
         let Report { by, key, body } = report;
-        let used = KeyUse { seq: at.seq, time: at.time, body: body.clone() };
+        let used = KeyUse { seq: at.seq, time: at.time, body: body.clone(), made: made.cloned() };
         if let Some(before) = self.facts.keys.entry(by.clone()).or_default().insert(key.clone(), used) {
             self.indices.keys.remove(&before.seq);
         }

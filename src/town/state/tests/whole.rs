@@ -208,6 +208,7 @@ fn so_many_keys_are_known_and_the_oldest_is_forgotten_for_one_more() {
         seq: Seq(u64::try_from(seq).expect("small")),
         time: play.at(),
         body: body.clone(),
+        made: None,
     };
     let known = (1..TOWN_KEYS_MAX).map(|n| (key(&format!("k{n}")), used(n))).collect();
     play.town.facts.keys.insert("one".into(), known);
