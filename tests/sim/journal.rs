@@ -12,6 +12,8 @@ pub(crate) struct Entry {
     pub(crate) time: Timestamp,
     /// When it was really written: no clock that jumps.
     pub(crate) mono: u64,
+    /// How often the clock had jumped ahead by then.
+    pub(crate) jumps: u64,
     /// None if nobody can read it.
     pub(crate) event: Option<TownEvent>,
 }

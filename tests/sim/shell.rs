@@ -84,7 +84,7 @@ impl Sim {
         }
     }
 
-    fn fold_pending(&mut self) {
+    pub(crate) fn fold_pending(&mut self) {
         while self.fold.next < self.journal.entries.len() {
             if let Err(code) = self.fold_next() {
                 *self.tally.refusals.entry(code).or_default() += 1;
@@ -96,7 +96,7 @@ impl Sim {
         let entry = &self.journal.entries[self.fold.next];
         let taken = self.fold.step(entry);
         if taken.is_ok() {
-            self.watch.note(&self.fold.town, entry, self.jumps, &mut self.tally);
+            self.watch.note(&self.fold.town, entry, &mut self.tally);
         }
         taken
     }

@@ -85,7 +85,7 @@ impl Sim {
     }
 
     pub(crate) fn entry(&self, event: TownEvent) -> Entry {
-        Entry { time: self.now(), mono: self.mono, event: Some(event) }
+        Entry { time: self.now(), mono: self.mono, jumps: self.jumps, event: Some(event) }
     }
 
     pub(crate) fn append(&mut self, event: TownEvent) {
@@ -94,7 +94,8 @@ impl Sim {
     }
 
     pub(crate) fn append_unreadable(&mut self) {
-        self.journal.append(Entry { time: self.now(), mono: self.mono, event: None });
+        let (time, mono, jumps) = (self.now(), self.mono, self.jumps);
+        self.journal.append(Entry { time, mono, jumps, event: None });
     }
 
     pub(crate) fn fresh_bead(&mut self, mark: &str) -> BeadId {
@@ -296,8 +297,11 @@ impl Sim {
             Effect::StopAgent { agent: other } => *other == agent,
             Effect::Dispatch { .. } | Effect::Nudge { .. } | Effect::AskEnding { .. } => false,
         };
-        // It was taken back before it began.
-        if self.effects.iter().any(withdrawn) {
+        // It was taken back before it began, or another run of its agent spoke for it.
+        self.fold_pending();
+        let hook = self.fold.town.agents().get(&agent).and_then(|agent| agent.hook.as_ref());
+        let held = hook.is_some_and(|hook| hook.dispatch_id == dispatch && hook.said.is_none());
+        if !held || self.effects.iter().any(withdrawn) {
             return;
         }
         while let Some(index) = self.effects.iter().position(stops) {

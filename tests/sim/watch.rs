@@ -34,10 +34,10 @@ pub(crate) struct Watch {
 
 impl Watch {
     /// After an event was taken in.
-    pub(crate) fn note(&mut self, town: &Town, entry: &Entry, jumps: u64, tally: &mut Tally) {
+    pub(crate) fn note(&mut self, town: &Town, entry: &Entry, tally: &mut Tally) {
         let Some(event) = &entry.event else { return };
         *tally.events.entry(event.kind()).or_default() += 1;
-        self.note_words(town, entry, event, jumps, tally);
+        self.note_words(town, entry, event, tally);
         let quiet = matches!(event, TownEvent::AgentProgress { .. } | TownEvent::ContainerStatus { .. });
         if !quiet {
             self.note_beads(town, event, tally);
@@ -45,14 +45,14 @@ impl Watch {
         }
     }
 
-    fn note_words(&mut self, town: &Town, entry: &Entry, event: &TownEvent, jumps: u64, tally: &mut Tally) {
+    fn note_words(&mut self, town: &Town, entry: &Entry, event: &TownEvent, tally: &mut Tally) {
         if let Some(report) = event.report() {
             let key = (report.by.clone(), report.key.clone());
             let before = self.keys.insert(key, town.time());
             let twice = before.is_some_and(|before| town.time().since(before) <= TOWN_KEY_AGE_MAX);
             assert!(!twice, "a report was taken in twice: {event:?}");
         }
-        let heard = (entry.mono, jumps);
+        let heard = (entry.mono, entry.jumps);
         match event {
             TownEvent::BeadDispatched { dispatch_id, .. } => {
                 assert!(self.dispatches.insert(dispatch_id.clone()), "{dispatch_id} was used twice");
