@@ -10,9 +10,9 @@ use super::audit::{Source, moment};
 use super::exit::Failure;
 use super::target::TargetArgs;
 use super::terminal::{Paint, Table, one_line};
-use super::town::write_waits;
+use super::town::{read_policy, write_waits};
 use crate::client::Client;
-use crate::clock::{Clock, Timestamp};
+use crate::clock::Timestamp;
 use crate::ids::TownId;
 use crate::reconciler::{History, ReplayError, ReplayRequest, dry_run, fork, replay};
 
@@ -23,6 +23,7 @@ use crate::reconciler::{History, ReplayError, ReplayRequest, dry_run, fork, repl
   plimsoll replay main --from 1h --to 5m
   plimsoll replay main --from 2026-11-21T09:00:00Z --to 2026-11-21T10:00:00Z --compare
   plimsoll replay main --from 7d --to now --until-violation
+  echo '{\"lost\": {\"quiet_after\": \"5m\"}}' | plimsoll replay main --from 1h --to now --policy -
 
 Exit code 1 with --until-violation: an invariant did not hold. A running server is asked; only
 when none runs are its files read.")]
@@ -42,6 +43,9 @@ pub(crate) struct ReplayArgs {
     /// Tells what the town really did, too.
     #[arg(long)]
     compare: bool,
+    /// Plans by another policy: a file with a JSON object, the keys that differ from the town's. - is standard input.
+    #[arg(long, value_name = "FILE")]
+    policy: Option<String>,
     /// Prints one JSON object.
     #[arg(long)]
     json: bool,
@@ -55,7 +59,8 @@ pub(crate) struct ReplayArgs {
   plimsoll dry-run main
   plimsoll dry-run main --json | jq '.actions[] | {type, entity, message}'
 
-A running server is asked; only when none runs are its files read.")]
+A running server is asked; only when none runs are its files read: then it is planned as of the
+town's last event, because a start leaves out the time in which nothing ran.")]
 pub(crate) struct DryRunArgs {
     /// The town.
     #[arg(value_parser = TownId::parse)]
@@ -68,19 +73,23 @@ pub(crate) struct DryRunArgs {
 }
 
 pub(crate) fn run_replay(args: &ReplayArgs) -> Result<(), Failure> {
-    let ReplayArgs { town, from, to, until_violation, compare, json, target } = args;
+    let ReplayArgs { town, from, to, until_violation, compare, policy, json, target } = args;
+    let policy = policy.as_deref().map(read_policy).transpose()?;
     let answer = super::block_on(async {
         match Source::open(target).await? {
             Source::Server(client) => {
-                let params = json!({
+                let mut params = json!({
                     "town": town, "from": from.to_string(), "to": to.to_string(),
                     "untilViolation": until_violation, "compare": compare,
                 });
+                if let Some(policy) = policy {
+                    params["policy"] = policy;
+                }
                 ask(&client, "town.replay", params).await
             }
             Source::Disk(disk) => {
                 let (compare, until_violation) = (*compare, *until_violation);
-                let request = ReplayRequest { from: *from, to: *to, policy: None, compare, until_violation };
+                let request = ReplayRequest { from: *from, to: *to, policy, compare, until_violation };
                 let told = replay(History::Offline(&disk), town, &request, &|| true)?;
                 Ok(json!(told))
             }
@@ -102,7 +111,9 @@ pub(crate) fn run_dry(args: &DryRunArgs) -> Result<(), Failure> {
             Source::Server(client) => ask(&client, "town.dryRun", json!({"town": args.town})).await,
             Source::Disk(disk) => {
                 let fork = fork(History::Offline(&disk), &args.town)?;
-                Ok(json!(dry_run(fork, Clock::system().now())))
+                // The next start leaves out the time since then.
+                let last = fork.town.time();
+                Ok(json!(dry_run(fork, last)))
             }
         }
     })??;

@@ -171,7 +171,7 @@ fn create(args: &CreateArgs) -> Result<(), Failure> {
     Ok(writeln!(std::io::stdout(), "made {}", args.town)?)
 }
 
-fn read_policy(file: &str) -> Result<Value, Failure> {
+pub(super) fn read_policy(file: &str) -> Result<Value, Failure> {
     let failed = |error| Failure::Input(format!("cannot read the policy in {file}"), error);
     let mut text = String::new();
     if file == "-" {

@@ -96,9 +96,9 @@ impl Turn {
         let metrics = &self.executor.metrics;
         metrics.tick_ended(wall);
         metrics.drained(drained);
-        if span.is_none() && (wall > SLOW || violations > 0) {
-            tracing::info_span!(parent: None, "reconciler.tick", town = %self.cell.id, drained, actions = 0);
-        }
+        let span =
+            if span.is_none() && (wall > SLOW || violations > 0) { self.span_of(drained, 0) } else { span };
+        span.record("ms", wall.as_secs_f64() * 1e3);
         let tick = LastTick::of(pen.clock.now(), wall, drained, &plan, self.executor.tally.take())
             .leaving(violations, self.cell.pending());
         let work = self.work(&plan);
@@ -271,7 +271,13 @@ impl Turn {
         if drained == 0 && actions == 0 {
             return Span::none();
         }
-        tracing::info_span!(parent: None, "reconciler.tick", town = %self.cell.id, drained, actions)
+        self.span_of(drained, actions)
+    }
+
+    /// It begins once there is a plan: how long the whole took, it says itself.
+    fn span_of(&self, drained: u64, actions: usize) -> Span {
+        let town = &self.cell.id;
+        tracing::info_span!(parent: None, "reconciler.tick", %town, drained, actions, ms = tracing::field::Empty)
     }
 
     /// Folds what was appended, and begins the effects of what the town took in.

@@ -407,6 +407,20 @@ fn run(server_dir: &std::path::Path, args: &[&str]) -> (Option<i32>, String) {
     (output.status.code(), String::from_utf8_lossy(&text).into_owned())
 }
 
+/// A replay by another policy is made from a file, by the server and on the files.
+fn what_if(dir: &std::path::Path) {
+    let file = dir.join("policy.json");
+    let replay = |policy: &str| {
+        std::fs::write(&file, policy).expect("written");
+        let policy = file.to_str().expect("text");
+        run(dir, &["replay", "lab", "--from", "1h", "--to", "0s", "--policy", policy])
+    };
+    let (code, text) = replay(r#"{"dispatch": {"attempts_max": 9}}"#);
+    assert_eq!(code, Some(0), "{text}");
+    let (code, text) = replay(r#"{"dispatch": {"attempts_max": 0}}"#);
+    assert_eq!((code, text.contains("attempts_max")), (Some(6), true), "{text}");
+}
+
 #[tokio::test]
 async fn the_command_line_does_the_same_and_asks_the_files_where_no_server_runs() {
     let mut server = lab().await;
@@ -448,14 +462,21 @@ async fn the_command_line_does_the_same_and_asks_the_files_where_no_server_runs(
     assert_eq!(ok(&["bead", "cancel", "then", "--town", "lab"]), "then is cancelled\n");
     let ended = ok(&["bead", "show", "then", "--town", "lab"]);
     assert!(ended.contains("because       cancelled") && ended.contains("--stream town/lab"), "{ended}");
+    what_if(&dir);
     server.stop().await;
 
     let dry = ok(&["dry-run", "lab"]);
     assert!(dry.contains("the town is draining"), "{dry}");
+    let asked: Value = serde_json::from_str(&ok(&["dry-run", "lab", "--json"])).expect("JSON");
+    let shown = ok(&["audit", "list", "--stream", "town/lab", "--limit", "1", "--json"]);
+    let last: Value = serde_json::from_str(shown.trim()).expect("one record");
+    let now: Timestamp = asked["now"].as_u64().map(Timestamp::from_millis).expect("milliseconds");
+    assert_eq!(json!(now.to_string()), last["time"], "the time in which nothing runs does not count");
     let told: Value =
         serde_json::from_str(&ok(&["replay", "lab", "--from", "1h", "--to", "0s", "--json"])).expect("JSON");
     assert_eq!(told["stateSnapshot"]["nonTerminalBeads"][0]["id"], id);
     assert_eq!(run(&dir, &["replay", "none", "--from", "1h", "--to", "0s"]).0, Some(6));
+    what_if(&dir);
     assert_eq!(run(&dir, &["replay", "lab", "--from", "1h", "--to", "0s", "--until-violation"]).0, Some(0));
 }
 
