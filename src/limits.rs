@@ -344,6 +344,12 @@ pub const BEAD_INSTRUCTIONS_BYTES_MAX: usize = 64 << 10;
 /// Bytes of a reason, a note, a summary or an error in a town: what a person reads before deciding.
 pub const TOWN_NOTE_BYTES_MAX: usize = 4 << 10;
 
+/// Bytes of why an attempt of a bead failed, as its town keeps it: the error that a provider or an engine answers.
+pub const TOWN_FAILURE_BYTES_MAX: usize = 1 << 10;
+
+/// Bytes of the same of a bead that failed for good: the line that names the error, which 200,000 of them can keep.
+pub const TOWN_LAST_FAILURE_BYTES_MAX: usize = 256;
+
 /// Bytes of the id of a bead that comes from outside: leaves room for the names of its reviews and escalations
 /// (`<bead>.r12`), whose ids are beads' ids too.
 pub const BEAD_OUTSIDE_ID_BYTES_MAX: usize = 48;
@@ -365,7 +371,8 @@ pub const TOWN_OPEN_BEADS_MAX: usize = 100_000;
 /// in memory.
 pub const TOWN_TEXT_BYTES_MAX: usize = 256 << 20;
 
-/// Closed beads of a town of which others may still ask how they ended, at 200 bytes each; the oldest are forgotten.
+/// Closed beads of a town of which others may still ask how they ended, at 200 bytes each, and twice that where they
+/// failed; the oldest are forgotten.
 pub const TOWN_CLOSED_BEADS_MAX: usize = 200_000;
 
 /// Violations of a town that are open at once: more say nothing new.

@@ -288,7 +288,7 @@ fn list(args: &ListArgs) -> Result<(), Failure> {
 /// Why a bead waits, or ended.
 fn why(bead: &Value) -> &str {
     let text = |key: &str| bead.get(key).and_then(Value::as_str);
-    text("message").or(text("reason")).unwrap_or("no tick looked at it yet")
+    text("message").or(text("failure")).or(text("reason")).unwrap_or("no tick looked at it yet")
 }
 
 fn show(args: &ShowArgs) -> Result<(), Failure> {
@@ -333,6 +333,7 @@ fn show(args: &ShowArgs) -> Result<(), Failure> {
         ("instructions", "instructions"),
         ("what the last reviewer wants changed", "notes"),
         ("what its agent said", "summary"),
+        ("why its last attempt failed", "failure"),
     ] {
         if let Some(text) = bead.get(key).and_then(Value::as_str).filter(|text| !text.is_empty()) {
             writeln!(out, "\n{name}:\n{}", printable(text).trim_end())?;

@@ -75,6 +75,9 @@ pub struct OpenBead {
     /// The same for programs: `why` and what was seen.
     #[schemars(with = "Option<serde_json::Map<String, serde_json::Value>>")]
     pub wait: Option<Wait>,
+    /// Why its last attempt failed; for operators.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Arc<str>>,
 }
 
 /// A bead that has ended.
@@ -95,6 +98,9 @@ pub struct EndedBead {
     pub seq: Seq,
     /// What it belonged to.
     pub parent: Option<BeadId>,
+    /// Of one that failed, why its last attempt did, in at most 256 bytes; for operators.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Arc<str>>,
 }
 
 /// One bead with what is asked of its agent.
@@ -116,6 +122,37 @@ pub struct BeadDetail {
     /// Why somebody holds it back, if that was said.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub held_because: Option<Arc<str>>,
+}
+
+impl BeadPage {
+    /// The same without what agents and providers say.
+    #[must_use]
+    pub fn without_words(self) -> Self {
+        Self { beads: self.beads.into_iter().map(BeadEntry::without_words).collect(), ..self }
+    }
+}
+
+impl BeadEntry {
+    fn without_words(self) -> Self {
+        match self {
+            Self::Open(open) => {
+                let wait = open.wait.map(Wait::without_words);
+                let message = wait.as_ref().map(ToString::to_string);
+                Self::Open(Box::new(OpenBead { wait, message, failure: None, ..*open }))
+            }
+            Self::Ended(ended) => Self::Ended(EndedBead { failure: None, ..ended }),
+        }
+    }
+}
+
+impl BeadDetail {
+    /// The same without what agents are told, and what they and providers say.
+    #[must_use]
+    pub fn without_words(self) -> Self {
+        let Self { bead, instructions: _, notes: _, summary: _, held_because } = self;
+        let bead = bead.without_words();
+        Self { bead, instructions: None, notes: None, summary: None, held_because }
+    }
 }
 
 impl Reconciler {
@@ -247,11 +284,12 @@ impl View<'_> {
             dispatch_id: hook.map(|hook| hook.dispatch_id.clone()),
             message: wait.as_ref().map(ToString::to_string),
             wait,
+            failure: bead.tries.failure.clone(),
         }))
     }
 
     fn ended(&self, id: &BeadId, bead: &ClosedBead) -> BeadEntry {
-        let ClosedBead { kind, status, reason, at, seq, parent } = bead;
+        let ClosedBead { kind, status, reason, at, seq, parent, failure } = bead;
         BeadEntry::Ended(EndedBead {
             id: id.clone(),
             kind: *kind,
@@ -260,6 +298,7 @@ impl View<'_> {
             for_ms: millis(self.now.since(*at)),
             seq: *seq,
             parent: parent.clone(),
+            failure: failure.clone(),
         })
     }
 }

@@ -98,6 +98,14 @@ pub struct TownStatus {
     pub waits_left_out: usize,
 }
 
+impl TownStatus {
+    /// The same without what agents and providers say.
+    #[must_use]
+    pub fn without_words(self) -> Self {
+        Self { waits: self.waits.into_iter().map(BeadWait::without_words).collect(), ..self }
+    }
+}
+
 /// When a town turns.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

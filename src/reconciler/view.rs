@@ -96,6 +96,11 @@ impl BeadWait {
     fn of(bead: &BeadId, wait: Wait) -> Self {
         Self { bead: bead.clone(), message: wait.to_string(), wait }
     }
+
+    /// The same without what agents and providers say.
+    pub(super) fn without_words(self) -> Self {
+        Self::of(&self.bead, self.wait.without_words())
+    }
 }
 
 /// Where an invariant does not hold.

@@ -512,6 +512,58 @@ async fn what_agents_are_told_and_say_is_for_operators_in_the_audit_and_in_no_ev
 }
 
 #[tokio::test]
+async fn why_an_attempt_failed_is_for_operators_wherever_beads_are_shown() {
+    let hash = |text: &str| -> String {
+        Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+    };
+    let tokens = json!([
+        {"name": "ann", "role": "operator", "sha256": hash("ann")},
+        {"name": "vic", "role": "viewer", "sha256": hash("vic")},
+    ]);
+    let server = Server::start(json!({"auth": {"tokens": tokens}})).await;
+    let policy =
+        |attempts: u32| json!({"dispatch": {"attempts_max": attempts}, "stuck": {"ending_grace": "0s"}});
+    for (path, body) in [
+        ("/api/towns", json!({"id": "lab", "policy": policy(1)})),
+        ("/api/towns/lab/agents", json!({"id": "ext"})),
+        ("/api/towns/lab/beads", json!({"id": "fix", "title": "t"})),
+        ("/api/towns/lab/beads", json!({"id": "try", "title": "t", "priority": 4})),
+    ] {
+        assert_eq!(told(&server, path, body, None, Some("ann")).await.status, 201, "{path}");
+    }
+    let shown = async |path: &str, token: &str| {
+        Ask::get(&format!("/api/towns/lab/{path}")).token(Some(token)).send(server.address()).await.text()
+    };
+    until("it is given away", async || shown("beads/fix", "ann").await.contains("fix.1").then_some(())).await;
+    let failed = json!({"type": "agent_completed", "agent": "ext", "dispatchId": "fix.1", "status": "failed", "reason": "401"});
+    assert_eq!(report(&server, failed, Some("k"), Some("ann")).await.status, 201);
+    until("it failed", async || {
+        shown("beads/fix", "ann").await.contains("\"status\":\"failed\"").then_some(())
+    })
+    .await;
+    let more = json!({"policy": policy(5)});
+    assert_eq!(told(&server, "/api/towns/lab/policy", more, None, Some("ann")).await.status, 200);
+    until("the next is given away", async || shown("beads/try", "ann").await.contains("try.1").then_some(()))
+        .await;
+    let failed = json!({"type": "agent_done", "agent": "ext", "dispatchId": "try.1", "outcome": "failed", "summary": "402"});
+    assert_eq!(report(&server, failed, Some("l"), Some("ann")).await.status, 201);
+    until("it waits", async || shown("beads/try", "ann").await.contains("back_off").then_some(())).await;
+    for (path, why) in [
+        ("beads/fix", "\"failure\":\"401\""),
+        ("beads?status=failed", "\"failure\":\"401\""),
+        ("beads/fix.e1", "\"summary\":\"401\""),
+        ("beads/try", "\"failure\":\"402\""),
+        ("beads", " s: 402\""),
+        ("status", " s: 402\""),
+    ] {
+        let (ann, vic) = (shown(path, "ann").await, shown(path, "vic").await);
+        assert!(ann.contains(why), "{path}: {ann}");
+        assert!(vic.contains("lab") || vic.contains("fix") || vic.contains("try"), "{path}: {vic}");
+        assert!(!vic.contains("401") && !vic.contains("402"), "{path}: {vic}");
+    }
+}
+
+#[tokio::test]
 async fn questions_about_the_past_and_the_next_tick_change_nothing() {
     let server = lab().await;
     // Nothing is to be done: the next tick comes in minutes.

@@ -48,7 +48,9 @@ impl Operation for ListBeads {
     async fn run(caller: Caller, params: ListBeadsParams) -> Result<BeadPage, Refusal> {
         let ListBeadsParams { town, status, kind, cursor, limit } = params;
         let query = BeadQuery { status, kind, after: cursor, limit: page(limit)? };
-        caller.state.reconciler.beads(&town, &query).ok_or_else(|| Refusal::unknown_town(&town))
+        let page = caller.state.reconciler.beads(&town, &query);
+        let page = page.ok_or_else(|| Refusal::unknown_town(&town))?;
+        Ok(if caller.is_operator() { page } else { page.without_words() })
     }
 }
 
@@ -75,7 +77,8 @@ pub(crate) struct ShowBead;
 
 impl Operation for ShowBead {
     const ACCESS: Access = Access::Viewer;
-    const SUMMARY: &'static str = "Shows a bead; to operators also what its agent is told.";
+    const SUMMARY: &'static str =
+        "Shows a bead; to operators also what its agent is told, and why its last attempt failed.";
     type Params = BeadParams;
     type Answer = BeadDetail;
 
@@ -83,10 +86,7 @@ impl Operation for ShowBead {
         let found = caller.state.reconciler.bead(&town, &bead);
         let found = found.ok_or_else(|| Refusal::unknown_town(&town))?;
         let detail = found.ok_or_else(|| Refusal::from(Rejected::UnknownBead(bead)))?;
-        if caller.is_operator() {
-            return Ok(detail);
-        }
-        Ok(BeadDetail { instructions: None, notes: None, summary: None, ..detail })
+        Ok(if caller.is_operator() { detail } else { detail.without_words() })
     }
 }
 

@@ -127,7 +127,9 @@ impl Operation for ShowStatus {
     type Answer = TownStatus;
 
     async fn run(caller: Caller, TownParams { town }: TownParams) -> Result<TownStatus, Refusal> {
-        caller.state.reconciler.status(&town).ok_or_else(|| Refusal::unknown_town(&town))
+        let status = caller.state.reconciler.status(&town);
+        let status = status.ok_or_else(|| Refusal::unknown_town(&town))?;
+        Ok(if caller.is_operator() { status } else { status.without_words() })
     }
 }
 

@@ -33,6 +33,11 @@ async fn a_bead_that_always_fails_ends_in_few_tries_and_a_person_is_told() {
     world.ends("a", BeadStatus::Failed).await;
     assert_eq!(world.count("bead_dispatched"), 5);
     world.until("an escalation", |town| town.beads().contains_key(&bead("a.e1"))).await;
+    let why = "the provider failed: the echo provider was configured to fail";
+    let shown = world.shown("a");
+    assert_eq!((shown["status"].as_str(), shown["failure"].as_str()), (Some("failed"), Some(why)), "{shown}");
+    let shown = world.shown("a.e1");
+    assert_eq!(shown["summary"].as_str(), Some(why), "{shown}");
     world.stop().await;
 }
 

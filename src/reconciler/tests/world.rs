@@ -262,6 +262,12 @@ impl World {
         self.submit(created).await;
     }
 
+    /// A bead as operators see it.
+    pub(super) fn shown(&self, id: &str) -> Value {
+        let detail = self.reconciler.bead(&town(), &bead(id)).flatten().expect("there is such a bead");
+        serde_json::to_value(detail).expect("it can be written")
+    }
+
     pub(super) async fn submit(&self, event: TownEvent) {
         self.reconciler.submit(&town(), &Actor::Local, event).await.expect("it is taken");
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -11,12 +12,14 @@ use super::dispatch::{Gate, backoff_left};
 use super::settle::millis;
 use super::stuck::class;
 use crate::ids::{AgentId, BeadId};
-use crate::town::state::{Bead, Hold, Progress, Town, Waits};
+use crate::town::state::{Bead, Hold, Progress, Town, Tries, Waits};
 use crate::town::time::TownTime;
 use crate::town::words::{AgentStatus, BeadKind, BeadStatus, Entity, Role, StuckClass};
 
 /// Beads that one line names: more say nothing new.
 const NAMED_MAX: usize = 10;
+/// Bytes of a failure in a sentence: the rest of it stands beside.
+const FAILURE_SHOWN_MAX: usize = 200;
 
 /// Of every bead that has not ended, what it waits for.
 pub type Report = BTreeMap<BeadId, Wait>;
@@ -92,6 +95,9 @@ pub enum Wait {
         left_ms: u64,
         /// So many failed.
         attempts: u32,
+        /// Why the last one did; for operators.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        failure: Option<Arc<str>>,
     },
     /// Nothing is dispatched during a drain.
     Draining,
@@ -127,9 +133,9 @@ impl Wait {
                 held(waits.and_then(|waits| waits.held.as_ref())).map(|for_ms| Self::Held { for_ms })
             }
             Self::Dispatched { .. } => dispatched(town, id, now),
-            Self::BackOff { attempts, .. } => bead.map(|bead| {
+            Self::BackOff { attempts, failure, .. } => bead.map(|bead| {
                 let left = backoff_left(town, now, bead).unwrap_or_default();
-                Self::BackOff { left_ms: millis(left), attempts: *attempts }
+                Self::BackOff { left_ms: millis(left), attempts: *attempts, failure: failure.clone() }
             }),
             Self::Acted { .. }
             | Self::Escalated { .. }
@@ -145,6 +151,31 @@ impl Wait {
             | Self::Astray => None,
         };
         fresh.unwrap_or_else(|| self.clone())
+    }
+
+    /// The same without what agents and providers say.
+    #[must_use]
+    pub fn without_words(self) -> Self {
+        match self {
+            Self::BackOff { left_ms, attempts, failure: _ } => {
+                Self::BackOff { left_ms, attempts, failure: None }
+            }
+            other @ (Self::Acted { .. }
+            | Self::Dispatched { .. }
+            | Self::WaitingOnHuman { .. }
+            | Self::Escalated { .. }
+            | Self::Held { .. }
+            | Self::InReview { .. }
+            | Self::Convoy { .. }
+            | Self::BlockerFailed { .. }
+            | Self::BlockedBy { .. }
+            | Self::Violated
+            | Self::Draining
+            | Self::BreakerOpen { .. }
+            | Self::NoIdleAgent { .. }
+            | Self::NextPlan
+            | Self::Astray) => other,
+        }
     }
 
     /// Whether it may end by itself within a while.
@@ -248,7 +279,8 @@ impl Scene<'_> {
 
     fn queued(&self, bead: &Bead) -> Wait {
         if let Some(left) = backoff_left(self.draft.town, self.draft.now, bead) {
-            return Wait::BackOff { left_ms: millis(left), attempts: bead.tries.attempts };
+            let Tries { attempts, failure, .. } = &bead.tries;
+            return Wait::BackOff { left_ms: millis(left), attempts: *attempts, failure: failure.clone() };
         }
         let role = bead.work.role;
         let (idle, working) = self.idle.get(&role).copied().unwrap_or_default();
@@ -274,6 +306,12 @@ fn dispatched(town: &Town, id: &BeadId, now: TownTime) -> Option<Wait> {
         quiet_ms: millis(quiet),
         class: class(&town.policy().stuck, worked, quiet),
     })
+}
+
+/// The first line of a text, and no more of it than a sentence holds.
+fn in_short(text: &str) -> &str {
+    let line = text.lines().next().unwrap_or_default();
+    &line[..line.floor_char_boundary(FAILURE_SHOWN_MAX)]
 }
 
 impl fmt::Display for Wait {
@@ -308,8 +346,9 @@ impl fmt::Display for Wait {
                 }
             }
             Self::Violated => f.write_str("an invariant does not hold for it: see the open violations"),
-            Self::BackOff { left_ms, attempts } => {
-                write!(f, "{attempts} attempts failed; the next comes in {}", secs(left_ms))
+            Self::BackOff { left_ms, attempts, failure } => {
+                write!(f, "{attempts} attempts failed; the next comes in {}", secs(left_ms))?;
+                failure.as_deref().map_or(Ok(()), |why| write!(f, ": {}", in_short(why)))
             }
             Self::Draining => f.write_str("the town is draining"),
             Self::BreakerOpen { probe_in_ms: Some(ms) } => {

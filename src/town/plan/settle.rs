@@ -45,7 +45,7 @@ fn settle(draft: &mut Draft<'_>, held: &Held<'_>) {
             ask_person(draft, held, BeadReason::NeedsHuman, Reason::SaidNeedsHuman);
         }
         (Some(Said::Verdict { verdict, .. }), _) => decide(draft, held, *verdict),
-        (None, Some(Ended { status: CompletionStatus::Failed, at })) => {
+        (None, Some(Ended { status: CompletionStatus::Failed, at, .. })) => {
             // Its word may still come, and would stand above this.
             if draft.now.since(*at) >= draft.town.policy().stuck.ending_grace.0 {
                 attempt_failed(draft, held);

@@ -80,6 +80,9 @@ pub struct Tries {
     pub dispatches: u64,
     /// When an attempt last failed.
     pub failed_at: Option<TownTime>,
+    /// Why it did: what its agent or its run said, at most 1 KiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Arc<str>>,
     /// Whether the attempt of the last dispatch was given back.
     pub given_back: bool,
     /// Who holds it, or held it last.
@@ -116,6 +119,9 @@ pub struct ClosedBead {
     /// What it belonged to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<BeadId>,
+    /// Of one that failed, why its last attempt did: the first 256 bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Arc<str>>,
 }
 
 /// How far a convoy is.
@@ -190,8 +196,18 @@ impl Bead {
     pub(super) fn text_bytes(&self) -> usize {
         let holds = [&self.waits.held, &self.waits.human].into_iter().flatten();
         let reasons = holds.filter_map(|hold| hold.reason.as_ref());
-        let optional =
-            reasons.chain(&self.looks.notes).chain(&self.looks.summary).map(|text| text.len()).sum::<usize>();
+        let words = [&self.looks.notes, &self.looks.summary, &self.tries.failure].into_iter().flatten();
+        let optional = reasons.chain(words).map(|text| text.len()).sum::<usize>();
         self.work.title.len() + self.work.instructions.len() + optional
+    }
+}
+
+/// As much of the start of a text as fits.
+#[must_use]
+pub(super) fn start(text: &Arc<str>, bytes_max: usize) -> Arc<str> {
+    if text.len() <= bytes_max {
+        Arc::clone(text)
+    } else {
+        text[..text.floor_char_boundary(bytes_max)].into()
     }
 }

@@ -35,7 +35,8 @@ fn a_bead_waits_out_its_back_off_while_others_go() {
     let mut play = Play::new();
     play.creates("a").creates("b").dispatches("a", "w1").takes(failed("a.1"));
     assert_eq!(dispatched(&play.tick()), ["b.1 to w1"]);
-    assert_eq!(play.waits("a"), Wait::BackOff { left_ms: 30_000, attempts: 1 });
+    let failure = Some("the lane is full".into());
+    assert_eq!(play.waits("a"), Wait::BackOff { left_ms: 30_000, attempts: 1, failure });
     play.after(29);
     assert_eq!(dispatched(&play.plan()), [""; 0]);
     play.after(1);

@@ -75,9 +75,9 @@ fn how_long_a_bead_waits_is_told_as_of_now() {
     play.takes(done("w1", "a.1", Outcome::Failed));
     play.settles();
     let (plan, at) = (play.plan(), play.waits("a"));
-    let Wait::BackOff { left_ms, attempts: 1 } = at else { panic!("{at:?}") };
+    let Wait::BackOff { left_ms, attempts: 1, failure } = at.clone() else { panic!("{at:?}") };
     play.after(7);
-    assert_eq!(of(&play, &plan, "a"), Wait::BackOff { left_ms: left_ms - 7_000, attempts: 1 });
+    assert_eq!(of(&play, &plan, "a"), Wait::BackOff { left_ms: left_ms - 7_000, attempts: 1, failure });
     play.takes(cancelled("a", CancelStatus::Failed)).takes(TownEvent::BeadReleased { bead: bead("b") });
     assert_eq!(of(&play, &plan, "a"), at, "what is no longer so is said as it was");
 }
@@ -106,6 +106,92 @@ fn failed_attempts_end_in_a_failed_bead_and_an_escalation() {
     assert_eq!(told(&play.after(10).settles()), ["fail_bead a"]);
     assert_eq!((play.status("a"), play.status("a.e1")), (BeadStatus::Failed, BeadStatus::Open));
     assert_eq!(play.after(86_400).plan().actions, [], "a person has to look");
+}
+
+/// What bead `a` keeps of its last failed attempt.
+fn failure(play: &Play) -> Option<&str> {
+    play.bead("a").tries.failure.as_deref()
+}
+
+#[test]
+fn why_an_attempt_failed_is_kept_with_its_bead() {
+    let said = |summary: Option<&str>| TownEvent::AgentDone {
+        agent: agent("w1"),
+        dispatch_id: dispatch("a.1"),
+        outcome: Outcome::Failed,
+        summary: summary.map(Into::into),
+        report: None,
+    };
+    let ended = |reason: Option<&str>| TownEvent::AgentCompleted {
+        agent: agent("w1"),
+        dispatch_id: dispatch("a.1"),
+        status: CompletionStatus::Failed,
+        reason: reason.map(Into::into),
+        report: None,
+    };
+    for (event, kept) in [
+        (said(Some("no such file")), Some("no such file")),
+        (said(None), Some("its agent said that it failed")),
+        (ended(Some("401 Unauthorized")), Some("401 Unauthorized")),
+        (ended(None), Some("its run failed")),
+        (failed("a.1"), Some("the lane is full")),
+        (lost("a.1", LostCause::Stuck), Some("its agent was lost (stuck)")),
+        (lost("a.1", LostCause::Restart), None),
+    ] {
+        let mut play = at_work();
+        let told = format!("{event:?}");
+        play.takes(event).after(10).settles();
+        assert_eq!(failure(&play), kept, "{told}");
+    }
+    let mut play = at_work();
+    play.takes(TownEvent::ContainerStatus {
+        agent: agent("w1"),
+        dispatch_id: Some(dispatch("a.1")),
+        status: ContainerStatus::Exited,
+        exit_reason: Some("out of memory".into()),
+        report: None,
+    });
+    play.after(10).settles();
+    assert_eq!(failure(&play), Some("its agent was lost (exited): out of memory"));
+}
+
+#[test]
+fn a_bead_that_failed_for_good_names_its_last_failure_to_who_looks() {
+    let mut play = Play::with(|p| p.dispatch.attempts_max = 2);
+    play.creates("a");
+    for (n, why) in [(1, "a timeout".to_owned()), (2, format!("401 Unauthorized\n{}", "é".repeat(1_000)))] {
+        play.after(60).tick();
+        play.takes(TownEvent::AgentCompleted {
+            agent: agent("w1"),
+            dispatch_id: dispatch(&format!("a.{n}")),
+            status: CompletionStatus::Failed,
+            reason: Some(why.into()),
+            report: None,
+        });
+        play.after(10).settles();
+        if n == 1 {
+            assert_eq!(play.waits("a").to_string(), "1 attempts failed; the next comes in 30 s: a timeout");
+        }
+    }
+    let closed = &play.town.closed()[&bead("a")];
+    let kept = closed.failure.as_deref().expect("it is kept");
+    assert!(kept.starts_with("401 Unauthorized") && (255..=256).contains(&kept.len()), "{kept}");
+    let told = play.bead("a.e1").looks.summary.as_deref().expect("it is told");
+    assert!(told.starts_with("401 Unauthorized") && (1_023..=1_024).contains(&told.len()), "{told}");
+}
+
+#[test]
+fn a_failure_is_forgotten_once_the_work_goes_well_or_a_person_lets_it_go_on() {
+    let mut play = reviewing(5);
+    play.takes(failed("a.1")).after(30).tick();
+    play.takes(done("w1", "a.2", Outcome::NeedsHuman)).settles();
+    assert_eq!(failure(&play), Some("the lane is full"));
+    play.takes(TownEvent::BeadReleased { bead: bead("a") });
+    assert_eq!(failure(&play), None);
+    play.tick();
+    play.takes(failed("a.3")).after(60).tick();
+    play.takes(done("w1", "a.4", Outcome::Done)).settles();
+    assert_eq!((play.status("a"), failure(&play)), (BeadStatus::InReview, None));
 }
 
 #[test]

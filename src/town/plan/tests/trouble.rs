@@ -264,7 +264,8 @@ fn a_clock_that_jumps_both_ways_loses_nobody_and_keeps_nobody_waiting() {
     play.ms -= 2 * HOURS * 1_000;
     play.takes(progress("a.1"));
     assert_eq!(play.plan().actions, []);
-    assert_eq!(play.waits("b"), Wait::BackOff { left_ms: 30_000, attempts: 1 });
+    let failure = Some("the lane is full".into());
+    assert_eq!(play.waits("b"), Wait::BackOff { left_ms: 30_000, attempts: 1, failure });
     play.takes(TownEvent::TimeSkipped { ms: u64::MAX });
     assert_eq!(play.plan().actions, []);
     // The present is never behind the last event, and goes on from there.

@@ -37,8 +37,8 @@ impl Town {
                 let (verdict, notes) = (*verdict, notes.clone());
                 self.say(at, agent, dispatch_id, (Said::Verdict { verdict, notes }, None));
             }
-            TownEvent::AgentCompleted { agent, dispatch_id, status, .. } => {
-                let ended = Ended { status: *status, at: at.now };
+            TownEvent::AgentCompleted { agent, dispatch_id, status, reason, report: _ } => {
+                let ended = Ended { status: *status, at: at.now, reason: reason.clone() };
                 self.end_run(agent, dispatch_id);
                 self.hear(at, agent, dispatch_id, |hook| match hook.ended {
                     Some(_) => false,

@@ -170,6 +170,7 @@ impl Town {
             if asked && bead.status == BeadStatus::Open {
                 bead.tries.attempts = 0;
                 bead.tries.failed_at = None;
+                bead.tries.failure = None;
             }
         });
     }

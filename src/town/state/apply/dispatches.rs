@@ -1,5 +1,7 @@
 //! Beads that go to agents, and come back from them.
 
+use std::sync::Arc;
+
 use super::At;
 use super::steps::Went;
 use crate::ids::{AgentId, BeadId, DispatchId};
@@ -7,7 +9,7 @@ use crate::town::event::TownEvent;
 use crate::town::state::agent::Hook;
 use crate::town::state::bead::Bead;
 use crate::town::state::{Agent, Rejected, Town};
-use crate::town::words::{AgentStatus, BeadStatus};
+use crate::town::words::{AgentStatus, BeadStatus, LostCause};
 
 impl Town {
     pub(super) fn look_at_dispatches(&self, event: &TownEvent) -> Result<(), Rejected> {
@@ -42,12 +44,12 @@ impl Town {
                 });
                 self.hook(at, agent, dispatch_id);
             }
-            TownEvent::DispatchFailed { dispatch_id, error: _ } => {
-                self.end_dispatch(at, dispatch_id, Went::Badly);
+            TownEvent::DispatchFailed { dispatch_id, error } => {
+                self.end_dispatch(at, dispatch_id, Some(error.clone()));
             }
             TownEvent::DispatchLost { dispatch_id, cause } => {
-                let went = if cause.gives_back() { Went::Neither } else { Went::Badly };
-                self.end_dispatch(at, dispatch_id, went);
+                let failure = (!cause.gives_back()).then(|| self.why_lost(dispatch_id, *cause));
+                self.end_dispatch(at, dispatch_id, failure);
             }
             TownEvent::AgentHooked { agent, dispatch_id } => self.hook_again(at, agent, dispatch_id),
             TownEvent::AgentUnhooked { agent, bead } => {
@@ -125,16 +127,28 @@ impl Town {
         });
     }
 
-    /// A dispatch came to nothing. One that is no longer anybody's says nothing.
-    fn end_dispatch(&mut self, at: At, dispatch: &DispatchId, went: Went) {
+    /// A dispatch came to nothing: its attempt failed, and why, or it does not count. One that is no longer anybody's
+    /// says nothing.
+    fn end_dispatch(&mut self, at: At, dispatch: &DispatchId, failure: Option<Arc<str>>) {
         let Some((holder, _)) = self.holder(dispatch) else { return self.ignore() };
         let holder = holder.clone();
-        self.unhook(at, &holder, went);
-        if went == Went::Badly {
-            self.note_failure(at, dispatch.bead());
-            self.come_back(at, dispatch.bead());
-        } else {
-            self.give_back(at, dispatch.bead());
+        self.unhook(at, &holder, if failure.is_some() { Went::Badly } else { Went::Neither });
+        match failure {
+            Some(failure) => {
+                self.note_failure(at, dispatch.bead(), &failure);
+                self.come_back(at, dispatch.bead());
+            }
+            None => self.give_back(at, dispatch.bead()),
+        }
+    }
+
+    /// Why nothing comes of a dispatch, with how what hosts its agent ended, if that was seen.
+    fn why_lost(&self, dispatch: &DispatchId, cause: LostCause) -> Arc<str> {
+        let seen = self.holder(dispatch).and_then(|(_, agent)| agent.container.as_ref());
+        let seen = seen.filter(|seen| seen.dispatch_id.as_ref() == Some(dispatch));
+        match seen.and_then(|seen| seen.exit_reason.as_ref()) {
+            Some(why) => format!("its agent was lost ({cause}): {why}").into(),
+            None => format!("its agent was lost ({cause})").into(),
         }
     }
 

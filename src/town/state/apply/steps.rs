@@ -1,10 +1,15 @@
 //! The steps that events are made of. None of them fails: who calls them looked before.
 
+use std::sync::Arc;
+
 use super::At;
 use crate::ids::{AgentId, BeadId, DispatchId};
-use crate::limits::{TOWN_CLOSED_BEADS_MAX, TOWN_OPEN_BEADS_MAX, TOWN_TEXT_BYTES_MAX};
+use crate::limits::{
+    TOWN_CLOSED_BEADS_MAX, TOWN_FAILURE_BYTES_MAX, TOWN_LAST_FAILURE_BYTES_MAX, TOWN_OPEN_BEADS_MAX,
+    TOWN_TEXT_BYTES_MAX,
+};
 use crate::town::state::agent::Hook;
-use crate::town::state::bead::{Bead, ClosedBead, Hold, Work};
+use crate::town::state::bead::{Bead, ClosedBead, Hold, Work, start};
 use crate::town::state::{Agent, Rejected, Town};
 use crate::town::time::TownTime;
 use crate::town::words::{
@@ -125,9 +130,12 @@ impl Town {
         }
     }
 
-    /// Counts a failed attempt for the bead's back-off and for the breaker.
-    pub(super) fn note_failure(&mut self, at: At, bead: &BeadId) {
-        self.edit_bead(bead, |bead| bead.tries.failed_at = Some(at.now));
+    /// Counts a failed attempt for the bead's back-off and for the breaker, and keeps why it failed.
+    pub(super) fn note_failure(&mut self, at: At, bead: &BeadId, why: &Arc<str>) {
+        self.edit_bead(bead, |bead| {
+            bead.tries.failed_at = Some(at.now);
+            bead.tries.failure = Some(start(why, TOWN_FAILURE_BYTES_MAX));
+        });
         let policy = &self.facts.policy.breaker;
         let (window, most) = (policy.window.0, usize::try_from(policy.beads).unwrap_or(usize::MAX));
         let failures = &mut self.facts.breaker.failures;
@@ -161,8 +169,11 @@ impl Town {
         let went = went(reason);
         self.unhook_all(at, id, went);
         self.forget_probe(id);
-        let Bead { kind, parent, .. } = bead;
-        let closed = ClosedBead { kind, status, reason, at: at.now, seq: at.seq, parent: parent.clone() };
+        let Bead { kind, parent, tries, .. } = bead;
+        let failure = tries.failure.filter(|_| status == BeadStatus::Failed);
+        let failure = failure.map(|failure| start(&failure, TOWN_LAST_FAILURE_BYTES_MAX));
+        let closed =
+            ClosedBead { kind, status, reason, at: at.now, seq: at.seq, parent: parent.clone(), failure };
         self.indices.add_closed(id, &closed);
         self.facts.closed.insert(id.clone(), closed);
         self.forget_oldest();

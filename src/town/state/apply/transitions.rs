@@ -6,7 +6,7 @@ use super::At;
 use super::steps::{Went, went};
 use crate::ids::BeadId;
 use crate::town::event::TownEvent;
-use crate::town::state::agent::Said;
+use crate::town::state::agent::{Ended, Said};
 use crate::town::state::bead::{Bead, Work};
 use crate::town::state::{Rejected, Town};
 use crate::town::words::{BeadKind, BeadReason, BeadStatus, Role};
@@ -122,8 +122,9 @@ impl Town {
         }
         let attempted = from == BeadStatus::InProgress && reason != BeadReason::Unreadable;
         if attempted && went(reason) == Went::Badly {
-            self.note_failure(at, id);
+            self.note_failure(at, id, &self.why_failed(id));
         }
+        let evidence = said.clone().or_else(|| self.evidence(id, reason));
         if to.is_terminal() {
             self.end_bead(at, id, to, reason);
         } else {
@@ -155,7 +156,7 @@ impl Town {
             // What a review escalates is its task: the review is over.
             let subject = task.filter(|_| reason == BeadReason::Changes);
             self.open_escalation(at, escalation, subject.as_ref().unwrap_or(id), reason.as_str());
-            self.edit_bead(escalation, |escalation| escalation.looks.summary = said);
+            self.edit_bead(escalation, |escalation| escalation.looks.summary = evidence);
         }
     }
 
@@ -166,6 +167,28 @@ impl Town {
             Some(Said::Verdict { notes, .. }) => notes.clone(),
             Some(Said::Outcome(_)) | None => hook.summary.clone(),
         }
+    }
+
+    /// Why the attempt of who holds a bead failed: what the agent says, or how its run ended.
+    fn why_failed(&self, id: &BeadId) -> Arc<str> {
+        let hook = self.hooked_to(id).find_map(|(_, agent)| agent.hook.as_ref());
+        let told = hook.map(|hook| (hook.said.is_some(), &hook.summary, &hook.ended));
+        match told {
+            Some((true, Some(summary), _)) => summary.clone(),
+            Some((true, None, _)) => "its agent said that it failed".into(),
+            Some((false, _, Some(Ended { reason: Some(reason), .. }))) => reason.clone(),
+            Some((false, _, Some(_) | None)) | None => "its run failed".into(),
+        }
+    }
+
+    /// What led to an escalation of which the agent itself said nothing: why the last attempt failed, or why the question
+    /// how its work ended did.
+    fn evidence(&self, id: &BeadId, reason: BeadReason) -> Option<Arc<str>> {
+        if reason == BeadReason::Unreadable {
+            let hook = self.hooked_to(id).find_map(|(_, agent)| agent.hook.as_ref())?;
+            return hook.ended.as_ref()?.reason.clone();
+        }
+        self.facts.beads.get(id)?.tries.failure.clone().filter(|_| reason == BeadReason::AttemptsExhausted)
     }
 
     /// Before a review ends that wants changes: its task learns which, and that a person has to decide if it was
@@ -220,6 +243,7 @@ impl Town {
             task.looks.summary = said.unwrap_or(task.looks.summary.take());
             task.tries.attempts = 0;
             task.tries.failed_at = None;
+            task.tries.failure = None;
         });
         self.insert_bead(review, open);
     }

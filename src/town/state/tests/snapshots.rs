@@ -102,6 +102,7 @@ fn the_oldest_closed_beads_are_forgotten_at_the_limit() {
         at: crate::town::TownTime::default(),
         seq: Seq(u64::try_from(seq).expect("small")),
         parent: None,
+        failure: None,
     };
     let full = (0..TOWN_CLOSED_BEADS_MAX).map(|n| (bead(&format!("old{n}")), ended(n)));
     play.town.facts.closed = full.collect();

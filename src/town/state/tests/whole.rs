@@ -155,7 +155,7 @@ fn tiers_are_kept_at_the_dispatch_that_they_are_about() {
     });
     let hook = play.agent("w1").hook.as_ref().expect("hooked");
     assert_eq!(hook.tiers.keys().copied().collect::<Vec<_>>(), [Tier::Ending, Tier::Nudge, Tier::Escalate]);
-    assert_eq!((hook.asked, hook.ended), (1, None), "its run goes on");
+    assert_eq!((hook.asked, &hook.ended), (1, &None), "its run goes on");
     assert_eq!((play.bead("a").looks.escalations, play.town.counts().ignored), (1, 1));
 }
 
