@@ -228,20 +228,15 @@ impl Executor {
     fn consequence(&self, effect: Effect, undone: Undone) -> Vec<TownEvent> {
         let closing = self.closing.is_cancelled();
         let event = match (effect, undone) {
-            (Effect::Dispatch { dispatch_id, .. } | Effect::AskEnding { dispatch_id, .. }, _) if closing => {
-                lost_by_shutdown(dispatch_id)
+            (Effect::AskEnding { agent, dispatch_id }, Undone::Later(error) | Undone::Failed(error)) => {
+                unanswered(agent, dispatch_id, &error)
             }
-            (
-                Effect::Dispatch { dispatch_id, .. } | Effect::AskEnding { dispatch_id, .. },
-                Undone::Later(_),
-            ) => TownEvent::DispatchLost { dispatch_id, cause: LostCause::Refused },
+            (Effect::Dispatch { dispatch_id, .. }, _) if closing => lost_by_shutdown(dispatch_id),
+            (Effect::Dispatch { dispatch_id, .. }, Undone::Later(_)) => {
+                TownEvent::DispatchLost { dispatch_id, cause: LostCause::Refused }
+            }
             (Effect::Dispatch { dispatch_id, .. }, Undone::Failed(error)) => {
                 TownEvent::DispatchFailed { dispatch_id, error: note(&error) }
-            }
-            // Nobody can be asked: what it said has to do.
-            (Effect::AskEnding { agent, dispatch_id }, Undone::Failed(_)) => {
-                let status = CompletionStatus::Completed;
-                TownEvent::AgentCompleted { agent, dispatch_id, status, reason: None, report: None }
             }
             (Effect::Stop { .. } | Effect::StopAgent { .. } | Effect::Nudge { .. }, _) => return Vec::new(),
         };
@@ -338,6 +333,12 @@ impl Executor {
 /// What an end of plimsoll cut.
 pub(super) fn lost_by_shutdown(dispatch_id: DispatchId) -> TownEvent {
     TownEvent::DispatchLost { dispatch_id, cause: LostCause::Shutdown }
+}
+
+/// An agent could not be asked how its work ended. The work is done: it is not done again, a person decides.
+pub(super) fn unanswered(agent: AgentId, dispatch_id: DispatchId, why: &str) -> TownEvent {
+    let reason = Some(note(&format!("it could not be asked how its work ended: {why}")));
+    TownEvent::AgentCompleted { agent, dispatch_id, status: CompletionStatus::Failed, reason, report: None }
 }
 
 fn entities(effect: &Effect) -> BTreeSet<Entity> {

@@ -11,13 +11,13 @@ use tokio::time::timeout;
 use super::cell::Cell;
 use super::config::{MemberConfig, TownConfig};
 use super::desk::{Pen, TRIES_MAX, record};
-use super::executor::Executor;
+use super::executor::{Executor, unanswered};
 use super::ledger::Towns;
 use crate::ids::{AgentId, DispatchId, TownId};
 use crate::journal::{Actor, AppendError};
 use crate::limits::{JOURNAL_APPEND_WAIT, JOURNAL_GROUP_RECORDS_MAX, TOWN_STOP_WAIT};
 use crate::town::event::TownEvent;
-use crate::town::state::{Agent, Town};
+use crate::town::state::{Agent, Hook, Town};
 use crate::town::words::{LostCause, Origin};
 
 /// What is around a town: the other towns.
@@ -109,21 +109,30 @@ pub(super) fn nudges(config: &TownConfig) -> BTreeMap<AgentId, String> {
 pub(super) struct Left {
     pub(super) agent: AgentId,
     pub(super) dispatch_id: DispatchId,
-    /// Whether the bead goes back: the agent holds it, and said nothing of how it ended.
-    pub(super) given_back: bool,
+    /// What the town hears of it then, where the agent holds it and said nothing of how it ended: that it is given back.
+    /// Of work that is done, and of which only the question how it ended was cut, that nobody answered.
+    pub(super) told: Option<TownEvent>,
 }
 
 /// Of every agent of the town the dispatch that it held last, if nobody heard its run end: pure.
 pub(super) fn left_at_work(town: &Town) -> Vec<Left> {
     let of = |(id, agent): (&AgentId, &Agent)| {
-        let (dispatch_id, given_back) = match &agent.hook {
+        let (dispatch_id, told) = match &agent.hook {
             Some(hook) if hook.ended.is_some() => return None,
-            Some(hook) => (hook.dispatch_id.clone(), hook.said.is_none()),
-            None => (agent.unended.clone()?, false),
+            Some(hook) => (hook.dispatch_id.clone(), hook.said.is_none().then(|| cut(id, hook))),
+            None => (agent.unended.clone()?, None),
         };
-        Some(Left { agent: id.clone(), dispatch_id, given_back })
+        Some(Left { agent: id.clone(), dispatch_id, told })
     };
     town.agents().iter().filter_map(of).collect()
+}
+
+fn cut(agent: &AgentId, hook: &Hook) -> TownEvent {
+    let dispatch_id = hook.dispatch_id.clone();
+    if hook.asked > 0 {
+        return unanswered(agent.clone(), dispatch_id, "plimsoll ended meanwhile");
+    }
+    TownEvent::DispatchLost { dispatch_id, cause: LostCause::Restart }
 }
 
 /// Stops what an earlier plimsoll left at work of the agents that its gateway hosted, and gives back the beads that they
@@ -142,14 +151,14 @@ fn give_one_back(executor: &Arc<Executor>, left: Left) -> JoinHandle<()> {
     let place = executor.reserve(&left.agent, &left.dispatch_id);
     let executor = Arc::clone(executor);
     executor.tasks.clone().spawn(async move {
-        let Left { agent, dispatch_id, given_back } = left;
+        let Left { agent, dispatch_id, told } = left;
         for before in &place.before {
             before.cancelled().await;
         }
         let stopped = executor.closing.run_until_cancelled(executor.stop_left(&agent)).await;
-        if stopped.is_some() && given_back && executor.holds(&agent, &dispatch_id) {
-            let lost = TownEvent::DispatchLost { dispatch_id, cause: LostCause::Restart };
-            executor.tell(vec![lost]).await;
+        let held = stopped.is_some() && executor.holds(&agent, &dispatch_id);
+        if let Some(told) = told.filter(|_| held) {
+            executor.tell(vec![told]).await;
         }
         drop(place);
     })

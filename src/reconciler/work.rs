@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::brief;
 use super::desk::record;
 use super::ending::{self, Ending};
-use super::executor::{Executor, Undone, lost_by_shutdown, note};
+use super::executor::{Executor, Undone, lost_by_shutdown, note, unanswered};
 use super::runs::Running;
 use crate::gateway::{AGENT_WITHDRAWN, Accepted, AgentEvent, Caller, Channel, Ended, Rejection, SendRequest};
 use crate::ids::{AgentId, BeadId, DispatchId, RequestId, SessionId};
@@ -95,6 +95,13 @@ impl Executor {
         let book = self.cell.drained();
         let hook = book.town.agents().get(agent).and_then(|agent| agent.hook.as_ref());
         hook.is_some_and(|hook| hook.dispatch_id == *dispatch_id && hook.said.is_none())
+    }
+
+    /// Whether the agent was asked how the work of this dispatch ended: that is all it is at now.
+    fn asks(&self, agent: &AgentId, dispatch_id: &DispatchId) -> bool {
+        let book = self.cell.drained();
+        let hook = book.town.agents().get(agent).and_then(|agent| agent.hook.as_ref());
+        hook.is_some_and(|hook| hook.dispatch_id == *dispatch_id && hook.asked > 0)
     }
 
     async fn begin(
@@ -203,6 +210,12 @@ impl Executor {
                 let ending = ending::read(&answer.text).filter(|ending| self.fits(dispatch_id, ending));
                 let said = ending.map(|ending| said(&agent, dispatch_id, ending));
                 said.into_iter().chain([completed(agent, CompletionStatus::Completed, None)]).collect()
+            }
+            Some(Err(rejection)) if self.asks(&agent, dispatch_id) => {
+                vec![unanswered(agent, dispatch_id.clone(), &rejection.to_string())]
+            }
+            None if self.asks(&agent, dispatch_id) => {
+                vec![unanswered(agent, dispatch_id.clone(), "nobody heard how that ended")]
             }
             _ if self.closing.is_cancelled() => vec![lost_by_shutdown(dispatch_id.clone())],
             Some(Err(rejection)) if passing(&rejection) != Passing::Never => {

@@ -154,7 +154,8 @@ pub(crate) fn asked(roll: &mut Roll, review: bool, calm: bool) -> Vec<(u64, Act)
         return good(roll, review, calm);
     }
     if roll.chance(500) {
-        vec![(roll.secs(1, 20), Act::Ended(CompletionStatus::Completed))]
+        let status = roll.any(CompletionStatus::ALL);
+        vec![(roll.secs(1, 20), Act::Ended(status))]
     } else {
         Vec::new()
     }

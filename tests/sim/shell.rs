@@ -6,7 +6,8 @@ use plimsoll::town::invariant::{Scope, check_fold, episodes};
 use plimsoll::town::plan::{Effect, plan};
 use plimsoll::town::state::Town;
 use plimsoll::town::words::{
-    AgentReason, AgentStatus, BeadStatus, CancelStatus, ContainerStatus, Entity, LostCause, Origin, Role,
+    AgentReason, AgentStatus, BeadStatus, CancelStatus, CompletionStatus, ContainerStatus, Entity, LostCause,
+    Origin, Role,
 };
 use serde_json::json;
 
@@ -203,13 +204,22 @@ impl Sim {
             }
         }
         self.processes = kept;
-        for (_, hook) in held {
+        for (agent, hook) in held {
             let runs =
                 |process: &crate::runtime::Process| process.dispatch == hook.dispatch_id && !process.orphan;
             let open = hook.said.is_none() && hook.ended.is_none();
-            if open && !self.processes.iter().any(runs) {
-                self.append(TownEvent::DispatchLost { dispatch_id: hook.dispatch_id, cause });
+            if !open || self.processes.iter().any(runs) {
+                continue;
             }
+            let dispatch_id = hook.dispatch_id;
+            self.append(match hook.asked {
+                0 => TownEvent::DispatchLost { dispatch_id, cause },
+                // Its work is done, and the question how it ended was cut.
+                _ => {
+                    let (status, reason, report) = (CompletionStatus::Failed, None, None);
+                    TownEvent::AgentCompleted { agent, dispatch_id, status, reason, report }
+                }
+            });
         }
         self.drain();
     }

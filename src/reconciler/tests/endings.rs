@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use tokio::sync::Notify;
 
-use super::world::{Act, Cast, World, bead, swift};
+use super::world::{Act, Cast, World, agent, bead, swift};
+use crate::clock::Clock;
+use crate::gateway::UnderWay;
+use crate::journal::{Actor, MemoryJournal};
 use crate::town::words::BeadStatus;
 
 const DONE: Act = Act::Say(r#"{"outcome":"done","summary":"it works"}"#);
@@ -55,6 +58,68 @@ async fn an_ending_that_cannot_be_read_is_asked_for_once_more_and_then_left_to_a
     assert_eq!(told.len(), 2);
     assert!(told[1].starts_with("Your last answer did not say how the work on a ended."), "{told:?}");
     world.stop().await;
+}
+
+/// Waits until a person has to say how bead `a` ended, which went out once, and returns what that person is told.
+async fn is_left_to_a_person(world: &World) -> String {
+    world
+        .until("it waits for a person", |town| {
+            town.beads().get(&bead("a")).is_some_and(|bead| bead.waits.human.is_some())
+        })
+        .await;
+    assert_eq!(world.count("bead_dispatched"), 1, "{:#?}", world.kinds());
+    assert_eq!(world.count("dispatch_lost"), 0, "{:#?}", world.kinds());
+    world.shown("a.e1")["summary"].as_str().expect("it is told why").to_owned()
+}
+
+#[tokio::test]
+async fn work_that_is_done_is_not_done_again_because_a_limit_keeps_the_question_back() {
+    let cast = Cast::of([Act::Say("I am done.")]);
+    let journal = Arc::new(MemoryJournal::new(Clock::system(), Vec::new()));
+    let world = World::limited(&journal, &["one"], &cast, swift()).await;
+    world.add("a", &[]).await;
+    let told = is_left_to_a_person(&world).await;
+    assert!(told.starts_with("it could not be asked how its work ended: "), "{told}");
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn work_that_is_done_is_not_done_again_because_the_question_fails() {
+    let cast = Cast::of([Act::Say("I am done."), Act::Fail]);
+    let world = World::new(&["one"], &cast, swift()).await;
+    world.add("a", &[]).await;
+    let told = is_left_to_a_person(&world).await;
+    assert!(told.ends_with("the echo provider was configured to fail"), "{told}");
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn work_that_is_done_is_not_done_again_because_a_pause_cuts_the_question() {
+    let cast = Cast::of([Act::Say("I am done."), Act::Work(Arc::new(Notify::new()), "")]);
+    let world = World::new(&["one"], &cast, swift()).await;
+    world.add("a", &[]).await;
+    cast.told(2).await;
+    world.gateway.pause(Actor::Local, Some(agent("one")), UnderWay::Cancel).await.expect("it is there");
+    is_left_to_a_person(&world).await;
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn work_that_is_done_is_not_done_again_because_plimsoll_ends_during_the_question() {
+    for killed in [false, true] {
+        let cast = Cast::of([Act::Say("I am done."), Act::Work(Arc::new(Notify::new()), "")]);
+        let world = World::new(&["one"], &cast, swift()).await;
+        world.add("a", &[]).await;
+        cast.told(2).await;
+        if killed {
+            world.reconciler.cut().await;
+        } else {
+            world.stop().await;
+        }
+        let next = World::over(&world.journal, &["one"], &cast, swift()).await;
+        is_left_to_a_person(&next).await;
+        next.stop().await;
+    }
 }
 
 #[tokio::test]

@@ -140,19 +140,20 @@ fn only_a_run_whose_end_nobody_heard_is_left_at_work() {
         reason: None,
         report: None,
     };
-    let left = |given_back| vec![Left { agent: agent("w"), dispatch_id: first(), given_back }];
+    let left = |told| vec![Left { agent: agent("w"), dispatch_id: first(), told }];
+    let lost = TownEvent::DispatchLost { dispatch_id: first(), cause: LostCause::Restart };
     let begun = || {
         let mut play = Play::new();
         play.registers("w", Role::Worker, Origin::Configured).creates("a").dispatches("a", "w");
         play
     };
     let mut play = begun();
-    assert_eq!(left_at_work(&play.town), left(true));
+    assert_eq!(left_at_work(&play.town), left(Some(lost)));
     play.takes(completed());
     assert_eq!(left_at_work(&play.town), []);
     let mut play = begun();
     play.takes(TownEvent::DispatchLost { dispatch_id: first(), cause: LostCause::Stuck });
-    assert_eq!(left_at_work(&play.town), left(false), "it is idle, and may be at it");
+    assert_eq!(left_at_work(&play.town), left(None), "it is idle, and may be at it");
     play.takes(completed());
     assert_eq!(left_at_work(&play.town), [], "the end of its run was heard late");
 }

@@ -73,6 +73,7 @@ fn cause(draft: &Draft<'_>, hook: &Hook, seen: Option<&ContainerSeen>) -> Option
         Some((ContainerStatus::Exited, _)) => Some(LostCause::Exited),
         Some((ContainerStatus::Evicted, _)) => Some(LostCause::Evicted),
         Some((ContainerStatus::NotFound, since)) => {
+            let since = asked(hook).map_or(since, |asked_at| asked_at.max(since));
             for_so_long(since, policy.not_found_grace).then_some(LostCause::NotFound)
         }
         None => for_so_long(hook.progress, policy.quiet_after).then_some(LostCause::Silent),
@@ -80,6 +81,6 @@ fn cause(draft: &Draft<'_>, hook: &Hook, seen: Option<&ContainerSeen>) -> Option
 }
 
 /// When an agent was asked to say again how its work ended, if that is what it is to do.
-fn asked(hook: &Hook) -> Option<TownTime> {
+pub(super) fn asked(hook: &Hook) -> Option<TownTime> {
     hook.tiers.get(&Tier::Ending).copied()
 }

@@ -48,7 +48,7 @@ fn settle(draft: &mut Draft<'_>, held: &Held<'_>) {
         (None, Some(Ended { status: CompletionStatus::Failed, at, .. })) => {
             // Its word may still come, and would stand above this.
             if draft.now.since(*at) >= draft.town.policy().stuck.ending_grace.0 {
-                attempt_failed(draft, held);
+                run_failed(draft, held, *at);
             }
         }
         (None, ended @ Some(Ended { status: CompletionStatus::Completed, .. })) => {
@@ -71,6 +71,17 @@ fn done(draft: &mut Draft<'_>, held: &Held<'_>) {
             let event = moved(held, BeadStatus::Closed, BeadReason::Done, None);
             act(draft, held, (ActionKind::CloseBead, Reason::SaidDone), event);
         }
+    }
+}
+
+/// The run that failed is the work, or the question how that ended: then the work is done, and a person decides.
+fn run_failed(draft: &mut Draft<'_>, held: &Held<'_>, at: TownTime) {
+    let asked = held.hook.asked;
+    if asked > 0 {
+        let reason = Reason::Unreadable { asked, ended_ms: millis(draft.now.since(at)) };
+        ask_person(draft, held, BeadReason::Unreadable, reason);
+    } else {
+        attempt_failed(draft, held);
     }
 }
 

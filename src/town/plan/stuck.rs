@@ -7,8 +7,8 @@
 use std::time::Duration;
 
 use super::action::{Action, ActionKind, Effect, Reason};
-use super::lost::at_work;
-use super::settle::{action, millis};
+use super::lost::{asked, at_work};
+use super::settle::{action, give_up_asking, millis};
 use super::{Draft, TownEvent};
 use crate::ids::AgentId;
 use crate::town::policy::StuckPolicy;
@@ -123,6 +123,9 @@ fn escalate(draft: &mut Draft<'_>, silent: &Silent<'_>) {
 }
 
 fn stop(draft: &mut Draft<'_>, silent: &Silent<'_>) {
+    if let Some(asked_at) = asked(silent.hook) {
+        return give_up_asking(draft, silent.id, silent.hook, asked_at);
+    }
     let dispatch_id = silent.hook.dispatch_id.clone();
     let effect = Effect::Stop { agent: silent.id.clone(), dispatch_id: dispatch_id.clone() };
     let event = TownEvent::DispatchLost { dispatch_id, cause: LostCause::Stuck };

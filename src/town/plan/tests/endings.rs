@@ -53,6 +53,26 @@ fn an_ending_nobody_can_read_is_asked_for_once_more_and_then_left_to_a_person() 
     assert_eq!(dispatched(&play.tick()), ["a.2 to w1"]);
 }
 
+#[test]
+fn work_that_is_done_is_not_done_again_because_the_question_how_it_ended_fails() {
+    let mut play = at_work();
+    play.takes(completed("w1", "a.1", CompletionStatus::Completed));
+    assert_eq!(told(&play.after(10).tick().actions), ["ask_ending a"]);
+    play.takes(TownEvent::AgentCompleted {
+        agent: agent("w1"),
+        dispatch_id: dispatch("a.1"),
+        status: CompletionStatus::Failed,
+        reason: Some("401 Unauthorized".into()),
+        report: None,
+    });
+    assert_eq!(play.after(9).plan().actions, [], "the word may still come");
+    assert_eq!(told(&play.after(1).tick().actions), ["ask_person a"]);
+    assert!(matches!(play.waits("a"), Wait::WaitingOnHuman { .. }));
+    assert_eq!(failure(&play), None, "no attempt failed");
+    assert_eq!(play.bead("a.e1").looks.summary.as_deref(), Some("401 Unauthorized"));
+    assert!(play.town.breaker().failures.is_empty());
+}
+
 /// A town whose beads all wait plans every five minutes, and is asked all the time.
 #[test]
 fn how_long_a_bead_waits_is_told_as_of_now() {

@@ -35,6 +35,19 @@ fn silence_climbs_the_ladder_each_tier_once() {
 }
 
 #[test]
+fn who_was_asked_how_it_ended_and_hangs_is_stopped_and_its_work_not_done_again() {
+    let mut play = at_work();
+    play.takes(completed("w1", "a.1", CompletionStatus::Completed));
+    assert_eq!(told(&play.after(10).settles()), ["ask_ending a"]);
+    play.after(3_600).settles();
+    let plan = play.after(3_600).tick();
+    assert_eq!(told(&plan.actions), ["ask_person a"]);
+    assert!(matches!(plan.actions[0].effect, Some(Effect::Stop { .. })));
+    assert!(matches!(play.waits("a"), Wait::WaitingOnHuman { .. }));
+    assert_eq!(play.bead("a").tries.failed_at, None);
+}
+
+#[test]
 fn an_agent_that_does_not_say_how_is_not_nudged_and_the_event_says_so() {
     let nudge = |nudges: bool| {
         let mut play = Play::new();

@@ -128,3 +128,13 @@ fn who_was_asked_how_it_ended_and_moves_is_waited_for() {
     play.takes(done("w1", "a.1", Outcome::Done));
     assert_eq!(told(&play.tick().actions), ["close_bead a"]);
 }
+
+#[test]
+fn who_was_asked_how_it_ended_has_the_grace_of_an_unknown_container_from_then_on() {
+    let mut play = at_work();
+    play.sees("a.1", "w1", ContainerStatus::NotFound);
+    play.after(175).takes(completed("w1", "a.1", CompletionStatus::Completed));
+    assert_eq!(told(&play.after(10).settles()), ["ask_ending a"]);
+    assert_eq!(play.after(179).plan().actions, []);
+    assert_eq!(told(&play.after(1).plan().actions), ["ask_person a"]);
+}
