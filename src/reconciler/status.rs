@@ -140,6 +140,7 @@ pub(super) fn classes(report: &Report) -> BTreeMap<StuckClass, usize> {
     for wait in report.values() {
         match wait {
             Wait::Dispatched { class, .. } => *counts.entry(*class).or_default() += 1,
+            Wait::Starting { .. } => *counts.entry(StuckClass::Working).or_default() += 1,
             Wait::WaitingOnHuman { .. } => *counts.entry(StuckClass::WaitingOnHuman).or_default() += 1,
             Wait::Acted { .. }
             | Wait::Escalated { .. }

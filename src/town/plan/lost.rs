@@ -11,7 +11,7 @@ use super::{Draft, TownEvent};
 use crate::ids::AgentId;
 use crate::town::state::{Agent, ContainerSeen, Hook, Town};
 use crate::town::time::TownTime;
-use crate::town::words::{AgentStatus, BeadStatus, ContainerStatus, Entity, LostCause, Role, Tier};
+use crate::town::words::{AgentStatus, BeadStatus, ContainerStatus, Entity, LostCause, Origin, Role, Tier};
 use crate::units::Period;
 
 pub(super) fn rule(draft: &mut Draft<'_>) {
@@ -49,6 +49,13 @@ pub(super) fn at_work(town: &Town) -> impl Iterator<Item = (&AgentId, &Agent, &H
         let in_progress = bead.is_some_and(|bead| bead.status == BeadStatus::InProgress);
         in_progress && hook.said.is_none() && hook.ended.is_none()
     })
+}
+
+/// Whether plimsoll, which is to start the agent for its dispatch, has not yet: the start takes a while, or somebody has to
+/// stop before. Both have their own ends. How long a runtime elsewhere says that it starts is its silence.
+pub(super) fn is_starting(agent: &Agent, hook: &Hook) -> bool {
+    let starts = seen(agent, hook).is_some_and(|seen| seen.status == ContainerStatus::Starting);
+    starts && agent.origin != Origin::External
 }
 
 /// What was seen of what hosts the agent, if that says something of this dispatch: what was seen before it does not.

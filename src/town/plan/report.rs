@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::Draft;
 use super::action::ActionKind;
 use super::dispatch::{Gate, backoff_left};
+use super::lost::is_starting;
 use super::settle::millis;
 use super::stuck::class;
 use crate::ids::{AgentId, BeadId};
@@ -18,6 +19,9 @@ use crate::town::words::{AgentStatus, BeadKind, BeadStatus, Entity, Role, StuckC
 
 /// Beads that one line names: more say nothing new.
 const NAMED_MAX: usize = 10;
+/// How long a dispatch that has not begun is worth a look every few seconds: starts take less, and of one that waits for
+/// longer, what it waits for tells when it is over.
+const STARTS_WITHIN_MS: u64 = 10 * 60_000;
 /// Bytes of a failure in a sentence: the rest of it stands beside.
 const FAILURE_SHOWN_MAX: usize = 200;
 
@@ -43,6 +47,13 @@ pub enum Wait {
         quiet_ms: u64,
         /// What that is taken for.
         class: StuckClass,
+    },
+    /// An agent has it and has not begun: what hosts the agent starts, or somebody has to stop first.
+    Starting {
+        /// Which.
+        agent: AgentId,
+        /// For how long.
+        for_ms: u64,
     },
     /// A person has to decide something.
     WaitingOnHuman {
@@ -132,7 +143,7 @@ impl Wait {
             Self::Held { .. } => {
                 held(waits.and_then(|waits| waits.held.as_ref())).map(|for_ms| Self::Held { for_ms })
             }
-            Self::Dispatched { .. } => dispatched(town, id, now),
+            Self::Dispatched { .. } | Self::Starting { .. } => dispatched(town, id, now),
             Self::BackOff { attempts, failure, .. } => bead.map(|bead| {
                 let left = backoff_left(town, now, bead).unwrap_or_default();
                 Self::BackOff { left_ms: millis(left), attempts: *attempts, failure: failure.clone() }
@@ -162,6 +173,7 @@ impl Wait {
             }
             other @ (Self::Acted { .. }
             | Self::Dispatched { .. }
+            | Self::Starting { .. }
             | Self::WaitingOnHuman { .. }
             | Self::Escalated { .. }
             | Self::Held { .. }
@@ -185,6 +197,7 @@ impl Wait {
             Self::Dispatched { class, .. } => {
                 matches!(class, StuckClass::Working | StuckClass::LongRunning)
             }
+            Self::Starting { for_ms, .. } => *for_ms < STARTS_WITHIN_MS,
             Self::Acted { .. }
             | Self::BackOff { .. }
             | Self::BreakerOpen { probe_in_ms: Some(_) }
@@ -300,6 +313,9 @@ fn dispatched(town: &Town, id: &BeadId, now: TownTime) -> Option<Wait> {
     let (agent, holder) = town.hooked_to(id).next()?;
     let hook = holder.hook.as_ref()?;
     let (worked, quiet) = (now.since(hook.since), now.since(hook.progress));
+    if is_starting(holder, hook) && hook.said.is_none() && hook.ended.is_none() {
+        return Some(Wait::Starting { agent: agent.clone(), for_ms: millis(worked) });
+    }
     Some(Wait::Dispatched {
         agent: agent.clone(),
         for_ms: millis(worked),
@@ -322,6 +338,13 @@ impl fmt::Display for Wait {
             Self::Dispatched { agent, for_ms, quiet_ms, class } => {
                 let (worked, quiet) = (secs(for_ms), secs(quiet_ms));
                 write!(f, "{agent} works on it for {worked}, and was last heard {quiet} ago ({class})")
+            }
+            Self::Starting { agent, for_ms } => {
+                let waits = secs(for_ms);
+                write!(
+                    f,
+                    "{agent} has it for {waits} and has not begun: it starts, or somebody has to stop first"
+                )
             }
             Self::WaitingOnHuman { for_ms } => {
                 write!(f, "it waits for a person for {}: release or cancel it", secs(for_ms))

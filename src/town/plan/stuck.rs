@@ -2,12 +2,12 @@
 //! agent itself reports, a tool at work included, never a guess from its output.
 //!
 //! Only the highest tier that its silence reached is asked for, and none of them twice within a while. During a drain
-//! nobody is pressed.
+//! nobody is pressed, nor who has not begun because plimsoll itself has not started it yet.
 
 use std::time::Duration;
 
 use super::action::{Action, ActionKind, Effect, Reason};
-use super::lost::{asked, at_work};
+use super::lost::{asked, at_work, is_starting};
 use super::settle::{action, give_up_asking, millis};
 use super::{Draft, TownEvent};
 use crate::ids::AgentId;
@@ -20,7 +20,7 @@ pub(super) fn rule(draft: &mut Draft<'_>) {
     if town.draining().is_some() {
         return;
     }
-    for (id, agent, hook) in at_work(town) {
+    for (id, agent, hook) in at_work(town).filter(|(_, agent, hook)| !is_starting(agent, hook)) {
         look(draft, &Silent { id, agent, hook, quiet: draft.now.since(hook.progress) });
     }
 }

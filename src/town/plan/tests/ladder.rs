@@ -116,3 +116,33 @@ fn nobody_is_pressed_during_a_drain_or_for_skipped_time() {
     play.after(7_200).takes(TownEvent::TimeSkipped { ms: 7_200_000 });
     assert_eq!(play.plan().actions, []);
 }
+
+#[test]
+fn who_has_not_begun_because_somebody_does_not_stop_is_not_pressed() {
+    let mut play = Play::new();
+    play.creates("a").dispatches("a", "w1").sees("a.1", "w1", ContainerStatus::Starting);
+    for _ in 0..20 {
+        assert_eq!(play.after(600).plan().actions, []);
+    }
+    let told = play.waits("a").to_string();
+    assert_eq!(told, "w1 has it for 12000 s and has not begun: it starts, or somebody has to stop first");
+    assert!(!play.plan().has_work(), "what it waits for tells when it is over");
+    // Its silence begins where it begins.
+    play.sees("a.1", "w1", ContainerStatus::Running);
+    assert_eq!(play.after(899).plan().actions, []);
+    assert_eq!(self::told(&play.after(1).plan().actions), ["mark_stalled w1"]);
+    assert_eq!(play.bead("a").tries.attempts, 1);
+}
+
+#[test]
+fn a_runtime_elsewhere_that_only_ever_starts_is_pressed() {
+    let mut play = Play::new();
+    play.registers("ext", Role::Coordinator, Origin::External);
+    let mut task = created("a", 2, &[]);
+    if let TownEvent::BeadCreated { role, .. } = &mut task {
+        *role = Role::Coordinator;
+    }
+    play.takes(task).dispatches("a", "ext").sees("a.1", "ext", ContainerStatus::Starting);
+    assert!(matches!(play.waits("a"), Wait::Dispatched { .. }));
+    assert_eq!(told(&play.after(900).tick().actions), ["mark_stalled ext"]);
+}

@@ -9,7 +9,7 @@ use crate::limits::TOWN_AGENTS_MAX;
 use crate::town::event::TownEvent;
 use crate::town::state::agent::{Agent, ContainerSeen};
 use crate::town::state::{Rejected, Town};
-use crate::town::words::{AgentReason, AgentStatus, ContainerStatus};
+use crate::town::words::{AgentReason, AgentStatus, ContainerStatus, Origin};
 
 impl Town {
     pub(super) fn look_at_agents(&self, event: &TownEvent) -> Result<(), Rejected> {
@@ -136,6 +136,14 @@ impl Town {
         let Some(agent) = self.facts.agents.get_mut(id) else { return };
         let same = |seen: &&ContainerSeen| seen.status == status && seen.dispatch_id.as_ref() == dispatch_id;
         let since = agent.container.as_ref().filter(same).map_or(at.now, |seen| seen.since);
+        let begins = |seen: &ContainerSeen| {
+            let (from, to) = (seen.status, status);
+            from == ContainerStatus::Starting && to != from && seen.dispatch_id.as_ref() == dispatch_id
+        };
+        if agent.origin != Origin::External && agent.container.as_ref().is_some_and(begins) {
+            // It was plimsoll that it waited for: its silence begins here.
+            agent.hook.iter_mut().for_each(|hook| hook.progress = at.now);
+        }
         agent.container = Some(ContainerSeen {
             status,
             exit_reason: exit_reason.cloned(),
