@@ -47,7 +47,7 @@ pub struct Hook {
     pub since: TownTime,
     /// When something was last heard.
     pub progress: TownTime,
-    /// What the agent said of its work. The first word counts.
+    /// What the agent said of its work. The first word counts, but for `done` before a verdict.
     pub said: Option<Said>,
     /// In its words, of a task.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -38,13 +38,15 @@ fn progress_keeps_a_worker() {
 }
 
 #[test]
-fn an_ended_container_is_a_loss_at_once_and_an_unknown_one_after_its_grace() {
-    let mut play = at_work();
-    play.sees("a.1", "w1", ContainerStatus::Exited);
-    assert_eq!(told(&play.plan().actions), ["drop_dispatch a"]);
-    let mut play = at_work();
-    play.takes(TownEvent::ContainerEviction { agent: agent("w1"), reason: None });
-    assert_eq!(told(&play.plan().actions), ["drop_dispatch a"]);
+fn an_ended_container_is_a_loss_unless_a_last_word_comes_and_an_unknown_one_after_its_grace() {
+    for status in [ContainerStatus::Exited, ContainerStatus::Evicted] {
+        let mut play = at_work();
+        play.sees("a.1", "w1", status);
+        assert_eq!(play.after(9).plan().actions, [], "its last word may still come");
+        assert_eq!(told(&play.after(1).plan().actions), ["drop_dispatch a"]);
+        play.takes(done("w1", "a.1", Outcome::Done));
+        assert_eq!(told(&play.plan().actions), ["close_bead a"]);
+    }
     let mut play = at_work();
     play.sees("a.1", "w1", ContainerStatus::NotFound);
     assert_eq!(play.after(179).plan().actions, []);
@@ -77,6 +79,30 @@ fn nobody_is_given_up_during_a_drain() {
     let mut play = at_work();
     play.takes(TownEvent::DrainStarted { reason: None }).sees("a.1", "w1", ContainerStatus::Exited);
     assert_eq!(play.after(600).plan().actions, []);
+}
+
+#[test]
+fn what_was_silent_during_a_drain_is_given_up_no_sooner_than_any_other() {
+    let drained = |status: Option<ContainerStatus>, secs: u64| {
+        let mut play = at_work();
+        play.takes(TownEvent::DrainStarted { reason: None });
+        status.into_iter().for_each(|status| _ = play.sees("a.1", "w1", status));
+        play.after(secs).takes(TownEvent::DrainEnded {});
+        play
+    };
+    for (status, secs, left) in [
+        (None, 600, 90),
+        (Some(ContainerStatus::NotFound), 600, 180),
+        (Some(ContainerStatus::Running), 7_200, 900),
+    ] {
+        let mut play = drained(status, secs);
+        assert_eq!(play.after(left - 1).plan().actions, [], "{status:?}");
+        assert_eq!(play.after(1).plan().actions.len(), 1, "{status:?}");
+    }
+    // One that did not drain is not ended.
+    let mut play = at_work();
+    play.after(90).takes(TownEvent::DrainEnded {});
+    assert_eq!(told(&play.plan().actions), ["drop_dispatch a"]);
 }
 
 #[test]

@@ -106,6 +106,19 @@ fn done_and_completed_in_one_batch_give_one_plan_in_both_orders() {
 }
 
 #[test]
+fn done_and_a_verdict_in_one_batch_give_one_plan_in_both_orders() {
+    let words = [done("r1", "a.r1.1", Outcome::Done), reviewed("a.r1.1", Verdict::Approved, "fine")];
+    for order in [[0, 1], [1, 0]] {
+        let mut play = Play::with(|p| p.review.enabled = true);
+        play.creates("a").tick();
+        play.takes(done("w1", "a.1", Outcome::Done)).settles();
+        order.into_iter().for_each(|index: usize| _ = play.takes(words[index].clone()));
+        assert_eq!(told(&play.tick().actions), ["close_bead a.r1"], "{order:?}");
+        assert_eq!(play.status("a"), BeadStatus::Closed);
+    }
+}
+
+#[test]
 fn a_stale_completion_after_a_dispatch_anew_changes_nothing() {
     let mut play = Play::new();
     play.creates("a").dispatches("a", "w1").takes(lost("a.1", LostCause::Silent)).dispatches("a", "w1");

@@ -8,7 +8,7 @@ use crate::ids::{AgentId, DispatchId};
 use crate::town::event::TownEvent;
 use crate::town::state::agent::{Ended, Hook, Said};
 use crate::town::state::{Rejected, Town};
-use crate::town::words::BeadKind;
+use crate::town::words::{BeadKind, Outcome};
 
 impl Town {
     pub(super) fn look_at_answer(&self, event: &TownEvent) -> Result<(), Rejected> {
@@ -70,13 +70,12 @@ impl Town {
         dispatch: &DispatchId,
         (said, summary): (Said, Option<Arc<str>>),
     ) {
-        self.hear(at, agent, dispatch, |hook| match hook.said {
-            Some(_) => false,
-            None => {
-                hook.said = Some(said);
-                hook.summary = summary;
-                true
+        self.hear(at, agent, dispatch, |hook| {
+            let counts = counts_after(hook.said.as_ref(), &said);
+            if counts {
+                (hook.said, hook.summary) = (Some(said), summary);
             }
+            counts
         });
     }
 
@@ -99,5 +98,13 @@ impl Town {
 
     pub(super) fn ignore(&mut self) {
         self.facts.counts.ignored = self.facts.counts.ignored.saturating_add(1);
+    }
+}
+
+/// The first word counts. That a reviewer is done is none before its verdict, whose order does not matter.
+fn counts_after(before: Option<&Said>, word: &Said) -> bool {
+    match (before, word) {
+        (None, _) | (Some(Said::Outcome(Outcome::Done)), Said::Verdict { .. }) => true,
+        (Some(Said::Outcome(_) | Said::Verdict { .. }), Said::Outcome(_) | Said::Verdict { .. }) => false,
     }
 }

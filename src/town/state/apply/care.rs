@@ -51,7 +51,11 @@ impl Town {
                 let begun = Hold { since: at.now, reason: reason.clone() };
                 self.facts.draining.get_or_insert(begun);
             }
-            TownEvent::DrainEnded {} => self.facts.draining = None,
+            TownEvent::DrainEnded {} => {
+                if self.facts.draining.take().is_some() {
+                    self.begin_silences_anew(at.now);
+                }
+            }
             TownEvent::TimeSkipped { ms } => self.skip(at, *ms),
             TownEvent::BreakerOpened { .. } => {
                 self.facts.breaker.open =

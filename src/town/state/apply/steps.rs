@@ -13,7 +13,7 @@ use crate::town::state::bead::{Bead, ClosedBead, Hold, Work, start};
 use crate::town::state::{Agent, Rejected, Town};
 use crate::town::time::TownTime;
 use crate::town::words::{
-    AgentStatus, BeadKind, BeadReason, BeadStatus, CancelStatus, OnBlockerFailed, Role,
+    AgentStatus, BeadKind, BeadReason, BeadStatus, CancelStatus, ContainerStatus, OnBlockerFailed, Role,
 };
 
 /// How a dispatch came to its end, for the breaker.
@@ -273,6 +273,19 @@ impl Town {
         self.edit_bead(subject, |bead| {
             bead.looks.escalations = bead.looks.escalations.saturating_add(1);
         });
+    }
+
+    /// What was not heard or seen during a drain is held against nobody once it ends: who was upgraded meanwhile has as
+    /// long as any other to be heard again. Neither moment is in an index.
+    pub(super) fn begin_silences_anew(&mut self, now: TownTime) {
+        for agent in self.facts.agents.values_mut() {
+            let Some(hook) = &mut agent.hook else { continue };
+            hook.progress = now;
+            let seen = agent.container.as_mut();
+            if let Some(seen) = seen.filter(|seen| seen.status == ContainerStatus::NotFound) {
+                seen.since = now;
+            }
+        }
     }
 
     /// No moment lies ahead of the town's clock, also after it was set back.
