@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use plimsoll::clock::Timestamp;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
