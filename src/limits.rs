@@ -364,7 +364,8 @@ pub const CONVOY_BEADS_MAX: usize = 1_000;
 pub const TOWN_AGENTS_MAX: usize = 100_000;
 
 /// Beads of one town that are not closed, when somebody asks for one more: ten times what the bench calls a large one.
-/// Reviews and escalations, which the town makes itself, may come on top.
+/// Reviews and escalations, which the town makes itself, may come on top, and count: those of beads that failed end only by
+/// people.
 pub const TOWN_OPEN_BEADS_MAX: usize = 100_000;
 
 /// Bytes of titles, instructions and notes of all open beads of one town, when somebody asks for one more: they are kept
@@ -372,7 +373,7 @@ pub const TOWN_OPEN_BEADS_MAX: usize = 100_000;
 pub const TOWN_TEXT_BYTES_MAX: usize = 256 << 20;
 
 /// Closed beads of a town of which others may still ask how they ended, at 200 bytes each, and twice that where they
-/// failed; the oldest are forgotten.
+/// failed; the oldest are forgotten. The id of one that is may be used again, and then counts its dispatches from 1.
 pub const TOWN_CLOSED_BEADS_MAX: usize = 200_000;
 
 /// Violations of a town that are open at once: more say nothing new.

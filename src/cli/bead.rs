@@ -259,7 +259,7 @@ fn list(args: &ListArgs) -> Result<(), Failure> {
         let text = |key: &str| bead.get(key).and_then(Value::as_str).unwrap_or_default();
         let count =
             |key: &str| bead.get(key).and_then(Value::as_u64).map(|n| n.to_string()).unwrap_or_default();
-        let why = why(bead);
+        let why = &why(bead);
         let (priority, tries) = (count("priority"), count("attempts"));
         table.row([
             text("id"),
@@ -285,10 +285,15 @@ fn list(args: &ListArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Why a bead waits, or ended.
-fn why(bead: &Value) -> &str {
+/// Why a bead waits, or ended, and why its last attempt failed.
+fn why(bead: &Value) -> String {
     let text = |key: &str| bead.get(key).and_then(Value::as_str);
-    text("message").or(text("failure")).or(text("reason")).unwrap_or("no tick looked at it yet")
+    match (text("message"), text("reason"), text("failure")) {
+        (Some(message), _, _) => message.to_owned(),
+        (None, Some(reason), Some(failure)) => format!("{reason}: {failure}"),
+        (None, Some(reason), None) => reason.to_owned(),
+        (None, None, _) => "no tick looked at it yet".to_owned(),
+    }
 }
 
 fn show(args: &ShowArgs) -> Result<(), Failure> {

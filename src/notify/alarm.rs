@@ -312,7 +312,6 @@ const fn why(reason: BeadReason) -> &'static str {
         BeadReason::ConvoyEnded => "its convoy ended",
         BeadReason::ConvoyFailed => "its convoy failed",
         BeadReason::SubjectEnded => "what it is about ended",
-        BeadReason::Recovered => "an invariant was repaired",
     }
 }
 

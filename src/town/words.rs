@@ -244,8 +244,6 @@ words! {
         ConvoyFailed = "convoy_failed",
         /// Of an escalation: what it was about ended.
         SubjectEnded = "subject_ended",
-        /// An invariant did not hold, and this repairs it.
-        Recovered = "recovered",
     }
 }
 

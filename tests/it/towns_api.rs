@@ -513,6 +513,22 @@ async fn what_agents_are_told_and_say_is_for_operators_in_the_audit_and_in_no_ev
 }
 
 #[tokio::test]
+async fn an_agent_whose_runtime_reports_an_eviction_loses_its_bead_once() {
+    let server = lab().await;
+    let swift = json!({"policy": {"stuck": {"ending_grace": "0s"}}});
+    assert_eq!(post(&server, "/api/towns/lab/policy", swift).await.status, 200);
+    add(&server, "fix", json!({})).await;
+    stands(&server, "fix", "in_progress").await;
+    let evicted = json!({"type": "container_eviction", "agent": "ext", "dispatchId": "fix.1", "reason": "out of memory"});
+    assert_eq!(report(&server, evicted.clone(), Some("k"), None).await.status, 201);
+    let waits = stands(&server, "fix", "open").await;
+    assert_eq!(waits["failure"], "its agent was lost (evicted): out of memory");
+    let again = report(&server, evicted, Some("k"), None).await;
+    assert_eq!((again.status, &again.json()["repeated"]), (200, &json!(true)));
+    assert_eq!(bead(&server, "fix").await["attempts"], 1);
+}
+
+#[tokio::test]
 async fn why_an_attempt_failed_is_for_operators_wherever_beads_are_shown() {
     let hash = |text: &str| -> String {
         Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()

@@ -6,8 +6,8 @@ use plimsoll::town::invariant::{Scope, check_fold, episodes};
 use plimsoll::town::plan::{Effect, plan};
 use plimsoll::town::state::Town;
 use plimsoll::town::words::{
-    AgentReason, AgentStatus, BeadStatus, CancelStatus, CompletionStatus, ContainerStatus, Entity, LostCause,
-    Origin, Role,
+    AgentReason, AgentStatus, CancelStatus, CompletionStatus, ContainerStatus, Entity, LostCause, Origin,
+    Role,
 };
 use serde_json::json;
 
@@ -156,26 +156,11 @@ impl Sim {
         self.watch.damaged.retain(named);
     }
 
-    /// A run that nobody waits for holds its bead again if it is the bead's last, and is stopped otherwise.
+    /// A run that nobody waits for is stopped once it is found.
     fn find_orphans(&mut self) {
         let Some(index) = self.processes.iter().position(|process| process.orphan) else { return };
-        if !self.roll.chance(400) && !self.calm {
-            return;
-        }
-        let (agent, dispatch_id) =
-            (self.processes[index].agent.clone(), self.processes[index].dispatch.clone());
-        let idle = self.fold.town.agents().get(&agent);
-        let idle = idle.is_some_and(|agent| agent.status == AgentStatus::Idle && agent.hook.is_none());
-        let bead = self.fold.town.beads().get(dispatch_id.bead());
-        let last = bead.is_some_and(|bead| {
-            bead.status == BeadStatus::Open && bead.tries.dispatches == dispatch_id.number()
-        });
-        if idle && last && self.processes[index].works {
-            if self.append_and_fold(vec![TownEvent::AgentHooked { agent, dispatch_id }]) {
-                self.tally.fault("a lost run is found");
-                self.processes[index].orphan = false;
-            }
-        } else {
+        if self.calm || self.roll.chance(400) {
+            self.tally.fault("a lost run is found");
             self.processes.remove(index);
         }
     }

@@ -204,7 +204,8 @@ impl Sim {
                 self.says(done(agent, earlier, Outcome::Done));
             }
             Act::Evicted => {
-                self.append(TownEvent::ContainerEviction { agent, reason: Some("disk pressure".into()) });
+                let reason = Some("disk pressure".into());
+                self.says(TownEvent::ContainerEviction { agent, dispatch_id, reason, report: None });
             }
             Act::Host(_) | Act::Hang => {}
         }
@@ -231,7 +232,9 @@ impl Sim {
         let with = Some(Box::new(Report { by: "runtime".into(), key, body: "0a".repeat(32).into() }));
         if let TownEvent::AgentDone { report, .. }
         | TownEvent::AgentCompleted { report, .. }
-        | TownEvent::AgentProgress { report, .. } = &mut event
+        | TownEvent::AgentProgress { report, .. }
+        | TownEvent::ContainerEviction { report, .. }
+        | TownEvent::ReviewDone { report, .. } = &mut event
         {
             *report = with;
         }
@@ -400,7 +403,9 @@ fn done(agent: AgentId, dispatch_id: DispatchId, outcome: Outcome) -> TownEvent 
 fn set_body(event: &mut TownEvent, digits: &str) {
     if let TownEvent::AgentDone { report: Some(report), .. }
     | TownEvent::AgentCompleted { report: Some(report), .. }
-    | TownEvent::AgentProgress { report: Some(report), .. } = event
+    | TownEvent::AgentProgress { report: Some(report), .. }
+    | TownEvent::ContainerEviction { report: Some(report), .. }
+    | TownEvent::ReviewDone { report: Some(report), .. } = event
     {
         report.body = digits.repeat(32).into();
     }

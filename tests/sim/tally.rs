@@ -76,9 +76,6 @@ const AGENT_WAYS: &[AgentWay] = {
     ]
 };
 
-/// What no bead is moved by in a town that keeps its invariants.
-const NEVER: &[BeadReason] = &[BeadReason::Recovered];
-
 impl Tally {
     pub(crate) fn fault(&mut self, name: &'static str) {
         *self.faults.entry(name).or_default() += 1;
@@ -108,7 +105,7 @@ impl Tally {
         missing.extend(ways.map(|way| format!("bead {}", bead_way(*way))));
         let ways = AGENT_WAYS.iter().filter(|way| !self.agent_ways.contains_key(way));
         missing.extend(ways.map(|way| format!("agent {}", agent_way(*way))));
-        let reasons = BeadReason::ALL.iter().filter(|r| !NEVER.contains(r) && !self.reasons.contains_key(r));
+        let reasons = BeadReason::ALL.iter().filter(|reason| !self.reasons.contains_key(reason));
         missing.extend(reasons.map(|reason| format!("reason {reason}")));
         let causes = LostCause::ALL.iter().filter(|cause| !self.causes.contains_key(cause));
         missing.extend(causes.map(|cause| format!("lost because of {cause}")));

@@ -58,7 +58,6 @@ impl Watch {
                 assert!(self.dispatches.insert(dispatch_id.clone()), "{dispatch_id} was used twice");
                 self.heard.insert(dispatch_id.clone(), heard);
             }
-            TownEvent::AgentHooked { dispatch_id, .. } => _ = self.heard.insert(dispatch_id.clone(), heard),
             TownEvent::AgentDone { dispatch_id, .. }
             | TownEvent::AgentCompleted { dispatch_id, .. }
             | TownEvent::AgentProgress { dispatch_id, .. }
@@ -151,6 +150,10 @@ impl Watch {
                 (Reason::Lost { quiet_ms, .. }, TownEvent::DispatchLost { dispatch_id, .. })
                 | (Reason::Quiet { quiet_ms, .. }, TownEvent::DispatchLost { dispatch_id, .. }) => {
                     (dispatch_id, *quiet_ms)
+                }
+                (Reason::Unreadable { ended_ms, .. }, TownEvent::BeadTransitioned { bead, .. }) => {
+                    let hook = town.hooked_to(bead).find_map(|(_, agent)| agent.hook.as_ref());
+                    (&hook.expect("it was at work").dispatch_id, *ended_ms)
                 }
                 _ => continue,
             };

@@ -40,7 +40,6 @@ pub(super) fn level(event: &TownEvent) -> Level {
         | TownEvent::TimeSkipped { .. }
         | TownEvent::BeadTransitioned { .. }
         | TownEvent::AgentTransitioned { .. }
-        | TownEvent::AgentHooked { .. }
         | TownEvent::AgentUnhooked { .. }
         | TownEvent::ReviewOpened { .. }
         | TownEvent::NudgeSent { .. }
@@ -94,9 +93,6 @@ pub(super) fn summary(actor: &str, event: &TownEvent) -> String {
         }
         TownEvent::AgentTransitioned { agent, from, to, reason } => {
             format!("agent {agent} went from {from} to {to}: {reason}")
-        }
-        TownEvent::AgentHooked { agent, dispatch_id } => {
-            format!("agent {agent} was found at work on {dispatch_id}")
         }
         TownEvent::AgentUnhooked { agent, bead } => format!("agent {agent} holds {bead} no more"),
         TownEvent::ReviewOpened { bead, review, round } => {

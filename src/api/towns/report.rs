@@ -66,6 +66,15 @@ pub(crate) enum ReportedEvent {
         /// How it ended, if it did.
         exit_reason: Option<String>,
     },
+    /// What hosts it was thrown out by its host.
+    ContainerEviction {
+        /// Which agent.
+        agent: AgentId,
+        /// The dispatch that it was at.
+        dispatch_id: DispatchId,
+        /// Why; for operators.
+        reason: Option<String>,
+    },
     /// A reviewer says what it found.
     ReviewDone {
         /// Which reviewer.
@@ -85,6 +94,7 @@ impl ReportedEvent {
         | Self::AgentCompleted { agent, .. }
         | Self::AgentProgress { agent, .. }
         | Self::ContainerStatus { agent, .. }
+        | Self::ContainerEviction { agent, .. }
         | Self::ReviewDone { agent, .. }) = self;
         agent
     }
@@ -94,6 +104,7 @@ impl ReportedEvent {
         | Self::AgentCompleted { dispatch_id, .. }
         | Self::AgentProgress { dispatch_id, .. }
         | Self::ContainerStatus { dispatch_id, .. }
+        | Self::ContainerEviction { dispatch_id, .. }
         | Self::ReviewDone { dispatch_id, .. }) = self;
         dispatch_id
     }
@@ -116,6 +127,10 @@ impl ReportedEvent {
             Self::ContainerStatus { agent, dispatch_id, status, exit_reason } => {
                 let (dispatch_id, exit_reason) = (Some(dispatch_id), exit_reason.map(Into::into));
                 TownEvent::ContainerStatus { agent, dispatch_id, status, exit_reason, report }
+            }
+            Self::ContainerEviction { agent, dispatch_id, reason } => {
+                let reason = reason.map(Into::into);
+                TownEvent::ContainerEviction { agent, dispatch_id, reason, report }
             }
             Self::ReviewDone { agent, dispatch_id, verdict, notes } => {
                 let notes = notes.map(Into::into);
@@ -284,6 +299,7 @@ mod tests {
             json!({"type": "agent_completed", "status": "completed"}),
             json!({"type": "agent_progress"}),
             json!({"type": "container_status", "status": "exited"}),
+            json!({"type": "container_eviction"}),
             json!({"type": "review_done", "verdict": "approved"}),
         ] {
             event["agent"] = json!("ext");

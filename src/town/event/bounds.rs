@@ -52,13 +52,12 @@ impl TownEvent {
             }
             Self::DrainStarted { reason }
             | Self::BeadCancelled { reason, .. }
-            | Self::BeadHeld { reason, .. }
-            | Self::ContainerEviction { reason, .. } => note("reason", reason.as_deref()),
+            | Self::BeadHeld { reason, .. } => note("reason", reason.as_deref()),
             Self::AgentDone { summary, report, .. } => {
                 note("summary", summary.as_deref())?;
                 reported(report.as_deref())
             }
-            Self::AgentCompleted { reason, report, .. } => {
+            Self::AgentCompleted { reason, report, .. } | Self::ContainerEviction { reason, report, .. } => {
                 note("reason", reason.as_deref())?;
                 reported(report.as_deref())
             }
@@ -93,7 +92,6 @@ impl TownEvent {
             | Self::TimeSkipped { .. }
             | Self::BeadTransitioned { .. }
             | Self::AgentTransitioned { .. }
-            | Self::AgentHooked { .. }
             | Self::AgentUnhooked { .. }
             | Self::ReviewOpened { .. }
             | Self::AgentCollected { .. }

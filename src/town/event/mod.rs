@@ -192,9 +192,14 @@ pub enum TownEvent {
     ContainerEviction {
         /// Which agent.
         agent: AgentId,
+        /// The dispatch that it was at.
+        dispatch_id: DispatchId,
         /// Why.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<Arc<str>>,
+        /// Where it was reported by an external runtime.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        report: Option<Box<Report>>,
     },
     /// A reviewer says what it found.
     ReviewDone {
@@ -266,13 +271,6 @@ pub enum TownEvent {
         /// Why.
         reason: AgentReason,
     },
-    /// An agent was found at work on the last dispatch of an open bead: it holds it again, in the same attempt.
-    AgentHooked {
-        /// Which agent.
-        agent: AgentId,
-        /// The bead's last dispatch.
-        dispatch_id: DispatchId,
-    },
     /// A hook that should not be there was taken away; the agent is idle, and a bead that nobody else holds is open.
     AgentUnhooked {
         /// Which agent.
@@ -318,7 +316,7 @@ pub enum TownEvent {
         /// The evidence, in words.
         reason: Arc<str>,
     },
-    /// A dynamic agent that nobody needed is gone.
+    /// An agent that joined while plimsoll ran, and that nobody needed, is gone.
     AgentCollected {
         /// Which.
         agent: AgentId,
@@ -426,7 +424,6 @@ kinds! {
     TimeSkipped "time_skipped" Inside,
     BeadTransitioned "bead_transitioned" Inside,
     AgentTransitioned "agent_transitioned" Inside,
-    AgentHooked "agent_hooked" Inside,
     AgentUnhooked "agent_unhooked" Inside,
     ReviewOpened "review_opened" Inside,
     NudgeSent "nudge_sent" Inside,
@@ -456,6 +453,7 @@ impl TownEvent {
         | Self::AgentCompleted { report, .. }
         | Self::AgentProgress { report, .. }
         | Self::ContainerStatus { report, .. }
+        | Self::ContainerEviction { report, .. }
         | Self::ReviewDone { report, .. }
         | Self::BeadCreated { report, .. }
         | Self::ConvoyStarted { report, .. }) = self

@@ -33,13 +33,14 @@ fn report(key: &str) -> Option<Box<Report>> {
 /// One of each kind, in the order of [`KINDS`](super::KINDS).
 pub(in crate::town) fn samples() -> Vec<TownEvent> {
     let mut samples = from_outside();
+    samples.extend(of_agents());
     samples.extend(of_dispatches());
     samples.extend(of_care());
     samples
 }
 
 fn from_outside() -> Vec<TownEvent> {
-    let (worker, fix, id) = (agent("worker-1"), bead("fix-login"), dispatch("fix-login.2"));
+    let (worker, fix) = (agent("worker-1"), bead("fix-login"));
     vec![
         TownEvent::TownCreated { policy: Box::default() },
         TownEvent::PolicyChanged { policy: Box::new(Policy::default()) },
@@ -52,7 +53,7 @@ fn from_outside() -> Vec<TownEvent> {
             nudges: true,
             template: Some(TemplateId::parse("coder").expect("a valid id")),
         },
-        TownEvent::AgentRemoved { agent: worker.clone() },
+        TownEvent::AgentRemoved { agent: worker },
         TownEvent::BeadCreated {
             bead: fix.clone(),
             title: "Fix the login".into(),
@@ -77,6 +78,12 @@ fn from_outside() -> Vec<TownEvent> {
             beads: BTreeSet::from([fix, bead("find-cause")]),
             report: report("k6"),
         },
+    ]
+}
+
+fn of_agents() -> Vec<TownEvent> {
+    let (worker, id) = (agent("worker-1"), dispatch("fix-login.2"));
+    vec![
         TownEvent::AgentDone {
             agent: worker.clone(),
             dispatch_id: id.clone(),
@@ -94,12 +101,17 @@ fn from_outside() -> Vec<TownEvent> {
         TownEvent::AgentProgress { agent: worker.clone(), dispatch_id: id.clone(), report: report("k3") },
         TownEvent::ContainerStatus {
             agent: worker.clone(),
-            dispatch_id: Some(id),
+            dispatch_id: Some(id.clone()),
             status: ContainerStatus::Exited,
             exit_reason: Some("oom".into()),
             report: report("k4"),
         },
-        TownEvent::ContainerEviction { agent: worker, reason: Some("disk pressure".into()) },
+        TownEvent::ContainerEviction {
+            agent: worker,
+            dispatch_id: id,
+            reason: Some("disk pressure".into()),
+            report: report("k8"),
+        },
         TownEvent::ReviewDone {
             agent: agent("reviewer-1"),
             dispatch_id: dispatch("fix-login.r1.1"),
@@ -135,7 +147,6 @@ fn of_dispatches() -> Vec<TownEvent> {
             to: AgentStatus::Stalled,
             reason: AgentReason::Silent,
         },
-        TownEvent::AgentHooked { agent: worker.clone(), dispatch_id: id },
         TownEvent::AgentUnhooked { agent: worker, bead: fix },
     ]
 }
@@ -292,7 +303,14 @@ fn any_answer() -> impl Strategy<Value = TownEvent> {
             .prop_map(|(agent, dispatch_id, status, exit_reason, report)| {
                 TownEvent::ContainerStatus { agent, dispatch_id, status, exit_reason, report }
             }),
-        (any_agent(), any_note()).prop_map(|(agent, reason)| TownEvent::ContainerEviction { agent, reason }),
+        (any_agent(), any_dispatch(), any_note(), any_report()).prop_map(
+            |(agent, dispatch_id, reason, report)| TownEvent::ContainerEviction {
+                agent,
+                dispatch_id,
+                reason,
+                report
+            }
+        ),
         (any_agent(), any_dispatch(), word(Verdict::ALL), any_note(), any_report()).prop_map(
             |(agent, dispatch_id, verdict, notes, report)| TownEvent::ReviewDone {
                 agent,
@@ -334,8 +352,6 @@ fn any_dispatching() -> impl Strategy<Value = TownEvent> {
         2 => (any_agent(), word(AgentStatus::ALL), word(AgentStatus::ALL), any_reason()).prop_map(
             |(agent, from, to, reason)| TownEvent::AgentTransitioned { agent, from, to, reason }
         ),
-        1 => (any_agent(), any_dispatch())
-            .prop_map(|(agent, dispatch_id)| TownEvent::AgentHooked { agent, dispatch_id }),
         1 => (any_agent(), any_bead()).prop_map(|(agent, bead)| TownEvent::AgentUnhooked { agent, bead }),
     ]
 }

@@ -1,6 +1,6 @@
 //! What must hold in a town, whatever happens to it: checked while it runs, in replays, and in tests.
 //!
-//! No event that [`Town::apply`] accepts breaks any of it; a fault of plimsoll, a damaged snapshot or a later change can.
+//! No event that [`Town::apply`] accepts breaks any of it, but for the one of a drill; a fault of plimsoll, a damaged snapshot or a later change can.
 //! Each invariant is a file, which says why it must hold; what does not hold is a [`Violation`]. Nothing is mended here:
 //! that is policy, and the planner's. Checks look at what is open and never through what is closed, and no check needs
 //! the time. Start at [`INVARIANTS`] and [`check_all`]; how violations become events stands in `episodes`.
@@ -84,7 +84,7 @@ pub const INVARIANTS: &[Invariant] = &[
         number: 5,
         name: "convoy_out_of_step",
         check: Check::Alone(convoy_out_of_step::check),
-        repair: "cancel the convoy, and make it anew",
+        repair: "cancel the convoy, and make it anew; where it ended, cancel those of its tasks that are open",
     },
     Invariant {
         number: 6,
@@ -108,7 +108,7 @@ pub const INVARIANTS: &[Invariant] = &[
         number: 9,
         name: "open_bead_stranded",
         check: Check::Alone(open_bead_stranded::check),
-        repair: "cancel the beads, which also stops who holds them, and make them anew",
+        repair: "cancel the beads, which also stops who holds them, and make them anew; a town that was put aside goes on after a restart of plimsoll, and the log says why it was",
     },
     Invariant {
         number: 10,

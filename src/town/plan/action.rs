@@ -71,7 +71,7 @@ pub enum ActionKind {
     CollectAgent,
     /// Mend an agent that works on nothing.
     FreeAgent,
-    /// Mend a hook that leads nowhere.
+    /// Mend a hook that leads nowhere, or free one of several agents that hold a cancelled bead.
     UnhookAgent,
     /// End a convoy.
     EndConvoy,

@@ -1,7 +1,7 @@
 //! What mends a violated invariant, where the policy says that it is mended: an agent that works without a hook is idle
 //! and stopped (7); a hook to a bead that ended or never was is taken away (2, 8).
 //!
-//! It speaks of entities of open violations only, of which no other rule speaks, and only while they still are wrong.
+//! It speaks of entities of open violations only, of which no other rule but a cancel speaks, and only while they still are wrong.
 
 use super::action::{Action, ActionKind, Effect, Reason};
 use super::{Draft, TownEvent};

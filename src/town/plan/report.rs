@@ -148,6 +148,10 @@ impl Wait {
                 let left = backoff_left(town, now, bead).unwrap_or_default();
                 Self::BackOff { left_ms: millis(left), attempts: *attempts, failure: failure.clone() }
             }),
+            Self::BreakerOpen { probe_in_ms: Some(_) } => town.breaker().open.as_ref().map(|open| {
+                let left = town.policy().breaker.probe_after.0.saturating_sub(now.since(open.since));
+                Self::BreakerOpen { probe_in_ms: Some(millis(left)) }
+            }),
             Self::Acted { .. }
             | Self::Escalated { .. }
             | Self::InReview { .. }
@@ -156,7 +160,7 @@ impl Wait {
             | Self::BlockedBy { .. }
             | Self::Violated
             | Self::Draining
-            | Self::BreakerOpen { .. }
+            | Self::BreakerOpen { probe_in_ms: None }
             | Self::NoIdleAgent { .. }
             | Self::NextPlan
             | Self::Astray => None,
@@ -242,7 +246,8 @@ struct Scene<'a> {
 
 fn idle(draft: &Draft<'_>) -> BTreeMap<Role, (bool, usize)> {
     let of = |role: Role| {
-        let left = draft.town.agents_that_are(AgentStatus::Idle, role).any(|(id, _)| draft.is_free(id));
+        let mut idle = draft.town.agents_that_are(AgentStatus::Idle, role);
+        let left = idle.any(|(id, agent)| agent.hook.is_none() && draft.is_free(id));
         let busy = [AgentStatus::Working, AgentStatus::Stalled];
         (left, busy.into_iter().map(|status| draft.town.agents_that_are(status, role).count()).sum())
     };

@@ -14,7 +14,7 @@ impl ActionKind {
         let of_agent = |kind, agent: &AgentId| Some((kind, Some(Entity::Agent(agent.clone()))));
         match event {
             E::BeadDispatched { bead, .. } => about(Self::DispatchBead, bead),
-            E::BeadTransitioned { bead, reason, .. } => about(of_transition(*reason)?, bead),
+            E::BeadTransitioned { bead, reason, .. } => about(of_transition(*reason), bead),
             E::ReviewOpened { bead, .. } => about(Self::OpenReview, bead),
             E::NudgeSent { dispatch_id, tier: Tier::Ending, .. } => {
                 about(Self::AskEnding, dispatch_id.bead())
@@ -47,7 +47,6 @@ impl ActionKind {
             | E::ReviewDone { .. }
             | E::DispatchFailed { .. }
             | E::TimeSkipped { .. }
-            | E::AgentHooked { .. }
             | E::ViolationOpened { .. }
             | E::ViolationResolved { .. }
             | E::EventRejected { .. } => None,
@@ -55,17 +54,16 @@ impl ActionKind {
     }
 }
 
-const fn of_transition(reason: BeadReason) -> Option<ActionKind> {
+const fn of_transition(reason: BeadReason) -> ActionKind {
     match reason {
         BeadReason::Done | BeadReason::Approved | BeadReason::Changes | BeadReason::SubjectEnded => {
-            Some(ActionKind::CloseBead)
+            ActionKind::CloseBead
         }
-        BeadReason::AttemptFailed => Some(ActionKind::RetryBead),
-        BeadReason::AttemptsExhausted | BeadReason::BlockerFailed => Some(ActionKind::FailBead),
-        BeadReason::NeedsHuman | BeadReason::Unreadable => Some(ActionKind::AskPerson),
-        BeadReason::Cancelled => Some(ActionKind::CancelBead),
-        BeadReason::ConvoyEnded | BeadReason::ConvoyFailed => Some(ActionKind::EndConvoy),
-        BeadReason::Recovered => None,
+        BeadReason::AttemptFailed => ActionKind::RetryBead,
+        BeadReason::AttemptsExhausted | BeadReason::BlockerFailed => ActionKind::FailBead,
+        BeadReason::NeedsHuman | BeadReason::Unreadable => ActionKind::AskPerson,
+        BeadReason::Cancelled => ActionKind::CancelBead,
+        BeadReason::ConvoyEnded | BeadReason::ConvoyFailed => ActionKind::EndConvoy,
     }
 }
 

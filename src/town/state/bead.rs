@@ -83,8 +83,6 @@ pub struct Tries {
     /// Why it did: what its agent or its run said, at most 1 KiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Arc<str>>,
-    /// Whether the attempt of the last dispatch was given back.
-    pub given_back: bool,
     /// Who holds it, or held it last.
     pub assignee: Option<AgentId>,
 }

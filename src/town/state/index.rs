@@ -30,7 +30,7 @@ pub(super) struct Indices {
     pub(super) doomed: BTreeSet<BeadId>,
     pub(super) hooked: BTreeMap<BeadId, BTreeSet<AgentId>>,
     pub(super) agents: BTreeMap<(AgentStatus, Role), BTreeSet<AgentId>>,
-    /// Dynamic agents that are idle, by since when.
+    /// Agents that joined while plimsoll ran and are idle, by since when.
     pub(super) collectable: BTreeSet<(TownTime, AgentId)>,
     pub(super) closed: BTreeSet<(Seq, BeadId)>,
     /// How many of these ended so.

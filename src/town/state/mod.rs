@@ -279,7 +279,7 @@ impl Town {
         self.agents_of(self.indices.agents.get(&(status, role)).into_iter().flatten())
     }
 
-    /// Dynamic agents that are idle, the longest idle first.
+    /// Agents that joined while plimsoll ran and are idle, the longest idle first.
     pub fn collectable(&self) -> impl Iterator<Item = (&AgentId, &Agent)> {
         self.agents_of(self.indices.collectable.iter().map(|(_, id)| id))
     }

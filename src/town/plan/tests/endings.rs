@@ -103,6 +103,20 @@ fn how_long_a_bead_waits_is_told_as_of_now() {
 }
 
 #[test]
+fn how_long_a_probe_is_off_is_told_as_of_now() {
+    let mut play = Play::with(|p| p.breaker.beads = 1);
+    play.creates("a").creates("b").dispatches("a", "w1").takes(failed("a.1")).settles();
+    let plan = play.plan();
+    let Wait::BreakerOpen { probe_in_ms: Some(ms) } = plan.report[&bead("b")] else {
+        panic!("{:?}", plan.report)
+    };
+    play.after(7);
+    let now = play.town.clock(play.at());
+    let told = plan.report[&bead("b")].as_of(&play.town, &bead("b"), now);
+    assert_eq!(told, Wait::BreakerOpen { probe_in_ms: Some(ms - 7_000) });
+}
+
+#[test]
 fn needs_human_waits_for_a_person_and_is_not_stuck() {
     let mut play = at_work();
     play.takes(done("w1", "a.1", Outcome::NeedsHuman));

@@ -53,16 +53,17 @@ fn a_dispatch_that_always_fails_ends_in_few_tries_and_a_failed_bead() {
 }
 
 #[test]
-fn attempts_are_not_reset_by_hooking_a_bead_again() {
+fn attempts_are_not_reset_by_hooking_a_bead_to_another() {
     let mut play = Play::with(|p| p.dispatch.attempts_max = 3);
     play.creates("a");
-    for (n, first, second) in [(1, "w1", "w2"), (2, "w2", "w1"), (3, "w1", "w2")] {
-        let id = format!("a.{n}");
-        play.after(600).dispatches("a", first).takes(failed(&id));
-        // It had begun, and was found at another: the same attempt.
-        play.takes(TownEvent::AgentHooked { agent: agent(second), dispatch_id: dispatch(&id) });
-        play.takes(failed(&id));
+    for (n, to) in [(1, "w1"), (2, "w2"), (3, "w1")] {
+        play.after(600).dispatches("a", to).takes(failed(&format!("a.{}", 2 * n - 1)));
         assert_eq!(play.bead("a").tries.attempts, n);
+        if n < 3 {
+            // One that is given back is none, and takes none back that failed.
+            play.dispatches("a", "w2").takes(lost(&format!("a.{}", 2 * n), LostCause::Restart));
+            assert_eq!(play.bead("a").tries.attempts, n);
+        }
     }
     assert_eq!(told(&play.after(600).settles()), ["fail_bead a"]);
 }
@@ -156,7 +157,7 @@ fn an_event_for_a_deleted_bead_changes_nothing() {
     for (id, code) in [("a", "ended"), ("ghost", "unknown_bead")] {
         assert_eq!(play.refuses(cancelled(id, CancelStatus::Failed)), code);
         assert_eq!(
-            play.refuses(moved(id, BeadStatus::Closed, BeadStatus::Open, BeadReason::Recovered)),
+            play.refuses(moved(id, BeadStatus::Closed, BeadStatus::Open, BeadReason::AttemptFailed)),
             code
         );
     }

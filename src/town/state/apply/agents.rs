@@ -53,10 +53,9 @@ impl Town {
             TownEvent::ContainerStatus { agent, dispatch_id, status, exit_reason, report: _ } => {
                 self.see_container(at, agent, dispatch_id.as_ref(), *status, exit_reason.as_ref());
             }
-            TownEvent::ContainerEviction { agent, reason } => {
-                let dispatch_id = self.hook_of(agent).map(|hook| hook.dispatch_id.clone());
+            TownEvent::ContainerEviction { agent, dispatch_id, reason, report: _ } => {
                 let status = ContainerStatus::Evicted;
-                self.see_container(at, agent, dispatch_id.as_ref(), status, reason.as_ref());
+                self.see_container(at, agent, Some(dispatch_id), status, reason.as_ref());
             }
             other => unreachable!("{} does not concern agents", other.kind()),
         }

@@ -84,7 +84,7 @@ impl Town {
         }
         // It is new: nothing waits for it yet, but something may for its convoy.
         let waits = convoy.and_then(|convoy| self.waits_for(blocked_by, convoy));
-        match blocked_by.get(id).or(waits) {
+        match waits {
             Some(blocker) => Err(Rejected::Cycle { bead: id.clone(), blocked_by: blocker.clone() }),
             None => Ok(()),
         }

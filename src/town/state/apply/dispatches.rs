@@ -18,7 +18,6 @@ impl Town {
                 self.check_dispatch(bead, agent, dispatch_id, *attempt)
             }
             TownEvent::DispatchFailed { .. } | TownEvent::DispatchLost { .. } => Ok(()),
-            TownEvent::AgentHooked { agent, dispatch_id } => self.check_last_dispatch(agent, dispatch_id),
             TownEvent::AgentUnhooked { agent, bead } => {
                 match self.agent(agent)?.hook.as_ref().is_some_and(|hook| hook.bead == *bead) {
                     true => Ok(()),
@@ -40,7 +39,6 @@ impl Town {
                     bead.tries.attempts = *attempt;
                     bead.tries.attempts_max = attempts_max;
                     bead.tries.dispatches = dispatch_id.number();
-                    bead.tries.given_back = false;
                 });
                 self.hook(at, agent, dispatch_id);
             }
@@ -51,7 +49,6 @@ impl Town {
                 let failure = (!cause.gives_back()).then(|| self.why_lost(dispatch_id, *cause));
                 self.end_dispatch(at, dispatch_id, failure);
             }
-            TownEvent::AgentHooked { agent, dispatch_id } => self.hook_again(at, agent, dispatch_id),
             TownEvent::AgentUnhooked { agent, bead } => {
                 self.unhook(at, agent, Went::Neither);
                 self.come_back(at, bead);
@@ -156,7 +153,6 @@ impl Town {
     pub(super) fn give_back(&mut self, at: At, id: &BeadId) {
         self.edit_bead(id, |bead| {
             bead.tries.attempts = bead.tries.attempts.saturating_sub(1);
-            bead.tries.given_back = true;
         });
         self.come_back(at, id);
     }
@@ -172,28 +168,5 @@ impl Town {
         } else if bead.status == BeadStatus::InProgress {
             self.reopen(at, id);
         }
-    }
-
-    fn check_last_dispatch(&self, id: &AgentId, dispatch: &DispatchId) -> Result<(), Rejected> {
-        let bead_id = dispatch.bead();
-        let bead = self.bead(bead_id)?;
-        if bead.status != BeadStatus::Open {
-            return Err(Rejected::BeadStands { bead: bead_id.clone(), status: bead.status });
-        }
-        let (given, last) = (dispatch.number(), bead.tries.dispatches);
-        if given != last {
-            let bead = bead_id.clone();
-            return Err(Rejected::WrongNumber { what: "dispatch", bead, given, next: last });
-        }
-        self.check_idle(id, bead_id, bead)
-    }
-
-    fn hook_again(&mut self, at: At, id: &AgentId, dispatch: &DispatchId) {
-        self.edit_bead(dispatch.bead(), |bead| {
-            if std::mem::take(&mut bead.tries.given_back) {
-                bead.tries.attempts = bead.tries.attempts.saturating_add(1);
-            }
-        });
-        self.hook(at, id, dispatch);
     }
 }

@@ -76,7 +76,6 @@ impl Part {
             E::BeadDispatched { .. }
             | E::DispatchFailed { .. }
             | E::DispatchLost { .. }
-            | E::AgentHooked { .. }
             | E::AgentUnhooked { .. } => Self::Dispatches,
             E::BeadTransitioned { .. } | E::ReviewOpened { .. } => Self::Status,
         }

@@ -324,7 +324,6 @@ pub(super) fn went(reason: BeadReason) -> Went {
         | BeadReason::BlockerFailed
         | BeadReason::ConvoyEnded
         | BeadReason::ConvoyFailed
-        | BeadReason::SubjectEnded
-        | BeadReason::Recovered => Went::Neither,
+        | BeadReason::SubjectEnded => Went::Neither,
     }
 }

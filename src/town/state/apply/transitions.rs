@@ -16,7 +16,7 @@ use crate::town::words::{BeadKind, BeadReason, BeadStatus, Role};
 pub(in crate::town) const WAYS: &[(BeadKind, BeadStatus, BeadStatus, BeadReason)] = {
     use BeadKind::{Convoy, Escalation, Review, Task};
     use BeadReason as R;
-    use BeadStatus::{Closed, Failed, InProgress, InReview, Open};
+    use BeadStatus::{Closed, Failed, InProgress, Open};
     &[
         (Task, InProgress, Closed, R::Done),
         (Task, InProgress, Open, R::AttemptFailed),
@@ -27,8 +27,6 @@ pub(in crate::town) const WAYS: &[(BeadKind, BeadStatus, BeadStatus, BeadReason)
         (Task, Open, Failed, R::BlockerFailed),
         (Task, InProgress, Closed, R::Cancelled),
         (Task, InProgress, Failed, R::Cancelled),
-        (Task, InProgress, Open, R::Recovered),
-        (Task, InReview, Open, R::Recovered),
         (Review, InProgress, Closed, R::Approved),
         (Review, InProgress, Closed, R::Changes),
         (Review, InProgress, Open, R::AttemptFailed),
@@ -38,7 +36,6 @@ pub(in crate::town) const WAYS: &[(BeadKind, BeadStatus, BeadStatus, BeadReason)
         (Review, InProgress, Open, R::Unreadable),
         (Review, InProgress, Closed, R::Cancelled),
         (Review, InProgress, Failed, R::Cancelled),
-        (Review, InProgress, Open, R::Recovered),
         (Convoy, Open, Closed, R::ConvoyEnded),
         (Convoy, Open, Failed, R::ConvoyFailed),
         (Escalation, Open, Closed, R::SubjectEnded),
@@ -80,9 +77,6 @@ impl Town {
         }
         if !WAYS.contains(&(bead.kind, from, to, reason)) {
             return Err(Rejected::NoSuchWay { bead: id.clone(), from, to, reason });
-        }
-        if from == BeadStatus::InReview && self.is_reviewed(id) {
-            return Err(Rejected::BeadWaits { bead: id.clone(), why: "reviewed" });
         }
         let cancelled = bead.waits.cancel.is_some();
         if cancelled && !to.is_terminal() {
@@ -146,8 +140,7 @@ impl Town {
             | BeadReason::BlockerFailed
             | BeadReason::ConvoyEnded
             | BeadReason::ConvoyFailed
-            | BeadReason::SubjectEnded
-            | BeadReason::Recovered => None,
+            | BeadReason::SubjectEnded => None,
         };
         if let Some(why) = for_person {
             self.wait_for_person(at, id, why);
@@ -212,10 +205,7 @@ impl Town {
         if kind != BeadKind::Task {
             return Err(Rejected::WrongKind { bead: id.clone(), kind });
         }
-        // A task in review without one got lost on its way; this sets it right.
-        let fits =
-            status == BeadStatus::InProgress || (status == BeadStatus::InReview && !self.is_reviewed(id));
-        if !fits {
+        if status != BeadStatus::InProgress {
             return Err(Rejected::BeadStands { bead: id.clone(), status });
         }
         if task.waits.cancel.is_some() {
@@ -233,14 +223,13 @@ impl Town {
         let Some(task) = self.facts.beads.get(id) else { return };
         let work = Work { role: Role::Reviewer, instructions: "".into(), ..task.work.clone() };
         let open = Bead::open(BeadKind::Review, work, Some(id.clone()), (at.seq, at.now));
-        // One that lost its review on the way is held by nobody: what was said of it still holds.
-        let said = self.hooked_to(id).find_map(|(_, agent)| Some(agent.hook.as_ref()?.summary.clone()));
+        let said = self.hooked_to(id).find_map(|(_, agent)| agent.hook.as_ref()?.summary.clone());
         self.unhook_all(at, id, Went::Well);
         self.edit_bead(id, |task| {
             task.status = BeadStatus::InReview;
             task.since = at.now;
             task.looks.reviews = round;
-            task.looks.summary = said.unwrap_or(task.looks.summary.take());
+            task.looks.summary = said;
             task.tries.attempts = 0;
             task.tries.failed_at = None;
             task.tries.failure = None;

@@ -37,7 +37,7 @@ fn a_terminal_bead_never_changes_again() {
         cancelled("a", CancelStatus::Closed),
         TownEvent::BeadHeld { bead: bead("a"), reason: None },
         TownEvent::BeadReleased { bead: bead("a") },
-        moved("a", Failed, Open, BeadReason::Recovered),
+        moved("a", Failed, Open, BeadReason::AttemptFailed),
         TownEvent::ReviewOpened { bead: bead("a"), review: bead("a.r1"), round: 1 },
         TownEvent::BeadDispatched {
             bead: bead("a"),

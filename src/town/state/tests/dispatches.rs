@@ -125,23 +125,6 @@ fn the_first_word_counts() {
 }
 
 #[test]
-fn a_dispatch_that_timed_out_but_did_start_is_hooked_again_by_its_id() {
-    let again = |id: &str| TownEvent::AgentHooked { agent: agent("w1"), dispatch_id: dispatch(id) };
-    let mut play = Play::new();
-    play.creates("a").dispatches("a", "w1").takes(failed("a.1")).takes(again("a.1"));
-    assert_eq!((play.status("a"), play.agent("w1").status), (InProgress, Working));
-    assert_eq!((play.bead("a").tries.attempts, play.bead("a").tries.dispatches), (1, 1));
-    // Given back, and taken again.
-    play.takes(lost("a.1", LostCause::Restart));
-    assert_eq!(play.bead("a").tries.attempts, 0);
-    play.takes(again("a.1"));
-    assert_eq!(play.bead("a").tries.attempts, 1);
-    assert_eq!(play.refuses(again("a.1")), "bead_stands");
-    play.takes(lost("a.1", LostCause::Silent)).dispatches("a", "w2").takes(failed("a.2"));
-    assert_eq!(play.refuses(again("a.1")), "wrong_number", "an older dispatch is over");
-}
-
-#[test]
 fn an_agent_goes_only_where_its_hook_lets_it() {
     let goes = |id: &str, from, to| TownEvent::AgentTransitioned {
         agent: agent(id),
@@ -184,7 +167,13 @@ fn a_container_is_seen_since_it_is_so_and_for_its_dispatch_only() {
     }
     play.takes(seen(Running, Some("a.7"))).takes(seen(Running, Some("b.1")));
     assert_eq!(play.agent("w1").container.as_ref().expect("seen").status, Exited);
-    play.takes(TownEvent::ContainerEviction { agent: agent("w1"), reason: None });
+    let evicted = |id: &str| {
+        let (agent, dispatch_id) = (agent("w1"), dispatch(id));
+        TownEvent::ContainerEviction { agent, dispatch_id, reason: None, report: None }
+    };
+    play.takes(evicted("b.1"));
+    assert_eq!(play.agent("w1").container.as_ref().expect("seen").status, Exited);
+    play.takes(evicted("a.1"));
     let container = play.agent("w1").container.as_ref().expect("seen");
     assert_eq!((container.status, &container.dispatch_id), (Evicted, &Some(dispatch("a.1"))));
 }

@@ -137,22 +137,6 @@ fn needs_human_waits_for_a_person_who_lets_it_go_on_anew() {
 }
 
 #[test]
-fn a_task_comes_back_from_review_by_itself_only_if_its_review_is_gone() {
-    let recovered = || moved("a", InReview, Open, BeadReason::Recovered);
-    let mut play = in_review();
-    assert_eq!(play.refuses(recovered()), "bead_waits");
-    let mut broken = play.town.snapshot();
-    broken["town"]["beads"].as_object_mut().expect("an object").remove("a.r1");
-    play.town = Town::restore(&broken).expect("readable");
-    let mut other = play.clone();
-    play.takes(recovered());
-    assert_eq!(play.queue(Role::Worker), ["a"]);
-    // Or it gets another review.
-    other.takes(opened(2));
-    assert_eq!((other.status("a"), other.status("a.r2")), (InReview, Open));
-}
-
-#[test]
 fn what_an_agent_said_is_there_for_the_person_who_has_to_look() {
     let words = |id: &str, outcome, summary: &str| TownEvent::AgentDone {
         agent: agent("w1"),
