@@ -349,3 +349,20 @@ fn show(args: &ShowArgs) -> Result<(), Failure> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bead_that_failed_says_in_the_list_why() {
+        for (bead, told) in [
+            (json!({"message": "it is next", "failure": "401"}), "it is next"),
+            (json!({"reason": "attempts_exhausted", "failure": "401"}), "attempts_exhausted: 401"),
+            (json!({"reason": "done"}), "done"),
+            (json!({"message": null}), "no tick looked at it yet"),
+        ] {
+            assert_eq!(why(&bead), told);
+        }
+    }
+}

@@ -167,9 +167,9 @@ impl Sim {
         let overdue = self.fold.town.policy().dispatch.deadline.0.as_millis();
         let overdue = |process: &Process| process.works && u128::from(now - process.begun) > overdue;
         while let Some(index) = self.processes.iter().position(overdue) {
-            let Process { dispatch, .. } = self.processes.remove(index);
+            let Process { agent, dispatch, .. } = self.processes.remove(index);
             self.tally.fault("a dispatch passes its deadline");
-            self.append(TownEvent::DispatchFailed { dispatch_id: dispatch, error: "its deadline".into() });
+            self.happens(&agent, &dispatch, Act::Ended(CompletionStatus::Failed));
         }
         while let Some(index) = self.effects.iter().position(|(due, _)| *due <= now) {
             let (_, effect) = self.effects.remove(index);

@@ -76,6 +76,27 @@ const AGENT_WAYS: &[AgentWay] = {
     ]
 };
 
+/// What goes wrong in every run of many seeds, beside what agents do.
+const FAULTS: &[&str] = &[
+    "a crash",
+    "a crash before a refusal is told",
+    "a crash between append and effects",
+    "a dispatch is refused",
+    "a dispatch passes its deadline",
+    "a dispatch times out and runs",
+    "a key that is used for another body is refused",
+    "a lost run is found",
+    "a repetition is answered",
+    "a report comes twice",
+    "a shutdown",
+    "an agent is damaged",
+    "an unreadable record",
+    "nonsense",
+    "something gets between plan and append",
+    "the clock jumps ahead",
+    "the clock jumps back",
+];
+
 impl Tally {
     pub(crate) fn fault(&mut self, name: &'static str) {
         *self.faults.entry(name).or_default() += 1;
@@ -109,6 +130,8 @@ impl Tally {
         missing.extend(reasons.map(|reason| format!("reason {reason}")));
         let causes = LostCause::ALL.iter().filter(|cause| !self.causes.contains_key(cause));
         missing.extend(causes.map(|cause| format!("lost because of {cause}")));
+        let faults = FAULTS.iter().filter(|fault| !self.faults.contains_key(*fault));
+        missing.extend(faults.map(|fault| format!("fault: {fault}")));
         missing
     }
 

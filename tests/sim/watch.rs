@@ -10,7 +10,7 @@ use plimsoll::town::event::TownEvent;
 use plimsoll::town::invariant::{Violation, check_all};
 use plimsoll::town::plan::{Plan, Reason, Wait};
 use plimsoll::town::state::{ClosedBead, Town};
-use plimsoll::town::words::{AgentStatus, BeadKind, BeadStatus, Entity};
+use plimsoll::town::words::{AgentStatus, BeadKind, BeadReason, BeadStatus, Entity};
 
 use crate::journal::Entry;
 use crate::tally::Tally;
@@ -146,6 +146,7 @@ impl Watch {
         for action in &plan.actions {
             let fresh = action.entity.as_ref().is_none_or(|entity| entities.insert(entity));
             assert!(fresh, "two actions on one entity: {:?}", plan.actions);
+            check_asked(town, action.event());
             let (dispatch, quiet_ms) = match (&action.reason, action.event()) {
                 (Reason::Lost { quiet_ms, .. }, TownEvent::DispatchLost { dispatch_id, .. })
                 | (Reason::Quiet { quiet_ms, .. }, TownEvent::DispatchLost { dispatch_id, .. }) => {
@@ -166,4 +167,20 @@ impl Watch {
             assert!(*wait != Wait::Astray, "{id} is astray");
         }
     }
+}
+
+/// Work that is done is not done again because nobody answers how it ended.
+fn check_asked(town: &Town, event: &TownEvent) {
+    let bead = match event {
+        TownEvent::DispatchLost { dispatch_id, .. } => dispatch_id.bead(),
+        TownEvent::BeadTransitioned {
+            bead,
+            reason: BeadReason::AttemptFailed | BeadReason::AttemptsExhausted,
+            ..
+        } => bead,
+        _ => return,
+    };
+    let mut hooks = town.hooked_to(bead).filter_map(|(_, agent)| agent.hook.as_ref());
+    let in_vain = hooks.any(|hook| hook.asked > 0 && hook.said.is_none());
+    assert!(!in_vain, "{bead} was done, and is done again: {event:?}");
 }
