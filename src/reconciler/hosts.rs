@@ -96,6 +96,10 @@ impl Hosts {
             let status = match executor.runs.stage(&dispatch_id) {
                 Stage::Running => self.running(id),
                 Stage::Waiting => ContainerStatus::Starting,
+                // What an earlier plimsoll left of it is being stopped: that settles what becomes of it.
+                Stage::Unknown if executor.runs.is_busy(&Entity::Agent(id.clone())) => {
+                    ContainerStatus::Starting
+                }
                 Stage::Unknown => ContainerStatus::NotFound,
             };
             Some(Sight { agent: id.clone(), dispatch_id, status, exit_reason: None })

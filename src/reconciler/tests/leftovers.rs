@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::world::{Act, Cast, Cradle, World, agent, bead, swift, town};
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::ids::DispatchId;
 use crate::journal::{Actor, Append, Journal as _, MemoryJournal, StreamId};
 use crate::lifecycle::{self, Find, Script, ScriptedRunner};
@@ -176,4 +176,39 @@ async fn a_stop_that_takes_longer_than_it_may_is_waited_for_all_the_same() {
     cast.told(2).await;
     assert!(has_stopped(&runner), "{:#?}", world.kinds());
     world.stop().await;
+}
+
+/// An engine that stops what it hosts in its own time, longer than a lost agent is waited for.
+#[tokio::test(start_paused = true)]
+async fn a_stop_at_a_start_that_outlasts_every_wait_burns_no_attempt() {
+    let cast = Cast::of([at_work(), Act::Say(DONE)]);
+    let (clock, hand) = Clock::manual(Timestamp::from_millis(1_800_000_000_000));
+    let journal = Arc::new(MemoryJournal::new(clock.clone(), Vec::new()));
+    let cradle = || Cradle { clock: clock.clone(), ..Cradle::of(&journal, &["one"]) };
+    let world = World::begin(cradle(), &cast, swift()).await;
+    world.add("a", &[]).await;
+    cast.told(1).await;
+    world.reconciler.cut().await;
+    let stop = lifecycle::Act { takes: TOWN_STOP_WAIT * 8, fails: None };
+    let script = Script { finds: [Find::Running].into(), stops: [stop].into(), ..Script::default() };
+    let runner = Arc::new(ScriptedRunner::new(script));
+    let next =
+        World::begin(Cradle { hosts: vec![("one", Arc::clone(&runner))], ..cradle() }, &cast, swift()).await;
+    let ticked = || next.reconciler.status(&town()).is_some_and(|status| status.last_tick.is_some());
+    while !ticked() {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    for _ in 0..10 {
+        hand.advance(Duration::from_secs(50));
+        next.ticks().await;
+    }
+    assert!(!has_stopped(&runner), "it is not over yet");
+    assert_eq!(next.count("dispatch_lost"), 0, "{:#?}", next.kinds());
+    while !has_stopped(&runner) {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    next.ends("a", BeadStatus::Closed).await;
+    let lost: Vec<_> = next.records().into_iter().filter(|record| record.kind == "dispatch_lost").collect();
+    assert_eq!(lost.iter().map(|record| record.detail["cause"].clone()).collect::<Vec<_>>(), ["restart"]);
+    next.stop().await;
 }
