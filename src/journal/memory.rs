@@ -1,5 +1,6 @@
 //! A journal in memory, for tests: the same contract, nothing on disk.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::future::BoxFuture;
@@ -10,8 +11,8 @@ use super::encoding::{self, HEADER_BYTES};
 use super::queue::Pending;
 use super::writer::Timeline;
 use super::{
-    Append, AppendError, Appended, Fold, Head, Journal, Log, Page, ReadError, Record, RecordHash, Scan,
-    Status, Verified, VerifyError,
+    Append, AppendError, Appended, Fold, Head, Journal, Log, NewRecord, Page, ReadError, Record, RecordHash,
+    Scan, Status, StreamId, Verified, VerifyError,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::ids::Seq;
@@ -24,10 +25,13 @@ pub struct MemoryJournal {
 }
 
 type Answer = Result<Appended, AppendError>;
+type Crossing = Box<dyn FnMut(&Append) -> Option<NewRecord> + Send>;
 
 struct State {
     time: Timeline,
     records: Vec<Record>,
+    /// The last record of each stream, also of one whose records were dropped.
+    ends: BTreeMap<StreamId, Seq>,
     folds: Vec<Arc<dyn Fold>>,
     /// Of which fold, up to which record.
     snapshots: Vec<(&'static str, Seq, Value)>,
@@ -36,6 +40,8 @@ struct State {
     closed: bool,
     /// The kind of record that it refuses.
     refused: Option<&'static str>,
+    /// Asked what comes before an append that expects where its stream ends.
+    crossing: Option<Crossing>,
     /// What waits for the disk while it hangs.
     hanging: Option<Vec<(Append, oneshot::Sender<Answer>)>>,
 }
@@ -64,12 +70,14 @@ impl MemoryJournal {
         let state = State {
             time,
             records: Vec::new(),
+            ends: BTreeMap::new(),
             folds,
             snapshots: Vec::new(),
             kept_from: Seq(1),
             heads,
             closed: false,
             refused: None,
+            crossing: None,
             hanging: None,
         };
         Self { state: Mutex::new(state), tail }
@@ -95,6 +103,12 @@ impl MemoryJournal {
     /// Refuses every record of this kind from now on, or none.
     pub fn refuse(&self, kind: Option<&'static str>) {
         self.state().refused = kind;
+    }
+
+    /// Has what `crossing` answers come in between, in the same stream and whatever is refused, whenever something is appended
+    /// that expects where its stream ends.
+    pub fn cross(&self, crossing: impl FnMut(&Append) -> Option<NewRecord> + Send + 'static) {
+        self.state().crossing = Some(Box::new(crossing));
     }
 
     /// Has other folds, as after a restart: they hear of what there is after this record, and of what comes. What waits
@@ -134,16 +148,33 @@ impl MemoryJournal {
     }
 
     fn append_now(&self, append: Append) -> Answer {
+        if append.expected_last_seq.is_some() {
+            // Not under the lock: it may look at what there is.
+            let crossing = self.state().crossing.take();
+            if let Some(mut crossing) = crossing {
+                let between = crossing(&append);
+                self.state().crossing = Some(crossing);
+                let stream = append.stream.clone();
+                let append = |record| Append { stream, expected_last_seq: None, records: vec![record] };
+                if let Some(between) = between.map(append) {
+                    self.write(between)?;
+                }
+            }
+        }
+        if append.records.iter().any(|new| self.state().refused == Some(new.kind)) {
+            return Err(AppendError::Unavailable("it refuses this kind".to_owned()));
+        }
+        self.write(append)
+    }
+
+    fn write(&self, append: Append) -> Answer {
         let Pending { stream, expected_last_seq, records: new, bodies, answer: _ } =
             Pending::new(append, None)?;
         let mut state = self.state();
         if state.closed {
             return Err(AppendError::Closed);
         }
-        if new.iter().any(|(new, _)| state.refused == Some(new.kind)) {
-            return Err(AppendError::Unavailable("it refuses this kind".to_owned()));
-        }
-        let actual = state.records.iter().rev().find(|r| r.stream == stream).map_or(Seq(0), |r| r.seq);
+        let actual = state.ends.get(&stream).copied().unwrap_or_default();
         if let Some(expected) = expected_last_seq
             && expected != actual
         {
@@ -164,6 +195,7 @@ impl MemoryJournal {
             // Nobody listening is normal.
             let _ = self.tail.send(Arc::new(record.clone()));
             state.records.push(record);
+            state.ends.insert(stream.clone(), seq);
             start = end;
             seq = seq.next();
         }

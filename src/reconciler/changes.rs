@@ -9,16 +9,15 @@ use tracing::Span;
 
 use super::cell::Cell;
 use super::desk::{SubmitError, Submitted};
-use super::executor::Executor;
 use super::service::{Inner, Reconciler};
-use crate::ids::{AgentId, DispatchId, Seq, TownId};
+use crate::ids::{AgentId, Seq, TownId};
 use crate::journal::{Actor, AppendError};
 use crate::limits::{JOURNAL_APPEND_WAIT, TOWN_ID_BYTES_MAX, TOWNS_MAX};
-use crate::town::Policy;
 use crate::town::event::TownEvent;
 use crate::town::plan::Effect;
 use crate::town::state::Rejected;
 use crate::town::words::Origin;
+use crate::town::{Policy, Town};
 
 impl Reconciler {
     /// Makes a town; it turns at once.
@@ -164,7 +163,8 @@ impl Inner {
         Ok(Ok((policy, Some(submitted.seq))))
     }
 
-    /// An agent that leaves stops first what it does: its bead goes to nobody else before.
+    /// An agent that leaves stops first what it does, also what it was given a moment before: its bead goes to nobody else
+    /// before.
     async fn remove_agent(
         &self,
         cell: &Cell,
@@ -173,14 +173,16 @@ impl Inner {
     ) -> Result<Submitted, SubmitError> {
         let removed = TownEvent::AgentRemoved { agent: agent.clone() };
         let executor = self.executor(&cell.id);
-        let held = |executor: Arc<Executor>| Some((held_by(cell, agent)?, executor));
-        let Some((dispatch_id, executor)) = executor.and_then(held) else {
-            return self.pen.submit(cell, actor, &removed).await;
+        let reserve = |town: &Town| {
+            let dispatch_id = town.agents().get(agent)?.hook.as_ref()?.dispatch_id.clone();
+            let executor = executor.as_ref()?;
+            Some((executor.reserve(agent, &dispatch_id), executor, dispatch_id))
         };
-        let place = executor.reserve(agent, &dispatch_id);
-        let submitted = self.pen.submit(cell, actor, &removed).await?;
-        let stop = Effect::Stop { agent: agent.clone(), dispatch_id };
-        executor.carry_out_in(place, stop, &Span::none());
+        let (submitted, reserved) = self.pen.submit_with(cell, actor, &removed, reserve).await?;
+        if let Some((place, executor, dispatch_id)) = reserved {
+            let stop = Effect::Stop { agent: agent.clone(), dispatch_id };
+            executor.carry_out_in(place, stop, &Span::none());
+        }
         Ok(submitted)
     }
 
@@ -211,9 +213,4 @@ impl Inner {
             }
         }
     }
-}
-
-fn held_by(cell: &Cell, agent: &AgentId) -> Option<DispatchId> {
-    let book = cell.drained();
-    Some(book.town.agents().get(agent)?.hook.as_ref()?.dispatch_id.clone())
 }

@@ -11,9 +11,9 @@ use crate::gateway::ChangeError;
 use crate::ids::{AgentId, IdempotencyKey, Seq, TownId, TraceId};
 use crate::journal::{Actor, Append, AppendError, Journal, NewRecord, StreamId};
 use crate::limits::TOWN_PENDING_MAX;
-use crate::town::TownEvent;
 use crate::town::event::{Report, VERSION};
 use crate::town::state::Rejected;
+use crate::town::{Town, TownEvent};
 
 /// How often something may get in between a look and the append that follows from it.
 pub(super) const TRIES_MAX: u32 = 20;
@@ -36,6 +36,12 @@ pub enum SubmitError {
     /// Other events came in between, again and again.
     #[error("the town changes faster than this could be looked at: send it again")]
     Busy,
+    /// It does not turn any more: what is told it would wait for nobody knows how long.
+    #[error(
+        "the town {0} was put aside, and takes nothing: `plimsoll town status {0}` and the log say why; restart plimsoll to \
+         try again"
+    )]
+    SetAside(TownId),
     /// The journal cannot write, so nothing was changed.
     #[error("the journal cannot write now: nothing was changed, try again later")]
     Journal(#[source] AppendError),
@@ -125,25 +131,43 @@ impl Pen {
         actor: &Actor,
         event: &TownEvent,
     ) -> Result<Submitted, SubmitError> {
+        self.submit_with(cell, actor, event, |_| ()).await.map(|(submitted, ())| submitted)
+    }
+
+    /// The same with what `prepare` makes of the very state that the event follows.
+    ///
+    /// # Errors
+    /// [`SubmitError`]: nothing was changed.
+    pub(super) async fn submit_with<T>(
+        &self,
+        cell: &Cell,
+        actor: &Actor,
+        event: &TownEvent,
+        prepare: impl Fn(&Town) -> T,
+    ) -> Result<(Submitted, T), SubmitError> {
+        if cell.is_broken() {
+            return Err(SubmitError::SetAside(cell.id.clone()));
+        }
         if cell.pending() >= TOWN_PENDING_MAX {
             return Err(SubmitError::Full);
         }
         for _ in 0..TRIES_MAX {
-            let at = {
+            let (at, prepared) = {
                 let book = cell.drained();
+                let prepared = prepare(&book.town);
                 match book.town.check(self.journal.now(), event) {
                     Ok(()) => {}
-                    Err(Rejected::Repeated { first }) => return Ok(Submitted::again(first)),
+                    Err(Rejected::Repeated { first }) => return Ok((Submitted::again(first), prepared)),
                     Err(rejected) => return Err(rejected.into()),
                 }
-                book.at
+                (book.at, prepared)
             };
             let record = record(event, actor.clone(), None, None);
             let _beside = cell.door.read().await;
             match self.append(&cell.id, Some(at), vec![record]).await {
                 Ok(seq) => {
                     cell.drain();
-                    return Ok(Submitted::new(seq));
+                    return Ok((Submitted::new(seq), prepared));
                 }
                 Err(AppendError::Conflict { .. }) => {}
                 Err(error) => return Err(SubmitError::Journal(error)),

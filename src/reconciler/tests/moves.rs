@@ -3,15 +3,18 @@
 use std::sync::Arc;
 
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use super::world::{Act, Cast, Cradle, World, agent, bead, swift, town};
 use crate::clock::Clock;
 use crate::gateway::UnderWay;
-use crate::ids::TownId;
+use crate::ids::{DispatchId, RequestId, TownId};
 use crate::journal::{Actor, Fold as _, Journal as _, MemoryJournal, Scan, StreamId};
 use crate::limits::TOWN_SIGHTS_MAX;
 use crate::reconciler::Towns;
+use crate::reconciler::desk::record;
 use crate::reconciler::hosts::Happened;
+use crate::reconciler::runs::Running;
 use crate::town::event::TownEvent;
 use crate::town::words::{AgentStatus, BeadStatus, ContainerStatus, Origin, Role};
 
@@ -129,5 +132,43 @@ async fn a_change_of_an_instance_for_which_there_is_no_room_is_counted() {
     let lines = world.registry.render();
     let counted = r#"plimsoll_dropped_total{what="instance_change",reason="queue_full"} 3"#;
     assert!(lines.contains(counted), "{lines}");
+    world.stop().await;
+}
+
+/// The turn gives it a bead between the look at what it does and the event that it leaves.
+#[tokio::test]
+async fn an_agent_that_is_removed_while_it_is_given_a_bead_is_stopped() {
+    let cast = Cast::of([Act::Say(DONE)]);
+    let world = World::new(&["one"], &cast, swift()).await;
+    world.journal.refuse(Some("bead_dispatched"));
+    world.add("a", &[]).await;
+    let executor = world.reconciler.inner.executor(&town()).expect("it is kept");
+    let dispatch_id = DispatchId::parse("a.1").expect("an id");
+    let request = RequestId::parse("given").expect("an id");
+    let running = Running { agent: agent("one"), request: request.clone(), over: CancellationToken::new() };
+    let given = record(
+        &TownEvent::BeadDispatched {
+            bead: bead("a"),
+            agent: agent("one"),
+            dispatch_id: dispatch_id.clone(),
+            attempt: 1,
+        },
+        Actor::Planner,
+        None,
+        None,
+    );
+    let mut given = Some((given, Arc::clone(&executor), dispatch_id.clone(), running));
+    world.journal.cross(move |append| {
+        if append.records[0].kind != "agent_removed" {
+            return None;
+        }
+        let (given, executor, dispatch_id, running) = given.take()?;
+        executor.runs.run(dispatch_id, running);
+        Some(given)
+    });
+    world.submit(TownEvent::AgentRemoved { agent: agent("one") }).await;
+    assert_eq!(world.count("bead_dispatched"), 1, "{:#?}", world.kinds());
+    world.holds("it is told to stop", || executor.runs.is_cut(&agent("one"))).await;
+    executor.runs.over(&dispatch_id, &request);
     world.stop().await;
 }
