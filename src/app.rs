@@ -132,8 +132,10 @@ impl App {
             opened = journal.open(dir, config.journal, deps) => opened?,
             () = &mut server => unreachable!("nothing told it to stop"),
         }
+        // Before anybody of this life writes.
+        reconciler.look_back();
         let notifier = ground.notifier(&config.notify, &config.telemetry.sentry);
-        let first_token = call_up(&gateway, &reconciler, &tokens, &*journal).await?;
+        let first_token = call_up(&gateway, &tokens, &*journal).await?;
         Server::may_serve(listen, &tokens)?;
         reconciler.open().await;
         let server = tokio::spawn(server);
@@ -174,11 +176,9 @@ impl App {
 /// Brings back agents and instances, and closes the door behind them if any could call plimsoll.
 async fn call_up(
     gateway: &Gateway,
-    reconciler: &Reconciler,
     tokens: &TokenBook,
     journal: &dyn Journal,
 ) -> Result<Option<Secret>, StartError> {
-    reconciler.look_back();
     gateway.call_up().await;
     gateway.open_instances().await?;
     Ok(if gateway.has_processes() { tokens.shut(journal).await } else { None })

@@ -150,10 +150,11 @@ fn list(args: &ListArgs) -> Result<(), Failure> {
     for town in answer.get("towns").and_then(Value::as_array).into_iter().flatten() {
         let count = |key: &str| town.get(key).and_then(Value::as_u64).unwrap_or_default().to_string();
         let is = |key: &str| town.get(key) == Some(&json!(true));
-        let state = match (is("draining"), is("breakerOpen")) {
-            (true, _) => "draining",
-            (false, true) => "breaker open",
-            (false, false) => "",
+        let state = match (is("setAside"), is("draining"), is("breakerOpen")) {
+            (true, _, _) => "put aside",
+            (false, true, _) => "draining",
+            (false, false, true) => "breaker open",
+            (false, false, false) => "",
         };
         let id = town.get("id").and_then(Value::as_str).unwrap_or_default();
         table.row([id, &count("agents"), &count("openBeads"), &count("violations"), state]);
@@ -256,6 +257,10 @@ fn lines(status: &Value) -> Vec<String> {
         lines.push(
             "breaker    nothing is dispatched but one bead at a time, because too much failed".to_owned(),
         );
+    }
+    if let Some(why) = status.pointer("/failing/why").and_then(Value::as_str) {
+        let since = Timestamp::from_millis(number("/failing/since"));
+        lines.push(format!("failing    no tick could write since {since}: {why}"));
     }
     if let Some(why) = status.get("setAside").and_then(Value::as_str) {
         lines.push(format!("put aside  {why}"));

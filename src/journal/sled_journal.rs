@@ -228,13 +228,7 @@ impl Opening {
     /// Whether the folds stand at the journal's end. Those of a damaged log are told.
     fn restore(&mut self, folds: &[Arc<dyn Fold>]) -> bool {
         for (log, error) in snapshot::restore(self.shared.rows(), folds, self.shared.until()) {
-            self.read_only(
-                log,
-                format!(
-                    "what happened before cannot be read ({error}): nothing is appended; run 'plimsoll audit export' \
-                     to save what can be read, then move that partition's folder away"
-                ),
-            );
+            self.read_only(log, error.to_string());
         }
         let damaged = folds.iter().filter(|fold| self.damaged.contains(&fold.wants().log()));
         damaged.for_each(|fold| fold.records_lost());

@@ -34,6 +34,23 @@ impl Occasion {
     }
 }
 
+/// Why the folds of a log cannot be brought to its end.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unrestored {
+    /// A record cannot be read.
+    #[error(
+        "what happened before cannot be read ({0}): nothing is appended; run 'plimsoll audit export' to save what can be \
+         read, then move that partition's folder away"
+    )]
+    Record(#[from] ReadError),
+    /// None of the snapshots of this fold can be used.
+    #[error(
+        "no snapshot of '{0}' can be used, and its first records are not kept any more: nothing is appended, and nothing \
+         is lost; the log says what is wrong with each: start the plimsoll that wrote them, or put the files back from a backup"
+    )]
+    Snapshots(&'static str),
+}
+
 /// Writes a snapshot of every fold, which all stand at `seq`.
 pub(super) fn write(
     partition: &Path,
@@ -73,11 +90,12 @@ pub(super) fn newest(partition: &Path, fold: &str) -> Option<Seq> {
 }
 
 /// Brings every fold to the journal's end: its newest snapshot that can be read, and the records of its log after it.
-/// Answers the logs of which a record that is needed cannot be read; their folds then stand before it.
-pub(super) fn restore(rows: [&LogRow; 2], folds: &[Arc<dyn Fold>], until: Seq) -> Vec<(Log, ReadError)> {
+/// Answers the logs of which something that is needed cannot be read; their folds then stand before it.
+pub(super) fn restore(rows: [&LogRow; 2], folds: &[Arc<dyn Fold>], until: Seq) -> Vec<(Log, Unrestored)> {
     let of_log = |row: &LogRow| {
         let folds = folds.iter().filter(|fold| fold.wants().log() == row.log);
-        let folds: Vec<_> = folds.map(|fold| (fold, restore_one(rows, fold.as_ref(), until))).collect();
+        let folds = folds.map(|fold| Ok((fold, restore_one(rows, row, fold.as_ref(), until)?)));
+        let folds: Vec<_> = folds.collect::<Result<_, Unrestored>>()?;
         let Some(first) = folds.iter().map(|(_, position)| position).min() else { return Ok(()) };
         let range = Range { from: first.next(), until, stream: None, newest_first: false };
         for frame in row.frames(range) {
@@ -93,8 +111,16 @@ pub(super) fn restore(rows: [&LogRow; 2], folds: &[Arc<dyn Fold>], until: Seq) -
     rows.iter().filter_map(|row| Some((row.log, of_log(row).err()?))).collect()
 }
 
-fn restore_one(rows: [&LogRow; 2], fold: &dyn Fold, until: Seq) -> Seq {
-    newest_usable(rows, fold.name(), until, |state| fold.restore(&state)).map_or(Seq(0), |(seq, ())| seq)
+/// Restores a fold as far as a snapshot goes; up to which record that is. One that had snapshots and whose first records
+/// are gone is not begun anew: it would come to nothing, and the next snapshot would make that last.
+fn restore_one(rows: [&LogRow; 2], row: &LogRow, fold: &dyn Fold, until: Seq) -> Result<Seq, Unrestored> {
+    match newest_usable(rows, fold.name(), until, |state| fold.restore(&state)) {
+        Some((seq, ())) => Ok(seq),
+        None if row.kept_from() > Seq(1) && !files(rows, fold.name()).is_empty() => {
+            Err(Unrestored::Snapshots(fold.name()))
+        }
+        None => Ok(Seq(0)),
+    }
 }
 
 /// The newest snapshot of a fold from before this record that can be read.

@@ -18,7 +18,7 @@ use crate::journal::Record;
 use crate::limits::TOWN_NOTE_BYTES_MAX;
 use crate::town::{Town, TownEvent};
 
-/// See the module. Where both locks are taken, the book's comes first.
+/// See the module. Where several locks are taken, `unread` comes first, then the book, then the line.
 pub(super) struct Cell {
     pub(super) id: TownId,
     /// A std lock suffices: who writes applies what is in line, who reads plans or copies, and nobody waits meanwhile.
@@ -35,11 +35,26 @@ pub(super) struct Cell {
     broken: AtomicBool,
     /// Reports of progress that are not written.
     pub(super) coalescing: Coalescing,
+    /// See [`Self::unread`]. A std mutex suffices: nothing waits while it is held.
+    unread: Mutex<Option<Unread>>,
     /// Held by who appends beside a turn; a turn that was crossed again and again holds it alone.
     pub(super) door: tokio::sync::RwLock<()>,
     /// Whether there is something to be looked at.
     woken: AtomicBool,
     signal: Notify,
+    /// What a test has it do.
+    #[cfg(test)]
+    fault: Mutex<Option<Fault>>,
+}
+
+/// What a test has a town do.
+#[cfg(test)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// It panics when it plans next.
+    PlanPanics,
+    /// It refuses what its planner decides.
+    PlanRefused,
 }
 
 /// A town as far as it is folded.
@@ -57,6 +72,12 @@ pub(super) struct Book {
 pub(super) struct Refused {
     pub(super) seq: Seq,
     pub(super) error: String,
+}
+
+/// What a snapshot holds of a town that cannot be read.
+struct Unread {
+    part: Value,
+    cause: String,
 }
 
 /// What a snapshot keeps of a cell.
@@ -93,6 +114,18 @@ impl Book {
     }
 }
 
+#[cfg(test)]
+impl Book {
+    fn take_but_plans(&mut self, record: &Record) {
+        if record.actor == crate::journal::Actor::Planner {
+            self.at = record.seq;
+            self.untold.push_back(Refused { seq: record.seq, error: "a test asked for it".to_owned() });
+        } else {
+            self.take(record);
+        }
+    }
+}
+
 impl Cell {
     pub(super) fn new(id: TownId) -> Self {
         Self {
@@ -104,9 +137,12 @@ impl Cell {
             snapshots: AtomicU64::new(0),
             broken: AtomicBool::new(false),
             coalescing: Coalescing::default(),
+            unread: Mutex::default(),
             door: tokio::sync::RwLock::new(()),
             woken: AtomicBool::new(false),
             signal: Notify::new(),
+            #[cfg(test)]
+            fault: Mutex::default(),
         }
     }
 
@@ -132,6 +168,10 @@ impl Cell {
     /// Takes in what is in line. A record that makes this panic is the last one that is looked at: it stays in line, and
     /// the town is broken.
     pub(super) fn drain(&self) {
+        #[cfg(test)]
+        if self.has(Fault::PlanRefused) {
+            return self.fold(Book::take_but_plans);
+        }
         self.fold(Book::take);
     }
 
@@ -152,9 +192,24 @@ impl Cell {
         }
     }
 
-    /// Whether an event cannot be folded: nothing behind it ever is, and nothing may be decided.
+    /// Whether an event, or the snapshot, cannot be folded: nothing behind it ever is, and nothing may be decided.
     pub(super) fn is_broken(&self) -> bool {
         self.broken.load(Ordering::SeqCst)
+    }
+
+    /// Why its part of a snapshot cannot be read, if it cannot: nobody knows what the town is.
+    pub(super) fn unread(&self) -> Option<String> {
+        self.unread_part().as_ref().map(|unread| unread.cause.clone())
+    }
+
+    /// Whether something of this kind waits to be taken in.
+    pub(super) fn awaits(&self, is_it: impl Fn(&str, &Value) -> bool) -> bool {
+        let held = self.unread_part().as_ref().is_some_and(|Unread { part, .. }| {
+            let held = part["pending"].as_array().into_iter().flatten();
+            held.into_iter()
+                .any(|record| is_it(record["kind"].as_str().unwrap_or_default(), &record["detail"]))
+        });
+        held || self.line().iter().any(|record| is_it(&record.kind, &record.detail))
     }
 
     /// Takes in what is in line, of which a plan need not be told: what was there before anybody plans.
@@ -217,6 +272,23 @@ impl Cell {
         true
     }
 
+    /// Has it do this from now on, or nothing of the kind.
+    #[cfg(test)]
+    pub(super) fn break_down(&self, fault: Option<Fault>) {
+        *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
+    }
+
+    #[cfg(test)]
+    fn has(&self, fault: Fault) -> bool {
+        *self.fault.lock().unwrap_or_else(PoisonError::into_inner) == Some(fault)
+    }
+
+    /// Panics where a test wants that.
+    #[cfg(test)]
+    pub(super) fn trip(&self) {
+        assert!(!self.has(Fault::PlanPanics), "a test asked for it");
+    }
+
     /// Has the town be what its events up to this record make; false if it has looked at later ones.
     pub(super) fn adopt(&self, town: &Town, at: Seq) -> bool {
         let mut book = self.write();
@@ -230,6 +302,9 @@ impl Cell {
     /// Everything, for a snapshot of the journal.
     pub(super) fn snapshot(&self) -> Value {
         self.snapshots.fetch_add(1, Ordering::SeqCst);
+        if let Some(Unread { part, .. }) = &*self.unread_part() {
+            return with_pending(part.clone(), &self.line());
+        }
         let book = self.read();
         let Book { town, at, untold } = &*book;
         let town = town.snapshot();
@@ -256,6 +331,34 @@ impl Cell {
         Ok(cell)
     }
 
+    /// The cell of a snapshot that cannot be read. It stands in each later snapshot as it is, with what came since: a plimsoll
+    /// that can read it goes on from there.
+    pub(super) fn unreadable(id: TownId, part: Value, cause: String) -> Self {
+        let cell = Self::new(id);
+        // It has a first record, wherever that was.
+        cell.created.store(part["created"].as_u64().unwrap_or_default().max(1), Ordering::SeqCst);
+        cell.broken.store(true, Ordering::SeqCst);
+        *cell.unread_part() = Some(Unread { part, cause });
+        cell
+    }
+
+    /// Puts what the events make in the place of a snapshot that could not be read.
+    pub(super) fn heal(&self, healed: &Self) {
+        let mut unread = self.unread_part();
+        let mut book = self.write();
+        *book = std::mem::take(&mut *healed.write());
+        let mut line = self.line();
+        line.retain(|record| record.seq > book.at);
+        self.pending.store(u64::try_from(line.len()).unwrap_or(u64::MAX), Ordering::SeqCst);
+        self.created.store(healed.created().0, Ordering::SeqCst);
+        self.broken.store(false, Ordering::SeqCst);
+        *unread = None;
+    }
+
+    fn unread_part(&self) -> MutexGuard<'_, Option<Unread>> {
+        self.unread.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn write(&self) -> RwLockWriteGuard<'_, Book> {
         self.book.write().unwrap_or_else(PoisonError::into_inner)
     }
@@ -263,6 +366,17 @@ impl Cell {
     fn line(&self) -> MutexGuard<'_, VecDeque<Record>> {
         self.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A part of a snapshot with these records behind those in line.
+fn with_pending(mut part: Value, line: &VecDeque<Record>) -> Value {
+    if let Some(kept) = part.as_object_mut() {
+        let pending = kept.entry("pending").or_insert_with(|| json!([]));
+        if let Some(pending) = pending.as_array_mut() {
+            pending.extend(line.iter().map(|record| json!(record)));
+        }
+    }
+    part
 }
 
 #[cfg(test)]

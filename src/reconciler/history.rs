@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::cell::Cell;
 use super::replay::ReplayError;
 use crate::clock::Timestamp;
 use crate::ids::{Seq, TownId};
@@ -96,6 +97,15 @@ struct Kept {
     pending: VecDeque<Record>,
 }
 
+fn folded_of(part: &Value) -> Result<Folded, String> {
+    let Kept { town, pending } = Kept::deserialize(part).map_err(|error| error.to_string())?;
+    let mut folded = Folded { town: Town::restore(&town)?, ..Folded::default() };
+    for record in &pending {
+        folded.take(record);
+    }
+    Ok(folded)
+}
+
 /// The snapshot that was read last: it holds every town, and each of many reads its own part.
 #[derive(Debug, Default)]
 pub(super) struct LastRead(Mutex<Option<(Seq, Arc<Value>)>>);
@@ -180,14 +190,47 @@ impl Past<'_> {
 
     /// The newest state before this place that is written down, and up to which record it goes.
     fn snapshot_before(&self, until: Seq) -> Result<(Folded, Seq), ReplayError> {
+        self.newest_before(until, folded_of, Folded::default)
+    }
+
+    /// The town as it is kept while plimsoll runs, as all its events made it, from the newest snapshot that can be read.
+    ///
+    /// # Errors
+    /// [`ReplayError::BeforeHistory`] if none can, and its first events are not kept.
+    pub(super) fn cell(&self) -> Result<Cell, ReplayError> {
+        let (read, new) =
+            (|part: &_| Cell::restore(self.town.clone(), part), || Cell::new(self.town.clone()));
+        let (cell, at) = self.newest_before(Seq(u64::MAX), read, new)?;
+        self.each((at.next(), Seq(u64::MAX)), |record| {
+            cell.push(record.clone());
+            cell.settle();
+            true
+        })?;
+        cell.settle();
+        Ok(cell)
+    }
+
+    /// What the newest snapshot before this place holds of the town that can be read, and up to which record it goes; `new`
+    /// makes what it was before its first event.
+    fn newest_before<T>(
+        &self,
+        until: Seq,
+        read: impl Fn(&Value) -> Result<T, String>,
+        new: impl Fn() -> T,
+    ) -> Result<(T, Seq), ReplayError> {
         let kept_from = self.history.kept_from(Log::Work)?;
         let mut before = until;
-        while let Some((at, towns)) = self.towns_before(before)? {
+        loop {
+            // A snapshot takes a while to read.
+            if !(self.go_on)() {
+                return Err(ReplayError::Stopped);
+            }
+            let Some((at, towns)) = self.towns_before(before)? else { break };
             if at.next() < kept_from {
                 break;
             }
-            match self.town_of(&towns) {
-                Ok(folded) => return Ok((folded, at)),
+            match towns.get(self.town.as_str()).map_or_else(|| Ok(new()), &read) {
+                Ok(kept) => return Ok((kept, at)),
                 Err(cause) => {
                     tracing::warn!(%at, cause, "a town's snapshot cannot be read, an older one is tried");
                 }
@@ -195,7 +238,7 @@ impl Past<'_> {
             before = at;
         }
         if kept_from <= Seq(1) {
-            return Ok((Folded::default(), Seq(0)));
+            return Ok((new(), Seq(0)));
         }
         Err(ReplayError::BeforeHistory { first: self.first_instant(kept_from)? })
     }
@@ -205,16 +248,6 @@ impl Past<'_> {
             Some(last) => last.before(self.history, before),
             None => Ok(self.history.snapshot_before(TOWNS, before)?.map(|(at, towns)| (at, Arc::new(towns)))),
         }
-    }
-
-    fn town_of(&self, towns: &Value) -> Result<Folded, String> {
-        let Some(kept) = towns.get(self.town.as_str()) else { return Ok(Folded::default()) };
-        let Kept { town, pending } = Kept::deserialize(kept).map_err(|error| error.to_string())?;
-        let mut folded = Folded { town: Town::restore(&town)?, ..Folded::default() };
-        for record in &pending {
-            folded.take(record);
-        }
-        Ok(folded)
     }
 
     /// Whether every record of the log from this moment on is kept. What was dropped may be as late as the first record

@@ -12,7 +12,7 @@ use super::cadence::{BUSY, Cadence};
 use super::config::TownConfig;
 use super::opening;
 use super::refold;
-use super::status::{CadenceView, Counted, LastTick};
+use super::status::{CadenceView, Counted, FailingTicks, LastTick};
 use super::turn::{Turn, Turned};
 use crate::clock::{Clock, Timestamp};
 use crate::limits::{JOURNAL_APPEND_WAIT, TOWN_STOP_WAIT, TOWN_TICK_PAUSE};
@@ -39,6 +39,8 @@ struct Beat {
     due: Option<Duration>,
     every: Duration,
     set_aside: Option<String>,
+    /// Ticks that could not write, up to now.
+    failing: Option<FailingTicks>,
     counted: Arc<Counted>,
 }
 
@@ -63,6 +65,11 @@ impl Pulse {
         self.beat().set_aside.clone()
     }
 
+    /// Why no tick can write, if none can.
+    pub(super) fn failing(&self) -> Option<FailingTicks> {
+        self.beat().failing.clone()
+    }
+
     /// How long a tick runs by now, and how much the next one is late.
     pub(super) fn delays(&self, clock: &Clock) -> (Duration, Duration) {
         let (beat, now) = (self.beat(), clock.elapsed());
@@ -80,17 +87,28 @@ impl Pulse {
 
     fn begin(&self, now: Duration) {
         let mut beat = self.beat();
-        (beat.running, beat.due) = (Some(now), None);
+        beat.running = Some(now);
+        if beat.failing.is_none() {
+            beat.due = None;
+        }
     }
 
-    fn end(&self, now: Duration, every: Duration, turned: Option<Turned>) {
+    fn end(&self, now: Duration, every: Duration, turned: Turned) {
         let mut beat = self.beat();
         (beat.running, beat.due, beat.every) = (None, Some(now + every), every);
-        if let Some(turned) = turned {
-            beat.last = Some(turned.tick);
-            beat.report = Arc::new(turned.plan.report);
-            beat.counted = Arc::new(turned.counted);
-        }
+        beat.failing = None;
+        beat.last = Some(turned.tick);
+        beat.report = Arc::new(turned.plan.report);
+        beat.counted = Arc::new(turned.counted);
+    }
+
+    /// A tick could not write: one is due since the first such one began.
+    fn fail(&self, now: Timestamp, why: String) {
+        let mut beat = self.beat();
+        let begun = beat.running.take();
+        beat.due = beat.due.or(begun);
+        let since = beat.failing.as_ref().map_or(now, |failing| failing.since);
+        beat.failing = Some(FailingTicks { since, why });
     }
 
     /// No tick comes any more, though one is due: that, and the episode that is opened for it, is what gauges show.
@@ -108,6 +126,14 @@ impl Pulse {
 /// Keeps the town turning until it is told to stop, or until it panics.
 pub(super) async fn keep(turn: Turn, pulse: Arc<Pulse>, last_seen: Timestamp, stop: CancellationToken) {
     let town = turn.cell.id.clone();
+    if let Some(cause) = turn.cell.unread() {
+        let why = format!(
+            "its snapshot cannot be read ({cause}), and what it was made from is not kept any more: start the plimsoll \
+             that wrote it, nothing of it is lost"
+        );
+        pulse.put_aside(turn.executor.pen.clock.elapsed(), why);
+        return turn.tell_set_aside().await;
+    }
     let kept = AssertUnwindSafe(turning(&turn, &pulse, last_seen, &stop)).catch_unwind();
     if kept.await.is_err() {
         tracing::error!(source = "reconciler", %town, "a town panicked and is put aside; the others go on");
@@ -131,22 +157,23 @@ async fn turning(turn: &Turn, pulse: &Pulse, last_seen: Timestamp, stop: &Cancel
     let mut checked = None;
     loop {
         pulse.begin(clock.elapsed());
-        let turned = turn.tick(&mut cadence).await;
-        let again = match &turned {
+        let begun = turn.executor.pen.journal.now();
+        let (again, failed, held_up, wall) = match turn.tick(&mut cadence).await {
             Ok(turned) => {
                 cadence.settle(turned.begun);
                 cadence.end(turned.work);
                 // What was just done may let more be done.
-                !turned.plan.actions.is_empty() || turned.plan.more
+                let again = !turned.plan.actions.is_empty() || turned.plan.more;
+                let (refused, wall) = (turned.refused, turned.tick.wall_clock_ms);
+                pulse.end(clock.elapsed(), cadence.wait(), turned);
+                (again, false, refused, wall)
             }
             Err(error) => {
                 tracing::warn!(source = "reconciler", town = %turn.cell.id, %error, "a tick could not write: the next one tries again");
-                false
+                pulse.fail(begun, error.to_string());
+                (false, true, true, 0.0)
             }
         };
-        let failed = turned.is_err();
-        let wall = turned.as_ref().map_or(0.0, |turned| turned.tick.wall_clock_ms);
-        pulse.end(clock.elapsed(), cadence.wait(), turned.ok());
         let snapshots = turn.cell.snapshots();
         if !failed && checked != Some(snapshots) {
             let occasion = checked.map_or(refold::Occasion::Start, |_| refold::Occasion::Snapshot);
@@ -155,13 +182,13 @@ async fn turning(turn: &Turn, pulse: &Pulse, last_seen: Timestamp, stop: &Cancel
         }
         let pause = pause_after(Duration::from_secs_f64(wall / 1e3)).max(turn.strain.pause);
         let wait = if again { Duration::ZERO } else { cadence.wait() };
-        // A journal that does not take anything is not asked at every event.
-        let pause = if failed { BUSY } else { pause };
+        // A journal that does not take anything is not asked at every event, nor a town that refuses its own plan.
+        let pause = if held_up { BUSY } else { pause };
         tokio::select! {
             () = stop.cancelled() => return,
             () = sleep(pause) => {}
         }
-        if failed {
+        if held_up {
             continue;
         }
         tokio::select! {

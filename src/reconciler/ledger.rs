@@ -105,9 +105,13 @@ impl Fold for Towns {
         let opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let of = |cell: &Arc<Cell>| {
             let mut kept = cell.snapshot();
-            kept["opened"] = opened.get(&cell.id).map_or(Value::Null, |times| {
+            let opened = opened.get(&cell.id).map_or(Value::Null, |times| {
                 Value::from_iter(times.iter().map(|(invariant, times)| (invariant.to_string(), *times)))
             });
+            // What cannot be read may be no object.
+            if let Some(kept) = kept.as_object_mut() {
+                kept.insert("opened".to_owned(), opened);
+            }
             (cell.id.to_string(), kept)
         };
         Value::Object(
@@ -124,7 +128,12 @@ impl Fold for Towns {
             let times =
                 times.filter_map(|(invariant, times)| Some((invariant.parse().ok()?, times.as_u64()?)));
             opened.insert(id.clone(), times.collect());
-            all.insert(id.clone(), Arc::new(Cell::restore(id, kept)?));
+            // One that cannot be read costs the others nothing, and is kept.
+            let cell = Cell::restore(id.clone(), kept).unwrap_or_else(|cause| {
+                tracing::error!(source = "reconciler", town = %id, cause, "a town's snapshot cannot be read");
+                Cell::unreadable(id.clone(), kept.clone(), cause)
+            });
+            all.insert(id, Arc::new(cell));
         }
         *self.all.write().unwrap_or_else(PoisonError::into_inner) = all;
         *self.opened.lock().unwrap_or_else(PoisonError::into_inner) = opened;
@@ -173,6 +182,38 @@ mod tests {
         assert_eq!((cell.read().at, cell.pending()), (Seq(3), 0));
         again.apply(&record(4, &TownEvent::DrainStarted { reason: None }));
         assert_eq!((cell.read().at, cell.pending()), (Seq(3), 1), "a plan has to look at this one");
+    }
+
+    /// Two towns, of which one part was written by another plimsoll.
+    #[test]
+    fn a_town_whose_snapshot_cannot_be_read_costs_the_others_nothing_and_stands_in_the_next_one_as_it_was() {
+        let of = |town: &str, seq, event: &TownEvent| {
+            let stream = StreamId::town(&TownId::parse(town).expect("an id"));
+            Record { stream, ..record(seq, event) }
+        };
+        let towns = Towns::default();
+        for (seq, town) in [(1, "main"), (2, "other")] {
+            towns.apply(&of(town, seq, &created()));
+        }
+        towns.apply(&of("other", 3, &opened()));
+        let mut kept = towns.snapshot();
+        kept["other"]["town"]["version"] = 99.into();
+        kept["other"]["pending"] =
+            serde_json::json!([of("other", 4, &TownEvent::DrainStarted { reason: None })]);
+        let again = Towns::default();
+        again.restore(&kept).expect("one of two can be read");
+        again.publish(&Metrics::new(&crate::catalogue::registry()));
+        let late = [of("main", 5, &TownEvent::DrainStarted { reason: None }), of("other", 6, &opened())];
+        late.iter().for_each(|record| again.apply(record));
+        let main = again.get(&TownId::parse("main").expect("an id")).expect("it is there");
+        assert!(main.drained().town.draining().is_some());
+        let mut expected = kept["other"].clone();
+        expected["pending"].as_array_mut().expect("a list").push(serde_json::json!(late[1]));
+        expected["opened"] = serde_json::json!({"3": 2});
+        assert_eq!(again.snapshot()["other"], expected);
+        let third = Towns::default();
+        third.restore(&again.snapshot()).expect("as before");
+        assert_eq!(third.snapshot()["other"], expected, "and so on");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What is done about a town before its first tick: what a restart cut is given back, and it is made what the
 //! configuration says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures_util::future::join_all;
@@ -13,7 +13,7 @@ use super::config::{MemberConfig, TownConfig};
 use super::desk::{Pen, TRIES_MAX, record};
 use super::executor::{Executor, unanswered};
 use super::ledger::Towns;
-use crate::ids::{AgentId, DispatchId, TownId};
+use crate::ids::{AgentId, DispatchId, Seq, TownId};
 use crate::journal::{Actor, AppendError};
 use crate::limits::{JOURNAL_APPEND_WAIT, JOURNAL_GROUP_RECORDS_MAX, TOWN_STOP_WAIT};
 use crate::town::event::TownEvent;
@@ -24,6 +24,8 @@ use crate::town::words::{LostCause, Origin};
 pub(super) struct Around {
     pub(super) towns: Arc<Towns>,
     pub(super) config: BTreeMap<TownId, TownConfig>,
+    /// Held by who makes a town, lets an agent join one, or changes what one decides by.
+    pub(super) changing: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Around {
@@ -190,17 +192,28 @@ async fn try_apply(
     config: &TownConfig,
     around: &Around,
 ) -> Result<Vec<AgentId>, AppendError> {
-    let Differences { events, awaited } = differences(
-        &cell.drained().town,
-        config,
-        |id| around.leaves(&cell.id, id),
-        |id| around.elsewhere(&cell.id, id).is_some(),
-    );
+    // Nobody joins another town meanwhile.
+    let _one_at_a_time = around.changing.lock().await;
+    let missing: Vec<AgentId> = {
+        let book = cell.drained();
+        let known = |id: &AgentId, member: &MemberConfig| {
+            book.town.agents().get(id).is_some_and(|known| is(known, member))
+        };
+        config.members().filter(|(id, member)| !known(id, member)).map(|(id, _)| id.clone()).collect()
+    };
+    // Other towns are asked while this one is nobody's: each may be asking the other.
+    let elsewhere = |id: &AgentId| around.elsewhere(&cell.id, id).is_some();
+    let elsewhere: BTreeSet<AgentId> = missing.into_iter().filter(elsewhere).collect();
+    let (Differences { events, awaited }, mut at) = {
+        let book = cell.drained();
+        let leaves = |id: &AgentId| around.leaves(&cell.id, id);
+        (differences(&book.town, config, leaves, |id| elsewhere.contains(id)), book.at)
+    };
     for some in events.chunks(JOURNAL_GROUP_RECORDS_MAX) {
         let records = some.iter().map(|event| record(event, Actor::System, None, None)).collect();
-        let at = cell.drained().at;
         let appended = timeout(JOURNAL_APPEND_WAIT, pen.append(&cell.id, Some(at), records)).await;
-        appended.unwrap_or(Err(AppendError::QueueFull))?;
+        let first = appended.unwrap_or(Err(AppendError::QueueFull))?;
+        at = Seq(first.0 + u64::try_from(some.len()).unwrap_or(u64::MAX) - 1);
     }
     cell.drain();
     Ok(awaited)

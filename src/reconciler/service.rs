@@ -15,6 +15,7 @@ use super::config::TownConfig;
 use super::desk::{Pen, SubmitError, report_of};
 use super::dry_run::Fork;
 use super::executor::{Executor, Tally};
+use super::healing;
 use super::hosts::{Happened, Hosts};
 use super::keeper::{self, Pulse};
 use super::ledger::Towns;
@@ -30,16 +31,15 @@ use crate::gateway::{AGENT_CREATED, AGENT_DELETED, AGENT_PAUSED, Gateway};
 use crate::ids::{AgentId, IdempotencyKey, TownId};
 use crate::journal::{Actor, Fold, Journal, Record, Scan, kinds};
 use crate::limits::{JOURNAL_APPEND_WAIT, TOWN_END_WAIT};
-use crate::notify::ALARMS_TOLD;
 use crate::telemetry::{Registry, Shared};
 use crate::town::Town;
 use crate::town::event::Report as EventReport;
 use crate::town::plan::Report;
 use crate::town::words::ContainerStatus;
 
-/// How many records at the end of the journal are looked at for the last one of an earlier plimsoll: one opening tells of
-/// few things.
-const LOOKED_BACK_AT: usize = 20;
+/// In how many pages of how many records the end of the journal is looked through for the last one of an earlier plimsoll:
+/// one opening tells of little, but for the partitions that a lowered retention drops.
+const LOOKED_BACK_AT: (usize, usize) = (10, 100);
 
 /// What a reconciler is made of.
 pub struct ReconcilerParts {
@@ -76,7 +76,7 @@ pub(super) struct Inner {
     /// A std mutex suffices: a hold is a few map operations.
     kept: Mutex<BTreeMap<TownId, KeptTown>>,
     /// Held by who makes a town, lets an agent join one, or changes what one decides by.
-    pub(super) changing: tokio::sync::Mutex<()>,
+    pub(super) changing: Arc<tokio::sync::Mutex<()>>,
     /// Told when a town and the gateway may not have the same agents.
     pub(super) mismatch: Notify,
     pub(super) tasks: TaskTracker,
@@ -98,7 +98,9 @@ impl Reconciler {
     pub fn new(parts: ReconcilerParts) -> Self {
         let ReconcilerParts { towns, gateway, journal, registry, clock, strain } = parts;
         let (tasks, ledger) = (TaskTracker::new(), Arc::<Towns>::default());
-        let around = Around { towns: Arc::clone(&ledger), config: towns };
+        let changing = Arc::<tokio::sync::Mutex<()>>::default();
+        let around =
+            Around { towns: Arc::clone(&ledger), config: towns, changing: Arc::clone(&changing) };
         let inner = Inner {
             around: Arc::new(around),
             ledger,
@@ -110,7 +112,7 @@ impl Reconciler {
             last_seen: OnceLock::new(),
             checks: Arc::default(),
             kept: Mutex::default(),
-            changing: tokio::sync::Mutex::default(),
+            changing,
             mismatch: Notify::new(),
             tasks,
             stop: CancellationToken::new(),
@@ -125,7 +127,8 @@ impl Reconciler {
         Arc::clone(&self.inner.ledger) as _
     }
 
-    /// Looks when plimsoll was last seen at work: to be called when the journal is open and nothing of this life is in it.
+    /// Looks when plimsoll was last seen at work: to be called when the journal is open and nothing of this life is in it but
+    /// what the journal tells of itself.
     pub fn look_back(&self) {
         let seen = self.inner.last_record();
         // It is called once.
@@ -140,6 +143,7 @@ impl Reconciler {
         let now = inner.pen.journal.now();
         inner.pen.heard.note(now);
         let last_seen = inner.last_seen.get().copied().unwrap_or(now);
+        healing::heal(&inner.ledger, &inner.pen.journal).await;
         // Before any town turns: nothing goes to an agent that is not there.
         let matched = timeout(JOURNAL_APPEND_WAIT, inner.dismiss_gone()).await;
         if matched.is_err() {
@@ -152,7 +156,7 @@ impl Reconciler {
         for (id, config) in &inner.around.config {
             let cell = inner.ledger.open(id);
             // One that is new is there when this returns; of one that was there before, what a restart cut comes first.
-            if cell.drained().town.is_created() {
+            if cell.drained().town.is_created() || cell.unread().is_some() {
                 continue;
             }
             new.insert(id);
@@ -190,7 +194,7 @@ impl Reconciler {
         if timeout(TOWN_END_WAIT, self.inner.tasks.wait()).await.is_err() {
             tracing::error!(
                 source = "reconciler",
-                "the journal is late: ends of dispatches are not written, and are given back at the next start"
+                "effects, or the writing of what came of them, do not end and are cut: the next start makes up for them"
             );
         }
     }
@@ -220,8 +224,7 @@ impl Reconciler {
     /// Every town, by id.
     #[must_use]
     pub fn towns(&self) -> Vec<TownId> {
-        let created = |cell: &Arc<Cell>| cell.drained().town.is_created().then(|| cell.id.clone());
-        self.inner.ledger.list().iter().filter_map(created).collect()
+        self.inner.ledger.list().iter().filter(|cell| is_there(cell)).map(|cell| cell.id.clone()).collect()
     }
 
     /// Looks at a town as it is now, and at why each open bead waited at its last tick; `None` if there is no such town.
@@ -235,11 +238,11 @@ impl Reconciler {
     /// What a town does; `None` if there is no such town.
     #[must_use]
     pub fn status(&self, town: &TownId) -> Option<TownStatus> {
-        let cell = self.inner.cell(town).ok()?;
+        let cell = self.inner.ledger.get(town).filter(is_there)?;
         let pulse = self.inner.kept().get(town).map(|kept| Arc::clone(&kept.pulse)).unwrap_or_default();
         let book = cell.drained();
         let town = &book.town;
-        let waits = view::waits_as_of(&pulse.report(), town, self.inner.pen.clock.now());
+        let waits = view::waits_as_of(&pulse.report(), town, self.inner.pen.journal.now());
         Some(TownStatus {
             town: cell.id.clone(),
             agents: status::agents(town),
@@ -247,6 +250,7 @@ impl Reconciler {
             draining: town.draining().is_some(),
             breaker_open: town.breaker().open.is_some(),
             set_aside: pulse.set_aside(),
+            failing: pulse.failing(),
             cadence: pulse.view(&self.inner.pen.clock),
             pending_event_count: cell.pending(),
             last_tick: pulse.last(),
@@ -254,6 +258,18 @@ impl Reconciler {
             waits: waits.first,
             waits_left_out: waits.left_out,
         })
+    }
+
+    /// Whether a town was put aside: it does not turn, its status says why.
+    #[must_use]
+    pub fn is_set_aside(&self, town: &TownId) -> bool {
+        self.inner.kept().get(town).is_some_and(|kept| kept.pulse.set_aside().is_some())
+    }
+
+    /// Why there is no looking at a town.
+    #[must_use]
+    pub fn absence(&self, town: &TownId) -> SubmitError {
+        self.inner.cell(town).err().unwrap_or_else(|| SubmitError::UnknownTown(town.clone()))
     }
 
     pub(super) fn pen(&self) -> &Pen {
@@ -309,8 +325,12 @@ impl Inner {
     }
 
     pub(super) fn cell(&self, town: &TownId) -> Result<Arc<Cell>, SubmitError> {
-        let cell = self.ledger.get(town).filter(|cell| cell.drained().town.is_created());
-        cell.ok_or_else(|| SubmitError::UnknownTown(town.clone()))
+        let cell = self.ledger.get(town).filter(is_there);
+        let cell = cell.ok_or_else(|| SubmitError::UnknownTown(town.clone()))?;
+        if cell.unread().is_some() {
+            return Err(SubmitError::SetAside(town.clone()));
+        }
+        Ok(cell)
     }
 
     pub(super) fn executor(&self, town: &TownId) -> Option<Arc<Executor>> {
@@ -324,15 +344,24 @@ impl Inner {
         }
     }
 
-    /// When an earlier plimsoll last wrote to the journal. What the journal tells of itself, and who is
-    /// told of alarms, may be of this start.
+    /// When an earlier plimsoll last wrote to the journal. What the journal tells of itself may be of this start.
     fn last_record(&self) -> Timestamp {
-        let newest = Scan { limit: LOOKED_BACK_AT, newest_first: true, ..Scan::default() };
-        let page = self.pen.journal.scan(&newest).ok();
-        let own = [kinds::END_CUT, kinds::PARTITION_DROPPED, kinds::PARTITION_LOST, ALARMS_TOLD];
+        let own = [kinds::END_CUT, kinds::PARTITION_DROPPED, kinds::PARTITION_LOST];
         let of_life = |record: &&Record| !own.contains(&record.kind.as_str());
-        let last = page.and_then(|page| page.records.iter().find(of_life).map(|record| record.time));
-        last.unwrap_or_else(|| self.pen.journal.now())
+        let (pages, limit) = LOOKED_BACK_AT;
+        let mut before = None;
+        for _ in 0..pages {
+            let newest = Scan { before, limit, newest_first: true, ..Scan::default() };
+            let Ok(page) = self.pen.journal.scan(&newest) else { break };
+            if let Some(last) = page.records.iter().find(of_life) {
+                return last.time;
+            }
+            before = page.next;
+            if before.is_none() {
+                break;
+            }
+        }
+        self.pen.journal.now()
     }
 
     /// Has a town turn from now on.
@@ -412,4 +441,9 @@ impl Inner {
             self.kept().values().for_each(|kept| kept.hosts.note(happened.clone()));
         }
     }
+}
+
+/// Whether a town was made, also one of which nobody can read what it is.
+fn is_there(cell: &Arc<Cell>) -> bool {
+    cell.unread().is_some() || cell.drained().town.is_created()
 }

@@ -84,6 +84,9 @@ pub struct TownStatus {
     /// Why the town does not turn, if it was put aside.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub set_aside: Option<String>,
+    /// What keeps its ticks from being written, if none can be. Nothing is decided then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failing: Option<FailingTicks>,
     /// When it turns.
     pub cadence: CadenceView,
     /// Events that no plan knows of yet.
@@ -106,6 +109,16 @@ impl TownStatus {
     }
 }
 
+/// Ticks that cannot write.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FailingTicks {
+    /// When the first of them began.
+    pub since: Timestamp,
+    /// Why the last of them could not write.
+    pub why: String,
+}
+
 /// When a town turns.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -114,7 +127,7 @@ pub struct CadenceView {
     pub every_ms: u64,
     /// Milliseconds that a tick runs by now; 0 between ticks.
     pub running_ms: u64,
-    /// Milliseconds that the next one is late; 0 while it is not.
+    /// Milliseconds that the next one is late, or that none could write; 0 while neither is so.
     pub overdue_ms: u64,
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use opentelemetry::KeyValue;
+use serde_json::Value;
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
@@ -60,12 +61,16 @@ pub struct Strain {
 struct Carried {
     plan: Plan,
     span: Span,
+    /// Whether the town refused some of it.
+    refused: bool,
 }
 
 /// What a tick comes to.
 pub(super) struct Turned {
     pub(super) tick: LastTick,
     pub(super) plan: Plan,
+    /// Whether the town refused some of it.
+    pub(super) refused: bool,
     /// When it began.
     pub(super) begun: Moment,
     pub(super) work: Work,
@@ -90,19 +95,18 @@ impl Turn {
         self.observe().await?;
         let began = pen.clock.elapsed();
         let mut drained = 0;
-        let Carried { plan, span } = self.carry(&mut drained).await?;
+        let Carried { plan, span, refused } = self.carry(&mut drained).await?;
         let Checked { violations, counted } = self.follow_violations().await?;
         let wall = pen.clock.elapsed().saturating_sub(began);
         let metrics = &self.executor.metrics;
         metrics.tick_ended(wall);
-        metrics.drained(drained);
         let span =
             if span.is_none() && (wall > SLOW || violations > 0) { self.span_of(drained, 0) } else { span };
         span.record("ms", wall.as_secs_f64() * 1e3);
-        let tick = LastTick::of(pen.clock.now(), wall, drained, &plan, self.executor.tally.take())
+        let tick = LastTick::of(pen.journal.now(), wall, drained, &plan, self.executor.tally.take())
             .leaving(violations, self.cell.pending());
         let work = self.work(&plan);
-        Ok(Turned { tick, plan, begun, work, counted })
+        Ok(Turned { tick, plan, refused, begun, work, counted })
     }
 
     /// Leaves out the time in which nobody looked after the town, up to now.
@@ -202,7 +206,7 @@ impl Turn {
             let (plan, at, now) = self.plan().await;
             if plan.actions.is_empty() {
                 let span = self.span(*drained, 0);
-                return Ok(Carried { plan, span });
+                return Ok(Carried { plan, span, refused: false });
             }
             let span = self.span(*drained, plan.actions.len());
             let trace_id = span::trace_id_of(&span);
@@ -210,8 +214,8 @@ impl Turn {
             let records: Vec<NewRecord> = plan.actions.iter().map(of).collect();
             match self.executor.pen.append(&self.cell.id, Some(at), records).await {
                 Ok(first) => {
-                    self.hand_over(&plan, first, &span);
-                    return Ok(Carried { plan, span });
+                    let refused = self.hand_over(&plan, first, &span);
+                    return Ok(Carried { plan, span, refused });
                 }
                 Err(AppendError::Conflict { .. }) if alone.is_none() => {
                     tries += 1;
@@ -223,7 +227,7 @@ impl Turn {
                 // Something that does not ask came all the same: it is pending, and the next tick begins at once.
                 Err(AppendError::Conflict { .. }) => {
                     let plan = Plan { actions: Vec::new(), more: true, ..plan };
-                    return Ok(Carried { plan, span });
+                    return Ok(Carried { plan, span, refused: false });
                 }
                 Err(error) => return Err(error),
             }
@@ -244,16 +248,21 @@ impl Turn {
             };
             assert!(!self.cell.is_broken(), "an event cannot be folded");
             self.cell.decided(pending);
+            self.executor.metrics.drained(pending);
             records += pending;
             if untold.is_empty() {
                 return Ok(records);
             }
+            let told = |refused: &Refused| TownEvent::EventRejected {
+                seq: refused.seq,
+                error: note(&refused.error),
+            };
+            self.note(untold.iter().map(told).collect()).await?;
+            // Once it is told: one that cannot be is looked at again.
             self.executor.metrics.rejected(u64::try_from(untold.len()).unwrap_or(u64::MAX));
             for Refused { seq, error } in &untold {
                 tracing::warn!(source = "reconciler", town = %self.cell.id, seq = seq.0, error, "an event was rejected");
             }
-            let told = |Refused { seq, error }| TownEvent::EventRejected { seq, error: note(&error) };
-            self.note(untold.into_iter().map(told).collect()).await?;
         }
     }
 
@@ -261,6 +270,8 @@ impl Turn {
     async fn plan(&self) -> (Plan, Seq, Timestamp) {
         let (cell, now) = (Arc::clone(&self.cell), self.now());
         blocking(move || {
+            #[cfg(test)]
+            cell.trip();
             let book = cell.read();
             (plan(&book.town, now), book.at, now)
         })
@@ -280,8 +291,8 @@ impl Turn {
         tracing::info_span!(parent: None, "reconciler.tick", %town, drained, actions, ms = tracing::field::Empty)
     }
 
-    /// Folds what was appended, and begins the effects of what the town took in.
-    fn hand_over(&self, plan: &Plan, first: Seq, span: &Span) {
+    /// Folds what was appended, and begins the effects of what the town took in. Whether it refused some of it.
+    fn hand_over(&self, plan: &Plan, first: Seq, span: &Span) -> bool {
         let refused: BTreeSet<Seq> = self
             .cell
             .drained()
@@ -304,6 +315,7 @@ impl Turn {
                 self.executor.carry_out(effect, span);
             }
         }
+        !refused.is_empty()
     }
 
     /// Makes episodes of what does not hold; how many violations were found.
@@ -346,10 +358,14 @@ impl Turn {
         Ok(Some(Checked { violations: found.len(), counted }))
     }
 
-    /// Has an open violation stand for a town that does not turn any more; its first tick after a restart resolves it.
+    /// Has an open violation stand for a town that does not turn any more; its first tick after a restart resolves it. One
+    /// that an earlier life told of, and that could not be taken in either, is not told again.
     pub(super) async fn tell_set_aside(&self) {
-        let message =
-            "the town panicked and is put aside: nothing is decided in it until plimsoll is restarted";
+        let told = |kind: &str, detail: &Value| kind == "violation_opened" && detail["invariant"] == STRANDED;
+        if self.cell.awaits(told) {
+            return;
+        }
+        let message = "the town is put aside: nothing is decided in it until plimsoll is restarted, its status says why";
         let (entities, message) = (BTreeSet::new(), message.into());
         self.executor.tell(vec![TownEvent::ViolationOpened { invariant: STRANDED, entities, message }]).await;
     }

@@ -36,7 +36,7 @@ impl Operation for ListAgents {
     async fn run(caller: Caller, params: ListAgentsParams) -> Result<AgentPage, Refusal> {
         let ListAgentsParams { town, cursor, limit } = params;
         let found = caller.state.reconciler.agents(&town, cursor.as_ref(), page(limit)?);
-        found.ok_or_else(|| Refusal::unknown_town(&town))
+        found.ok_or_else(|| Refusal::no_town(&caller.state, &town))
     }
 }
 

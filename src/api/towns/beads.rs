@@ -49,7 +49,7 @@ impl Operation for ListBeads {
         let ListBeadsParams { town, status, kind, cursor, limit } = params;
         let query = BeadQuery { status, kind, after: cursor, limit: page(limit)? };
         let page = caller.state.reconciler.beads(&town, &query);
-        let page = page.ok_or_else(|| Refusal::unknown_town(&town))?;
+        let page = page.ok_or_else(|| Refusal::no_town(&caller.state, &town))?;
         Ok(if caller.is_operator() { page } else { page.without_words() })
     }
 }
@@ -84,7 +84,7 @@ impl Operation for ShowBead {
 
     async fn run(caller: Caller, BeadParams { town, bead }: BeadParams) -> Result<BeadDetail, Refusal> {
         let found = caller.state.reconciler.bead(&town, &bead);
-        let found = found.ok_or_else(|| Refusal::unknown_town(&town))?;
+        let found = found.ok_or_else(|| Refusal::no_town(&caller.state, &town))?;
         let detail = found.ok_or_else(|| Refusal::from(Rejected::UnknownBead(bead)))?;
         Ok(if caller.is_operator() { detail } else { detail.without_words() })
     }

@@ -28,9 +28,9 @@ impl Operation for TryNextTick {
     type Answer = DryRun;
 
     async fn run(caller: Caller, TownParams { town }: TownParams) -> Result<DryRun, Refusal> {
-        let name = town.clone();
+        let (state, name) = (Arc::clone(&caller.state), town.clone());
         let answer = caller.off_the_runtime(move |reconciler, _| reconciler.dry_run(&town)).await?;
-        answer.ok_or_else(|| Refusal::unknown_town(&name))
+        answer.ok_or_else(|| Refusal::no_town(&state, &name))
     }
 }
 

@@ -53,6 +53,7 @@ pub(super) enum Kind {
     Conflict,
     Full,
     Busy,
+    Aside,
     Unavailable,
 }
 
@@ -68,6 +69,7 @@ impl Kind {
             Self::Conflict => (StatusCode::CONFLICT, CONFLICT),
             Self::Full => (StatusCode::TOO_MANY_REQUESTS, RATE_LIMITED),
             Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, RATE_LIMITED),
+            Self::Aside => (StatusCode::SERVICE_UNAVAILABLE, CONFLICT),
             Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, JOURNAL_UNAVAILABLE),
         }
     }
@@ -105,9 +107,9 @@ impl Refusal {
         Self { limit: Some(QUESTIONS), after: Some(TOWN_QUESTION_WAIT), ..full }
     }
 
-    pub(super) fn unknown_town(town: &TownId) -> Self {
-        let message = SubmitError::UnknownTown(town.clone()).to_string();
-        Self::new(Kind::Unknown, "unknown_town", message)
+    /// There is nothing to be looked at in this town.
+    pub(super) fn no_town(state: &ApiState, town: &TownId) -> Self {
+        Self::of_submit(state, state.reconciler.absence(town))
     }
 
     pub(super) fn policy(problem: &PolicyProblem) -> Self {
@@ -157,6 +159,7 @@ impl Refusal {
                 Self { limit: Some(PENDING), after: Some(LATER), ..new(Kind::Full, "town_full") }
             }
             SubmitError::Busy => new(Kind::Busy, "town_busy"),
+            SubmitError::SetAside(_) => new(Kind::Aside, "town_set_aside"),
             SubmitError::Journal(_) => new(Kind::Unavailable, "journal_unavailable"),
             // It may be done yet: nobody is told to send it again.
             SubmitError::Late => Self { after: None, ..new(Kind::Unavailable, "journal_late") },
@@ -283,5 +286,11 @@ mod tests {
         let refused = SubmitError::NotMade(ChangeError::Journal);
         let again = ("journal_unavailable", unavailable, Some(LATER));
         assert_eq!(numbers(Refusal::of_submit(&state, refused)), again);
+    }
+
+    #[test]
+    fn a_town_that_was_put_aside_asks_nobody_to_come_again() {
+        let aside = Refusal::new(Kind::Aside, "town_set_aside", "aside");
+        assert_eq!((aside.kind.numbers().0, aside.after), (StatusCode::SERVICE_UNAVAILABLE, None));
     }
 }

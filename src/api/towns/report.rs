@@ -198,7 +198,7 @@ fn check_own(caller: &Caller, town: &TownId, event: &ReportedEvent) -> Result<()
     let dispatch = event.dispatch_id();
     let holder =
         caller.state.reconciler.look(town, |town, _| town.holder(dispatch).map(|(id, _)| id.clone()));
-    match holder.ok_or_else(|| Refusal::unknown_town(town))? {
+    match holder.ok_or_else(|| Refusal::no_town(&caller.state, town))? {
         Some(holder) if holder != *agent => {
             let message = format!(
                 "the dispatch {dispatch} is not of the agent {agent}: an agent reports for its own only"
@@ -252,7 +252,7 @@ impl Operation for ShowDispatch {
             return Err(forbidden(&caller, message));
         }
         match caller.state.reconciler.held(&town, &agent) {
-            None => Err(Refusal::unknown_town(&town)),
+            None => Err(Refusal::no_town(&caller.state, &town)),
             Some(Held::UnknownAgent) => Err(Refusal::from(Rejected::UnknownAgent(agent))),
             Some(Held::Nothing) => Ok(AgentWork { dispatch: None }),
             Some(Held::Work(work)) => Ok(AgentWork { dispatch: Some(*work) }),

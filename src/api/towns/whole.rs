@@ -33,14 +33,17 @@ struct TownEntry {
     draining: bool,
     /// Whether nothing is dispatched because too much fails.
     breaker_open: bool,
+    /// Whether it was put aside: it does not turn, and its status says why.
+    set_aside: bool,
     /// Violations that are open.
     violations: usize,
 }
 
 impl TownEntry {
-    fn of(id: TownId, town: &Town) -> Self {
+    fn of(id: TownId, town: &Town, set_aside: bool) -> Self {
         Self {
             id,
+            set_aside,
             agents: town.agents().len(),
             open_beads: town.beads().len(),
             draining: town.draining().is_some(),
@@ -60,8 +63,13 @@ impl Operation for ListTowns {
 
     async fn run(caller: Caller, NoParams {}: NoParams) -> Result<TownList, Refusal> {
         let reconciler = &caller.state.reconciler;
-        let entry = |id: TownId| reconciler.look(&id.clone(), |town, _| TownEntry::of(id, town));
-        Ok(TownList { towns: reconciler.towns().into_iter().filter_map(entry).collect() })
+        let entry = |id: TownId| {
+            let set_aside = reconciler.is_set_aside(&id);
+            let seen = reconciler.look(&id, |town, _| TownEntry::of(id.clone(), town, set_aside));
+            // Nobody can read what it is.
+            seen.unwrap_or_else(|| TownEntry::of(id, &Town::default(), true))
+        };
+        Ok(TownList { towns: reconciler.towns().into_iter().map(entry).collect() })
     }
 }
 
@@ -128,7 +136,7 @@ impl Operation for ShowStatus {
 
     async fn run(caller: Caller, TownParams { town }: TownParams) -> Result<TownStatus, Refusal> {
         let status = caller.state.reconciler.status(&town);
-        let status = status.ok_or_else(|| Refusal::unknown_town(&town))?;
+        let status = status.ok_or_else(|| Refusal::no_town(&caller.state, &town))?;
         Ok(if caller.is_operator() { status } else { status.without_words() })
     }
 }
@@ -166,7 +174,7 @@ impl Operation for Drain {
     async fn run(caller: Caller, params: DrainParams) -> Result<Drained, Refusal> {
         let DrainParams { town, draining, reason } = params;
         let now = caller.state.reconciler.look(&town, |town, _| town.draining().is_some());
-        if now.ok_or_else(|| Refusal::unknown_town(&town))? == draining {
+        if now.ok_or_else(|| Refusal::no_town(&caller.state, &town))? == draining {
             return Ok(Drained { draining, seq: None });
         }
         let event = match (draining, reason) {

@@ -1,7 +1,7 @@
 //! Partitions, retention, snapshots, locks: what the durable journal does on its disk.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -168,6 +168,50 @@ fn a_start_takes_the_snapshot_and_only_what_came_after() {
     let _journal = open_with(&sum);
     assert_eq!(sum.value(), (160, 159 * 160 / 2));
     drop(copy);
+}
+
+/// A fold that can read no snapshot would come to nothing where its first records are gone.
+#[test]
+fn a_fold_of_which_nothing_usable_is_left_keeps_the_journal_from_writing() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let (clock, hand) = Clock::manual(a_time());
+    let hour = Retention { age_max: Period::from_secs(3_600), bytes_max: Bytes(1 << 30) };
+    let config = Config { partition_records_max: 100, work: hour, ..Config::default() };
+    let open = || {
+        let deps = JournalDeps { folds: vec![Sum::new() as _], ..deps(clock.clone()) };
+        SledJournal::open(dir.path(), &config, deps).expect("opens")
+    };
+    let journal = open();
+    wait(journal.append(append(&StreamId::request(), 0..100))).expect("appended");
+    eventually("it rolled", || partitions(dir.path(), "work") == 2);
+    hand.advance(Duration::from_secs(7_200));
+    eventually("the first partition goes", || journal.kept_from(Log::Work) == Ok(Seq(101)));
+    drop(journal);
+    let files = || snapshots(&dir.path().join("journal"));
+    let before: Vec<_> =
+        files().into_iter().map(|path| (path.clone(), fs::read(path).expect("readable"))).collect();
+    assert!(!before.is_empty());
+    files().iter().for_each(|path| fs::write(path, "00000000\n[1,2]").expect("written"));
+    let journal = open();
+    assert!(wait(journal.append(append(&StreamId::request(), [1]))).is_err());
+    let degraded = journal.status().degraded.expect("it says why");
+    assert!(degraded.contains("no snapshot of 'sum' can be used"), "{degraded}");
+    drop(journal);
+    // They are put back.
+    assert_eq!(files().len(), before.len(), "no other was written");
+    before.iter().for_each(|(path, content)| fs::write(path, content).expect("written"));
+    wait(open().append(append(&StreamId::request(), [1]))).expect("appended");
+}
+
+/// The files of all snapshots below a folder.
+fn snapshots(dir: &Path) -> Vec<PathBuf> {
+    let paths = fs::read_dir(dir).expect("there").flatten().map(|entry| entry.path());
+    let of = |path: PathBuf| match path.is_dir() {
+        true => snapshots(&path),
+        false if dir.ends_with("snapshots") => vec![path],
+        false => Vec::new(),
+    };
+    paths.flat_map(of).collect()
 }
 
 pub(super) fn remove_closing_snapshots(dir: &Path) {
