@@ -138,8 +138,7 @@ impl App {
         let first_token = call_up(&gateway, &tokens, &*journal).await?;
         Server::may_serve(listen, &tokens)?;
         reconciler.open().await;
-        let server = tokio::spawn(server);
-        let books = keep_books(gateway.clone(), stop.child_token());
+        let (server, books) = (tokio::spawn(server), keep_books(gateway.clone(), stop.child_token()));
         readiness.send_replace(Readiness::Serving);
         let parts = (reconciler, gateway, notifier);
         Ok(Self { first_token, address, grace, parts, readiness, stop, server, books, journal, telemetry })

@@ -76,7 +76,7 @@ impl Reconciler {
     /// What an agent of a town has to do; `None` if there is no such town.
     #[must_use]
     pub fn held(&self, town: &TownId, agent: &AgentId) -> Option<Held> {
-        let now = self.pen().clock.now();
+        let now = self.pen().journal.now();
         self.look(town, |town, _| held(town, agent, town.clock(now)))
     }
 }

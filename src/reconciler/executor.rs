@@ -140,7 +140,8 @@ impl Executor {
             tracing::warn!(source = "reconciler", town = %self.cell.id, effect = name(&effect), error, "an effect failed");
             match &effect {
                 Effect::Stop { .. } | Effect::StopAgent { .. } if !self.closing.is_cancelled() => {
-                    sleep(STOP_PAUSE).await;
+                    // The end of plimsoll has it tried once more.
+                    let _ = self.closing.run_until_cancelled(sleep(STOP_PAUSE)).await;
                 }
                 Effect::Stop { .. } | Effect::StopAgent { .. } | Effect::Nudge { .. } => return,
                 Effect::Dispatch { .. } | Effect::AskEnding { .. } => {
@@ -193,7 +194,8 @@ impl Executor {
     async fn perform(self: &Arc<Self>, effect: &Effect) -> Result<(), Undone> {
         match effect {
             Effect::Dispatch { agent, dispatch_id, deadline } => {
-                self.clear_the_way(agent, dispatch_id).await;
+                let clear = self.closing.run_until_cancelled(self.clear_the_way(agent, dispatch_id)).await;
+                clear.ok_or_else(|| Undone::Later("plimsoll ends".to_owned()))?;
                 self.dispatch(agent, dispatch_id, deadline.0).await
             }
             Effect::Stop { agent, dispatch_id } => {

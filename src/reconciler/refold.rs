@@ -36,6 +36,12 @@ impl Default for Checks {
 }
 
 impl Checks {
+    /// Waits until none is under way.
+    #[cfg(test)]
+    pub(super) async fn rest(&self) {
+        drop(self.place.acquire().await.expect("nobody closes it"));
+    }
+
     fn last_read(&self) -> Arc<LastRead> {
         let mut last_read = self.last_read.lock().unwrap_or_else(PoisonError::into_inner);
         last_read.upgrade().unwrap_or_else(|| {

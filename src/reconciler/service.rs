@@ -99,8 +99,7 @@ impl Reconciler {
         let ReconcilerParts { towns, gateway, journal, registry, clock, strain } = parts;
         let (tasks, ledger) = (TaskTracker::new(), Arc::<Towns>::default());
         let changing = Arc::<tokio::sync::Mutex<()>>::default();
-        let around =
-            Around { towns: Arc::clone(&ledger), config: towns, changing: Arc::clone(&changing) };
+        let around = Around { towns: Arc::clone(&ledger), config: towns, changing: Arc::clone(&changing) };
         let inner = Inner {
             around: Arc::new(around),
             ledger,

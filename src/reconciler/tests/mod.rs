@@ -1,6 +1,7 @@
 //! Towns over a journal in memory and a real gateway whose agents are played.
 
 mod endings;
+mod faults;
 mod lateness;
 mod leftovers;
 mod members;
@@ -8,6 +9,7 @@ mod moves;
 mod refusals;
 mod repeats;
 mod restarts;
+mod snapshots;
 mod time;
 mod trouble;
 mod violations;

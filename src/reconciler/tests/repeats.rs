@@ -163,7 +163,7 @@ async fn who_was_heard_in_between_is_not_silent_since_the_report_that_was_writte
         // A tick every few seconds, as where there is work.
         for _ in 0..seconds / 5 {
             hand.advance(5 * SECOND);
-            world.ticks_at(&clock, &hand).await;
+            world.ticks_at(&hand).await;
         }
     };
     answer(&world, progress("first", "a.1")).await;

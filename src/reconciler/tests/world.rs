@@ -318,12 +318,10 @@ impl World {
     }
 
     /// Waits for a tick that begins now or later, by a clock that is moved by hand: of two that end after this, the second.
-    pub(super) async fn ticks_at(&self, clock: &Clock, hand: &ManualTime) {
+    pub(super) async fn ticks_at(&self, hand: &ManualTime) {
         for _ in 0..2 {
             hand.advance(Duration::from_millis(1));
-            self.reconciler.cell(&town()).expect("it is there").wake();
-            let last = || self.reconciler.status(&town()).and_then(|status| status.last_tick);
-            self.holds("a tick", || last().is_some_and(|tick| tick.at == clock.now())).await;
+            self.ticks().await;
         }
     }
 
