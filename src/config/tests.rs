@@ -148,10 +148,10 @@ agents: {}
 plimsoll.yaml:2:24: providers.a.max_token: unknown key, did you mean `max_tokens`?
 plimsoll.yaml:2:47: providers.a.retries: expected a whole number
 plimsoll.yaml:2:53: providers.a.max_tokens: expected 1 to 1000000
-plimsoll.yaml:3:21: providers.o.max_tokens: unknown key: expected one of base_url, api_key, api_key_file, ca_file, stream, retries, connect_timeout, idle_timeout
+plimsoll.yaml:3:21: providers.o.max_tokens: unknown key: expected one of base_url, api_key, api_key_file, ca_file, stream, json_schema, retries, connect_timeout, idle_timeout
 plimsoll.yaml:3:50: providers.o.idle_timeout: expected a length of time with its unit, such as 250ms, 30s, 5m, 1h or 30d
 plimsoll.yaml:3:61: providers.o.stream: expected true or false, found a list
-plimsoll.yaml:4:24: providers.q.wat: unknown key: expected one of base_url, max_tokens, api_key, api_key_file, ca_file, stream, retries, connect_timeout, idle_timeout
+plimsoll.yaml:4:24: providers.q.wat: unknown key: expected one of base_url, max_tokens, api_key, api_key_file, ca_file, stream, json_schema, retries, connect_timeout, idle_timeout
 plimsoll.yaml:4:49: providers.q.connect_timeout: expected text, found keys and values
 plimsoll.yaml:5:33: providers.r.api_key: expected text, found a list
 plimsoll.yaml:5:50: providers.r.max_tokens: expected a whole number"

@@ -304,6 +304,7 @@ impl Checks<'_> {
             api_key_file,
             ca_file: _,
             stream: _,
+            json_schema: _,
             retries,
             connect_timeout,
             idle_timeout,

@@ -54,6 +54,7 @@ impl Gateway {
             on_disconnect,
             system,
             history,
+            answer_schema,
         } = request;
         let now = inner.clock.now();
         let id = request_id.unwrap_or_else(|| RequestId::generate(now, rand::random()));
@@ -95,7 +96,7 @@ impl Gateway {
             ahead: admitted.ahead,
             turn: admitted.turn,
             message: message.into(),
-            given: Given { system, history },
+            given: Given { system, history, answer_schema },
             deadline: deadline.unwrap_or_else(|| self.usual_deadline(&agent)),
             on_disconnect,
             actor,

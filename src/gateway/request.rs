@@ -1,8 +1,10 @@
 //! What goes into the gateway and what comes out of it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
 use super::Ended;
@@ -75,6 +77,8 @@ pub struct SendRequest {
     /// What was said before, oldest first, where the caller keeps the conversation. Such a request stands alone: it has
     /// a lane of its own, and nothing of it is remembered.
     pub history: Option<Vec<Message>>,
+    /// The JSON Schema of the whole answer, for a provider whose models take one: every key required, and no others.
+    pub answer_schema: Option<Arc<Value>>,
 }
 
 impl SendRequest {
@@ -91,6 +95,7 @@ impl SendRequest {
             on_disconnect: OnDisconnect::default(),
             system: None,
             history: None,
+            answer_schema: None,
         }
     }
 

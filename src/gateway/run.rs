@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{FutureExt as _, StreamExt as _};
+use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 use tracing::Span;
 
@@ -58,6 +59,8 @@ pub(super) struct Given {
     pub(super) system: Option<String>,
     /// The conversation so far; without one, the session's own.
     pub(super) history: Option<Vec<Message>>,
+    /// What the whole answer shall be like.
+    pub(super) answer_schema: Option<Arc<Value>>,
 }
 
 /// Counts a request as active and its session as in use, until it is dropped.
@@ -330,7 +333,7 @@ impl Serving<'_> {
 
     fn turn(&mut self, invoke: &Span) -> Turn {
         let key = self.active.lane();
-        let Given { system, history } = std::mem::take(self.given);
+        let Given { system, history, answer_schema } = std::mem::take(self.given);
         let system = instructions(self.agent.config.system.as_deref(), system.as_deref());
         self.active.progress().session_reset = false;
         let own = || self.inner.agent_sessions.resume(&key, &self.agent.config.provider);
@@ -350,6 +353,7 @@ impl Serving<'_> {
             remembered,
             cwd: self.agent.config.cwd.clone(),
             message: Arc::clone(self.message),
+            answer_schema,
             remaining: self.deadline.saturating_sub(self.since_accepted()),
             calls: self.transcript.calls.clone(),
             retry: self.retry(),

@@ -113,6 +113,8 @@ pub struct RemoteConfig {
     pub ca_file: Option<PathBuf>,
     /// Whether answers are asked for as a stream.
     pub stream: bool,
+    /// Whether its models take a JSON Schema for an answer: how the work on a bead ended is then asked for by one.
+    pub json_schema: bool,
     /// Tries after a 429, a 5xx or a refused connection, 0 to 10.
     pub retries: u32,
     /// How long a connection may take to be made; 10 ms to 60 s.
@@ -128,6 +130,7 @@ impl Default for RemoteConfig {
             api_key_file: None,
             ca_file: None,
             stream: true,
+            json_schema: false,
             retries: 2,
             connect_timeout: Period::from_secs(5),
             idle_timeout: Period::from_secs(120),

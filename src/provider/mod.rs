@@ -22,6 +22,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use serde::Serialize;
+use serde_json::Value;
 use tracing::Span;
 
 use crate::clock::Clock;
@@ -133,6 +134,8 @@ pub struct Turn {
     pub cwd: Option<PathBuf>,
     /// What is said now.
     pub message: Arc<str>,
+    /// The JSON Schema of the whole answer, for a provider whose models take one: every key required, and no others.
+    pub answer_schema: Option<Arc<Value>>,
     /// How long the answer may take; nothing is tried again that could not end before.
     pub remaining: Duration,
     /// Where its model calls enter themselves.

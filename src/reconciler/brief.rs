@@ -2,6 +2,9 @@
 //!
 //! The forms of an ending are no JSON themselves: an agent that only repeats what it was told has said nothing.
 
+use serde_json::Value;
+
+use super::ending;
 use crate::ids::BeadId;
 use crate::town::Town;
 use crate::town::state::Bead;
@@ -67,20 +70,21 @@ fn again(bead: &Bead) -> Option<String> {
     (attempts > 1).then(|| format!("This is attempt {attempts}: those before did not succeed."))
 }
 
-/// The message that asks once more how the work ended; `None` if there is no such bead any more.
-pub(super) fn ask_ending(town: &Town, id: &BeadId) -> Option<String> {
-    let ending = match town.beads().get(id)?.kind {
-        BeadKind::Review => REVIEW_ENDING,
-        BeadKind::Task | BeadKind::Convoy | BeadKind::Escalation => WORK_ENDING,
+/// The message that asks once more how the work ended, and the JSON Schema of the answer to it; `None` if there is no such
+/// bead any more.
+pub(super) fn ask_ending(town: &Town, id: &BeadId) -> Option<(String, Value)> {
+    let (ending, schema) = match town.beads().get(id)?.kind {
+        BeadKind::Review => (REVIEW_ENDING, ending::schema_of_review()),
+        BeadKind::Task | BeadKind::Convoy | BeadKind::Escalation => (WORK_ENDING, ending::schema_of_work()),
     };
-    Some(format!(
+    let message = format!(
         "Your last answer did not say how the work on {id} ended. Do not work on it any further. {ending}"
-    ))
+    );
+    Some((message, schema))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::ending;
     use super::*;
 
     #[test]

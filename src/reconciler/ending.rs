@@ -1,7 +1,7 @@
 //! How an agent says that its work ended: the last JSON object of its answer.
 
 use serde::Deserialize;
-use serde_json::{Deserializer, Value};
+use serde_json::{Deserializer, Value, json};
 
 use crate::town::words::{Outcome, Verdict};
 
@@ -24,6 +24,26 @@ pub(super) enum Ending {
 pub(super) fn read(text: &str) -> Option<Ending> {
     let braces = text.rmatch_indices('{').map(|(at, _)| at).take(TRIED_MAX);
     braces.filter_map(|at| object(&text[at..])).find_map(|value| of(&value))
+}
+
+/// A JSON Schema of [`Ending::Work`].
+pub(super) fn schema_of_work() -> Value {
+    schema("outcome", Outcome::ALL.iter().map(|outcome| outcome.as_str()).collect(), "summary")
+}
+
+/// A JSON Schema of [`Ending::Review`].
+pub(super) fn schema_of_review() -> Value {
+    schema("verdict", Verdict::ALL.iter().map(|verdict| verdict.as_str()).collect(), "notes")
+}
+
+/// Both keys are required and there are no others: that is what APIs of models take.
+fn schema(word: &str, words: Vec<&str>, text: &str) -> Value {
+    json!({
+        "type": "object",
+        "properties": {word: {"type": "string", "enum": words}, text: {"type": "string"}},
+        "required": [word, text],
+        "additionalProperties": false,
+    })
 }
 
 /// The JSON value that begins here.

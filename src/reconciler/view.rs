@@ -86,10 +86,11 @@ pub(super) fn waits(report: &Report) -> Shown<BeadWait> {
     Shown::of(report.iter().map(|(bead, wait)| BeadWait::of(bead, wait.clone())))
 }
 
-/// What a plan of a while ago said, with its times as they are now.
+/// What a plan of a while ago said of beads that have not ended since, with its times as they are now.
 pub(super) fn waits_as_of(report: &Report, town: &Town, now: Timestamp) -> Shown<BeadWait> {
     let now = town.clock(now);
-    Shown::of(report.iter().map(|(bead, wait)| BeadWait::of(bead, wait.as_of(town, bead, now))))
+    let open: Vec<_> = report.iter().filter(|(bead, _)| town.beads().contains_key(*bead)).collect();
+    Shown::of(open.into_iter().map(|(bead, wait)| BeadWait::of(bead, wait.as_of(town, bead, now))))
 }
 
 impl BeadWait {

@@ -51,8 +51,9 @@ impl Executor {
         if !self.holds(agent, dispatch_id) || !self.gateway.has_agent(agent) {
             return Ok(());
         }
-        let message = brief::ask_ending(&self.cell.drained().town, dispatch_id.bead());
-        let request = self.request(agent, dispatch_id, "/ending", message)?;
+        let (message, schema) = brief::ask_ending(&self.cell.drained().town, dispatch_id.bead()).unzip();
+        let answer_schema = schema.map(Arc::new);
+        let request = SendRequest { answer_schema, ..self.request(agent, dispatch_id, "/ending", message)? };
         self.begin(agent, dispatch_id, request).await
     }
 

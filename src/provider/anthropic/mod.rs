@@ -19,11 +19,13 @@ pub(super) fn build(name: &str, config: &AnthropicConfig, deps: &ProviderDeps) -
     let base_url = base_url.trim_end_matches('/');
     // Given as for `kind: openai`, it is meant so.
     let base_url = Some(base_url.strip_suffix("/v1").unwrap_or(base_url));
-    Remote::new(name, Messages { max_tokens: *max_tokens }, &Settings { base_url, remote }, deps)
+    let api = Messages { max_tokens: *max_tokens, json_schema: remote.json_schema };
+    Remote::new(name, api, &Settings { base_url, remote }, deps)
 }
 
 struct Messages {
     max_tokens: u32,
+    json_schema: bool,
 }
 
 impl Api for Messages {
@@ -52,7 +54,7 @@ impl Api for Messages {
     }
 
     fn request(&self, turn: &Turn, mode: Mode) -> Vec<u8> {
-        wire::request(turn, mode, self.max_tokens)
+        wire::request(turn, mode, self.max_tokens, turn.answer_schema.as_deref().filter(|_| self.json_schema))
     }
 
     fn reader(&self) -> Box<dyn ReadAnswer> {

@@ -3,7 +3,7 @@
 //! that is not known are passed over, as the API asks its clients to.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::super::call::{Report, Used};
 use super::super::remote::{self, Mode, Piece, ReadAnswer, Said, Unusable, bytes, name};
@@ -32,6 +32,9 @@ struct Request<'a> {
     system: Option<&'a str>,
     messages: Vec<Message<'a>>,
     stream: bool,
+    /// <https://docs.claude.com/en/docs/build-with-claude/structured-outputs>
+    #[serde(skip_serializing_if = "Option::is_none")]
+    output_config: Option<Value>,
 }
 
 #[derive(Serialize)]
@@ -48,13 +51,14 @@ struct Text<'a> {
 }
 
 /// The body of a request for an answer.
-pub(super) fn request(turn: &Turn, mode: Mode, max_tokens: u32) -> Vec<u8> {
+pub(super) fn request(turn: &Turn, mode: Mode, max_tokens: u32, schema: Option<&Value>) -> Vec<u8> {
     let request = Request {
         model: turn.model.as_deref().unwrap_or(MODEL_DEFAULT),
         max_tokens,
         system: turn.system.as_deref().filter(|text| !is_blank(text)),
         messages: messages(turn),
         stream: mode == Mode::Stream,
+        output_config: schema.map(|schema| json!({"format": {"type": "json_schema", "schema": schema}})),
     };
     serde_json::to_vec(&request).expect("text is plain JSON")
 }

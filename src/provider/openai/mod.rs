@@ -29,10 +29,13 @@ const KNOWN_HOSTS: &[(&str, &str)] = &[
 pub(super) fn build(name: &str, config: &OpenAiConfig, deps: &ProviderDeps) -> Result<Remote, BuildError> {
     let OpenAiConfig { base_url, remote } = config;
     let base_url = base_url.as_deref().map(|url| url.trim_end_matches('/'));
-    Remote::new(name, ChatCompletions, &Settings { base_url, remote }, deps)
+    let api = ChatCompletions { json_schema: remote.json_schema };
+    Remote::new(name, api, &Settings { base_url, remote }, deps)
 }
 
-struct ChatCompletions;
+struct ChatCompletions {
+    json_schema: bool,
+}
 
 impl Api for ChatCompletions {
     fn kind(&self) -> &'static str {
@@ -59,7 +62,7 @@ impl Api for ChatCompletions {
     }
 
     fn request(&self, turn: &Turn, mode: Mode) -> Vec<u8> {
-        wire::request(turn, mode)
+        wire::request(turn, mode, turn.answer_schema.as_deref().filter(|_| self.json_schema))
     }
 
     fn reader(&self) -> Box<dyn ReadAnswer> {
@@ -80,7 +83,7 @@ mod tests {
             ("evilapi.groq.com", "openai"),
             ("127.0.0.1", "openai"),
         ] {
-            assert_eq!(ChatCompletions.provider(host), name, "{host}");
+            assert_eq!(ChatCompletions { json_schema: false }.provider(host), name, "{host}");
         }
     }
 }

@@ -2,7 +2,7 @@
 //! server leaves out or sends as `null` is absent.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::super::call::Report;
 use super::super::remote::{self, Mode, Piece, ReadAnswer, Said as Part, Unusable, bytes, name};
@@ -15,6 +15,8 @@ struct Request<'a> {
     stream: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     stream_options: Option<StreamOptions>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    response_format: Option<Value>,
 }
 
 #[derive(Serialize)]
@@ -29,7 +31,7 @@ struct StreamOptions {
 }
 
 /// The body of a request for an answer.
-pub(super) fn request(turn: &Turn, mode: Mode) -> Vec<u8> {
+pub(super) fn request(turn: &Turn, mode: Mode, schema: Option<&Value>) -> Vec<u8> {
     let system = turn.system.iter().map(|text| Said { role: "system", content: text });
     let now = Said { role: "user", content: &turn.message };
     let request = Request {
@@ -37,8 +39,14 @@ pub(super) fn request(turn: &Turn, mode: Mode) -> Vec<u8> {
         messages: system.chain(turn.history.iter().map(said)).chain([now]).collect(),
         stream: mode == Mode::Stream,
         stream_options: (mode == Mode::Stream).then_some(StreamOptions { include_usage: true }),
+        response_format: schema.map(response_format),
     };
     serde_json::to_vec(&request).expect("text is plain JSON")
+}
+
+/// <https://platform.openai.com/docs/guides/structured-outputs>
+fn response_format(schema: &Value) -> Value {
+    json!({"type": "json_schema", "json_schema": {"name": "answer", "strict": true, "schema": schema}})
 }
 
 fn said(message: &Message) -> Said<'_> {

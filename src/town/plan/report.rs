@@ -131,7 +131,8 @@ pub enum Wait {
 }
 
 impl Wait {
-    /// The same with its times as they are now: a plan may be minutes old, and what it says is read for longer.
+    /// The same with its times as they are now: a plan may be minutes old, and what it says is read for longer. What is over
+    /// since then is left to the next plan.
     #[must_use]
     pub fn as_of(&self, town: &Town, id: &BeadId, now: TownTime) -> Self {
         let bead = town.beads().get(id);
@@ -144,10 +145,11 @@ impl Wait {
                 held(waits.and_then(|waits| waits.held.as_ref())).map(|for_ms| Self::Held { for_ms })
             }
             Self::Dispatched { .. } | Self::Starting { .. } => dispatched(town, id, now),
-            Self::BackOff { attempts, failure, .. } => bead.map(|bead| {
-                let left = backoff_left(town, now, bead).unwrap_or_default();
-                Self::BackOff { left_ms: millis(left), attempts: *attempts, failure: failure.clone() }
-            }),
+            Self::BackOff { attempts, failure, .. } => {
+                let left = bead.and_then(|bead| backoff_left(town, now, bead)).unwrap_or_default();
+                let (left_ms, attempts, failure) = (millis(left), *attempts, failure.clone());
+                Some(Self::BackOff { left_ms, attempts, failure })
+            }
             Self::BreakerOpen { probe_in_ms: Some(_) } => town.breaker().open.as_ref().map(|open| {
                 let left = town.policy().breaker.probe_after.0.saturating_sub(now.since(open.since));
                 Self::BreakerOpen { probe_in_ms: Some(millis(left)) }
@@ -163,9 +165,9 @@ impl Wait {
             | Self::BreakerOpen { probe_in_ms: None }
             | Self::NoIdleAgent { .. }
             | Self::NextPlan
-            | Self::Astray => None,
+            | Self::Astray => Some(self.clone()),
         };
-        fresh.unwrap_or_else(|| self.clone())
+        fresh.unwrap_or(Self::NextPlan)
     }
 
     /// The same without what agents and providers say.

@@ -74,9 +74,12 @@ impl Kind {
                         "GEMINI_CLI_TRUST_WORKSPACE": "true"},
                 })
             }
-            Self::OpenAi => json!({"kind": "openai", "base_url": format!("http://{address}/v1")}),
+            Self::OpenAi => {
+                json!({"kind": "openai", "base_url": format!("http://{address}/v1"), "json_schema": true})
+            }
             Self::Anthropic => {
-                json!({"kind": "anthropic", "base_url": format!("http://{address}"), "api_key": "x"})
+                let base_url = format!("http://{address}");
+                json!({"kind": "anthropic", "base_url": base_url, "api_key": "x", "json_schema": true})
             }
         }
     }
@@ -189,6 +192,25 @@ impl World {
     }
 }
 
+/// The questions how a bead ended, and nothing else, are asked by a schema, where there is an API that takes one.
+fn asks_by_schema(kind: Kind, world: &World) {
+    let at = match kind {
+        Kind::OpenAi => "/response_format/json_schema/schema",
+        Kind::Anthropic => "/output_config/format/schema",
+        Kind::ClaudeCode | Kind::Codex | Kind::Gemini => return,
+    };
+    let requests = world.models.requests();
+    let asked: Vec<_> =
+        requests.iter().filter_map(|request| Some((request.body.pointer(at)?, &request.body))).collect();
+    assert_eq!(asked.len(), 2, "of two beads: {asked:#?}");
+    for (schema, body) in asked {
+        assert_eq!(schema["properties"]["outcome"]["enum"], json!(["done", "failed", "needs_human"]));
+        assert_eq!(schema["required"], json!(["outcome", "summary"]));
+        let last = body["messages"].as_array().and_then(|all| all.last()).expect("a message").to_string();
+        assert!(last.contains("did not say how the work on"), "{last}");
+    }
+}
+
 /// A worker that is done, fails, mumbles, mumbles and then says it, or needs a person.
 async fn the_desk(world: &World) {
     for bead in ["bad", "mumble", "late", "person"] {
@@ -242,6 +264,7 @@ async fn the_bench(world: &World) {
 async fn works(kind: Kind) {
     let Some(world) = World::of(kind).await else { return };
     tokio::join!(the_desk(&world), the_bench(&world));
+    asks_by_schema(kind, &world);
     let made = fs::read_to_string(world.dir.path().join("maker/work/made.txt"));
     assert_eq!(made.ok().as_deref(), kind.program().map(|_| "hi"), "the work itself");
     for town in ["desk", "bench"] {
