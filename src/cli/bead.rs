@@ -334,10 +334,11 @@ fn show(args: &ShowArgs) -> Result<(), Failure> {
         };
         writeln!(out, "{name:<13} {}", one_line(&shown))?;
     }
+    let is_escalation = bead.get("kind").and_then(Value::as_str) == Some("escalation");
     for (name, key) in [
         ("instructions", "instructions"),
         ("what the last reviewer wants changed", "notes"),
-        ("what its agent said", "summary"),
+        (if is_escalation { "what led to it" } else { "what its agent said" }, "summary"),
         ("why its last attempt failed", "failure"),
     ] {
         if let Some(text) = bead.get(key).and_then(Value::as_str).filter(|text| !text.is_empty()) {

@@ -570,8 +570,8 @@ async fn why_an_attempt_failed_is_for_operators_wherever_beads_are_shown() {
         ("beads?status=failed", "\"failure\":\"401\""),
         ("beads/fix.e1", "\"summary\":\"401\""),
         ("beads/try", "\"failure\":\"402\""),
-        ("beads", " s: 402\""),
-        ("status", " s: 402\""),
+        ("beads", "the last failure: 402\""),
+        ("status", "the last failure: 402\""),
     ] {
         let (ann, vic) = (shown(path, "ann").await, shown(path, "vic").await);
         assert!(ann.contains(why), "{path}: {ann}");

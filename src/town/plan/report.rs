@@ -377,8 +377,9 @@ impl fmt::Display for Wait {
             }
             Self::Violated => f.write_str("an invariant does not hold for it: see the open violations"),
             Self::BackOff { left_ms, attempts, failure } => {
-                write!(f, "{attempts} attempts failed; the next comes in {}", secs(left_ms))?;
-                failure.as_deref().map_or(Ok(()), |why| write!(f, ": {}", in_short(why)))
+                let s = if *attempts == 1 { "" } else { "s" };
+                write!(f, "{attempts} attempt{s} failed, and the next comes in {}", secs(left_ms))?;
+                failure.as_deref().map_or(Ok(()), |why| write!(f, "; the last failure: {}", in_short(why)))
             }
             Self::Draining => f.write_str("the town is draining"),
             Self::BreakerOpen { probe_in_ms: Some(ms) } => {

@@ -204,7 +204,10 @@ fn a_bead_that_failed_for_good_names_its_last_failure_to_who_looks() {
         });
         play.after(10).settles();
         if n == 1 {
-            assert_eq!(play.waits("a").to_string(), "1 attempts failed; the next comes in 30 s: a timeout");
+            assert_eq!(
+                play.waits("a").to_string(),
+                "1 attempt failed, and the next comes in 30 s; the last failure: a timeout"
+            );
         }
     }
     let closed = &play.town.closed()[&bead("a")];
