@@ -23,7 +23,7 @@ pub(super) struct Cell {
     pub(super) id: TownId,
     /// A std lock suffices: who writes applies what is in line, who reads plans or copies, and nobody waits meanwhile.
     book: RwLock<Book>,
-    /// A std mutex suffices: a hold is one push, or one swap.
+    /// A std mutex suffices: a hold is a push or a pop, and while a snapshot is taken as long as that takes.
     line: Mutex<VecDeque<Record>>,
     /// Records that no plan knew of yet.
     pending: AtomicU64,

@@ -310,7 +310,7 @@ impl Executor {
         }
     }
 
-    /// Appends what an agent said, and tries again until it is durable.
+    /// Appends what happened, such as what an agent said, and tries again until it is durable.
     pub(super) async fn tell(&self, events: Vec<TownEvent>) {
         let (mut pause, longest) = TELL_PAUSES;
         loop {
@@ -321,7 +321,7 @@ impl Executor {
             match appended {
                 Ok(_) => return,
                 Err(error @ (AppendError::Invalid(_) | AppendError::Closed)) => {
-                    tracing::error!(source = "reconciler", town = %self.cell.id, %error, "what an agent said is lost");
+                    tracing::error!(source = "reconciler", town = %self.cell.id, %error, "what the town was to be told is lost");
                     return;
                 }
                 Err(AppendError::QueueFull | AppendError::Unavailable(_) | AppendError::Conflict { .. }) => {}

@@ -102,6 +102,19 @@ async fn who_does_not_stop_for_a_dispatch_burns_no_attempt_of_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_dispatch_that_waits_for_somebody_to_stop_goes_back_when_plimsoll_ends() {
+    let cast = Cast::of([Act::Say(DONE)]);
+    let world = World::new(&["one"], &cast, swift()).await;
+    let executor = world.reconciler.inner.executor(&town()).expect("it is kept");
+    executor.runs.run(DispatchId::parse("before.1").expect("an id"), never_stops("one"));
+    world.add("a", &[]).await;
+    world.until("it is given", |town| town.hooked_to(&bead("a")).next().is_some()).await;
+    world.stop().await;
+    assert!(world.reconciler.inner.tasks.is_empty(), "nothing is left that has to be cut");
+    assert_eq!(lost(&world).await, serde_json::json!(["dispatch_lost", "shutdown"]));
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_is_still_being_stopped_is_given_nothing() {
     let cast = Cast::of([Act::Say(DONE)]);
     let world = World::new(&["one"], &cast, swift()).await;
