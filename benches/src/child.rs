@@ -21,6 +21,17 @@ pub(crate) fn cpu_seconds() -> f64 {
     nanos.unwrap_or(f64::NAN) / 1e9
 }
 
+/// Seconds of CPU time that all threads of a process have used (proc(5), `schedstat` of each).
+pub(crate) fn process_cpu_seconds(pid: u32) -> Result<f64, String> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task"));
+    let tasks = tasks.map_err(|error| format!("the process {pid} cannot be looked at: {error}"))?;
+    let nanos = tasks.flatten().filter_map(|task| {
+        let text = fs::read_to_string(task.path().join("schedstat")).ok()?;
+        text.split_whitespace().next()?.parse::<f64>().ok()
+    });
+    Ok(nanos.sum::<f64>() / 1e9)
+}
+
 /// A number that `/proc/<pid>/status` names, such as `VmRSS:` in KiB (proc(5)).
 pub(crate) fn status(pid: u32, key: &str) -> Result<u64, String> {
     let text = fs::read_to_string(format!("/proc/{pid}/status"));

@@ -1,13 +1,16 @@
-//! What a tick of a town costs without its journal, how fast events fold, and how long a replay takes.
+//! What a tick of a town costs, without its journal and with it, how fast events fold, how long a replay takes, and what
+//! idle towns cost.
 
 mod fold;
+mod idle;
+mod paper;
 mod replay;
 mod story;
 mod tick;
 
 use std::path::PathBuf;
 
-/// Measures towns: ticks, the fold of their events, replays.
+/// Measures towns: ticks, the fold of their events, replays, idleness.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Ticks of each town.
@@ -19,7 +22,13 @@ pub(crate) struct Args {
     /// A folder on a device with room for these events.
     #[arg(long, default_value = ".")]
     dir: PathBuf,
-    /// Only these tables: ticks, fold, replay.
+    /// The binary whose idleness is measured.
+    #[arg(long, default_value = "target/release/plimsoll")]
+    binary: PathBuf,
+    /// Seconds of idleness: a town without work ticks every five minutes.
+    #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    idle: u64,
+    /// Only these tables: ticks, fold, replay, idle.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
 }
@@ -32,13 +41,16 @@ impl Args {
 
 pub(crate) fn run(args: &Args) -> Result<(), String> {
     if args.wants("ticks") {
-        tick::run(args.ticks);
+        tick::run(args.ticks, &args.dir)?;
     }
     if args.wants("fold") {
         fold::run(args.events);
     }
     if args.wants("replay") {
         replay::run(args.events, &args.dir)?;
+    }
+    if args.wants("idle") {
+        idle::run(&args.binary, args.idle, &args.dir)?;
     }
     Ok(())
 }

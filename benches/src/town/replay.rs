@@ -7,15 +7,11 @@ use std::time::Duration;
 use plimsoll::clock::{Clock, Timestamp};
 use plimsoll::ids::{Seq, TownId};
 use plimsoll::journal::offline::Offline;
-use plimsoll::journal::{
-    self, Actor, Append, Config, Journal as _, JournalDeps, NewRecord, Scan, SledJournal, StreamId,
-};
+use plimsoll::journal::{Actor, NewRecord, Scan, StreamId};
 use plimsoll::reconciler::{History, Replay, ReplayRequest, replay};
-use plimsoll::telemetry::Registry;
-use plimsoll::telemetry::metric::Definition;
-use plimsoll::town::event::VERSION;
 use serde_json::json;
 
+use super::paper::{Paper, record};
 use super::story::{Told, events};
 use crate::child::{cpu_seconds, status};
 
@@ -102,31 +98,15 @@ fn measured(replay: impl FnOnce() -> Result<Replay, String>) -> Result<Row, Stri
 /// Writes the town's events down, and beside every tenth a record of a request; from when to when they are.
 fn fill(dir: &Path, town: &TownId, count: u64) -> Result<(Timestamp, Timestamp), String> {
     let events: Vec<Told> = events(AGENTS, usize::try_from(count).expect("it fits"));
-    let catalogue: Vec<Definition> = journal::metrics::CATALOGUE.iter().map(|d| **d).collect();
-    let registry = Registry::new(&catalogue).map_err(|error| error.to_string())?;
-    let (clock, hand) = Clock::manual(events[0].1);
-    let deps = JournalDeps { clock, registry, folds: Vec::new() };
-    let journal = SledJournal::open(dir, &Config::default(), deps).map_err(|error| error.to_string())?;
-    let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(|error| error.to_string())?;
-    let append = |stream: StreamId, records: Vec<NewRecord>| {
-        let append = Append { stream, expected_last_seq: None, records };
-        runtime.block_on(journal.append(append)).map(drop).map_err(|error| error.to_string())
-    };
+    let paper = Paper::new(dir, events[0].1)?;
     for group in events.chunks(GROUP_MAX) {
-        hand.set_wall(group[0].1);
-        let of = |(_, _, event): &Told| NewRecord {
-            kind: event.kind(),
-            version: VERSION,
-            actor: if event.from_outside() { Actor::System } else { Actor::Planner },
-            trace_id: None,
-            detail: event.detail(),
-        };
-        append(StreamId::town(town), group.iter().map(of).collect())?;
+        paper.set(group[0].1);
+        let records: Vec<_> = group.iter().map(|(.., event)| record(event)).collect();
+        paper.write(&StreamId::town(town), &records)?;
         let detail = json!({"agent": "worker-000001", "status": "completed", "tokens": 1_234});
         let other = NewRecord { kind: "noted", version: 1, actor: Actor::System, trace_id: None, detail };
-        append(StreamId::request(), vec![other; GROUP_MAX / 10])?;
+        paper.write(&StreamId::request(), &vec![other; GROUP_MAX / 10])?;
     }
     let last = events.last().map_or(events[0].1, |last| last.1);
-    journal.close();
     Ok((events[0].1, last.after(Duration::from_millis(1))))
 }

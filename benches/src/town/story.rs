@@ -11,6 +11,9 @@ use plimsoll::town::{Policy, Town, plan};
 /// One event with its place and time.
 pub(super) type Told = (Seq, Timestamp, TownEvent);
 
+/// When the stories begin, in milliseconds since the epoch.
+pub(super) const START_MS: u64 = 1_800_000_000_000;
+
 pub(super) struct Story {
     pub(super) town: Town,
     seq: u64,
@@ -27,7 +30,7 @@ impl Story {
     /// A town with so many workers.
     pub(super) fn new(agents: usize, log: Option<Vec<Told>>) -> Self {
         let (town, unseen) = (Town::default(), Vec::new());
-        let mut story = Self { town, seq: 0, ms: 1_800_000_000_000, roll: 7, beads: 0, log, unseen };
+        let mut story = Self { town, seq: 0, ms: START_MS, roll: 7, beads: 0, log, unseen };
         story.take(TownEvent::TownCreated { policy: Box::new(Policy::default()) });
         for number in 0..agents {
             let agent = AgentId::parse(&format!("worker-{number:06}")).expect("a valid id");
