@@ -135,7 +135,7 @@ struct ReleaseArgs {
     bead: BeadArgs,
 }
 
-/// Cancels a bead; an agent that works on it is stopped at once.
+/// Cancels a bead, a convoy with its open tasks; an agent that works on it is stopped at once.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   plimsoll bead cancel b-4k7m2p9x

@@ -73,8 +73,8 @@ pub(crate) struct DryRunArgs {
 }
 
 pub(crate) fn run_replay(args: &ReplayArgs) -> Result<(), Failure> {
-    let ReplayArgs { town, from, to, until_violation, compare, policy, json, target } = args;
-    let policy = policy.as_deref().map(read_policy).transpose()?;
+    let ReplayArgs { town, from, to, until_violation, compare, policy: file, json, target } = args;
+    let policy = file.as_deref().map(read_policy).transpose()?;
     let answer = super::block_on(async {
         match Source::open(target).await? {
             Source::Server(client) => {
@@ -99,6 +99,9 @@ pub(crate) fn run_replay(args: &ReplayArgs) -> Result<(), Failure> {
     if *json {
         writeln!(out, "{answer}")?;
     } else {
+        if let Some(file) = file {
+            writeln!(out, "planned by the policy of {file}")?;
+        }
         show_replay(&answer, &mut out)?;
     }
     let violated = answer["stoppedAt"].is_u64();

@@ -118,9 +118,9 @@ impl Inner {
     ) -> Result<Submitted, SubmitError> {
         let cell = self.cell(town)?;
         if let TownEvent::AgentRegistered { agent, origin, .. } = &mut event {
+            let _one_at_a_time = self.changing.lock().await;
             // The town keeps whose it is: one of plimsoll's own leaves with the agent.
             *origin = if self.gateway.has_agent(agent) { Origin::Dynamic } else { Origin::External };
-            let _one_at_a_time = self.changing.lock().await;
             self.works_nowhere_else(agent, town)?;
             return self.pen.submit(&cell, actor, &event).await;
         }

@@ -94,8 +94,10 @@ impl Coalescing {
         let Report { by, key, body } = report;
         let name = (by.clone(), key.clone());
         let mut keys = self.keys();
-        keys.oldest_first.push_back(name.clone());
-        keys.known.insert(name, Counted { seq, body: body.clone(), at });
+        let counted = Counted { seq, body: body.clone(), at };
+        if keys.known.insert(name.clone(), counted).is_none() {
+            keys.oldest_first.push_back(name);
+        }
         if keys.oldest_first.len() > TOWN_COALESCED_KEYS_MAX
             && let Some(oldest) = keys.oldest_first.pop_front()
         {

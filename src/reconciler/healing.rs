@@ -18,11 +18,13 @@ pub(super) async fn heal(towns: &Towns, journal: &Arc<dyn Journal>) {
     for cell in towns.list().into_iter().filter(|cell| cell.unread().is_some()) {
         let (id, journal, last_read) = (cell.id.clone(), Arc::clone(journal), Arc::clone(&last_read));
         match turn::blocking(move || made_anew(&id, &*journal, &last_read)).await {
-            Ok(healed) if !healed.is_broken() => {
+            Ok(Some(healed)) => {
                 cell.heal(&healed);
                 tracing::warn!(source = "reconciler", town = %cell.id, "a town whose snapshot cannot be read was made anew from its events");
             }
-            Ok(_panicked) => {}
+            Ok(None) => {
+                tracing::error!(source = "reconciler", town = %cell.id, "a town whose snapshot cannot be read has events that cannot be taken in");
+            }
             Err(error) => {
                 tracing::error!(source = "reconciler", town = %cell.id, %error, "a town whose snapshot cannot be read cannot be made anew from its events");
             }
@@ -30,7 +32,11 @@ pub(super) async fn heal(towns: &Towns, journal: &Arc<dyn Journal>) {
     }
 }
 
-fn made_anew(town: &TownId, journal: &dyn Journal, last_read: &LastRead) -> Result<Cell, ReplayError> {
+fn made_anew(
+    town: &TownId,
+    journal: &dyn Journal,
+    last_read: &LastRead,
+) -> Result<Option<Cell>, ReplayError> {
     let (history, last_read) = (History::Live(journal), Some(last_read));
     Past { history, town, events_max: REPLAY_EVENTS_MAX, go_on: &|| true, last_read }.cell()
 }

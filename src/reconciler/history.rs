@@ -16,7 +16,7 @@ use crate::ids::{Seq, TownId};
 use crate::journal::offline::Offline;
 use crate::journal::{Journal, Log, Page, ReadError, Record, Scan, StreamId};
 use crate::limits::REPLAY_PAGE_RECORDS;
-use crate::town::event::TownEvent;
+use crate::town::event::{TownEvent, Unreadable};
 use crate::town::state::Town;
 
 /// The name of the fold whose snapshots hold the towns.
@@ -193,21 +193,27 @@ impl Past<'_> {
         self.newest_before(until, folded_of, Folded::default)
     }
 
-    /// The town as it is kept while plimsoll runs, as all its events made it, from the newest snapshot that can be read.
+    /// The town as it is kept while plimsoll runs, as all its events made it, from the newest snapshot that can be read; `None`
+    /// if not all of them can be taken in, because a later plimsoll wrote them or one makes it panic.
     ///
     /// # Errors
     /// [`ReplayError::BeforeHistory`] if none can, and its first events are not kept.
-    pub(super) fn cell(&self) -> Result<Cell, ReplayError> {
+    pub(super) fn cell(&self) -> Result<Option<Cell>, ReplayError> {
         let (read, new) =
             (|part: &_| Cell::restore(self.town.clone(), part), || Cell::new(self.town.clone()));
         let (cell, at) = self.newest_before(Seq(u64::MAX), read, new)?;
+        let mut is_known = true;
         self.each((at.next(), Seq(u64::MAX)), |record| {
-            cell.push(record.clone());
-            cell.settle();
-            true
+            let event = TownEvent::parse(&record.kind, record.version, &record.detail);
+            is_known = !matches!(event, Err(Unreadable::Kind { .. } | Unreadable::Version { .. }));
+            if is_known {
+                cell.push(record.clone());
+                cell.settle();
+            }
+            is_known && !cell.is_broken()
         })?;
         cell.settle();
-        Ok(cell)
+        Ok(Some(cell).filter(|cell| is_known && !cell.is_broken()))
     }
 
     /// What the newest snapshot before this place holds of the town that can be read, and up to which record it goes; `new`

@@ -128,8 +128,8 @@ pub(super) async fn keep(turn: Turn, pulse: Arc<Pulse>, last_seen: Timestamp, st
     let town = turn.cell.id.clone();
     if let Some(cause) = turn.cell.unread() {
         let why = format!(
-            "its snapshot cannot be read ({cause}), and what it was made from is not kept any more: start the plimsoll \
-             that wrote it, nothing of it is lost"
+            "its snapshot cannot be read ({cause}), and it cannot be made anew from its events (the log says why): start the \
+             plimsoll that wrote it, nothing of it is lost"
         );
         pulse.put_aside(turn.executor.pen.clock.elapsed(), why);
         return turn.tell_set_aside().await;
@@ -213,7 +213,8 @@ async fn begin(turn: &Turn) {
     let kept = || TownConfig { policy: cell.drained().town.policy().clone(), agents: None };
     let config = turn.around.config.get(&cell.id).cloned().unwrap_or_else(kept);
     let began = pen.clock.elapsed();
-    loop {
+    // The first tick of one that panicked over an event puts it aside.
+    while !cell.is_broken() {
         match opening::apply(pen, cell, &config, &turn.around).await {
             Ok(awaited) if awaited.is_empty() => return,
             // Another town stops first what they do there.

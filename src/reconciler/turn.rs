@@ -31,7 +31,7 @@ use crate::town::Town;
 use crate::town::event::TownEvent;
 use crate::town::invariant::{self, Episodes, Scope, check_all, episodes};
 use crate::town::plan::{Action, Plan, Wait, plan};
-use crate::town::state::Bead;
+use crate::town::state::{Bead, Episode};
 use crate::town::words::{AgentStatus, Role};
 
 /// How many plans one tick makes before it keeps everybody from appending beside it.
@@ -362,7 +362,9 @@ impl Turn {
     /// that an earlier life told of, and that could not be taken in either, is not told again.
     pub(super) async fn tell_set_aside(&self) {
         let told = |kind: &str, detail: &Value| kind == "violation_opened" && detail["invariant"] == STRANDED;
-        if self.cell.awaits(told) {
+        let is_it = |open: &Episode| open.invariant == STRANDED && open.entities.is_empty();
+        let is_open = self.cell.read().town.episodes().any(is_it);
+        if is_open || self.cell.awaits(told) {
             return;
         }
         let message = "the town is put aside: nothing is decided in it until plimsoll is restarted, its status says why";

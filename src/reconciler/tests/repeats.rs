@@ -141,6 +141,10 @@ async fn what_was_not_answered_and_is_sent_again_makes_one_bead() {
     let reconciler = world.reconciler.clone();
     let again = created("second");
     let again = tokio::spawn(async move { reconciler.submit(&town(), &Actor::Local, again).await });
+    // Both are on their way before the disk goes on.
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
     world.journal.go_on();
     let Submitted { seq, repeated, .. } = again.await.expect("it ends").expect("it is taken");
     assert!(repeated);

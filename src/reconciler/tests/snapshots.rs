@@ -1,10 +1,10 @@
 //! Starts from a snapshot that holds a town that cannot be read.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::world::{Act, Cast, Cradle, World, bead, swift, town};
 use crate::ids::{Seq, TownId};
-use crate::journal::{Actor, Journal as _};
+use crate::journal::{Actor, Append, Journal as _, NewRecord, StreamId};
 use crate::reconciler::SubmitError;
 use crate::town::event::TownEvent;
 use crate::town::words::{AgentStatus, BeadStatus};
@@ -41,6 +41,20 @@ async fn a_town_whose_snapshot_cannot_be_read_is_made_anew_from_an_older_one() {
     assert_eq!((next.count("town_created"), next.count("violation_opened")), (1, 0), "{:#?}", next.kinds());
     assert!(!next.reconciler.is_set_aside(&town()));
     next.stop().await;
+}
+
+#[tokio::test]
+async fn a_town_that_a_later_plimsoll_went_on_with_is_not_made_anew_without_that() {
+    let cast = Cast::of([Act::Say(DONE)]);
+    let (world, forged) = life(&cast).await;
+    let detail = json!({"bead": "a"});
+    let record = NewRecord { kind: "bead_praised", version: 1, actor: Actor::Local, trace_id: None, detail };
+    let append = Append { stream: StreamId::town(&town()), expected_last_seq: None, records: vec![record] };
+    world.journal.append(append).await.expect("it is taken");
+    let next = World::from(&world.journal, Some(&forged), &["one"], &cast, swift()).await;
+    next.holds("it is put aside", || next.reconciler.is_set_aside(&town())).await;
+    next.stop().await;
+    assert_eq!(next.reconciler.fold().snapshot()["main"]["town"], forged["main"]["town"]);
 }
 
 #[tokio::test]

@@ -52,7 +52,7 @@ pub(super) fn at_work(town: &Town) -> impl Iterator<Item = (&AgentId, &Agent, &H
 }
 
 /// Whether plimsoll, which is to start the agent for its dispatch, has not yet: the start takes a while, or somebody has to
-/// stop before. Both have their own ends. How long a runtime elsewhere says that it starts is its silence.
+/// stop before. Neither is its silence. How long a runtime elsewhere says that it starts is its silence.
 pub(super) fn is_starting(agent: &Agent, hook: &Hook) -> bool {
     let starts = seen(agent, hook).is_some_and(|seen| seen.status == ContainerStatus::Starting);
     starts && agent.origin != Origin::External

@@ -2,7 +2,8 @@
 //! agent itself reports, a tool at work included, never a guess from its output.
 //!
 //! Only the highest tier that its silence reached is asked for, and none of them twice within a while. During a drain
-//! nobody is pressed, nor who has not begun because plimsoll itself has not started it yet.
+//! nobody is pressed, nor who has not begun because plimsoll itself has not started it yet: that it takes so long, a person is
+//! told.
 
 use std::time::Duration;
 
@@ -20,8 +21,12 @@ pub(super) fn rule(draft: &mut Draft<'_>) {
     if town.draining().is_some() {
         return;
     }
-    for (id, agent, hook) in at_work(town).filter(|(_, agent, hook)| !is_starting(agent, hook)) {
-        look(draft, &Silent { id, agent, hook, quiet: draft.now.since(hook.progress) });
+    for (id, agent, hook) in at_work(town) {
+        if is_starting(agent, hook) {
+            tell_of_start(draft, &Silent { id, agent, hook, quiet: draft.now.since(hook.since) });
+        } else {
+            look(draft, &Silent { id, agent, hook, quiet: draft.now.since(hook.progress) });
+        }
     }
 }
 
@@ -56,6 +61,14 @@ fn look(draft: &mut Draft<'_>, silent: &Silent<'_>) {
     }
 }
 
+fn tell_of_start(draft: &mut Draft<'_>, silent: &Silent<'_>) {
+    if silent.quiet >= draft.town.policy().stuck.escalate_after.0
+        && !was_asked_for(draft, silent, Tier::Escalate)
+    {
+        escalate(draft, silent);
+    }
+}
+
 fn mark(draft: &mut Draft<'_>, silent: &Silent<'_>, to: AgentStatus) {
     let (kind, why) = match to {
         AgentStatus::Stalled => (ActionKind::MarkStalled, AgentReason::Silent),
@@ -79,8 +92,7 @@ fn press(draft: &mut Draft<'_>, silent: &Silent<'_>) {
         (Tier::Nudge, policy.nudge_after),
     ];
     let Some((tier, _)) = tiers.into_iter().find(|(_, after)| silent.quiet >= after.0) else { return };
-    let last = silent.hook.tiers.get(&tier);
-    if last.is_some_and(|last| draft.now.since(*last) < policy.repeat_after.0) {
+    if was_asked_for(draft, silent, tier) {
         return;
     }
     match tier {
@@ -88,6 +100,12 @@ fn press(draft: &mut Draft<'_>, silent: &Silent<'_>) {
         Tier::Escalate => escalate(draft, silent),
         Tier::Nudge | Tier::Ending => nudge(draft, silent),
     }
+}
+
+/// Whether it was, and not long ago.
+fn was_asked_for(draft: &Draft<'_>, silent: &Silent<'_>, tier: Tier) -> bool {
+    let last = silent.hook.tiers.get(&tier);
+    last.is_some_and(|last| draft.now.since(*last) < draft.town.policy().stuck.repeat_after.0)
 }
 
 fn nudge(draft: &mut Draft<'_>, silent: &Silent<'_>) {

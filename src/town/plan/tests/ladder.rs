@@ -121,16 +121,18 @@ fn nobody_is_pressed_during_a_drain_or_for_skipped_time() {
 fn who_has_not_begun_because_somebody_does_not_stop_is_not_pressed() {
     let mut play = Play::new();
     play.creates("a").dispatches("a", "w1").sees("a.1", "w1", ContainerStatus::Starting);
-    for _ in 0..20 {
+    assert_eq!(play.after(3_599).plan().actions, []);
+    assert_eq!(told(&play.after(1).tick().actions), ["escalate_bead a"], "a person is told");
+    for _ in 0..14 {
         assert_eq!(play.after(600).plan().actions, []);
     }
-    let told = play.waits("a").to_string();
-    assert_eq!(told, "w1 has it for 12000 s and has not begun: it starts, or somebody has to stop first");
+    let waits = play.waits("a").to_string();
+    assert_eq!(waits, "w1 has it for 12000 s and has not begun: it starts, or somebody has to stop first");
     assert!(!play.plan().has_work(), "what it waits for tells when it is over");
     // Its silence begins where it begins.
     play.sees("a.1", "w1", ContainerStatus::Running);
     assert_eq!(play.after(899).plan().actions, []);
-    assert_eq!(self::told(&play.after(1).plan().actions), ["mark_stalled w1"]);
+    assert_eq!(told(&play.after(1).plan().actions), ["mark_stalled w1"]);
     assert_eq!(play.bead("a").tries.attempts, 1);
 }
 
