@@ -65,7 +65,6 @@ pub(super) struct Executor {
 /// Effects that ended since the last tick.
 #[derive(Default)]
 pub(super) struct Tally {
-    attempted: AtomicU64,
     succeeded: AtomicU64,
     failed: AtomicU64,
 }
@@ -82,11 +81,8 @@ impl Tally {
     /// What there is, which begins at zero again.
     pub(super) fn take(&self) -> Tallied {
         let take = |count: &AtomicU64| count.swap(0, Ordering::SeqCst);
-        Tallied {
-            attempted: take(&self.attempted),
-            succeeded: take(&self.succeeded),
-            failed: take(&self.failed),
-        }
+        let (succeeded, failed) = (take(&self.succeeded), take(&self.failed));
+        Tallied { attempted: succeeded + failed, succeeded, failed }
     }
 }
 
@@ -154,7 +150,6 @@ impl Executor {
     /// Does it once, within its time, and counts that.
     async fn attempt(self: &Arc<Self>, effect: &Effect) -> Result<(), Undone> {
         self.metrics.effect_attempted();
-        self.tally.attempted.fetch_add(1, Ordering::SeqCst);
         let began = self.pen.clock.elapsed();
         let wait = self.patience(effect);
         let done = timeout(wait, self.perform(effect)).await;

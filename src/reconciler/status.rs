@@ -26,11 +26,11 @@ pub struct LastTick {
     pub actions_emitted: usize,
     /// The same by type.
     pub actions_by_type: BTreeMap<ActionKind, usize>,
-    /// Effects that were begun since the tick before.
+    /// Effects that ended since the tick before.
     pub side_effects_attempted: u64,
-    /// Effects that ended well since then.
+    /// Of these, those that ended well.
     pub side_effects_succeeded: u64,
-    /// Effects that failed since then.
+    /// Of these, those that failed.
     pub side_effects_failed: u64,
     /// Violations that it found.
     pub invariant_violations: usize,

@@ -17,6 +17,12 @@ use crate::town::policy::PolicyProblem;
 use crate::town::state::Rejected;
 use crate::town::words::BeadKind;
 
+/// The limits of what one town holds: agents, open beads, their text. As the metric names them.
+const CONTENT: &str = "town_content";
+
+/// The limit of towns, as the metric names it.
+const TOWNS: &str = "towns";
+
 /// The limit of events that wait for a town, as the metric names it.
 const PENDING: &str = "town_pending_events";
 
@@ -153,6 +159,10 @@ impl Refusal {
         let new = |kind, code| Self::new(kind, code, message);
         match error {
             SubmitError::UnknownTown(_) => new(Kind::Unknown, "unknown_town"),
+            SubmitError::Rejected(rejected @ Rejected::Full { .. }) => {
+                state.limit_hit(CONTENT);
+                Self { limit: Some(CONTENT), ..Self::from(rejected) }
+            }
             SubmitError::Rejected(rejected) => Self::from(rejected),
             SubmitError::Full => {
                 state.limit_hit(PENDING);
@@ -166,7 +176,10 @@ impl Refusal {
             SubmitError::TownExists(_) => new(Kind::Conflict, "town_exists"),
             SubmitError::Elsewhere { .. } => new(Kind::Conflict, "works_elsewhere"),
             SubmitError::NotMade(error) => Self::not_made(&error),
-            SubmitError::TooManyTowns(_) => new(Kind::Conflict, "too_many_towns"),
+            SubmitError::TooManyTowns(_) => {
+                state.limit_hit(TOWNS);
+                Self { limit: Some(TOWNS), ..new(Kind::Conflict, "too_many_towns") }
+            }
             SubmitError::TownIdTooLong(max) => Self::invalid("id", &format!("has at most {max} characters")),
         }
     }
@@ -286,6 +299,18 @@ mod tests {
         let refused = SubmitError::NotMade(ChangeError::Journal);
         let again = ("journal_unavailable", unavailable, Some(LATER));
         assert_eq!(numbers(Refusal::of_submit(&state, refused)), again);
+    }
+
+    #[test]
+    fn what_a_town_or_plimsoll_cannot_hold_is_counted_and_named() {
+        let state = crate::api::fixture::state(crate::api::Config::default());
+        let full = SubmitError::Rejected(Rejected::Full { what: "agents", max: 1 });
+        for (error, limit) in [(full, "town_content"), (SubmitError::TooManyTowns(1), "towns")] {
+            let refusal = Refusal::of_submit(&state, error);
+            assert_eq!((refusal.kind.numbers().0, refusal.limit), (StatusCode::CONFLICT, Some(limit)));
+            let hit = format!("plimsoll_limit_hits_total{{limit=\"{limit}\"}} 1");
+            assert!(state.registry.render().contains(&hit), "{hit}");
+        }
     }
 
     #[test]
