@@ -149,7 +149,7 @@ async fn the_configuration_wins_and_what_it_lost_is_known_until_it_is_deleted() 
     let server = restarted(server, false, config.clone()).await;
     let taken = entry(&server, "taken").await.expect("it is there");
     assert_eq!((&taken["role"], &taken["made"]), (&json!("configured"), &json!(false)));
-    assert!(server.log().contains("the one that was made over the API is forgotten"));
+    server.logged("the one that was made over the API is forgotten").await;
     let answer = delete(&server, "taken").await;
     assert!(answer.status == 409 && message(&answer).contains("`agents.taken`"), "{}", message(&answer));
     let stranded = entry(&server, "stranded").await.expect("it is known");

@@ -220,7 +220,7 @@ async fn tokens_are_listed_and_revoked_without_a_server_as_with_one() {
     let mut server = Server::spawn(server.kill(), echo());
     server.ready().await;
     server.tcp_client(Some(&token)).call("agent.list", json!({})).await.expect_err("it is revoked");
-    assert!(server.log().contains("all were revoked: `plimsoll token new` makes one"), "{}", server.log());
+    server.logged("all were revoked: `plimsoll token new` makes one").await;
 }
 
 /// The manifest of the newest partition of a log becomes a pipe: whoever opens the journal waits for its text.

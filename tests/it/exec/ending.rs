@@ -114,7 +114,7 @@ async fn an_agent_that_kills_its_guard_is_ended_too() {
     assert_eq!(code, -32007, "{text}");
     assert!(text.contains("guard"), "{text}");
     assert_eq!(work.workers(), [0; 0]);
-    assert!(server.log().contains("the guard of an agent's program was killed"), "{}", server.log());
+    server.logged("the guard of an agent's program was killed").await;
     work.write("agent.sh", super::OBLIGING);
     assert_eq!(ask(&server, "m").await, "done", "the next one is served");
 }

@@ -53,8 +53,8 @@ async fn the_next_start_ends_what_was_left_and_no_stranger() {
     server.ready().await;
     assert_eq!(work.workers(), [0; 0], "gone before anything is served");
     assert!(strangers.iter_mut().all(Running::runs));
-    let log = server.log();
-    assert!(log.contains("left behind were ended") && log.contains("\"processes\":6"), "{log}");
+    let log = server.logged("left behind were ended").await;
+    assert!(log.contains("\"processes\":6"), "{log}");
     work.write("agent.sh", OBLIGING);
     assert_eq!(ask(&server, "m").await, "done");
 }

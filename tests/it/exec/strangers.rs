@@ -50,7 +50,7 @@ async fn one_that_cannot_be_ended_blocks_its_directory_by_name_and_only_while_it
         assert_eq!(code, -32006, "{text}");
         assert!(text.contains(&format!("process {pid}")), "{text}");
     }
-    let log = server.log();
+    let log = server.logged("cannot be ended").await;
     let told: Vec<&str> = log.lines().filter(|line| line.contains("cannot be ended")).collect();
     assert!(told.len() == 1 && told[0].contains(&pid.to_string()), "{log}");
     assert!(told[0].contains("not permitted"), "{log}");
@@ -104,5 +104,5 @@ async fn with_the_proc_of_another_namespace_it_ends_the_group_and_says_so() {
     assert_eq!(ask(&server, "m").await, "done");
     work.left_alone().await;
     assert!(guards(server.pid()).is_empty());
-    assert!(server.log().contains("pid namespace"), "{}", server.log());
+    server.logged("pid namespace").await;
 }

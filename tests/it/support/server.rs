@@ -156,6 +156,12 @@ impl Server {
         fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
 
+    /// What it has written once a line of that holds this text: the log is written behind what it tells of.
+    pub(crate) async fn logged(&self, text: &str) -> String {
+        let holds = async || Some(self.log()).filter(|log| log.contains(text));
+        until(&format!("{text:?} in the log"), holds).await
+    }
+
     /// Its process id.
     pub(crate) fn pid(&self) -> u32 {
         self.child.0.id()
