@@ -5,6 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use plimsoll::clock::{Clock, Timestamp};
+use plimsoll::town::TownEvent;
+use plimsoll::town::words::Origin;
 
 use super::paper::{Paper, record, stream};
 use super::story::{START_MS, Story};
@@ -36,8 +38,17 @@ pub(super) fn run(binary: &Path, seconds: u64, dir: &Path) -> Result<(), String>
 fn make(data: &Path, towns: usize) -> Result<(), String> {
     let paper = Paper::new(data, Timestamp::from_millis(START_MS))?;
     let story = Story::new(AGENTS, Some(Vec::new()));
-    let records: Vec<_> = story.log.iter().flatten().map(|(.., event)| record(event)).collect();
+    let records: Vec<_> =
+        story.log.into_iter().flatten().map(|(.., event)| record(&elsewhere(event))).collect();
     (0..towns).try_for_each(|number| paper.write(&stream(&format!("town-{number}")), &records))
+}
+
+/// An agent of a runtime elsewhere: one of a configuration leaves with that.
+fn elsewhere(mut event: TownEvent) -> TownEvent {
+    if let TownEvent::AgentRegistered { origin, .. } = &mut event {
+        *origin = Origin::External;
+    }
+    event
 }
 
 fn measure(binary: &Path, root: &Path, data: &Path, idle: Duration) -> Result<f64, String> {
