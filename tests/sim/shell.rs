@@ -283,6 +283,10 @@ impl Sim {
     /// Faults stop and people answer: every bead ends, and every episode resolves.
     pub(crate) fn rest(&mut self) {
         self.calm = true;
+        // What starts is up in the end.
+        for process in self.processes.iter_mut().filter(|process| process.host == ContainerStatus::Starting) {
+            process.host = ContainerStatus::Running;
+        }
         let mut ticks = 0;
         loop {
             self.tick();

@@ -154,7 +154,12 @@ impl Watch {
                 }
                 (Reason::Unreadable { ended_ms, .. }, TownEvent::BeadTransitioned { bead, .. }) => {
                     let hook = town.hooked_to(bead).find_map(|(_, agent)| agent.hook.as_ref());
-                    (&hook.expect("it was at work").dispatch_id, *ended_ms)
+                    let hook = hook.expect("it was at work");
+                    // What it says after its end is no silence, and its end counts.
+                    if hook.ended.is_some() {
+                        continue;
+                    }
+                    (&hook.dispatch_id, *ended_ms)
                 }
                 _ => continue,
             };
