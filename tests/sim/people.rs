@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use plimsoll::ids::{AgentId, BeadId};
 use plimsoll::town::TownEvent;
 use plimsoll::town::policy::Policy;
+use plimsoll::town::state::Agent;
 use plimsoll::town::words::{
     AgentReason, AgentStatus, BeadKind, BeadStatus, CancelStatus, ContainerStatus, OnBlockerFailed, Origin,
     Role,
@@ -12,6 +13,7 @@ use plimsoll::town::words::{
 use plimsoll::units::Period;
 
 use crate::roll::Roll;
+use crate::shell::can_be_seen;
 use crate::sim::Sim;
 
 /// More open beads than this, and people answer instead of asking for more.
@@ -217,9 +219,12 @@ impl Sim {
         self.append(event);
     }
 
-    /// Something of an agent that holds nothing is seen, such as its container that starts before its work.
+    /// Something of an agent that holds nothing is seen, such as its container that starts before its work. One that is
+    /// here and cannot be seen has no host: no word of one would ever be followed by another.
     pub(crate) fn an_idle_host_is_seen(&mut self) {
-        let idle = self.fold.town.agents().iter().filter(|(_, agent)| agent.hook.is_none());
+        let hosted = |id: &_, agent: &Agent| agent.origin == Origin::External || can_be_seen(id);
+        let agents = self.fold.town.agents().iter();
+        let idle = agents.filter(|(id, agent)| agent.hook.is_none() && hosted(id, agent));
         let idle: Vec<_> = idle.map(|(id, _)| id.clone()).collect();
         if let Some(agent) = self.roll.pick(&idle) {
             let status = self.roll.any(ContainerStatus::ALL);

@@ -283,10 +283,6 @@ impl Sim {
     /// Faults stop and people answer: every bead ends, and every episode resolves.
     pub(crate) fn rest(&mut self) {
         self.calm = true;
-        // What starts is up in the end.
-        for process in self.processes.iter_mut().filter(|process| process.host == ContainerStatus::Starting) {
-            process.host = ContainerStatus::Running;
-        }
         let mut ticks = 0;
         loop {
             self.tick();
@@ -344,7 +340,7 @@ impl Sim {
 }
 
 /// Every fourth agent runs where nobody can look.
-fn can_be_seen(agent: &AgentId) -> bool {
+pub(crate) fn can_be_seen(agent: &AgentId) -> bool {
     let number: u64 = agent.as_str()[1..].parse().expect("an agent is called a and a number");
     !number.is_multiple_of(4)
 }

@@ -10,7 +10,7 @@ use plimsoll::town::event::TownEvent;
 use plimsoll::town::invariant::{Violation, check_all};
 use plimsoll::town::plan::{Plan, Reason, Wait};
 use plimsoll::town::state::{ClosedBead, Town};
-use plimsoll::town::words::{AgentStatus, BeadKind, BeadReason, BeadStatus, Entity};
+use plimsoll::town::words::{AgentStatus, BeadKind, BeadReason, BeadStatus, Entity, Tier};
 
 use crate::journal::Entry;
 use crate::tally::Tally;
@@ -155,11 +155,14 @@ impl Watch {
                 (Reason::Unreadable { ended_ms, .. }, TownEvent::BeadTransitioned { bead, .. }) => {
                     let hook = town.hooked_to(bead).find_map(|(_, agent)| agent.hook.as_ref());
                     let hook = hook.expect("it was at work");
-                    // What it says after its end is no silence, and its end counts.
+                    // What it says after its end is no silence, and its end counts; what it says after it was asked,
+                    // as before, ends a silence.
                     if hook.ended.is_some() {
                         continue;
                     }
-                    (&hook.dispatch_id, *ended_ms)
+                    let asked_at = hook.tiers.get(&Tier::Ending).expect("it was asked").as_millis();
+                    let heard_after = hook.progress.as_millis().saturating_sub(asked_at);
+                    (&hook.dispatch_id, ended_ms.saturating_sub(heard_after))
                 }
                 _ => continue,
             };

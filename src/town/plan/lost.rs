@@ -69,24 +69,21 @@ fn seen<'a>(agent: &'a Agent, hook: &Hook) -> Option<&'a ContainerSeen> {
 }
 
 fn cause(draft: &Draft<'_>, hook: &Hook, seen: Option<&ContainerSeen>) -> Option<LostCause> {
-    let policy = &draft.town.policy().lost;
-    let for_so_long = |since: TownTime, period: Period| draft.now.since(since) >= period.0;
-    // Its last word may still come, as after the end of a run.
-    let ended_for_so_long =
-        |since: TownTime| for_so_long(since.max(hook.progress), draft.town.policy().stuck.ending_grace);
+    let policy = draft.town.policy();
+    // Whoever speaks is there, and a last word may still come after the end of a run.
+    let heard = asked(hook).map_or(hook.progress, |asked_at| asked_at.max(hook.progress));
+    let for_so_long = |since: TownTime, period: Period| draft.now.since(since.max(heard)) >= period.0;
+    let silent = || for_so_long(heard, policy.lost.quiet_after).then_some(LostCause::Silent);
+    let grace = policy.stuck.ending_grace;
     match seen.map(|seen| (seen.status, seen.since)) {
         Some((ContainerStatus::Starting | ContainerStatus::Running, _)) => None,
-        None | Some((ContainerStatus::Exited | ContainerStatus::Evicted, _)) if asked(hook).is_some() => {
-            let since = asked(hook).map_or(hook.progress, |asked_at| asked_at.max(hook.progress));
-            for_so_long(since, policy.quiet_after).then_some(LostCause::Silent)
-        }
-        Some((ContainerStatus::Exited, since)) => ended_for_so_long(since).then_some(LostCause::Exited),
-        Some((ContainerStatus::Evicted, since)) => ended_for_so_long(since).then_some(LostCause::Evicted),
+        Some((ContainerStatus::Exited | ContainerStatus::Evicted, _)) if asked(hook).is_some() => silent(),
+        Some((ContainerStatus::Exited, since)) => for_so_long(since, grace).then_some(LostCause::Exited),
+        Some((ContainerStatus::Evicted, since)) => for_so_long(since, grace).then_some(LostCause::Evicted),
         Some((ContainerStatus::NotFound, since)) => {
-            let since = asked(hook).map_or(since, |asked_at| asked_at.max(since));
-            for_so_long(since, policy.not_found_grace).then_some(LostCause::NotFound)
+            for_so_long(since, policy.lost.not_found_grace).then_some(LostCause::NotFound)
         }
-        None => for_so_long(hook.progress, policy.quiet_after).then_some(LostCause::Silent),
+        None => silent(),
     }
 }
 

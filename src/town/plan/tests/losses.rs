@@ -164,3 +164,13 @@ fn who_was_asked_how_it_ended_has_the_grace_of_an_unknown_container_from_then_on
     assert_eq!(play.after(179).plan().actions, []);
     assert_eq!(told(&play.after(1).plan().actions), ["ask_person a"]);
 }
+
+#[test]
+fn who_speaks_after_nothing_of_it_was_found_is_waited_for_as_any_other() {
+    let mut play = at_work();
+    play.sees("a.1", "w1", ContainerStatus::NotFound);
+    let (agent, dispatch_id) = (agent("w1"), dispatch("a.1"));
+    play.after(175).takes(TownEvent::AgentProgress { agent, dispatch_id, report: None });
+    assert_eq!(play.after(179).plan().actions, []);
+    assert_eq!(told(&play.after(1).plan().actions), ["drop_dispatch a"]);
+}
