@@ -13,6 +13,7 @@ use plimsoll::clock::Clock;
 use plimsoll::journal::{
     self, Actor, Append, Config, Journal, JournalDeps, NewRecord, Retention, SledJournal, StreamId,
 };
+use plimsoll::limits::JOURNAL_GROUP_RECORDS_MAX;
 use plimsoll::telemetry::Registry;
 use plimsoll::telemetry::metric::Definition;
 use plimsoll::units::{Bytes, Period};
@@ -36,7 +37,6 @@ pub(crate) struct Args {
 }
 
 const WRITERS: [usize; 3] = [1, 64, 1_024];
-const GROUP_MAX: usize = 500;
 const RECORD_BYTES: usize = 200;
 
 pub(crate) fn run(args: &Args) -> Result<(), String> {
@@ -49,7 +49,7 @@ pub(crate) fn run(args: &Args) -> Result<(), String> {
         for (writers, cells) in WRITERS.iter().zip(&mut rows) {
             let path = |name: &str| root.path().join(format!("{name}-{writers}-{round}"));
             cells[0].push(ours(&path("plimsoll"), *writers, measured)?);
-            cells[1].push(sqlite(&path("groups"), (*writers).min(GROUP_MAX), measured)?);
+            cells[1].push(sqlite(&path("groups"), (*writers).min(JOURNAL_GROUP_RECORDS_MAX), measured)?);
             cells[2].push(sqlite(&path("rows"), 1, measured)?);
         }
     }
@@ -189,8 +189,8 @@ pub(crate) fn bytes_of(path: &Path) -> u64 {
 /// Appends in groups of the largest size.
 fn fill(journal: &SledJournal, numbers: std::ops::Range<u64>) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(|e| e.to_string())?;
-    for start in numbers.clone().step_by(GROUP_MAX) {
-        let end = (start + GROUP_MAX as u64).min(numbers.end);
+    for start in numbers.clone().step_by(JOURNAL_GROUP_RECORDS_MAX) {
+        let end = (start + JOURNAL_GROUP_RECORDS_MAX as u64).min(numbers.end);
         let append = Append { records: (start..end).map(record).collect(), ..one(0) };
         runtime.block_on(journal.append(append)).map_err(|e| e.to_string())?;
     }

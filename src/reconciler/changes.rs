@@ -137,10 +137,7 @@ impl Inner {
         {
             return Ok(known);
         }
-        if let TownEvent::AgentProgress { agent, dispatch_id, report: Some(report) } = &event {
-            return self.take_progress(&cell, actor, &event, (agent, dispatch_id, report)).await;
-        }
-        self.pen.submit(&cell, actor, &event).await
+        self.take_in(&cell, actor, &event).await
     }
 
     /// One change after the other: none is made from a policy that another one replaces meanwhile.

@@ -159,14 +159,16 @@ fn window(policy: &Policy) -> Duration {
 }
 
 impl Inner {
-    /// Takes a report of progress in: written, or counted as the one that was written shortly before.
-    pub(super) async fn take_progress(
+    /// Takes an event in: written, or, if it is a report of progress, counted as the one that was written shortly before.
+    pub(super) async fn take_in(
         &self,
         cell: &Cell,
         actor: &Actor,
         event: &TownEvent,
-        (agent, dispatch_id, report): (&AgentId, &DispatchId, &Report),
     ) -> Result<Submitted, SubmitError> {
+        let TownEvent::AgentProgress { agent, dispatch_id, report: Some(report) } = event else {
+            return self.pen.submit(cell, actor, event).await;
+        };
         let check = |town: &Town| match town.check(self.pen.journal.now(), event) {
             Ok(()) => Ok(None),
             Err(Rejected::Repeated { first }) => Ok(Some(Submitted::again(first))),

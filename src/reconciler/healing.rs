@@ -10,7 +10,6 @@ use super::replay::ReplayError;
 use super::turn;
 use crate::ids::TownId;
 use crate::journal::Journal;
-use crate::limits::REPLAY_EVENTS_MAX;
 
 /// Makes those anew of which that can be done; to be called before anybody writes to them.
 pub(super) async fn heal(towns: &Towns, journal: &Arc<dyn Journal>) {
@@ -38,5 +37,5 @@ fn made_anew(
     last_read: &LastRead,
 ) -> Result<Option<Cell>, ReplayError> {
     let (history, last_read) = (History::Live(journal), Some(last_read));
-    Past { history, town, events_max: REPLAY_EVENTS_MAX, go_on: &|| true, last_read }.cell()
+    Past { history, town, go_on: &|| true, last_read }.cell()
 }

@@ -126,8 +126,6 @@ impl LastRead {
 pub(super) struct Past<'a> {
     pub(super) history: History<'a>,
     pub(super) town: &'a TownId,
-    /// A window holds at most so many.
-    pub(super) events_max: u64,
     /// Asked before each page whether this is still wanted.
     pub(super) go_on: &'a dyn Fn() -> bool,
     /// Where the snapshot that was read last is kept for others who want it.

@@ -14,7 +14,6 @@ use super::service::Reconciler;
 use super::view::{AgentView, BeadView, millis};
 use crate::clock::Timestamp;
 use crate::ids::{AgentId, BeadId, DispatchId, IdempotencyKey, Seq, TownId};
-use crate::limits::REPLAY_EVENTS_MAX;
 use crate::town::plan::{Report, Wait};
 use crate::town::state::{Bead, ClosedBead, Town};
 use crate::town::time::TownTime;
@@ -226,7 +225,7 @@ impl Reconciler {
 /// # Errors
 /// See [`ReplayError`].
 pub fn fork(history: History<'_>, town: &TownId) -> Result<Fork, ReplayError> {
-    let past = Past { history, town, events_max: REPLAY_EVENTS_MAX, go_on: &|| true, last_read: None };
+    let past = Past { history, town, go_on: &|| true, last_read: None };
     past.check_known()?;
     Ok(Fork { town: past.state_before(Seq(u64::MAX))?, ..Fork::default() })
 }

@@ -13,7 +13,6 @@ use super::history::{Folded, History, LastRead, Past};
 use super::replay::ReplayError;
 use super::turn;
 use crate::ids::Seq;
-use crate::limits::REPLAY_EVENTS_MAX;
 use crate::town::Town;
 use crate::town::event::TownEvent;
 use crate::town::invariant::{Scope, Violation, check_fold, episodes};
@@ -136,7 +135,7 @@ fn look(
 
 fn past<'a>(executor: &'a Executor, go_on: &'a dyn Fn() -> bool) -> Past<'a> {
     let history = History::Live(&*executor.pen.journal);
-    Past { history, town: &executor.cell.id, events_max: REPLAY_EVENTS_MAX, go_on, last_read: None }
+    Past { history, town: &executor.cell.id, go_on, last_read: None }
 }
 
 fn differing(
@@ -221,7 +220,7 @@ mod tests {
         let past = Past {
             history: History::Live(&told.journal),
             town: &id,
-            events_max: REPLAY_EVENTS_MAX,
+
             go_on: &|| true,
             last_read: Some(&LastRead::default()),
         };

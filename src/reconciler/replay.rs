@@ -128,19 +128,19 @@ pub fn replay(
     if let Some(changes) = &request.policy {
         supposed(&Policy::default(), changes)?;
     }
-    let past = Past { history, town, events_max: REPLAY_EVENTS_MAX, go_on, last_read: None };
+    let past = Past { history, town, go_on, last_read: None };
     past.check_known()?;
     past.check_kept(request.from)?;
     let from = history.seq_at(request.from)?;
     let mut window = Window { from, until: history.seq_at(request.to.after(MOMENT))?.max(from) };
     let (mut at, mut stopped_at) = (request.to, None);
     if request.until_violation
-        && let Some(found) = past.first_violation(window)?
+        && let Some(found) = past.first_violation(window, REPLAY_EVENTS_MAX)?
     {
         (at, stopped_at) = (found.time.unwrap_or(request.from), Some(found.seq));
         window.until = found.seq.next();
     }
-    let (folded, taken) = past.fold(window, request.compare)?;
+    let (folded, taken) = past.fold(window, request.compare, REPLAY_EVENTS_MAX)?;
     answer(folded, taken, (at, stopped_at), request)
 }
 
@@ -201,7 +201,12 @@ struct Found {
 }
 
 impl Past<'_> {
-    fn fold(&self, window: Window, compare: bool) -> Result<(Folded, Option<Taken>), ReplayError> {
+    fn fold(
+        &self,
+        window: Window,
+        compare: bool,
+        events_max: u64,
+    ) -> Result<(Folded, Option<Taken>), ReplayError> {
         let town = self.state_before(window.from)?;
         let mut folded = Folded { town, ..Folded::default() };
         let mut taken = compare.then(Taken::default);
@@ -210,10 +215,10 @@ impl Past<'_> {
             if let (Some(taken), Some(event)) = (&mut taken, &event) {
                 taken.note(record, event);
             }
-            folded.events <= self.events_max
+            folded.events <= events_max
         })?;
-        if folded.events > self.events_max {
-            return Err(ReplayError::TooLarge { max: self.events_max });
+        if folded.events > events_max {
+            return Err(ReplayError::TooLarge { max: events_max });
         }
         Ok((folded, taken))
     }
@@ -221,7 +226,7 @@ impl Past<'_> {
     /// The first event found after which an invariant does not hold, or that says that one did not. Looked for in strides,
     /// and within one by halves: what breaks and holds again within one is found if the town noticed it, and of several
     /// events that break one within one, some one is.
-    fn first_violation(&self, window: Window) -> Result<Option<Found>, ReplayError> {
+    fn first_violation(&self, window: Window, events_max: u64) -> Result<Option<Found>, ReplayError> {
         let mut folded = Folded { town: self.state_before(window.from)?, ..Folded::default() };
         if !check_all(&folded.town).is_empty() {
             return Ok(Some(Found { seq: Seq(window.from.0.saturating_sub(1)), time: None }));
@@ -242,7 +247,7 @@ impl Past<'_> {
                     (good_from, since) = (record.seq.next(), 0);
                 }
             }
-            found.is_none() && folded.events <= self.events_max
+            found.is_none() && folded.events <= events_max
         })?;
         Ok(self.first_within(Window { from: good_from, until })?.or(found))
     }

@@ -17,6 +17,7 @@ use crate::journal::{Actor, Append, StreamId};
 use crate::limits::{TOWN_NUDGE_DEADLINE, TOWN_PROGRESS_EVERY};
 use crate::telemetry::span;
 use crate::town::event::TownEvent;
+use crate::town::state::Hook;
 use crate::town::words::{BeadKind, CompletionStatus, LostCause};
 
 /// How long a gateway that is full is left alone.
@@ -93,16 +94,18 @@ impl Executor {
 
     /// Whether the agent holds this dispatch and has not said how it ended.
     pub(super) fn holds(&self, agent: &AgentId, dispatch_id: &DispatchId) -> bool {
-        let book = self.cell.drained();
-        let hook = book.town.agents().get(agent).and_then(|agent| agent.hook.as_ref());
-        hook.is_some_and(|hook| hook.dispatch_id == *dispatch_id && hook.said.is_none())
+        self.has_hook(agent, dispatch_id, |hook| hook.said.is_none())
     }
 
     /// Whether the agent was asked how the work of this dispatch ended: that is all it is at now.
     fn asks(&self, agent: &AgentId, dispatch_id: &DispatchId) -> bool {
+        self.has_hook(agent, dispatch_id, |hook| hook.asked > 0)
+    }
+
+    fn has_hook(&self, agent: &AgentId, dispatch_id: &DispatchId, is_so: impl Fn(&Hook) -> bool) -> bool {
         let book = self.cell.drained();
         let hook = book.town.agents().get(agent).and_then(|agent| agent.hook.as_ref());
-        hook.is_some_and(|hook| hook.dispatch_id == *dispatch_id && hook.asked > 0)
+        hook.is_some_and(|hook| hook.dispatch_id == *dispatch_id && is_so(hook))
     }
 
     async fn begin(

@@ -2,11 +2,10 @@
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
 use crate::support::http::{Answer, Ask, soon};
-use crate::support::server::{Server, clean_command, echo, rpc, until};
+use crate::support::server::{Server, clean_command, echo, rpc, token_hash, until};
 
 /// One configured agent `a`; what is made answers at once by `p`, or only when it is cancelled by `slow`.
 fn house() -> Value {
@@ -384,10 +383,7 @@ async fn as_many_and_as_long_as_there_may_be_and_no_more() {
 async fn only_an_operator_makes_and_deletes_and_both_are_told_on_the_stream() {
     let tokens: Vec<Value> = ["viewer", "operator"]
         .iter()
-        .map(|role| {
-            let hash: String = Sha256::digest(role.as_bytes()).iter().map(|b| format!("{b:02x}")).collect();
-            json!({"name": role, "role": role, "sha256": hash})
-        })
+        .map(|role| json!({"name": role, "role": role, "sha256": token_hash(role)}))
         .collect();
     let mut config = house();
     config["auth"] = json!({"tokens": tokens});

@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::support::http::{Answer, Ask, Ws, soon};
-use crate::support::server::{Server, until};
+use crate::support::server::{Server, token_hash, until};
 
 const ROLES: [&str; 4] = ["viewer", "operator", "agent", "ingest"];
 
@@ -16,10 +15,7 @@ const ROLES: [&str; 4] = ["viewer", "operator", "agent", "ingest"];
 async fn with_tokens(more: Value) -> Server {
     let tokens: Vec<Value> = ROLES
         .iter()
-        .map(|role| {
-            let hash: String = Sha256::digest(role.as_bytes()).iter().map(|b| format!("{b:02x}")).collect();
-            json!({"name": format!("of-{role}"), "role": role, "sha256": hash})
-        })
+        .map(|role| json!({"name": format!("of-{role}"), "role": role, "sha256": token_hash(role)}))
         .collect();
     let mut config = json!({"auth": {"tokens": tokens, "failures_per_minute": 10_000}});
     for (key, value) in more.as_object().into_iter().flatten() {

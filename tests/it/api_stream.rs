@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::support::http::{Ask, Ws};
-use crate::support::server::Server;
+use crate::support::server::{Server, token_hash};
 
 async fn make_tokens(server: &Server, names: impl IntoIterator<Item = String>) {
     for name in names {
@@ -18,9 +18,8 @@ async fn with_operator() -> Server {
 }
 
 async fn with_operator_and(mut config: Value) -> Server {
-    use sha2::{Digest as _, Sha256};
-    let hash: String = Sha256::digest(b"operator").iter().map(|b| format!("{b:02x}")).collect();
-    config["auth"] = json!({"tokens": [{"name": "op", "role": "operator", "sha256": hash}]});
+    config["auth"] =
+        json!({"tokens": [{"name": "op", "role": "operator", "sha256": token_hash("operator")}]});
     Server::start(config).await
 }
 

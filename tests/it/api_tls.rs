@@ -5,15 +5,13 @@ use std::path::PathBuf;
 use plimsoll::client::{Client, Target};
 use plimsoll::secret::Secret;
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 
 use crate::support::certificates::Certificates;
 use crate::support::http::{Ask, raw};
-use crate::support::server::Server;
+use crate::support::server::{Server, token_hash};
 
 fn operator() -> Value {
-    let hash: String = Sha256::digest(b"operator").iter().map(|b| format!("{b:02x}")).collect();
-    json!({"tokens": [{"name": "op", "role": "operator", "sha256": hash}]})
+    json!({"tokens": [{"name": "op", "role": "operator", "sha256": token_hash("operator")}]})
 }
 
 #[tokio::test]

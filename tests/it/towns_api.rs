@@ -4,10 +4,9 @@ use std::collections::BTreeSet;
 
 use plimsoll::clock::Timestamp;
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 
 use crate::support::http::{Answer, Ask};
-use crate::support::server::{Server, clean_command, until};
+use crate::support::server::{Server, clean_command, token_hash, until};
 
 /// A server with a town `lab` of its own, where the agent `ext` of a runtime elsewhere works.
 async fn lab() -> Server {
@@ -107,19 +106,16 @@ async fn a_bead_goes_to_an_agent_elsewhere_and_ends_by_its_report() {
 
 #[tokio::test]
 async fn agents_report_for_their_own_dispatch_only() {
-    let hash = |text: &str| -> String {
-        Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
-    };
     let token = |name: &str, more: Value| {
-        let mut token = json!({"name": name, "role": "agent", "sha256": hash(name)});
+        let mut token = json!({"name": name, "role": "agent", "sha256": token_hash(name)});
         for (key, value) in more.as_object().into_iter().flatten() {
             token[key] = value.clone();
         }
         token
     };
     let tokens = json!([
-        {"name": "ann", "role": "operator", "sha256": hash("ann")},
-        {"name": "vic", "role": "viewer", "sha256": hash("vic")},
+        {"name": "ann", "role": "operator", "sha256": token_hash("ann")},
+        {"name": "vic", "role": "viewer", "sha256": token_hash("vic")},
         token("any", json!({})),
         token("ext", json!({"town": "lab", "agent": "ext"})),
         token("other", json!({"town": "lab", "agent": "other"})),
@@ -483,12 +479,9 @@ async fn the_command_line_does_the_same_and_asks_the_files_where_no_server_runs(
 
 #[tokio::test]
 async fn what_agents_are_told_and_say_is_for_operators_in_the_audit_and_in_no_event() {
-    let hash = |text: &str| -> String {
-        Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
-    };
     let tokens = json!([
-        {"name": "ann", "role": "operator", "sha256": hash("ann")},
-        {"name": "vic", "role": "viewer", "sha256": hash("vic")},
+        {"name": "ann", "role": "operator", "sha256": token_hash("ann")},
+        {"name": "vic", "role": "viewer", "sha256": token_hash("vic")},
     ]);
     let server = Server::start(json!({"auth": {"tokens": tokens}})).await;
     let mut events = Ask::get("/events?town=lab").token(Some("ann")).open(server.address()).await;
@@ -530,12 +523,9 @@ async fn an_agent_whose_runtime_reports_an_eviction_loses_its_bead_once() {
 
 #[tokio::test]
 async fn why_an_attempt_failed_is_for_operators_wherever_beads_are_shown() {
-    let hash = |text: &str| -> String {
-        Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
-    };
     let tokens = json!([
-        {"name": "ann", "role": "operator", "sha256": hash("ann")},
-        {"name": "vic", "role": "viewer", "sha256": hash("vic")},
+        {"name": "ann", "role": "operator", "sha256": token_hash("ann")},
+        {"name": "vic", "role": "viewer", "sha256": token_hash("vic")},
     ]);
     let server = Server::start(json!({"auth": {"tokens": tokens}})).await;
     let policy =

@@ -3,25 +3,21 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 
 use crate::support::http::{Answer, Ask};
-use crate::support::server::{Server, until};
+use crate::support::server::{Server, token_hash, until};
 
 /// A server with a town `lab`, where work is reviewed, and two agents of a runtime elsewhere: `ext`, and the reviewer
 /// `rev`. Each has a token of its own name; `ann` is the operator, `vic` a viewer, and `any` an agent's token that is
 /// bound to none.
 async fn lab() -> Server {
-    let hash = |text: &str| -> String {
-        Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
-    };
     let tokens = json!([
-        {"name": "ann", "role": "operator", "sha256": hash("ann")},
-        {"name": "vic", "role": "viewer", "sha256": hash("vic")},
-        {"name": "any", "role": "agent", "sha256": hash("any")},
-        {"name": "ext", "role": "agent", "agent": "ext", "sha256": hash("ext")},
-        {"name": "rev", "role": "agent", "agent": "rev", "town": "lab", "sha256": hash("rev")},
-        {"name": "far", "role": "agent", "agent": "rev", "town": "main", "sha256": hash("far")},
+        {"name": "ann", "role": "operator", "sha256": token_hash("ann")},
+        {"name": "vic", "role": "viewer", "sha256": token_hash("vic")},
+        {"name": "any", "role": "agent", "sha256": token_hash("any")},
+        {"name": "ext", "role": "agent", "agent": "ext", "sha256": token_hash("ext")},
+        {"name": "rev", "role": "agent", "agent": "rev", "town": "lab", "sha256": token_hash("rev")},
+        {"name": "far", "role": "agent", "agent": "rev", "town": "main", "sha256": token_hash("far")},
     ]);
     let server = Server::start(json!({"auth": {"tokens": tokens}})).await;
     let town = json!({"id": "lab", "policy": {"review": {"enabled": true}}});

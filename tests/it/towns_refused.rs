@@ -15,11 +15,10 @@ use plimsoll::town::event::VERSION;
 use plimsoll::town::words::{Origin, Role};
 use plimsoll::town::{Policy, TownEvent};
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 
 use crate::journal::fixture::deps;
 use crate::support::http::{Answer, Ask};
-use crate::support::server::{Server, until};
+use crate::support::server::{Server, token_hash, until};
 
 /// A server with a town `lab`, where the agents `ext` and `other` of a runtime elsewhere work at `fix` and `more`.
 async fn lab(config: Value) -> Server {
@@ -292,13 +291,9 @@ async fn a_completion_of_anothers_dispatch_is_refused_and_changes_nothing() {
     assert_eq!(report(&server, "lab", "k0", None, &done("ext", "fix.1")).await.status, 201);
 }
 
-fn hash(text: &str) -> String {
-    Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 #[tokio::test]
 async fn a_key_is_known_for_its_town_and_its_token_and_happens_once_however_many_come() {
-    let token = |name: &str, role: &str| json!({"name": name, "role": role, "sha256": hash(name)});
+    let token = |name: &str, role: &str| json!({"name": name, "role": role, "sha256": token_hash(name)});
     let tokens = json!([token("ann", "operator"), token("one", "agent"), token("two", "agent")]);
     let server = Server::start(json!({"auth": {"tokens": tokens}})).await;
     for (path, body) in [

@@ -30,7 +30,8 @@ pub(super) fn run(binary: &Path, seconds: u64, dir: &Path) -> Result<(), String>
         make(&data, towns)?;
         let used = measure(binary, root.path(), &data, idle)?;
         let share = used / idle.as_secs_f64() * 100.0;
-        println!("| {towns} towns of {AGENTS} agents | {used:.2} | {share:.2} % | {GOAL_PERCENT} % |");
+        let goal = if towns == 0 { String::new() } else { format!("{GOAL_PERCENT} %") };
+        println!("| {towns} towns of {AGENTS} agents | {used:.2} | {share:.2} % | {goal} |");
     }
     Ok(())
 }

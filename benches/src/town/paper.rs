@@ -8,14 +8,12 @@ use plimsoll::ids::TownId;
 use plimsoll::journal::{
     self, Actor, Append, Config, Journal as _, JournalDeps, NewRecord, SledJournal, StreamId,
 };
+use plimsoll::limits::JOURNAL_GROUP_RECORDS_MAX;
 use plimsoll::telemetry::Registry;
 use plimsoll::telemetry::metric::Definition;
 use plimsoll::town::TownEvent;
 use plimsoll::town::event::VERSION;
 use tokio::runtime::Runtime;
-
-/// Records of one append: as many as a group of the journal may have.
-const GROUP_MAX: usize = 500;
 
 /// Closed when dropped.
 pub(super) struct Paper {
@@ -43,7 +41,7 @@ impl Paper {
 
     /// Durable when it returns.
     pub(super) fn write(&self, stream: &StreamId, records: &[NewRecord]) -> Result<(), String> {
-        for records in records.chunks(GROUP_MAX) {
+        for records in records.chunks(JOURNAL_GROUP_RECORDS_MAX) {
             let append =
                 Append { stream: stream.clone(), expected_last_seq: None, records: records.to_vec() };
             self.runtime.block_on(self.journal.append(append)).map_err(|error| error.to_string())?;

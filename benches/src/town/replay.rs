@@ -8,6 +8,7 @@ use plimsoll::clock::{Clock, Timestamp};
 use plimsoll::ids::{Seq, TownId};
 use plimsoll::journal::offline::Offline;
 use plimsoll::journal::{Actor, NewRecord, Scan, StreamId};
+use plimsoll::limits::JOURNAL_GROUP_RECORDS_MAX;
 use plimsoll::reconciler::{History, Replay, ReplayRequest, replay};
 use serde_json::json;
 
@@ -16,7 +17,6 @@ use super::story::{Told, events};
 use crate::child::{cpu_seconds, status};
 
 const AGENTS: usize = 1_000;
-const GROUP_MAX: usize = 500;
 const ROUNDS: usize = 3;
 
 pub(super) fn run(count: u64, dir: &Path) -> Result<(), String> {
@@ -99,13 +99,13 @@ fn measured(replay: impl FnOnce() -> Result<Replay, String>) -> Result<Row, Stri
 fn fill(dir: &Path, town: &TownId, count: u64) -> Result<(Timestamp, Timestamp), String> {
     let events: Vec<Told> = events(AGENTS, usize::try_from(count).expect("it fits"));
     let paper = Paper::new(dir, events[0].1)?;
-    for group in events.chunks(GROUP_MAX) {
+    for group in events.chunks(JOURNAL_GROUP_RECORDS_MAX) {
         paper.set(group[0].1);
         let records: Vec<_> = group.iter().map(|(.., event)| record(event)).collect();
         paper.write(&StreamId::town(town), &records)?;
         let detail = json!({"agent": "worker-000001", "status": "completed", "tokens": 1_234});
         let other = NewRecord { kind: "noted", version: 1, actor: Actor::System, trace_id: None, detail };
-        paper.write(&StreamId::request(), &vec![other; GROUP_MAX / 10])?;
+        paper.write(&StreamId::request(), &vec![other; JOURNAL_GROUP_RECORDS_MAX / 10])?;
     }
     let last = events.last().map_or(events[0].1, |last| last.1);
     Ok((events[0].1, last.after(Duration::from_millis(1))))

@@ -64,12 +64,9 @@ impl Caller {
         id: Option<&BeadId>,
         event: impl Fn(BeadId, Option<Box<Report>>) -> TownEvent,
     ) -> Box<Report> {
-        let plain = event(id.cloned().unwrap_or_else(generate), None);
-        let mut detail = plain.detail();
-        if let (None, Some(fields)) = (id, detail.as_object_mut()) {
-            fields.remove(if plain.kind() == "convoy_started" { "convoy" } else { "bead" });
-        }
-        let body = format!("{}{detail}", plain.kind());
+        let plain = event(BeadId::parse("new").expect("an id"), None);
+        let asked = id.map_or("", BeadId::as_str);
+        let body = format!("{} {asked} {}", plain.kind(), plain.detail());
         Box::new(Reconciler::report(&self.identity.actor, key, body.as_bytes()))
     }
 }

@@ -245,17 +245,11 @@ fn what_cannot_be_asked_is_refused() {
         Err(ReplayError::Stopped)
     );
     let id = town();
-    let past = |events_max| Past {
-        history: History::Live(&told.journal),
-        town: &id,
-        events_max,
-        go_on: &|| true,
-        last_read: None,
-    };
+    let past = Past { history: History::Live(&told.journal), town: &id, go_on: &|| true, last_read: None };
     let whole = Window { from: Seq(1), until: Seq(100) };
     let events = u64::try_from(play.log.len()).expect("few");
-    assert!(past(events).fold(whole, false).is_ok());
-    let refused = past(events - 1).fold(whole, false).map(|_| ());
+    assert!(past.fold(whole, false, events).is_ok());
+    let refused = past.fold(whole, false, events - 1).map(|_| ());
     assert_eq!(refused, Err(ReplayError::TooLarge { max: events - 1 }));
     assert!(told.replay(&window(later, later)).is_ok_and(|replay| replay.events_replayed == 0));
 }

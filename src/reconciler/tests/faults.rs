@@ -3,14 +3,14 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::world::{Act, Cast, World, agent, bead, swift, town};
+use super::world::{Act, Cast, World, bead, joins, swift, town};
 use crate::ids::TownId;
 use crate::journal::{Actor, Append, NewRecord};
 use crate::reconciler::cadence::BUSY;
 use crate::reconciler::cell::Fault;
 use crate::reconciler::desk::record;
 use crate::town::event::TownEvent;
-use crate::town::words::{BeadStatus, Origin, Role};
+use crate::town::words::{BeadStatus, Role};
 
 const DONE: &str = r#"{"outcome":"done"}"#;
 const MINUTE: Duration = Duration::from_secs(60);
@@ -147,8 +147,7 @@ async fn a_plan_that_something_comes_before_is_not_written_and_the_town_plans_an
 async fn a_turn_that_is_crossed_again_and_again_keeps_others_out_and_then_leaves_it_to_the_next() {
     let cast = Cast::of([Act::Say(DONE)]);
     let world = World::new(&[], &cast, swift()).await;
-    let (agent, role, origin) = (agent("ext"), Role::Worker, Origin::External);
-    world.submit(TownEvent::AgentRegistered { agent, role, origin, nudges: false, template: None }).await;
+    world.submit(joins("ext", Role::Worker)).await;
     let cell = world.reconciler.cell(&town()).expect("it is there");
     let alone = Arc::<Mutex<Vec<bool>>>::default();
     let seen = Arc::clone(&alone);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 
-use super::world::{Act, Cast, World, agent, swift, template, town};
+use super::world::{Act, Cast, World, agent, joins, swift, template, town};
 use crate::gateway::{AGENT_CREATED, AGENT_DELETED, Beside, ChangeError, NewMember};
 use crate::ids::TownId;
 use crate::journal::{Actor, Append, Journal as _, NewRecord, Scan, StreamId};
@@ -148,15 +148,7 @@ async fn who_cannot_join_is_not_made() {
     let unknown = world.reconciler.join(&town(), &Actor::Local, joining("w", "painter")).await;
     let unknown = unknown.expect_err("there is none").to_string();
     assert_eq!(unknown, "there is no template painter in the configuration: `templates:` has coder");
-    world
-        .submit(TownEvent::AgentRegistered {
-            agent: agent("ext"),
-            role: Role::Worker,
-            origin: Origin::Dynamic,
-            nudges: false,
-            template: None,
-        })
-        .await;
+    world.submit(joins("ext", Role::Worker)).await;
     for (id, expected) in [("one", "there is an agent one"), ("ext", "there is an agent ext")] {
         let refused = join(&world, id).await.expect_err("its name is taken").to_string();
         assert!(refused.starts_with(expected), "{refused}");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::world::{Act, Cast, Cradle, World, agent, bead, swift, town};
+use super::world::{Act, Cast, Cradle, World, agent, bead, joins, swift, town};
 use crate::clock::Clock;
 use crate::gateway::UnderWay;
 use crate::ids::{DispatchId, RequestId, TownId};
@@ -22,11 +22,6 @@ const DONE: &str = r#"{"outcome":"done"}"#;
 
 fn other() -> TownId {
     TownId::parse("other").expect("an id")
-}
-
-fn joins(id: &str) -> TownEvent {
-    let (role, origin) = (Role::Worker, Origin::Dynamic);
-    TownEvent::AgentRegistered { agent: agent(id), role, origin, nudges: false, template: None }
 }
 
 #[tokio::test]
@@ -53,8 +48,8 @@ async fn an_agent_of_plimsolls_own_that_is_no_more_leaves_its_town_and_one_of_el
     let journal = Arc::new(MemoryJournal::new(Clock::system(), Vec::new()));
     let world =
         World::begin(Cradle { spare: &["two"], ..Cradle::of(&journal, &["one"]) }, &cast, swift()).await;
-    world.submit(joins("two")).await;
-    world.submit(joins("elsewhere")).await;
+    world.submit(joins("two", Role::Worker)).await;
+    world.submit(joins("elsewhere", Role::Worker)).await;
     world.stop().await;
     let next = World::over(&journal, &["one"], &cast, swift()).await;
     next.until("it left", |town| !town.agents().contains_key(&agent("two"))).await;
@@ -71,7 +66,7 @@ async fn an_agent_that_the_configuration_has_in_another_town_leaves_the_one_that
     let world =
         World::begin(Cradle { spare: &["two"], ..Cradle::of(&journal, &["one"]) }, &cast, swift()).await;
     world.reconciler.create_town(&Actor::Local, other(), swift()).await.expect("it is made");
-    world.reconciler.submit(&other(), &Actor::Local, joins("two")).await.expect("it joins");
+    world.reconciler.submit(&other(), &Actor::Local, joins("two", Role::Worker)).await.expect("it joins");
     let created = TownEvent::BeadCreated {
         bead: bead("a"),
         title: "do it".into(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::time::timeout;
 
-use super::world::{Act, Cast, Cradle, World, agent, bead, swift, town};
+use super::world::{Act, Cast, Cradle, World, agent, bead, joins, swift, town};
 use crate::clock::{Clock, Timestamp};
 use crate::ids::{DispatchId, IdempotencyKey, Seq};
 use crate::journal::{Actor, MemoryJournal};
@@ -14,7 +14,7 @@ use crate::reconciler::{Reconciler, SubmitError, Submitted};
 use crate::town::Policy;
 use crate::town::event::{Report, TownEvent};
 use crate::town::state::Rejected;
-use crate::town::words::{Origin, Outcome, Role};
+use crate::town::words::{Outcome, Role};
 use crate::units::Period;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -27,15 +27,7 @@ async fn elsewhere(policy: Policy) -> World {
 }
 
 async fn begin_elsewhere(world: &World) {
-    world
-        .submit(TownEvent::AgentRegistered {
-            agent: agent("ext"),
-            role: Role::Worker,
-            origin: Origin::Dynamic,
-            nudges: false,
-            template: None,
-        })
-        .await;
+    world.submit(joins("ext", Role::Worker)).await;
     world.add("a", &[]).await;
     holds(world, "a.1").await;
 }

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use tokio::sync::Notify;
 
-use super::world::{Act, Cast, World, agent, bead, swift, town};
+use super::world::{Act, Cast, World, agent, bead, joins, swift, town};
 use crate::gateway::UnderWay;
 use crate::ids::{DispatchId, TownId};
 use crate::journal::{Actor, Fold as _, Journal as _};
 use crate::reconciler::{SubmitError, Towns};
 use crate::town::event::TownEvent;
-use crate::town::words::{AgentStatus, BeadStatus, CancelStatus, Origin, Outcome, Role};
+use crate::town::words::{AgentStatus, BeadStatus, CancelStatus, Outcome, Role};
 
 const DONE: &str = r#"{"outcome":"done"}"#;
 
@@ -153,10 +153,7 @@ async fn an_agent_that_leaves_stops_before_its_bead_goes_to_another() {
     cast.told(1).await;
     world.submit(TownEvent::AgentRemoved { agent: agent("one") }).await;
     world.until("nothing is under way", |_| world.gateway.active().is_empty()).await;
-    let (origin, role) = (Origin::Dynamic, Role::Worker);
-    let again =
-        TownEvent::AgentRegistered { agent: agent("one"), role, origin, nudges: false, template: None };
-    world.submit(again).await;
+    world.submit(joins("one", Role::Worker)).await;
     world.ends("a", BeadStatus::Closed).await;
     world.stop().await;
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::world::{Act, Cast, Cradle, World, agent, bead, swift, town};
+use super::world::{Act, Cast, Cradle, World, agent, bead, joins, swift, town};
 use crate::clock::{Clock, ManualTime, Timestamp};
 use crate::ids::DispatchId;
 use crate::journal::{Actor, Append, Journal as _, MemoryJournal, NewRecord, StreamId, kinds};
@@ -11,7 +11,7 @@ use crate::notify::ALARMS_TOLD;
 use crate::reconciler::Held;
 use crate::town::event::TownEvent;
 use crate::town::plan::Wait;
-use crate::town::words::{BeadStatus, ContainerStatus, Origin, Role};
+use crate::town::words::{BeadStatus, ContainerStatus, Role};
 use crate::units::Period;
 
 const DONE: &str = r#"{"outcome":"done"}"#;
@@ -37,16 +37,7 @@ fn skipped(world: &World) -> Vec<u64> {
 async fn works_elsewhere(clock: &Clock, journal: &Arc<MemoryJournal>, cast: &Arc<Cast>) -> World {
     let cradle = Cradle { clock: clock.clone(), ..Cradle::of(journal, &[]) };
     let world = World::begin(cradle, cast, swift()).await;
-    let (role, origin) = (Role::Worker, Origin::External);
-    world
-        .submit(TownEvent::AgentRegistered {
-            agent: agent("ext"),
-            role,
-            origin,
-            nudges: false,
-            template: None,
-        })
-        .await;
+    world.submit(joins("ext", Role::Worker)).await;
     world.add("a", &[]).await;
     world.until("it is dispatched", |town| town.hooked_to(&bead("a")).next().is_some()).await;
     world

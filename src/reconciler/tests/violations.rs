@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::world::{Act, Cast, World, agent, bead, swift, town};
+use super::world::{Act, Cast, World, agent, bead, joins, swift, town};
 use crate::clock::Clock;
 use crate::ids::DispatchId;
 use crate::notify::{Notifier, NotifierParts};
@@ -20,7 +20,7 @@ use crate::secret::Secret;
 use crate::telemetry::{SentryConfig, Shared};
 use crate::town::event::TownEvent;
 use crate::town::invariant::{INVARIANTS, name_of};
-use crate::town::words::{AgentStatus, BeadStatus, CancelStatus, Entity, Origin, Outcome, Recovery, Role};
+use crate::town::words::{AgentStatus, BeadStatus, CancelStatus, Entity, Outcome, Recovery, Role};
 use crate::town::{Policy, Town};
 
 /// A place that takes envelopes as Sentry does (<https://develop.sentry.dev/sdk/foundations/transport/envelopes/>).
@@ -146,10 +146,7 @@ impl Watched {
         for (id, role) in
             [("e1", Role::Worker), ("e2", Role::Worker), ("e3", Role::Worker), ("rev", Role::Reviewer)]
         {
-            let (agent, origin) = (agent(id), Origin::Dynamic);
-            world
-                .submit(TownEvent::AgentRegistered { agent, role, origin, nudges: false, template: None })
-                .await;
+            world.submit(joins(id, role)).await;
         }
         world.submit(TownEvent::DrainStarted { reason: None }).await;
         for id in ["a", "f", "d", "e", "ended"] {

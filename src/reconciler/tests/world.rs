@@ -20,7 +20,7 @@ use crate::provider::{Asked, Provider, ProviderError, ProviderEvent, Turn};
 use crate::reconciler::{MemberConfig, Reconciler, ReconcilerParts, Strain, TownConfig};
 use crate::telemetry::{Registry, Shared};
 use crate::town::event::{TownEvent, VERSION};
-use crate::town::words::{BeadStatus, Role};
+use crate::town::words::{BeadStatus, Origin, Role};
 use crate::town::{Policy, Town};
 use crate::units::Period;
 
@@ -38,6 +38,12 @@ pub(super) fn template(id: &str) -> TemplateId {
 
 pub(super) fn bead(id: &str) -> BeadId {
     BeadId::parse(id).expect("an id")
+}
+
+/// An agent joins a town: one of plimsoll's own if there is one of that name, else one of a runtime elsewhere.
+pub(super) fn joins(id: &str, role: Role) -> TownEvent {
+    let origin = Origin::Dynamic;
+    TownEvent::AgentRegistered { agent: agent(id), role, origin, nudges: false, template: None }
 }
 
 /// What an agent does with its next message.

@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use plimsoll::client::ClientError;
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
 use crate::docker::engine::{Engine, IMAGE};
-use crate::support::server::{Server, free_port, until};
+use crate::support::server::{Server, free_port, token_hash, until};
 
 /// The token of an operator.
 pub(crate) const TOKEN: &str = "operator";
@@ -68,7 +67,7 @@ impl World {
 
     /// The configuration of the agent.
     pub(crate) fn config(&self) -> Value {
-        let hash: String = Sha256::digest(TOKEN).iter().map(|byte| format!("{byte:02x}")).collect();
+        let hash = token_hash(TOKEN);
         let engine = self.engine.as_ref().map_or_else(
             || json!({}),
             |engine| {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use plimsoll::client::{Client, Target};
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
 use super::child::Running;
@@ -225,6 +226,11 @@ pub(crate) fn echo() -> Value {
 /// The whole answer of a method over HTTP: a result or an error.
 pub(crate) async fn rpc(server: &Server, method: &str, params: Value) -> Value {
     Ask::call(method, params).send(server.address()).await.json()
+}
+
+/// What `auth.tokens` has of a token.
+pub(crate) fn token_hash(token: &str) -> String {
+    Sha256::digest(token.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A port that nobody listens on at this moment.
