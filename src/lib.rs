@@ -15,6 +15,7 @@ pub mod app;
 pub mod catalogue;
 pub mod config;
 pub mod doctor;
+pub(crate) mod rules;
 
 pub mod api;
 

@@ -4,6 +4,7 @@
 //! itself only when no server runs. Start at [`main`].
 
 mod agents;
+mod alerts;
 mod audit;
 mod bead;
 mod cancel;
@@ -76,6 +77,7 @@ enum Command {
     Config(config::Args),
     Doctor(doctor::Args),
     Metrics(metrics::Args),
+    Alerts(alerts::Args),
     Notify(notify::Args),
     Healthcheck(healthcheck::Args),
     Token(token::Args),
@@ -129,6 +131,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Config(args) => config::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Metrics(args) => metrics::run(&args),
+        Command::Alerts(args) => alerts::run(&args),
         Command::Notify(args) => notify::run(&args),
         Command::Healthcheck(args) => healthcheck::run(&args),
         Command::Token(args) => token::run(&args),

@@ -200,3 +200,30 @@ fn every_service_gives_up_its_powers_and_has_limits() {
         }
     }
 }
+
+#[test]
+fn what_the_program_embeds_reaches_the_build_of_the_image() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let ignored = fs::read_to_string(root.join(".dockerignore")).expect(".dockerignore");
+    let (mut folders, mut found) = (vec![root.join("src")], 0);
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("a folder of sources") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let text = fs::read_to_string(&path).expect("a source");
+            for embedded in text.split("include_str!(\"").skip(1).filter_map(|rest| rest.split('"').next()) {
+                let file = path.parent().expect("a folder").join(embedded);
+                let file = file.canonicalize().unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+                let file = file.strip_prefix(root).expect("a file of the repository");
+                let first = file.components().next().expect("a name").as_os_str().to_str().expect("UTF-8");
+                let sent = ignored.lines().any(|line| line == format!("!{first}"));
+                assert!(sent, "{} embeds {}, which .dockerignore keeps away", path.display(), file.display());
+                found += 1;
+            }
+        }
+    }
+    assert!(found > 0, "the program embeds something");
+}

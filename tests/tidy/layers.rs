@@ -9,7 +9,7 @@ const ROWS: &[&[&str]] = &[
     &["cli"],
     &["app", "demo"],
     &["doctor"],
-    &["config"],
+    &["config", "rules"],
     &["catalogue"],
     &["api", "client"],
     &["reconciler"],
