@@ -2,8 +2,10 @@
 //!
 //! Grafana and Jaeger are not started: where this runs, their images may be out of reach.
 
-use std::fs;
-use std::path::Path;
+use std::ffi::OsStr;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use plimsoll::client::{Client, ClientError, Target};
@@ -21,16 +23,26 @@ struct Stack {
     name: String,
     port: u16,
     prometheus_port: u16,
+    /// Laid over the file.
+    overlay: Option<PathBuf>,
 }
 
 impl Stack {
+    fn new(name: &str) -> Self {
+        let name = format!("plimsoll-{name}-{}", std::process::id());
+        Self { name, port: free_port(), prometheus_port: free_port(), overlay: None }
+    }
+
     fn compose(&self, arguments: &[&str]) -> Output {
         let plugin = run(Command::new("docker").args(["compose", "version"])).status.success();
         let mut command = Command::new(if plugin { "docker" } else { "docker-compose" });
         if plugin {
             command.arg("compose");
         }
-        command.args(["--project-name", &self.name]).args(arguments);
+        command.args(["--project-name", &self.name, "--file", "docker-compose.yml"]);
+        command.args(self.overlay.iter().flat_map(|file| [OsStr::new("--file"), file.as_os_str()]));
+        command.args(arguments);
+        command.env("PLIMSOLL_AGENTS_NETWORK", format!("{}-agents", self.name));
         command.env("PLIMSOLL_IMAGE", IMAGE).env("PLIMSOLL_PORT", self.port.to_string());
         command.env("PROMETHEUS_PORT", self.prometheus_port.to_string());
         run(command.current_dir(env!("CARGO_MANIFEST_DIR")))
@@ -39,6 +51,13 @@ impl Stack {
     fn plimsoll(&self, token: Option<&str>) -> Client {
         let token = token.map(|token| Secret::new(token.to_owned(), "token"));
         client(self.port, token)
+    }
+
+    /// The operator's token.
+    fn operator(&self) -> String {
+        let token = said(&self.compose(&["exec", "-T", "plimsoll", "cat", "/run/secrets/operator/token"]));
+        assert_eq!(token.trim().len(), 64, "{token}");
+        token.trim().to_owned()
     }
 
     async fn healthy(&self) {
@@ -73,7 +92,8 @@ fn engine() -> bool {
     if needs("docker").is_none() {
         return false;
     }
-    let images = ["debian:bookworm-slim", "rust:1.95-slim-bookworm", "prom/prometheus:v3.7.3"];
+    let images =
+        ["debian:bookworm-slim", "rust:1.95-slim-bookworm", "prom/prometheus:v3.7.3", "haproxy:3.2.4-alpine"];
     let inspected = run(Command::new("docker").args(["image", "inspect"]).args(images));
     if inspected.status.success() {
         return true;
@@ -106,22 +126,19 @@ async fn the_stack_comes_up_guarded_scraped_and_keeps_its_secrets() {
         return;
     }
     build();
-    let name = format!("plimsoll-test-{}", std::process::id());
-    let stack = Stack { name, port: free_port(), prometheus_port: free_port() };
+    let stack = Stack::new("test");
     let up = stack.compose(&["up", "--detach", "--no-build", "init", "plimsoll", "prometheus"]);
     assert!(up.status.success(), "{}", said(&up));
     stack.healthy().await;
 
     let refused = stack.plimsoll(None).get("/metrics").await;
     assert!(matches!(refused, Err(ClientError::TokenNeeded)), "/metrics without a token: {refused:?}");
-    let token = said(&stack.compose(&["exec", "-T", "plimsoll", "cat", "/run/secrets/operator/token"]));
-    assert_eq!(token.trim().len(), 64, "{token}");
+    let token = stack.operator();
     let sent = json!({"agent": "echo", "message": "hello"});
-    let answer =
-        stack.plimsoll(Some(token.trim())).call("agent.send", sent.clone()).await.expect("an answer");
+    let answer = stack.plimsoll(Some(&token)).call("agent.send", sent.clone()).await.expect("an answer");
     assert_eq!(answer["text"], "hello");
     let logs = said(&stack.compose(&["logs"]));
-    assert!(!logs.contains(token.trim()), "the operator's token stands in a log");
+    assert!(!logs.contains(&token), "the operator's token stands in a log");
 
     let prometheus = client(stack.prometheus_port, None);
     until("a scrape by token", async || {
@@ -150,7 +167,7 @@ async fn the_stack_comes_up_guarded_scraped_and_keeps_its_secrets() {
     let again = stack.compose(&["up", "--detach", "--no-build", "init", "plimsoll"]);
     assert!(again.status.success(), "{}", said(&again));
     stack.healthy().await;
-    stack.plimsoll(Some(token.trim())).call("agent.send", sent).await.expect("the same token still works");
+    stack.plimsoll(Some(&token)).call("agent.send", sent).await.expect("the same token still works");
     let journal = said(&stack.compose(&[
         "exec",
         "-T",
@@ -162,6 +179,56 @@ async fn the_stack_comes_up_guarded_scraped_and_keeps_its_secrets() {
         "request_finished",
     ]));
     assert_eq!(journal.matches("stack-operator").count(), 2, "both requests are in the journal: {journal}");
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_the_profile_docker_an_agent_in_a_container_starts_and_stops() {
+    use crate::docker::engine::Engine;
+    use crate::docker::example::{BUILT, Cleared, built};
+    let (true, Some(machine)) = (engine(), Engine::of_machine()) else { return };
+    let Some(config) = built(&machine) else { return };
+    let _cleared = Cleared(machine);
+    build();
+    let mut stack = Stack::new("docker");
+    // The folder of the configuration is that of the example, with the file for `docker compose` beside it.
+    let main = config.path().join("plimsoll.yaml");
+    let written = fs::read_to_string(&main).expect("it is written");
+    let swift = written.replace("plimsoll-local:1", BUILT).replace("idle_after: 5m", "idle_after: 1s");
+    fs::write(&main, swift).expect("written");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    fs::copy(root.join("config/docker.yaml"), config.path().join("docker.yaml")).expect("copied");
+    let overlay = json!({"services": {"plimsoll": {"volumes": [
+        format!("{}:/etc/plimsoll/config:ro", config.path().display()),
+    ]}}});
+    let file = config.path().join("overlay.json");
+    fs::write(&file, overlay.to_string()).expect("written");
+    fs::set_permissions(config.path(), Permissions::from_mode(0o755)).expect("plimsoll may read it");
+    stack.overlay = Some(file);
+    let up =
+        stack.compose(&["--profile", "docker", "up", "--detach", "--no-build", "init", "plimsoll", "engine"]);
+    assert!(up.status.success(), "{}", said(&up));
+    stack.healthy().await;
+    let plimsoll = stack.plimsoll(Some(&stack.operator()));
+    let sent = json!({"agent": "local", "message": "what is 6 * 7?"});
+    let answer = until("an answer", async || plimsoll.call("agent.send", sent.clone()).await.ok()).await;
+    assert_eq!(answer["text"], "6 * 7 = 42");
+    until("the stop of an idle one", async || {
+        let agents: Value = plimsoll.get("/agents").await.ok()?.json().await.ok()?;
+        let state = &agents["agents"][0]["state"];
+        (state["lifecycle_state"] == "cold" && state["lifecycle_metrics"]["lazy_stop"] == 1).then_some(())
+    })
+    .await;
+    // The engine is behind its proxy only, and hears of nothing else.
+    let asks = "exec 3<>/dev/tcp/engine/2375 && printf 'GET /containers/json HTTP/1.0\\r\\n\\r\\n' >&3 && head -n 1 <&3; \
+                test -e /var/run/docker.sock || echo no socket";
+    let asked = said(&stack.compose(&["exec", "-T", "plimsoll", "bash", "-c", asks]));
+    assert!(asked.contains("403") && asked.contains("no socket"), "{asked}");
+    let outside = "timeout 3 bash -c '</dev/tcp/engine/2375' || echo not reached";
+    let asked = said(&run(Command::new("docker")
+        .args(["run", "--rm", "--network", &format!("{}_stack", stack.name)])
+        .args(["debian:bookworm-slim", "sh", "-c", outside])));
+    assert!(asked.contains("not reached"), "{asked}");
 }
 
 #[test]

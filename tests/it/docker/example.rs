@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 use serde_json::json;
+use tempfile::TempDir;
 
 use super::engine::Engine;
 use crate::local::{answers_and_stops, written};
@@ -11,7 +12,7 @@ use crate::support::tools::needs;
 
 /// In the place of `python:3.13-slim`.
 const BASE: &str = "plimsoll-test/python:it";
-const BUILT: &str = "plimsoll-test/local:it";
+pub(crate) const BUILT: &str = "plimsoll-test/local:it";
 
 /// Prints a tar with the Python that runs it: the program, its library and what both are linked with.
 const PACK: &str = r#"
@@ -49,7 +50,7 @@ fn has_base(engine: &Engine) {
 }
 
 /// Removes what was made of the image of the test.
-struct Cleared(Engine);
+pub(crate) struct Cleared(pub(crate) Engine);
 
 impl Drop for Cleared {
     fn drop(&mut self) {
@@ -60,16 +61,24 @@ impl Drop for Cleared {
     }
 }
 
-#[tokio::test]
-async fn the_server_in_a_container_answers_and_stops_when_idle() {
-    let (Some(engine), Some(_)) = (Engine::of_machine(), needs("python3")) else { return };
-    has_base(&engine);
+/// What `config init` writes of the example, and the image that it names is built, under the name `BUILT`; `None` after
+/// saying that the test is skipped.
+pub(crate) fn built(engine: &Engine) -> Option<TempDir> {
+    needs("python3")?;
+    has_base(engine);
     let dir = written("local-container");
     let file = dir.path().join("Dockerfile");
     let dockerfile = std::fs::read_to_string(&file).expect("it is written");
     assert!(dockerfile.contains("FROM python:3.13-slim\n"));
     std::fs::write(&file, dockerfile.replace("python:3.13-slim", BASE)).expect("written");
     engine.docker(&["build", "--tag", BUILT, &dir.path().to_string_lossy()]);
+    Some(dir)
+}
+
+#[tokio::test]
+async fn the_server_in_a_container_answers_and_stops_when_idle() {
+    let Some(engine) = Engine::of_machine() else { return };
+    let Some(dir) = built(&engine) else { return };
     let _cleared = Cleared(engine.clone());
     let overlay = json!({
         "server": {"listen": "127.0.0.1:0"},

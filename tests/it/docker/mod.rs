@@ -3,11 +3,12 @@
 #![cfg(target_os = "linux")]
 
 pub(crate) mod engine;
-mod example;
+pub(crate) mod example;
 pub(crate) mod fake;
 pub(crate) mod gate;
 mod left;
 mod podman;
+mod proxy;
 mod stand;
 mod trouble;
 
