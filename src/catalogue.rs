@@ -2,10 +2,11 @@
 
 use crate::telemetry::Registry;
 use crate::telemetry::metric::Definition;
-use crate::{api, gateway, journal, lifecycle, live, notify, reconciler, telemetry};
+use crate::{alerts, api, gateway, journal, lifecycle, live, notify, reconciler, telemetry};
 
 /// The lists of all modules.
 const MODULES: &[&[&Definition]] = &[
+    alerts::metrics::CATALOGUE,
     api::metrics::CATALOGUE,
     gateway::metrics::CATALOGUE,
     journal::metrics::CATALOGUE,

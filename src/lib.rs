@@ -1,7 +1,7 @@
 //! plimsoll runs a fleet of AI agents, and shows, records and guards everything the fleet does.
 //!
 //! Modules in reading order; each may import only those after it (`tests/tidy` checks that): `cli`, `app`, `config`,
-//! `api`, `reconciler`, `gateway` and `notify`, `provider` and `lifecycle`, `live` and `journal`, `telemetry`, `town`,
+//! `api`, `reconciler`, `gateway`, `notify` and `alerts`, `provider` and `lifecycle`, `live` and `journal`, `telemetry`, `town`,
 //! and the small ones that know nobody.
 
 pub mod cli;
@@ -21,6 +21,7 @@ pub mod api;
 
 pub mod reconciler;
 
+pub mod alerts;
 pub mod gateway;
 pub mod lifecycle;
 pub mod notify;

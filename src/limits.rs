@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+pub mod alerts;
+
 /// Records in one `append`, and in one committed group: sled 0.34.7 needs three times the memory and 150 ms a
 /// batch at 10,000 rows, and is at its fastest from 500 on.
 pub const JOURNAL_GROUP_RECORDS_MAX: usize = 500;

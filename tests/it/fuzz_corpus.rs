@@ -79,3 +79,9 @@ fn any_bytes_as_a_configuration_are_one_or_a_list_of_problems() {
 fn any_bytes_as_a_row_of_the_journal_are_a_record_or_damage() {
     run("journal_record", |bytes| plimsoll::journal::decode_frame(bytes).is_ok());
 }
+
+#[test]
+fn any_bytes_as_a_body_of_alerts_are_alerts_or_a_refusal() {
+    let accepted = run("alerts", |bytes| plimsoll::alerts::read(bytes).is_ok());
+    assert!(accepted > 50, "the mutations also reach what lies behind the first check: {accepted}");
+}

@@ -13,7 +13,7 @@ const ROWS: &[&[&str]] = &[
     &["catalogue"],
     &["api", "client"],
     &["reconciler"],
-    &["gateway", "notify"],
+    &["gateway", "notify", "alerts"],
     &["provider", "lifecycle"],
     &["live", "journal"],
     &["telemetry"],

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream, StreamExt as _};
+use plimsoll::alerts::Alerts;
 use plimsoll::clock::Clock;
 use plimsoll::gateway::{
     self, AGENT_SESSION_STARTED, AgentConfig, Answer, Caller, Channel, Gateway, GatewayParts,
@@ -171,4 +172,47 @@ async fn keys_budgets_usage_and_sessions_stand_by_their_snapshots() {
     assert!(matches!(spent, Err(Rejection::Limited { limit: "usd_per_day", .. })), "{spent:?}");
     let spender = |rows: &[UsageRow]| rows.iter().find(|row| row.agent == Some(agent("spender"))).cloned();
     assert_eq!(spender(&used(&house)), spender(&before));
+}
+
+/// Alerts over the journal in this folder, whose partitions are small and soon old.
+async fn open_alerts(dir: &Path, clock: &Clock) -> (Arc<Alerts>, LateJournal) {
+    let registry = Registry::new(&plimsoll::catalogue::all()).expect("buckets are set");
+    let alerts = Arc::new(Alerts::new(&registry, &Shared::new(&registry), clock.clone()));
+    let hour = Retention { age_max: Period::from_secs(3_600), bytes_max: Bytes(1 << 30) };
+    let config = Config { partition_records_max: 100, audit: hour, ..Config::default() };
+    let deps = JournalDeps { clock: clock.clone(), registry, folds: vec![Arc::clone(&alerts) as _] };
+    let journal = LateJournal::default();
+    journal.open(DataDir::open(dir).expect("nobody else has it"), config, deps).await.expect("opens");
+    (alerts, journal)
+}
+
+#[tokio::test]
+async fn alerts_that_fire_stand_by_their_snapshot_and_are_written_on() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let (clock, hand) = Clock::manual(a_time());
+    let body = |status: &str| {
+        let alert = serde_json::json!({"status": status, "labels": {"alertname": "A"}});
+        serde_json::json!({"version": "4", "alerts": [alert]}).to_string()
+    };
+    let (alerts, journal) = open_alerts(dir.path(), &clock).await;
+    let taken = alerts.receive(&journal, &Actor::Local, body("firing").as_bytes()).await.expect("taken");
+    assert_eq!(taken.fired, 1);
+    for start in 0..2 {
+        let filling = append(&StreamId::operator(), start * 100..start * 100 + 100);
+        journal.append(filling).await.expect("appended");
+        until("it rolled", async || (partitions(dir.path(), "audit") as u64 >= start + 2).then_some(()))
+            .await;
+    }
+    hand.advance(Duration::from_secs(7_200));
+    let fired = || all(&journal).iter().any(|record| record.kind == "alert_fired");
+    until("its partition is gone", async || (!fired()).then_some(())).await;
+    drop((alerts, journal));
+    remove_closing_snapshots(&dir.path().join("journal"));
+
+    let (alerts, journal) = open_alerts(dir.path(), &clock).await;
+    assert_eq!(alerts.list().firing, 1);
+    let again = alerts.receive(&journal, &Actor::Local, body("firing").as_bytes()).await.expect("taken");
+    assert_eq!(again.repeated, 1);
+    let over = alerts.receive(&journal, &Actor::Local, body("resolved").as_bytes()).await.expect("taken");
+    assert_eq!((over.resolved, alerts.list().firing), (1, 0));
 }
