@@ -5,6 +5,7 @@
 
 mod drill;
 mod ground;
+mod parts;
 mod start_error;
 
 use std::net::SocketAddr;
@@ -24,7 +25,6 @@ use crate::gateway::{Gateway, GatewayParts};
 use crate::journal::{DataDir, Journal, LateJournal};
 use crate::lifecycle::Hosts;
 use crate::live::Live;
-use crate::notify::Notifier;
 use crate::process::Processes;
 use crate::provider;
 use crate::reconciler::{Reconciler, ReconcilerParts};
@@ -32,6 +32,7 @@ use crate::secret::Secret;
 use crate::telemetry::{self, Registry, Shared, Telemetry};
 
 use ground::{Ground, provider_deps};
+use parts::{Parts, call_up, keep_books};
 
 pub use start_error::StartError;
 
@@ -52,7 +53,7 @@ pub struct App {
     pub first_token: Option<Secret>,
     address: SocketAddr,
     grace: Duration,
-    parts: (Reconciler, Gateway, Notifier),
+    parts: Parts,
     readiness: watch::Sender<Readiness>,
     stop: CancellationToken,
     server: JoinHandle<()>,
@@ -106,7 +107,8 @@ impl App {
             strain: config.strain,
             ..ground.reconciler(&gateway)
         });
-        let own = [Arc::clone(&tokens) as _, reconciler.fold()];
+        let alerts = ground.alerts();
+        let own = [Arc::clone(&tokens) as _, Arc::clone(&alerts) as _, reconciler.fold()];
         let deps = ground.journal(gateway.folds().into_iter().chain(own));
         let (readiness, ready) = watch::channel(Readiness::Recovering);
         let (grace, listen) = (config.server.shutdown_grace.0, config.server.listen);
@@ -117,6 +119,7 @@ impl App {
             tokens: Arc::clone(&tokens),
             gateway: gateway.clone(),
             reconciler: reconciler.clone(),
+            alerts,
             live,
             journal: Arc::clone(&journal) as _,
             registry,
@@ -135,12 +138,10 @@ impl App {
         // Before anybody of this life writes.
         reconciler.look_back();
         let notifier = ground.notifier(&config.notify, &config.telemetry.sentry);
-        let first_token = call_up(&gateway, &tokens, &*journal).await?;
-        Server::may_serve(listen, &tokens)?;
-        reconciler.open().await;
-        let (server, books) = (tokio::spawn(server), keep_books(gateway.clone(), stop.child_token()));
-        readiness.send_replace(Readiness::Serving);
         let parts = (reconciler, gateway, notifier);
+        let first_token = call_up(&parts, listen, &tokens, &*journal).await?;
+        let (server, books) = (tokio::spawn(server), keep_books(parts.1.clone(), stop.child_token()));
+        readiness.send_replace(Readiness::Serving);
         Ok(Self { first_token, address, grace, parts, readiness, stop, server, books, journal, telemetry })
     }
 
@@ -170,21 +171,6 @@ impl App {
         let last = spawn_blocking(|| telemetry.shutdown(TELEMETRY_END));
         late("telemetry", timeout(3 * TELEMETRY_END, last).await);
     }
-}
-
-/// Brings back agents and instances, and closes the door behind them if any could call plimsoll.
-async fn call_up(
-    gateway: &Gateway,
-    tokens: &TokenBook,
-    journal: &dyn Journal,
-) -> Result<Option<Secret>, StartError> {
-    gateway.call_up().await;
-    gateway.open_instances().await?;
-    Ok(if gateway.has_processes() { tokens.shut(journal).await } else { None })
-}
-
-fn keep_books(gateway: Gateway, ends: CancellationToken) -> (CancellationToken, JoinHandle<()>) {
-    (ends.clone(), tokio::spawn(async move { gateway.keep_books(ends).await }))
 }
 
 /// Says which part did not end as it should; the others still get their turn.

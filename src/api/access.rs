@@ -19,6 +19,8 @@ pub(crate) enum Access {
     Operator,
     /// An agent for itself, or an operator.
     Agent,
+    /// A sender of alerts, or an operator; the token may also come as the password of Basic.
+    Ingest,
 }
 
 impl Access {
@@ -26,10 +28,13 @@ impl Access {
     pub(crate) const fn admits(self, role: Role) -> bool {
         match (self, role) {
             (Self::Public | Self::Token | Self::FirstMessage, _) | (_, Role::Operator) => true,
-            (Self::Viewer | Self::Scrape, Role::Viewer) | (Self::Agent, Role::Agent) => true,
+            (Self::Viewer | Self::Scrape, Role::Viewer)
+            | (Self::Agent, Role::Agent)
+            | (Self::Ingest, Role::Ingest) => true,
             (Self::Viewer | Self::Scrape, Role::Agent | Role::Ingest)
             | (Self::Operator, Role::Viewer | Role::Agent | Role::Ingest)
-            | (Self::Agent, Role::Viewer | Role::Ingest) => false,
+            | (Self::Agent, Role::Viewer | Role::Ingest)
+            | (Self::Ingest, Role::Viewer | Role::Agent) => false,
         }
     }
 
@@ -42,6 +47,7 @@ impl Access {
             Self::Viewer => "viewer",
             Self::Operator => "operator",
             Self::Agent => "agent",
+            Self::Ingest => "ingest",
         }
     }
 }
@@ -58,6 +64,7 @@ mod tests {
         assert_eq!(admitted(Access::Viewer), [Role::Viewer, Role::Operator]);
         assert_eq!(admitted(Access::Scrape), [Role::Viewer, Role::Operator]);
         assert_eq!(admitted(Access::Agent), [Role::Operator, Role::Agent]);
+        assert_eq!(admitted(Access::Ingest), [Role::Operator, Role::Ingest]);
         assert_eq!(admitted(Access::Token), Role::ALL);
     }
 }

@@ -13,6 +13,7 @@ use super::request::{Head, Peer};
 use super::server::{ServerParts, state_of};
 use super::state::ApiState;
 use super::{AuthConfig, Config, MetricsConfig, Readiness};
+use crate::alerts::Alerts;
 use crate::clock::Clock;
 use crate::gateway::{self, Gateway, GatewayParts};
 use crate::journal::{Fold, MemoryJournal};
@@ -34,7 +35,8 @@ pub(super) fn state_at(config: Config, clock: Clock) -> ApiState {
     let tokens = Arc::new(
         TokenBook::new(&[], config.requests_per_second, clock.clone()).expect("no tokens are good tokens"),
     );
-    let folds = vec![Arc::clone(&tokens) as Arc<dyn Fold>];
+    let alerts = Arc::new(Alerts::new(&registry, &shared, clock.clone()));
+    let folds = vec![Arc::clone(&tokens) as Arc<dyn Fold>, Arc::clone(&alerts) as _];
     let journal = Arc::new(MemoryJournal::new(clock.clone(), folds));
     let gateway = Gateway::new(GatewayParts {
         config: gateway::Config::default(),
@@ -70,6 +72,7 @@ pub(super) fn state_at(config: Config, clock: Clock) -> ApiState {
         tokens,
         gateway,
         reconciler,
+        alerts,
         live,
         journal,
         registry,

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::access::Access;
 use super::auth::Identity;
 use super::metrics::AuthFailure;
-use super::request::{Credentials, Head, credentials};
+use super::request::{Credentials, Head, basic_password, credentials};
 use super::response::Problem;
 use super::state::ApiState;
 
@@ -34,15 +34,21 @@ pub(crate) fn admit(
     if open {
         return Ok(Admission::As(None));
     }
+    // Who may send a token in two ways is told of both.
+    let told = |problem: Problem| if access == Access::Ingest { problem.or_basic() } else { problem };
     let tokens = &state.doors.tokens;
     let identity = match credentials(headers) {
         // The socket's file mode let this one in; a token it sends along must still be good.
         Credentials::None if head.client.is_none() => Identity::local(CancellationToken::new()),
         Credentials::None if !tokens.required() => Identity::local(tokens.first_made()),
         Credentials::None if access == Access::FirstMessage => return Ok(Admission::Later),
-        Credentials::None => return Err(missing(state)),
-        Credentials::Bearer(token) => by_token(state, head, token)?,
-        Credentials::Unusable => return Err(wrong(state, head)),
+        Credentials::None => return Err(told(missing(state))),
+        Credentials::Bearer(token) => by_token(state, head, token).map_err(told)?,
+        Credentials::Basic(pair) if access == Access::Ingest => match basic_password(pair) {
+            Some(token) => by_token(state, head, &token).map_err(told)?,
+            None => return Err(told(wrong(state, head))),
+        },
+        Credentials::Basic(_) | Credentials::Unusable => return Err(told(wrong(state, head))),
     };
     // Calls are counted one by one where they are read; what is not a call counts here.
     if access != Access::Token {

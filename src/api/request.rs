@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use http::HeaderMap;
@@ -98,6 +100,8 @@ impl Request {
 pub(crate) enum Credentials<'h> {
     None,
     Bearer(&'h str),
+    /// User and password in base64, for routes whose callers have nothing else.
+    Basic(&'h str),
     Unusable,
 }
 
@@ -105,13 +109,22 @@ pub(crate) enum Credentials<'h> {
 pub(crate) fn credentials(headers: &HeaderMap) -> Credentials<'_> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let Some(value) = values.next() else { return Credentials::None };
-    let bearer = value.to_str().ok().and_then(|text| text.split_once(' '));
-    match (bearer, values.next()) {
+    let said = value.to_str().ok().and_then(|text| text.split_once(' '));
+    match (said, values.next()) {
         (Some((scheme, token)), None) if scheme.eq_ignore_ascii_case("bearer") => {
             Credentials::Bearer(token.trim_matches(' '))
         }
+        (Some((scheme, pair)), None) if scheme.eq_ignore_ascii_case("basic") => {
+            Credentials::Basic(pair.trim_matches(' '))
+        }
         _ => Credentials::Unusable,
     }
+}
+
+/// The password of Basic credentials (RFC 7617, section 2): what stands after the first colon. Any user will do.
+pub(crate) fn basic_password(pair: &str) -> Option<String> {
+    let pair = String::from_utf8(STANDARD.decode(pair).ok()?).ok()?;
+    pair.split_once(':').map(|(_user, password)| password.to_owned())
 }
 
 /// The address behind trusted proxies: from the right, the first in `X-Forwarded-For` that is not one of them.
@@ -152,8 +165,23 @@ mod tests {
         assert_eq!(read(&[]), "None");
         assert_eq!(read(&["Bearer abc"]), "Bearer(\"abc\")");
         assert_eq!(read(&["bearer abc"]), "Bearer(\"abc\")");
-        for bad in [&["Basic abc"][..], &["Bearer"], &["Bearer a", "Bearer b"]] {
+        assert_eq!(read(&["BASIC  abc"]), "Basic(\"abc\")");
+        for bad in [&["Digest abc"][..], &["Bearer"], &["Bearer a", "Bearer b"], &["Basic a", "Bearer b"]] {
             assert_eq!(read(bad), "Unusable", "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn the_password_of_basic_is_what_stands_after_the_first_colon() {
+        let password = |pair: &str| basic_password(&STANDARD.encode(pair));
+        for (pair, expected) in
+            [("grafana:t", "t"), (":t", "t"), ("u:a:b", "a:b"), ("u:", ""), ("u:é ", "é ")]
+        {
+            assert_eq!(password(pair).as_deref(), Some(expected), "{pair}");
+        }
+        assert_eq!(password("no colon"), None);
+        for bad in ["", "dTp0=", "dTp0\n", "d Tp0", "*", "/////w=="] {
+            assert_eq!(basic_password(bad), None, "{bad:?}");
         }
     }
 

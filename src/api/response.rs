@@ -65,12 +65,15 @@ pub(crate) struct Problem {
     message: String,
     pub(super) retry_after: Option<Duration>,
     allow: Option<String>,
+    /// Whether the token may also come as the password of Basic.
+    basic: bool,
     pub(super) request_id: Option<RequestId>,
 }
 
 impl Problem {
     pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), retry_after: None, allow: None, request_id: None }
+        let message = message.into();
+        Self { status, code, message, retry_after: None, allow: None, basic: false, request_id: None }
     }
 
     /// Names the request, so that it is found in the log.
@@ -80,6 +83,11 @@ impl Problem {
 
     pub(crate) fn retry_after(self, after: Duration) -> Self {
         Self { retry_after: Some(after), ..self }
+    }
+
+    /// Says, where it asks for a token, that it may also come as the password of Basic.
+    pub(crate) fn or_basic(self) -> Self {
+        Self { basic: true, ..self }
     }
 
     pub(crate) fn bad_request(message: impl Into<String>) -> Self {
@@ -122,7 +130,7 @@ impl Problem {
 
     /// The answer with a body of another shape.
     pub(super) fn with_body(self, body: &serde_json::Value) -> Reply {
-        let Self { status, code: _, message: _, retry_after, allow, request_id: _ } = self;
+        let Self { status, code: _, message: _, retry_after, allow, basic, request_id: _ } = self;
         let mut reply = reply(status, "application/json", body.to_string());
         let headers = reply.headers_mut();
         if let Some(after) = retry_after {
@@ -133,6 +141,10 @@ impl Problem {
         }
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"plimsoll\""));
+            if basic {
+                let basic = HeaderValue::from_static("Basic realm=\"plimsoll\", charset=\"UTF-8\"");
+                headers.append(WWW_AUTHENTICATE, basic);
+            }
         }
         reply
     }

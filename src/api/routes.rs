@@ -203,6 +203,20 @@ pub(crate) const ROUTES: &[Route] = &[
         },
         ..route("/usage", |state, request| Box::pin(rest::usage(state, request)))
     },
+    Route {
+        compression: Compression::Gzip,
+        summary: "Lists the alerts that fire and the last that are over, as Alertmanager and Grafana told them.",
+        answer: Answer { status: 200, types: JSON, schema: schema::<crate::alerts::AlertList>() },
+        ..route("/api/alerts", |state, request| Box::pin(rest::alerts(state, request)))
+    },
+    Route {
+        method: Verb::Post,
+        access: Access::Ingest,
+        summary: "Takes alerts as the webhooks of Alertmanager (version 4) and Grafana post them; what changed is durable then.",
+        body: schema::<crate::alerts::PostedBody>(),
+        answer: Answer { status: 200, types: JSON, schema: schema::<crate::alerts::Taken>() },
+        ..route("/api/alerts", |state, request| Box::pin(rest::post_alerts(state, request)))
+    },
     asks::<towns::ListTowns>("/api/towns"),
     tells::<towns::CreateTown>("/api/towns"),
     asks::<towns::ShowStatus>("/api/towns/{town}/status"),

@@ -27,6 +27,7 @@ use super::state::{ApiState, Doors};
 use super::stream::Sources;
 use super::tls::{self, TlsError};
 use super::{AuthConfig, Config, MetricsConfig, Readiness, connection, descriptors};
+use crate::alerts::Alerts;
 use crate::clock::Clock;
 use crate::gateway::Gateway;
 use crate::journal::Journal;
@@ -57,6 +58,8 @@ pub struct ServerParts {
     pub gateway: Gateway,
     /// Keeps towns.
     pub reconciler: Reconciler,
+    /// Takes alerts in; the same object that the journal was given as a fold.
+    pub alerts: Arc<Alerts>,
     /// Rings and live events.
     pub live: Arc<Live>,
     /// The audit and what streams resume from.
@@ -212,6 +215,7 @@ pub(super) fn state_of(parts: ServerParts, address: SocketAddr) -> ApiState {
         tokens,
         gateway,
         reconciler,
+        alerts,
         live,
         journal,
         registry,
@@ -237,6 +241,7 @@ pub(super) fn state_of(parts: ServerParts, address: SocketAddr) -> ApiState {
         sources: Arc::new(Sources { journal, live, shared, clock, stop: CancellationToken::new() }),
         gateway,
         reconciler,
+        alerts,
         metrics: Metrics::new(&registry),
         registry,
         readiness,

@@ -18,6 +18,7 @@ use super::response::Problem;
 use super::rpc::Method;
 use super::stream::Sources;
 use super::{Config, Readiness};
+use crate::alerts::Alerts;
 use crate::clock::Timestamp;
 use crate::gateway::{Beside, Gateway, Rejection, UsageQuery, UsageReport};
 use crate::ids::RequestId;
@@ -32,6 +33,7 @@ pub(crate) struct ApiState {
     pub(crate) sources: Arc<Sources>,
     pub(crate) gateway: Gateway,
     pub(crate) reconciler: Reconciler,
+    pub(crate) alerts: Arc<Alerts>,
     pub(crate) registry: Registry,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) readiness: watch::Receiver<Readiness>,

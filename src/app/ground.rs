@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::alerts::Alerts;
 use crate::clock::Clock;
 use crate::config::{Config, secrets};
 use crate::gateway::{self, Gateway, GatewayParts};
@@ -48,6 +49,11 @@ impl Ground {
             shared: self.shared.clone(),
             clock: self.clock.clone(),
         }
+    }
+
+    /// Takes alerts in once the journal is open.
+    pub(super) fn alerts(&self) -> Arc<Alerts> {
+        Arc::new(Alerts::new(&self.registry, &self.shared, self.clock.clone()))
     }
 
     /// What the journal is opened with.

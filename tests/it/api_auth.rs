@@ -64,7 +64,7 @@ async fn every_route_admits_exactly_the_roles_of_the_contract() {
     for (method, path, role) in &routes {
         let ask = |token| status(&server, (method, path), token);
         // What a route says to one who is let in: a plain GET of /ws is asked to upgrade; a role that may knock at
-        // /rpc may still not call system.health, which is no completion, no agent and no town, and `{id}` is neither a
+        // /rpc may still not call system.health, which is no completion, no agent, no alert and no town, and `{id}` is neither a
         // model nor an agent nor a town.
         let (welcome, knock) = match path.as_str() {
             "/agents" if *method == "POST" => (400, 403),
@@ -72,6 +72,7 @@ async fn every_route_admits_exactly_the_roles_of_the_contract() {
             "/ws" => (426, 426),
             "/v1/chat/completions" => (400, 403),
             "/v1/models/{id}" => (404, 403),
+            "/api/alerts" if *method == "POST" => (400, 403),
             "/api/towns" if *method == "POST" => (400, 403),
             of_a_town if of_a_town.starts_with("/api/towns/") => (404, 403),
             _ => (200, 403),
@@ -89,6 +90,7 @@ async fn every_route_admits_exactly_the_roles_of_the_contract() {
                 "public" => true,
                 "operator" => token == "operator",
                 "agent" => matches!(token, "agent" | "operator"),
+                "ingest" => matches!(token, "ingest" | "operator"),
                 "token" if path == "/ws" => true,
                 _ => matches!(token, "viewer" | "operator"),
             };

@@ -6,6 +6,7 @@ mod agents;
 mod agents_made;
 mod agreement;
 mod alerts;
+mod alerts_in;
 mod alerts_rendered;
 mod anthropic;
 mod api_auth;

@@ -54,7 +54,14 @@ pub(crate) fn document() -> Value {
         "paths": paths,
         "components": {
             "schemas": generator.take_definitions(true),
-            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": {
+                "token": {"type": "http", "scheme": "bearer"},
+                "password": {
+                    "type": "http",
+                    "scheme": "basic",
+                    "description": "The token as the password of any user.",
+                },
+            },
             "responses": {
                 "Problem": {
                     "description": "Refused; the message says what to do.",
@@ -75,6 +82,7 @@ fn operation(route: &Route, generator: &mut SchemaGenerator) -> Value {
         Access::Public => json!([]),
         Access::Scrape | Access::FirstMessage => json!([{}, {"token": []}]),
         Access::Token | Access::Viewer | Access::Operator | Access::Agent => json!([{"token": []}]),
+        Access::Ingest => json!([{"token": []}, {"password": []}]),
     };
     let mut operation = json!({
         "summary": route.summary,

@@ -1,6 +1,7 @@
 //! The handlers of plain routes: one file per route or pair of routes.
 
 mod agents;
+mod alerts;
 mod audit;
 mod contract;
 mod events;
@@ -11,6 +12,7 @@ mod rpc;
 mod usage;
 
 pub(crate) use agents::{AgentEntry, Agents, agents, create_agent, delete_agent};
+pub(crate) use alerts::{alerts, post_alerts};
 pub(crate) use audit::{AuditPage, AuditQuery, audit};
 pub(crate) use contract::contract;
 pub(crate) use events::{EventsQuery, events};

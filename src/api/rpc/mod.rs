@@ -6,6 +6,7 @@
 mod agent;
 mod agent_logs;
 mod agent_roster;
+mod alert;
 mod audit;
 mod control;
 mod error;
@@ -88,6 +89,12 @@ pub(crate) const METHODS: &[Method] = &[
         Access::Operator,
         "Sends a message to an agent and waits for its answer, unless it is sent with async.",
         agent::send,
+    ),
+    entry::<NoParams, crate::alerts::AlertList>(
+        "alert.list",
+        Access::Viewer,
+        "Lists the alerts that fire and the last that are over.",
+        alert::list,
     ),
     entry::<NoParams, audit::Heads>(
         "audit.head",

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::super::withheld::withhold;
 use super::town;
+use crate::alerts::{self, ALERT_EXPIRED, ALERT_FIRED, ALERT_RESOLVED};
 use crate::gateway::{
     AGENT_CREATED, AGENT_DELETED, AGENT_PAUSED, AGENT_RESUMED, AGENT_SESSION_FORGOTTEN,
     AGENT_SESSION_STARTED, BUDGET_REACHED, REQUEST_ACCEPTED, REQUEST_FINISHED, SPEND_LOST,
@@ -85,6 +86,24 @@ const KINDS: &[Shown] = &[
         summary: |r| {
             format!("{} was told of everything up to record {}", text(r, "recipient"), r.detail["through"])
         },
+    },
+    Shown {
+        kind: ALERT_EXPIRED,
+        r#type: "alert.expired",
+        level: |detail| alerts::level(ALERT_EXPIRED, detail),
+        summary: alerts::summary,
+    },
+    Shown {
+        kind: ALERT_FIRED,
+        r#type: "alert.fired",
+        level: |detail| alerts::level(ALERT_FIRED, detail),
+        summary: alerts::summary,
+    },
+    Shown {
+        kind: ALERT_RESOLVED,
+        r#type: "alert.resolved",
+        level: |detail| alerts::level(ALERT_RESOLVED, detail),
+        summary: alerts::summary,
     },
     Shown {
         kind: BUDGET_REACHED,
@@ -326,6 +345,27 @@ mod tests {
         let started = json!({"agent": "a", "session": "s", "agentSession": "x"});
         let told = summary("agent_session_started", started);
         assert_eq!(told, "agent a began a conversation of its own for the session s");
+    }
+
+    #[test]
+    fn an_alert_is_as_urgent_on_the_stream_as_its_rule_says() {
+        let shown = |severity: &str| {
+            let detail = json!({"labels": {"alertname": "Down", "severity": severity}, "annotations": {"summary": "gone"}});
+            let shown = envelope(&record("alert", "alert_fired", detail));
+            (shown.r#type.to_string(), shown.level, shown.summary)
+        };
+        let told = |severity: &str| format!("the alert Down ({severity}) fires: gone");
+        for (severity, level) in [
+            ("critical", Level::Error),
+            ("warning", Level::Warn),
+            ("page", Level::Warn),
+            ("info", Level::Info),
+        ] {
+            assert_eq!(shown(severity), ("alert.fired".to_owned(), level, told(severity)));
+        }
+        let over = envelope(&record("alert", "alert_resolved", json!({"labels": {"severity": "critical"}})));
+        assert_eq!((over.r#type.as_ref(), over.level), ("alert.resolved", Level::Info));
+        assert_eq!(envelope(&record("alert", "alert_expired", json!({}))).level, Level::Warn);
     }
 
     #[test]
