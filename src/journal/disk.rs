@@ -46,10 +46,19 @@ pub(super) fn bytes_of(path: &Path) -> u64 {
     entries.flatten().map(of).sum()
 }
 
-/// Bytes that may still be written where `path` lies.
-pub(super) fn free_bytes(path: &Path) -> io::Result<u64> {
+/// What a file system has room for, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Space {
+    /// What may still be written; what is reserved for root is not in it.
+    pub(super) free: u64,
+    /// All there is, used or not.
+    pub(super) capacity: u64,
+}
+
+/// Asks the file system where `path` lies.
+pub(super) fn space(path: &Path) -> io::Result<Space> {
     let stat = rustix::fs::statvfs(path)?;
-    Ok(stat.f_bavail * stat.f_frsize)
+    Ok(Space { free: stat.f_bavail * stat.f_frsize, capacity: stat.f_blocks * stat.f_frsize })
 }
 
 /// Whether an error is for want of space.

@@ -64,7 +64,14 @@ pub static FREE: Gauge<0> = Gauge::new(
     "Bytes that may still be written where the data directory lies.",
 );
 
-/// Space there is.
+/// Space there is, used or not.
+pub static CAPACITY: Gauge<0> = Gauge::new(
+    "plimsoll_data_dir_capacity_bytes",
+    &[],
+    "Bytes that the file system where the data directory lies has in all, used and free.",
+);
+
+/// Space that is used.
 pub static SIZE_DIR: Gauge<0> =
     Gauge::new("plimsoll_data_dir_size_bytes", &[], "Bytes that the data directory takes up on the disk.");
 
@@ -79,6 +86,7 @@ pub const CATALOGUE: &[&Definition] = &[
     &CUT.0,
     &DROPPED.0,
     &FREE.0,
+    &CAPACITY.0,
     &SIZE_DIR.0,
 ];
 
@@ -130,6 +138,7 @@ pub(super) struct Metrics {
     pub(super) degraded: metrics::Gauge,
     pub(super) cut: metrics::Counter,
     pub(super) free: metrics::Gauge,
+    pub(super) capacity: metrics::Gauge,
     pub(super) size_dir: metrics::Gauge,
 }
 
@@ -147,6 +156,7 @@ impl Metrics {
             degraded: registry.gauges(&DEGRADED).handle(),
             cut: registry.counters(&CUT).handle(),
             free: registry.gauges(&FREE).handle(),
+            capacity: registry.gauges(&CAPACITY).handle(),
             size_dir: registry.gauges(&SIZE_DIR).handle(),
         };
         metrics.appends.iter().for_each(|counter| counter.increment(0));

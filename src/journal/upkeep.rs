@@ -105,8 +105,9 @@ impl Upkeep {
         #[expect(clippy::cast_precision_loss, reason = "a gauge is a float; 2^53 bytes are 8 PiB")]
         {
             shared.metrics.size_dir.set(disk::bytes_of(shared.data_dir.path()) as f64);
-            if let Ok(free) = disk::free_bytes(shared.data_dir.path()) {
+            if let Ok(disk::Space { free, capacity }) = disk::space(shared.data_dir.path()) {
                 shared.metrics.free.set(free as f64);
+                shared.metrics.capacity.set(capacity as f64);
             }
         }
     }

@@ -11,7 +11,7 @@ use metrics::{Key, Label, Metadata, Recorder as _};
 use plimsoll::clock::{Clock, Timestamp};
 use plimsoll::ids::{AgentId, RequestId, SessionId, TraceId};
 use plimsoll::live::{self, Event, EventFilter, Level, Live, ModelCall, ToolCall, gen_ai};
-use plimsoll::telemetry::metric::{Audience, Definition, Kind};
+use plimsoll::telemetry::metric::{Audience, Definition, Kind, is_open_label};
 use plimsoll::telemetry::{CONTENT_TYPE, Registry, Shared};
 use proptest::prelude::*;
 
@@ -84,6 +84,38 @@ fn each_broken_rule_is_found() {
     one(Definition { name: "plimsoll_x_total", kind: Kind::Gauge, ..good }, "only a counter ends in _total");
     let kind = Kind::Histogram { buckets: &[2.0, 1.0], reason: "a reason for these" };
     one(Definition { kind, ..good }, "buckets ascend");
+}
+
+/// The most samples as which one metric can be scraped: what its cap allows, and what is folded under `other` once for
+/// each set of values of its closed labels.
+fn samples_max(definition: &Definition) -> usize {
+    // More than the largest closed label, `code`, has.
+    const CLOSED_VALUES_MAX: usize = 40;
+    let all_open = definition.labels.iter().all(|label| is_open_label(label));
+    let folded = if all_open { 1 } else { CLOSED_VALUES_MAX };
+    let samples = match definition.kind {
+        Kind::Counter | Kind::Gauge => 1,
+        // The edges, +Inf, the sum and the count.
+        Kind::Histogram { buckets, .. } => buckets.len() + 3,
+    };
+    (definition.series_max + folded) * samples
+}
+
+#[test]
+fn prometheus_takes_a_plimsoll_that_is_at_all_its_caps() {
+    let worst: usize = plimsoll::catalogue::all().iter().map(samples_max).sum();
+    let configured = include_str!("../../stack/prometheus.yml").split("sample_limit: ").skip(1);
+    let limits: Vec<usize> = configured
+        .map(|rest| rest.lines().next().and_then(|line| line.parse().ok()).expect("a number of samples"))
+        .collect();
+    assert!(!limits.is_empty(), "the scrape has a limit");
+    for limit in limits {
+        assert!(
+            worst <= limit,
+            "{worst} samples would be refused whole by {limit}, and show as a target down"
+        );
+        assert!(limit < 2 * worst, "{limit} samples are no limit: the worst is {worst}");
+    }
 }
 
 /// The edges that rules and dashboards name. Prometheus 2 writes an integer edge as `1`, Prometheus 3 as `1.0`.
