@@ -78,7 +78,8 @@ pub const AGENTS: &[Member] = &[
         role: "try-out",
         model: "demo-experimental",
         latency_ms: 120,
-        failure_rate: 0.3,
+        // So that under 6 % of all requests fail: more is what an alert is about.
+        failure_rate: 0.15,
         tool_rate: 0.2,
         max_concurrent: None,
         usd_per_day: None,
@@ -152,7 +153,10 @@ pub(super) fn id(name: &str) -> AgentId {
 pub(super) fn fails_to_start_now_and_then() -> InstanceConfig {
     let takes = |millis| ScriptedAct { takes: Period::from_millis(millis), fails: false };
     let fails = ScriptedAct { fails: true, ..takes(700) };
-    let starts = vec![takes(400), takes(550), fails, takes(350), takes(900), takes(450)];
+    // One of sixty, early: with four starts a minute never three in twenty minutes, which an alert is about.
+    let works = [400, 550, 350, 900, 450].map(takes);
+    let starts = (0..60).zip(works.into_iter().cycle());
+    let starts = starts.map(|(n, works)| if n == 2 { fails } else { works }).collect();
     InstanceConfig::scripted(Period::from_secs(2), ScriptedHost { starts, stops: vec![takes(120)] })
 }
 
