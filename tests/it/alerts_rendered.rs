@@ -1,11 +1,11 @@
 //! `plimsoll alerts`: what it renders is what Prometheus loads, with the thresholds that were asked for.
 
 use std::fs;
-use std::path::Path;
 use std::process::{Command, Output};
 
 use serde_json::Value;
 
+use crate::alerts::promtool_tests;
 use crate::support::server::clean_command;
 use crate::support::tools::needs;
 
@@ -27,14 +27,22 @@ fn refused(arguments: &[&str]) -> String {
     String::from_utf8(output.stderr).expect("UTF-8")
 }
 
-/// Runs promtool on the rendered rules and the repository's own tests of them, in a folder of its own.
-fn promtool(arguments: &[&str], rules: &str) -> Option<Output> {
+/// Runs promtool on the rendered rules, in a folder of its own with the repository's tests of these alerts.
+fn promtool(arguments: &[&str], rules: &str, alerts: Option<&[&str]>) -> Option<Output> {
     let program = needs("promtool")?;
     let folder = tempfile::tempdir().expect("a temporary directory");
     fs::write(folder.path().join("plimsoll.rules.yaml"), rules).expect("the rules are written");
-    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("alerts/plimsoll.test.yaml");
-    fs::copy(tests, folder.path().join("plimsoll.test.yaml")).expect("the tests are copied");
-    Some(Command::new(program).args(arguments).current_dir(folder.path()).output().expect("promtool runs"))
+    let mut command = Command::new(program);
+    command.args(arguments).current_dir(folder.path());
+    for (name, tests) in promtool_tests() {
+        if alerts
+            .is_some_and(|alerts| alerts.iter().any(|alert| tests.contains(&format!("alertname: {alert}"))))
+        {
+            fs::write(folder.path().join(&name), tests).expect("the tests are written");
+            command.arg(name);
+        }
+    }
+    Some(command.output().expect("promtool runs"))
 }
 
 fn said(output: &Output) -> String {
@@ -44,7 +52,7 @@ fn said(output: &Output) -> String {
 #[test]
 fn rendered_rules_pass_the_tests_of_their_source() {
     let rules = printed(&["prometheus"]);
-    let Some(tested) = promtool(&["test", "rules", "plimsoll.test.yaml"], &rules) else { return };
+    let Some(tested) = promtool(&["test", "rules"], &rules, Some(&["Plimsoll"])) else { return };
     assert!(tested.status.success(), "{}", said(&tested));
 }
 
@@ -63,9 +71,13 @@ fn rules_with_other_thresholds_are_rules_and_fail_the_tests_of_the_source() {
             None => default * 3.0 + 1.0,
         };
         let rules = printed(&["prometheus", "--threshold", &format!("{name}={other}")]);
-        let Some(checked) = promtool(&["check", "rules", "plimsoll.rules.yaml"], &rules) else { return };
+        let Some(checked) = promtool(&["check", "rules", "plimsoll.rules.yaml"], &rules, None) else {
+            return;
+        };
         assert!(checked.status.success(), "{name}={other}: {}", said(&checked));
-        let tested = promtool(&["test", "rules", "plimsoll.test.yaml"], &rules).expect("promtool is there");
+        let alerts = threshold["rules"].as_array().expect("rules").iter().filter_map(Value::as_str);
+        let alerts: Vec<&str> = alerts.collect();
+        let tested = promtool(&["test", "rules"], &rules, Some(&alerts)).expect("promtool is there");
         assert!(!tested.status.success(), "no promtool test notices {name}={other}");
     }
 }
@@ -78,7 +90,7 @@ fn divided_rules_are_rules_with_short_durations() {
     {
         assert!(rules.contains(text), "{text:?} is not in {rules}");
     }
-    let Some(checked) = promtool(&["check", "rules", "plimsoll.rules.yaml"], &rules) else { return };
+    let Some(checked) = promtool(&["check", "rules", "plimsoll.rules.yaml"], &rules, None) else { return };
     assert!(checked.status.success(), "{}", said(&checked));
 }
 
