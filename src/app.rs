@@ -102,11 +102,8 @@ impl App {
             templates: config.templates,
             ..ground.gateway(hosts)
         })?;
-        let reconciler = Reconciler::new(ReconcilerParts {
-            towns: config.towns,
-            strain: config.strain,
-            ..ground.reconciler(&gateway)
-        });
+        let reconciler =
+            Reconciler::new(ReconcilerParts { towns: config.towns, ..ground.reconciler(&gateway) });
         let alerts = ground.alerts();
         let own = [Arc::clone(&tokens) as _, Arc::clone(&alerts) as _, reconciler.fold()];
         let deps = ground.journal(gateway.folds().into_iter().chain(own));

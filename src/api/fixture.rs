@@ -19,7 +19,7 @@ use crate::gateway::{self, Gateway, GatewayParts};
 use crate::journal::{Fold, MemoryJournal};
 use crate::lifecycle::{Instances, InstancesParts};
 use crate::live::{self, Live};
-use crate::reconciler::{Reconciler, ReconcilerParts, Strain};
+use crate::reconciler::{Reconciler, ReconcilerParts};
 use crate::telemetry::{Registry, Shared};
 
 /// What every handler may reach, with this configuration of the server.
@@ -63,7 +63,6 @@ pub(super) fn state_at(config: Config, clock: Clock) -> ApiState {
         journal: Arc::clone(&journal) as _,
         registry: registry.clone(),
         clock: clock.clone(),
-        strain: Strain::default(),
     });
     let parts = ServerParts {
         config,

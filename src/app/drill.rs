@@ -1,11 +1,12 @@
-//! Damage on purpose, for the demo: no API leads here.
+//! What goes wrong on purpose, for the demo: no API leads here.
 
 use super::App;
-use crate::ids::TownId;
+use crate::reconciler::Drill;
 
 impl App {
-    /// See [`Reconciler::damage`](crate::reconciler::Reconciler::damage).
-    pub async fn damage(&self, town: &TownId) -> bool {
-        self.parts.0.damage(town).await
+    /// See [`Reconciler::drill`](crate::reconciler::Reconciler::drill).
+    #[must_use]
+    pub fn drill(&self) -> Drill {
+        self.parts.0.drill()
     }
 }

@@ -13,7 +13,7 @@ use crate::live::Live;
 use crate::notify::{Notifier, NotifierParts, WebhookConfig};
 use crate::process::Processes;
 use crate::provider::{Mask, ProviderDeps};
-use crate::reconciler::{ReconcilerParts, Strain};
+use crate::reconciler::ReconcilerParts;
 use crate::telemetry::{Registry, SentryConfig, Shared};
 
 /// See the module.
@@ -85,7 +85,6 @@ impl Ground {
             journal: Arc::clone(&self.journal),
             registry: self.registry.clone(),
             clock: self.clock.clone(),
-            strain: Strain::default(),
         }
     }
 }

@@ -16,10 +16,10 @@ pub(crate) struct SourceArgs {
     /// The configuration file; else `PLIMSOLL_CONFIG`, else the first there is of `config/plimsoll.yaml`,
     /// `plimsoll.yaml`, those in `~/.config/plimsoll` and `/etc/plimsoll`, else none.
     #[arg(long, short, value_name = "FILE")]
-    config: Option<PathBuf>,
+    pub(super) config: Option<PathBuf>,
     /// The data directory; wins over the configuration.
     #[arg(long, value_name = "DIR")]
-    data_dir: Option<PathBuf>,
+    pub(super) data_dir: Option<PathBuf>,
 }
 
 impl SourceArgs {

@@ -29,7 +29,7 @@ use crate::gateway::AgentConfig;
 use crate::ids::{AgentId, TemplateId, TownId};
 use crate::limits::CONFIG_PROBLEMS_MAX;
 use crate::notify::WebhookConfig;
-use crate::reconciler::{Strain, TownConfig};
+use crate::reconciler::TownConfig;
 use crate::{api, gateway, journal, lifecycle, live, provider, telemetry};
 
 pub use entries::AgentRules;
@@ -73,9 +73,6 @@ pub struct Config {
     pub templates: BTreeMap<TemplateId, AgentConfig>,
     /// Fleets with their work.
     pub towns: BTreeMap<TownId, TownConfig>,
-    /// What makes the ticks of towns slow on purpose: no key, for drills only.
-    #[serde(skip)]
-    pub strain: Strain,
 }
 
 impl Config {
@@ -110,7 +107,6 @@ impl Default for Config {
             templates: BTreeMap::new(),
             towns: schema::usual_towns(&agents),
             agents,
-            strain: Strain::default(),
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::gateway::AgentConfig;
 use crate::ids::{AgentId, TownId};
 use crate::limits::CONFIG_PROBLEMS_MAX;
 use crate::provider::{self, AnthropicConfig, EchoConfig, ExecConfig, OpenAiConfig};
-use crate::reconciler::{Strain, TownConfig, settle_towns};
+use crate::reconciler::{TownConfig, settle_towns};
 
 /// The keys at the top.
 pub(crate) const KEYS: [&str; 15] = [
@@ -87,7 +87,6 @@ pub(crate) fn fill(root: &mut Node, problems: &mut Vec<ConfigProblem>) -> Config
         providers,
         agents,
         towns,
-        strain: Strain::default(),
     }
 }
 

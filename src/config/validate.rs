@@ -42,7 +42,6 @@ pub(crate) fn validate(config: &Config, root: &Node) -> Vec<ConfigProblem> {
         agents: _,
         templates: _,
         towns,
-        strain: _,
     } = config;
     checks.server(server);
     checks.auth(auth);

@@ -29,11 +29,15 @@ pub struct Member {
     pub max_concurrent: Option<usize>,
     /// US dollars that it may spend in a day, where that is limited.
     pub usd_per_day: Option<f64>,
-    /// How often it is asked, beside the others.
+    /// How often it is asked, beside the others; 0 is only where something goes wrong on purpose.
     pub weight: u32,
     /// Whether it starts when it is asked, and stops soon after.
     pub lazy: bool,
 }
+
+/// The one that is asked for more than it can do where requests are to wait. Nobody else asks it, so nobody waits long for
+/// an answer, and all is well again as soon as the batch is taken back.
+pub(super) const BATCH_AGENT: &str = "registrar";
 
 /// All agents of the demo that people talk to.
 pub const AGENTS: &[Member] = &[
@@ -96,6 +100,18 @@ pub const AGENTS: &[Member] = &[
         max_concurrent: Some(3),
         usd_per_day: None,
         weight: 8,
+        lazy: false,
+    },
+    Member {
+        name: BATCH_AGENT,
+        role: "batch",
+        model: "demo-small",
+        latency_ms: 2_500,
+        failure_rate: 0.0,
+        tool_rate: 0.0,
+        max_concurrent: Some(3),
+        usd_per_day: None,
+        weight: 0,
         lazy: false,
     },
     Member {

@@ -85,6 +85,11 @@ impl People {
         Self { random: StdRng::seed_from_u64(seed), pace, made: 0 }
     }
 
+    /// From now on they do something every `pace` on average.
+    pub fn set_pace(&mut self, pace: Duration) {
+        self.pace = pace;
+    }
+
     /// The time until somebody does something again.
     fn pause(&mut self) -> Duration {
         self.pace.mul_f64(self.random.random_range(0.5..1.5))
@@ -135,7 +140,7 @@ impl People {
 }
 
 /// Has people give the town work until `stop` is cancelled. What is refused is left: they look again.
-pub async fn keep_busy(client: &Client, mut people: People, stop: &CancellationToken) {
+pub async fn keep_busy(client: &Client, people: &mut People, stop: &CancellationToken) {
     loop {
         // Its error is that the time has come.
         let _ = tokio::time::timeout(people.pause(), stop.cancelled()).await;

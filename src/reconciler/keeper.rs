@@ -180,21 +180,23 @@ async fn turning(turn: &Turn, pulse: &Pulse, last_seen: Timestamp, stop: &Cancel
             checked = Some(snapshots);
             turn.executor.tasks.spawn(refold::check(Arc::clone(&turn.executor), occasion));
         }
-        let pause = pause_after(Duration::from_secs_f64(wall / 1e3)).max(turn.strain.pause);
+        let pause = pause_after(Duration::from_secs_f64(wall / 1e3));
         let wait = if again { Duration::ZERO } else { cadence.wait() };
         // A journal that does not take anything is not asked at every event, nor a town that refuses its own plan.
         let pause = if held_up { BUSY } else { pause };
+        let due = async {
+            sleep(pause).await;
+            if !held_up {
+                tokio::select! {
+                    () = sleep(wait) => {}
+                    () = turn.cell.told() => {}
+                }
+            }
+            turn.strain.let_go().await;
+        };
         tokio::select! {
             () = stop.cancelled() => return,
-            () = sleep(pause) => {}
-        }
-        if held_up {
-            continue;
-        }
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = sleep(wait) => {}
-            () = turn.cell.told() => {}
+            () = due => {}
         }
     }
 }

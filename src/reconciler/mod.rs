@@ -41,6 +41,7 @@ pub use assignment::{Assignment, Held, ReviewedTask};
 pub use compare::{Compared, Deed, TakenAction};
 pub use config::{MemberConfig, TownConfig, settle as settle_towns};
 pub use desk::{SubmitError, Submitted};
+pub use drill::{Drill, Strain};
 pub use dry_run::{DryRun, DryRunMetrics, Fork, dry_run};
 pub use history::History;
 pub use ledger::Towns;
@@ -49,5 +50,4 @@ pub use questions::{AgentPage, BeadDetail, BeadEntry, BeadPage, BeadQuery, Ended
 pub use replay::{Replay, ReplayError, ReplayRequest, replay};
 pub use service::{Reconciler, ReconcilerParts};
 pub use status::{CadenceView, FailingTicks, LastTick, TownStatus};
-pub use turn::Strain;
 pub use view::{AgentView, BeadView, BeadWait, FoundViolation, HookView, PlannedAction, StateSnapshot};

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use futures_util::future::join_all;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 use super::cell::Cell;
 use super::config::TownConfig;
 use super::desk::{Pen, SubmitError, report_of};
+use super::drill::{Strain, Strained};
 use super::dry_run::Fork;
 use super::executor::{Executor, Tally};
 use super::healing;
@@ -24,7 +25,7 @@ use super::opening::{self, Around};
 use super::refold::Checks;
 use super::runs::Runs;
 use super::status::{self, TownStatus, classes};
-use super::turn::{Strain, Turn};
+use super::turn::Turn;
 use super::view;
 use crate::clock::{Clock, Timestamp};
 use crate::gateway::{AGENT_CREATED, AGENT_DELETED, AGENT_PAUSED, Gateway};
@@ -53,8 +54,6 @@ pub struct ReconcilerParts {
     pub registry: Registry,
     /// Measures.
     pub clock: Clock,
-    /// What makes ticks slow on purpose.
-    pub strain: Strain,
 }
 
 /// Keeps towns. Cheap to clone.
@@ -70,7 +69,7 @@ pub(super) struct Inner {
     pub(super) gateway: Gateway,
     metrics: Metrics,
     shared: Shared,
-    strain: Strain,
+    pub(super) strain: watch::Sender<Strain>,
     last_seen: OnceLock<Timestamp>,
     checks: Arc<Checks>,
     /// A std mutex suffices: a hold is a few map operations.
@@ -96,7 +95,7 @@ impl Reconciler {
     /// One that keeps no town yet.
     #[must_use]
     pub fn new(parts: ReconcilerParts) -> Self {
-        let ReconcilerParts { towns, gateway, journal, registry, clock, strain } = parts;
+        let ReconcilerParts { towns, gateway, journal, registry, clock } = parts;
         let (tasks, ledger) = (TaskTracker::new(), Arc::<Towns>::default());
         let changing = Arc::<tokio::sync::Mutex<()>>::default();
         let around = Around { towns: Arc::clone(&ledger), config: towns, changing: Arc::clone(&changing) };
@@ -107,7 +106,7 @@ impl Reconciler {
             gateway,
             metrics: Metrics::new(&registry),
             shared: Shared::new(&registry),
-            strain,
+            strain: watch::Sender::default(),
             last_seen: OnceLock::new(),
             checks: Arc::default(),
             kept: Mutex::default(),
@@ -390,7 +389,7 @@ impl Inner {
             executor: Arc::clone(&executor),
             around: Arc::clone(&self.around),
             hosts: hosts.clone(),
-            strain: self.strain,
+            strain: Strained(self.strain.subscribe()),
         };
         let keeper = tokio::spawn(keeper::keep(turn, Arc::clone(&pulse), last_seen, self.stop.clone()));
         kept.insert(cell.id.clone(), KeptTown { hosts, pulse, executor, keeper });

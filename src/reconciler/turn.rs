@@ -16,6 +16,7 @@ use super::cadence::{Cadence, Moment, Work};
 use super::cell::{Cell, Refused};
 use super::coalescing::Heard;
 use super::desk::record;
+use super::drill::Strained;
 use super::executor::{Executor, note};
 use super::hosts::Hosts;
 use super::keeper::STRANDED;
@@ -45,16 +46,7 @@ pub(super) struct Turn {
     pub(super) executor: Arc<Executor>,
     pub(super) hosts: Hosts,
     pub(super) around: Arc<Around>,
-    pub(super) strain: Strain,
-}
-
-/// What makes ticks slow on purpose, for demos and drills.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Strain {
-    /// Every tick waits so long before it plans.
-    pub tick: Duration,
-    /// No tick begins sooner after the last one.
-    pub pause: Duration,
+    pub(super) strain: Strained,
 }
 
 /// A plan whose events are in the town.
@@ -196,9 +188,7 @@ impl Turn {
 
     /// Plans, appends the plan, folds it, and hands over its effects.
     async fn carry(&self, drained: &mut u64) -> Result<Carried, AppendError> {
-        if !self.strain.tick.is_zero() {
-            tokio::time::sleep(self.strain.tick).await;
-        }
+        self.strain.slow_down().await;
         let mut tries = 1;
         let mut alone = None;
         loop {

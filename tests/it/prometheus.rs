@@ -36,12 +36,13 @@ pub(crate) async fn load(server: &Server, seed: u64, requests: usize, per_second
 pub(crate) async fn load_and_work(server: &Server, seed: u64, requests: usize, per_second: f64) {
     let client = server.tcp_client(None);
     let stop = CancellationToken::new();
+    let mut people = People::new(seed, PACE / 20);
     let load = async {
         let plan = Plan::new(seed, per_second).take(requests);
         drive(&client, plan, &stop).await.expect("the load runs");
         stop.cancel();
     };
-    tokio::join!(load, keep_busy(&client, People::new(seed, PACE / 20), &stop));
+    tokio::join!(load, keep_busy(&client, &mut people, &stop));
 }
 
 #[tokio::test]

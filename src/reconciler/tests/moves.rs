@@ -100,7 +100,7 @@ async fn an_agent_that_the_configuration_has_in_another_town_leaves_the_one_that
 async fn a_drill_violates_an_invariant_by_an_event_and_leaves_the_town_as_its_events_make_it() {
     let cast = Cast::of([Act::Say(DONE)]);
     let world = World::new(&["one"], &cast, swift()).await;
-    assert!(world.reconciler.damage(&town()).await);
+    assert!(world.reconciler.drill().damage(&town()).await);
     world.holds("it is over", || world.count("violation_resolved") == 1).await;
     let opened = world.records().into_iter().find(|record| record.kind == "violation_opened");
     assert_eq!(opened.map(|record| record.detail["invariant"].clone()), Some(7.into()));

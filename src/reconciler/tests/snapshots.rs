@@ -108,7 +108,7 @@ async fn violations_are_counted_on_after_a_restart_with_and_without_a_snapshot()
             )
         };
         for times in 1..3 {
-            assert!(world.reconciler.damage(&town()).await);
+            assert!(world.reconciler.drill().damage(&town()).await);
             world.holds("it is over", || world.count("violation_resolved") == times).await;
         }
         world.stop().await;
@@ -117,7 +117,7 @@ async fn violations_are_counted_on_after_a_restart_with_and_without_a_snapshot()
         let next = World::from(&world.journal, kept.as_ref(), &["one"], &cast, swift()).await;
         assert_eq!(opened(&next), 2, "with a snapshot: {with_snapshot}");
         next.until("it is idle", |town| town.agent_count(AgentStatus::Idle) == 1).await;
-        assert!(next.reconciler.damage(&town()).await);
+        assert!(next.reconciler.drill().damage(&town()).await);
         next.holds("it is counted", || opened(&next) == 3).await;
         next.stop().await;
     }

@@ -17,7 +17,7 @@ use crate::journal::{Actor, Append, Journal, MemoryJournal, NewRecord, Record, S
 use crate::lifecycle::{InstanceConfig, Instances, InstancesParts, Kept, ScriptedHost, ScriptedRunner};
 use crate::live::{self, Live};
 use crate::provider::{Asked, Provider, ProviderError, ProviderEvent, Turn};
-use crate::reconciler::{MemberConfig, Reconciler, ReconcilerParts, Strain, TownConfig};
+use crate::reconciler::{MemberConfig, Reconciler, ReconcilerParts, TownConfig};
 use crate::telemetry::{Registry, Shared};
 use crate::town::event::{TownEvent, VERSION};
 use crate::town::words::{BeadStatus, Origin, Role};
@@ -231,7 +231,6 @@ impl World {
             journal: writes(),
             registry: registry.clone(),
             clock,
-            strain: Strain::default(),
         };
         let reconciler = Reconciler::new(parts);
         let after = match snapshot {
