@@ -41,6 +41,7 @@ mod local;
 mod notify;
 mod otlp;
 mod outlive;
+mod packaging;
 mod prometheus;
 mod provider;
 mod real_input;
