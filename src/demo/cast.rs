@@ -61,7 +61,8 @@ pub const AGENTS: &[Member] = &[
         failure_rate: 0.01,
         tool_rate: 0.6,
         max_concurrent: None,
-        usd_per_day: Some(25.0),
+        // The load costs about 40 in a day; from 80 % on an alert tells.
+        usd_per_day: Some(100.0),
         weight: 25,
         lazy: false,
     },
