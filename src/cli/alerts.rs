@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 
 use super::exit::Failure;
 use super::terminal::{Paint, Table};
-use crate::rules::{BaseUrl, Links, Rules, Setting, Threshold, prometheus, thresholds};
+use crate::rules::grafana::{self, Twin, Uid};
+use crate::rules::{BaseUrl, Group, Links, Rules, Setting, Threshold, prometheus, thresholds};
 
 /// Prints the alert rules for Prometheus or Grafana, with thresholds of your own.
 #[derive(Debug, clap::Args)]
@@ -20,6 +21,7 @@ pub(crate) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum AlertsCommand {
     Prometheus(PrometheusArgs),
+    Grafana(GrafanaArgs),
     Thresholds(ThresholdsArgs),
 }
 
@@ -35,6 +37,24 @@ struct PrometheusArgs {
     /// Divides every length of time but those of thresholds, for tests that cannot wait.
     #[arg(long, hide = true, value_name = "N", default_value = "1")]
     durations_divided_by: NonZeroU32,
+}
+
+/// Prints the alerts as a file that provisions Grafana with rules of its own (10.4.1 and newer; made for 12.2).
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  plimsoll alerts grafana --output /etc/grafana/provisioning/alerting/plimsoll.yaml
+  plimsoll alerts grafana --data-source my-prometheus --threshold queue_depth=100 > plimsoll.yaml
+
+The alerts read series that Prometheus records: it needs the rules of `plimsoll alerts prometheus` too.")]
+struct GrafanaArgs {
+    #[command(flatten)]
+    render: RenderArgs,
+    /// The uid of Prometheus among Grafana's data sources.
+    #[arg(long, value_name = "UID", default_value = "plimsoll-prometheus", value_parser = Uid::parse)]
+    data_source: Uid,
+    /// Pauses every rule: for those who are told by Alertmanager, and once.
+    #[arg(long)]
+    paused: bool,
 }
 
 /// What every rendering takes.
@@ -68,13 +88,16 @@ struct ThresholdsArgs {
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     match &args.command {
         AlertsCommand::Prometheus(args) => render_prometheus(args),
+        AlertsCommand::Grafana(args) => render_grafana(args),
         AlertsCommand::Thresholds(args) => list(args),
     }
 }
 
 impl RenderArgs {
-    fn rules(&self) -> Result<Rules, Failure> {
+    /// The rules as they were asked for, `more` among them.
+    fn rules(&self, more: Vec<Group>) -> Result<Rules, Failure> {
         let mut rules = Rules::embedded();
+        rules.groups.extend(more);
         let set = rules.set(&self.thresholds, &crate::catalogue::all());
         set.map_err(|error| Failure::Usage(error.to_string()))?;
         let Self { runbook_base, grafana_url, .. } = self;
@@ -95,9 +118,16 @@ fn unwritable(path: &Path, error: std::io::Error) -> Failure {
 }
 
 fn render_prometheus(args: &PrometheusArgs) -> Result<(), Failure> {
-    let mut rules = args.render.rules()?;
+    let mut rules = args.render.rules(Vec::new())?;
     rules.divide_durations(args.durations_divided_by);
     args.render.write(&prometheus::render(&rules))
+}
+
+fn render_grafana(args: &GrafanaArgs) -> Result<(), Failure> {
+    let rules = args.render.rules(grafana::only_here())?;
+    let twin = Twin { data_source: args.data_source.clone(), paused: args.paused };
+    let text = grafana::render(&rules, &twin).map_err(|error| Failure::Bug(error.to_string()))?;
+    args.render.write(&text)
 }
 
 fn list(args: &ThresholdsArgs) -> Result<(), Failure> {

@@ -41,16 +41,20 @@ impl Span {
         (!text.is_empty()).then(|| Self(Duration::from_millis(millis)))
     }
 
-    /// How long it is.
-    #[cfg(test)]
-    pub(crate) fn duration(self) -> Duration {
-        self.0
+    /// So many seconds.
+    pub(crate) const fn seconds(seconds: u64) -> Self {
+        Self(Duration::from_secs(seconds))
+    }
+
+    /// How long it is, in milliseconds.
+    pub(crate) fn millis(self) -> u64 {
+        self.0.as_millis().try_into().unwrap_or(u64::MAX)
     }
 
     /// The same, divided; what is not nothing stays at least a millisecond.
     pub(crate) fn divided_by(self, divisor: NonZeroU32) -> Self {
         let least = self.0.min(Duration::from_millis(1));
-        let millis = (self.0 / divisor.get()).as_millis().try_into().unwrap_or(u64::MAX);
+        let millis = Self(self.0 / divisor.get()).millis();
         Self(Duration::from_millis(millis).max(least))
     }
 }
@@ -58,9 +62,11 @@ impl Span {
 /// In the longest unit that leaves no rest: `90s`, `2m`, `1h`.
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let millis = u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX);
-        let (name, unit) =
-            UNITS.iter().find(|(_, unit)| millis > 0 && millis % unit == 0).unwrap_or(&("s", 1_000));
+        let millis = self.millis();
+        let (name, unit) = UNITS
+            .iter()
+            .find(|(_, unit)| millis > 0 && millis.is_multiple_of(*unit))
+            .unwrap_or(&("s", 1_000));
         write!(f, "{}{name}", millis / unit)
     }
 }
@@ -84,7 +90,7 @@ mod tests {
 
     fn check(text: &str, millis: u64, shown: &str) {
         let span = Span::parse(text).unwrap_or_else(|| panic!("{text:?} is not read"));
-        assert_eq!(span.duration(), Duration::from_millis(millis), "{text}");
+        assert_eq!(span.millis(), millis, "{text}");
         assert_eq!(span.to_string(), shown, "{text}");
     }
 

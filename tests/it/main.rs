@@ -8,6 +8,7 @@ mod agreement;
 mod alerts;
 mod alerts_in;
 mod alerts_rendered;
+mod alerts_twin;
 mod anthropic;
 mod api_auth;
 mod api_limits;
