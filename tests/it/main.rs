@@ -35,6 +35,7 @@ mod failures;
 mod full_disk;
 mod fuzz_corpus;
 mod gateway;
+mod grafana;
 mod hosted;
 mod journal;
 mod lifecycle;
