@@ -13,7 +13,7 @@ FROM debian:bookworm-slim
 RUN echo 'plimsoll:x:65532:65532:plimsoll:/var/lib/plimsoll:/usr/sbin/nologin' >> /etc/passwd \
  && echo 'plimsoll:x:65532:' >> /etc/group \
  && for folder in /var/lib/plimsoll /run/plimsoll /run/secrets/prometheus /run/secrets/grafana /run/secrets/operator \
-      /run/secrets/ingest /run/grafana/alerting; do \
+      /run/secrets/ingest /run/grafana/alerting /run/alertmanager; do \
       install -d -o 65532 -g 65532 -m 0755 "$folder"; done \
  && chmod 0700 /var/lib/plimsoll
 COPY --from=build /plimsoll /usr/local/bin/plimsoll

@@ -65,6 +65,14 @@ if [ "${webhook:-}" = refused ]; then
   exit 1
 fi
 
+# Whom Alertmanager tells, for those who start it.
+if [ -n "${ALERT_WEBHOOK_URL:-}" ]; then
+  url=$(printf %s "$ALERT_WEBHOOK_URL" | sed 's/[&|\\]/\\&/g')
+  sed -e 's/^\( *\)#elsewhere /\1/' -e "s|@ALERT_WEBHOOK_URL@|$url|" /etc/plimsoll/alertmanager.yml
+else
+  cat /etc/plimsoll/alertmanager.yml
+fi > /run/alertmanager/alertmanager.yml
+
 echo "secrets are ready; these commands show them:"
 echo "  docker compose exec plimsoll cat /run/secrets/operator/token    the operator's token"
 echo "  docker compose exec grafana cat /run/secrets/grafana/password   the password of Grafana's user admin"

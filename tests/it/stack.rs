@@ -12,7 +12,7 @@ use plimsoll::client::{Client, ClientError, Target};
 use plimsoll::secret::Secret;
 use serde_json::{Value, json};
 
-use crate::support::server::{free_port, until};
+use crate::support::server::{clean_command, free_port, until};
 use crate::support::tools::needs;
 
 const COMPOSE: &str = include_str!("../../docker-compose.yml");
@@ -23,6 +23,8 @@ struct Stack {
     name: String,
     port: u16,
     prometheus_port: u16,
+    demo_port: u16,
+    alertmanager_port: u16,
     /// Laid over the file.
     overlay: Option<PathBuf>,
 }
@@ -30,7 +32,8 @@ struct Stack {
 impl Stack {
     fn new(name: &str) -> Self {
         let name = format!("plimsoll-{name}-{}", std::process::id());
-        Self { name, port: free_port(), prometheus_port: free_port(), overlay: None }
+        let [port, prometheus_port, demo_port, alertmanager_port] = std::array::from_fn(|_| free_port());
+        Self { name, port, prometheus_port, demo_port, alertmanager_port, overlay: None }
     }
 
     fn compose(&self, arguments: &[&str]) -> Output {
@@ -45,6 +48,8 @@ impl Stack {
         command.env("PLIMSOLL_AGENTS_NETWORK", format!("{}-agents", self.name));
         command.env("PLIMSOLL_IMAGE", IMAGE).env("PLIMSOLL_PORT", self.port.to_string());
         command.env("PROMETHEUS_PORT", self.prometheus_port.to_string());
+        command.env("DEMO_PORT", self.demo_port.to_string());
+        command.env("ALERTMANAGER_PORT", self.alertmanager_port.to_string());
         run(command.current_dir(env!("CARGO_MANIFEST_DIR")))
     }
 
@@ -92,8 +97,13 @@ fn engine() -> bool {
     if needs("docker").is_none() {
         return false;
     }
-    let images =
-        ["debian:bookworm-slim", "rust:1.95-slim-bookworm", "prom/prometheus:v3.7.3", "haproxy:3.2.4-alpine"];
+    let images = [
+        "debian:bookworm-slim",
+        "rust:1.95-slim-bookworm",
+        "prom/prometheus:v3.7.3",
+        "prom/alertmanager:v0.28.1",
+        "haproxy:3.2.4-alpine",
+    ];
     let inspected = run(Command::new("docker").args(["image", "inspect"]).args(images));
     if inspected.status.success() {
         return true;
@@ -108,7 +118,14 @@ fn engine() -> bool {
 fn build() {
     let context = tempfile::tempdir().expect("a temporary directory");
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    for file in ["Dockerfile", ".dockerignore", "config/docker.yaml", "stack/init.sh", "stack/serve.sh"] {
+    for file in [
+        "Dockerfile",
+        ".dockerignore",
+        "config/docker.yaml",
+        "config/plimsoll.yaml",
+        "stack/init.sh",
+        "stack/serve.sh",
+    ] {
         let target = context.path().join(file);
         fs::create_dir_all(target.parent().expect("a folder")).expect("the folder is made");
         fs::copy(root.join(file), target).unwrap_or_else(|error| panic!("{file}: {error}"));
@@ -181,6 +198,82 @@ async fn the_stack_comes_up_guarded_scraped_and_keeps_its_secrets() {
     assert_eq!(journal.matches("stack-operator").count(), 2, "both requests are in the journal: {journal}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_alert_of_the_demo_comes_through_alertmanager_to_the_demo_alone() {
+    if !engine() {
+        return;
+    }
+    build();
+    let mut stack = Stack::new("alerts");
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    stack.overlay = Some(hurried(dir.path()));
+    let profiles = ["--profile", "demo", "--profile", "alertmanager"];
+    let told = ["up", "--detach", "--no-build", "init", "plimsoll", "prometheus", "alertmanager", "demo"];
+    let up = stack.compose(&[&profiles[..], &told].concat());
+    assert!(up.status.success(), "{}", said(&up));
+    stack.healthy().await;
+    let token = stack.operator();
+    let at = |port| client(port, Some(Secret::new(token.clone(), "token")));
+    let (real, demo) = (at(stack.port), at(stack.demo_port));
+    let prometheus = client(stack.prometheus_port, None);
+    let has = async |query: &str| {
+        let answer = get(&prometheus, &format!("/api/v1/query?query={query}")).await?;
+        answer.pointer("/data/result/0").is_some().then_some(())
+    };
+    let scraped = "plimsoll_reconciler_tick_duration_seconds_count%7Bjob%3D%22plimsoll-demo%22%7D";
+    until("a scrape of the demo", async || has(scraped).await).await;
+    let fires = "ALERTS%7Balertname%3D%22PlimsollTickSlow%22%2Calertstate%3D%22firing%22%7D";
+    until("the alert on slow ticks to fire", async || has(fires).await).await;
+    let slow = until("the alert on slow ticks", async || {
+        let alerts = get(&demo, "/api/alerts").await?;
+        let named = |alert: &&Value| alert["labels"]["alertname"] == "PlimsollTickSlow";
+        alerts["alerts"].as_array()?.iter().find(named).cloned()
+    })
+    .await;
+    assert_eq!((&slow["source"], &slow["labels"]["job"]), (&json!("alertmanager"), &json!("plimsoll-demo")));
+    // Its own may fire: no collector of traces was started.
+    let of_real = get(&real, "/api/alerts").await.expect("an answer");
+    let mut told = of_real["alerts"].as_array().expect("alerts").iter();
+    assert!(
+        told.all(|alert| alert["labels"]["job"] == "plimsoll"),
+        "the demo's are not told to it: {of_real}"
+    );
+}
+
+async fn get(client: &Client, path: &str) -> Option<Value> {
+    client.get(path).await.ok()?.json().await.ok()
+}
+
+/// Laid over the file: every length of time of the rules is a thirtieth, and one breach comes soon.
+fn hurried(dir: &Path) -> PathBuf {
+    let rules = dir.join("rules");
+    fs::create_dir(&rules).expect("a folder");
+    let mut render = clean_command();
+    render.args(["alerts", "prometheus", "--durations-divided-by", "30", "--output"]);
+    let rendered = run(render.arg(rules.join("plimsoll.rules.yaml")));
+    assert!(rendered.status.success(), "{}", said(&rendered));
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let scrape = fs::read_to_string(root.join("stack/prometheus.yml")).expect("readable");
+    let scrape = scrape.replace("interval: 15s", "interval: 1s").replace("interval: 30s", "interval: 1s");
+    let scrape = scrape.replace("scrape_timeout: 10s", "scrape_timeout: 1s");
+    let scrape = scrape.replace("type: A,", "type: A, refresh_interval: 1s,");
+    fs::write(dir.join("prometheus.yml"), scrape).expect("written");
+    fs::set_permissions(dir, Permissions::from_mode(0o755)).expect("others may read it");
+    let breach = ["--breach", "tick", "--breach-lasts", "30m", "--durations-divided-by", "30"];
+    let kept = ["--config", "/etc/plimsoll/config/plimsoll.yaml", "--data-dir", "/var/lib/plimsoll"];
+    let demo = [&["demo"][..], &breach, &kept].concat();
+    let overlay = json!({"services": {
+        "demo": {"command": demo},
+        "prometheus": {"volumes": [
+            format!("{}:/etc/prometheus/prometheus.yml:ro", dir.join("prometheus.yml").display()),
+            format!("{}:/etc/prometheus/rules:ro", rules.display()),
+        ]},
+    }});
+    let file = dir.join("overlay.json");
+    fs::write(&file, overlay.to_string()).expect("written");
+    file
+}
+
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_the_profile_docker_an_agent_in_a_container_starts_and_stops() {
@@ -235,7 +328,7 @@ async fn with_the_profile_docker_an_agent_in_a_container_starts_and_stops() {
 fn ports_are_published_on_loopback_only_and_images_are_pinned() {
     let published: Vec<&str> =
         COMPOSE.lines().filter_map(|line| line.trim().strip_prefix("ports: ")).collect();
-    assert_eq!(published.len(), 4, "{published:?}");
+    assert_eq!(published.len(), 6, "{published:?}");
     assert!(published.iter().all(|ports| ports.starts_with("[\"127.0.0.1:${")), "{published:?}");
     let images: Vec<&str> = COMPOSE.lines().filter_map(|line| line.trim().strip_prefix("image: ")).collect();
     assert!(images.iter().all(|image| image.contains(':') && !image.ends_with(":latest")), "{images:?}");

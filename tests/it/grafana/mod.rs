@@ -12,6 +12,7 @@ use std::process::{Command, Output};
 
 use crate::alerts_twin::{TWIN, root, rules, yaml};
 use crate::dashboards::{dashboards, list, text};
+use crate::support::tools::needs;
 use lint::{World, complaints};
 
 const COMPOSE: &str = include_str!("../../../docker-compose.yml");
@@ -72,12 +73,19 @@ fn init(variables: &[(&str, &str)]) -> (tempfile::TempDir, Output) {
     let folder = tempfile::tempdir().expect("a temporary directory");
     let at = |path: &str| folder.path().join(path);
     let made = ["prometheus", "operator", "grafana", "ingest"].map(|name| format!("run/secrets/{name}"));
-    for path in made.iter().map(String::as_str).chain(["run/plimsoll", "run/grafana/alerting", "bin"]) {
+    for path in made.iter().map(String::as_str).chain([
+        "run/plimsoll",
+        "run/grafana/alerting",
+        "run/alertmanager",
+        "bin",
+    ]) {
         fs::create_dir_all(at(path)).expect("a folder");
     }
     std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_plimsoll"), at("bin/plimsoll")).expect("a link");
     let own = root().join("stack/grafana/provisioning/alerting");
     let script = INIT.replace("/etc/plimsoll/alerting", own.to_str().expect("UTF-8"));
+    let told = root().join("stack/alertmanager.yml");
+    let script = script.replace("/etc/plimsoll/alertmanager.yml", told.to_str().expect("UTF-8"));
     let script = script.replace("/run/", &format!("{}/", at("run").display()));
     let mut command = Command::new("sh");
     let path = format!("{}:{}", at("bin").display(), std::env::var("PATH").unwrap_or_default());
@@ -151,6 +159,31 @@ fn init_keeps_its_tokens_tells_none_and_pauses_for_alertmanager() {
 }
 
 #[test]
+fn alertmanager_tells_plimsoll_of_all_but_the_demo_and_a_webhook_that_is_set() {
+    let hook = "https://user:pa%24s$x@hooks.example/T/B?a=b&c=$d";
+    for (variables, receivers) in [
+        (&[][..], &["plimsoll", "demo"][..]),
+        (&[("ALERT_WEBHOOK_URL", hook)], &["plimsoll", "demo", "elsewhere"]),
+    ] {
+        let (folder, output) = init(variables);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let file = folder.path().join("run/alertmanager/alertmanager.yml");
+        let told = yaml(&fs::read_to_string(&file).expect("written"));
+        let names: Vec<&str> = list(&told, "/receivers").iter().map(|one| text(one, "/name")).collect();
+        assert_eq!(names, receivers);
+        let routes: Vec<&str> =
+            list(&told, "/route/routes").iter().map(|one| text(one, "/receiver")).collect();
+        assert_eq!(routes, [&["plimsoll", "demo"], &receivers[2..], &["plimsoll"]].concat());
+        if let Some(elsewhere) = list(&told, "/receivers").get(2) {
+            assert_eq!(text(elsewhere, "/webhook_configs/0/url"), hook);
+        }
+        let Some(amtool) = needs("amtool") else { return };
+        let checked = Command::new(amtool).arg("check-config").arg(file).output().expect("amtool runs");
+        assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+    }
+}
+
+#[test]
 fn an_address_that_is_none_is_refused_by_init() {
     let bad = [
         "hooks.example",
@@ -172,6 +205,8 @@ fn an_address_that_is_none_is_refused_by_init() {
 fn the_volume_that_init_fills_is_the_one_that_grafana_reads() {
     assert!(service("init").contains("- grafana-alerting:/run/grafana/alerting"));
     assert!(service("init").contains("- ./stack/grafana/provisioning/alerting:/etc/plimsoll/alerting:ro"));
+    assert!(service("init").contains("- alertmanager-config:/run/alertmanager\n"));
+    assert!(service("init").contains("- ./stack/alertmanager.yml:/etc/plimsoll/alertmanager.yml:ro"));
     let grafana = service("grafana");
     assert!(
         grafana.contains("source: grafana-alerting\n        target: /etc/grafana/provisioning/alerting\n")
