@@ -334,7 +334,7 @@ async fn who_is_refused_by_a_provider_or_cannot_reach_it_pays_nothing() {
         let upstream = Upstream::start(vec![refusal("429 Too Many Requests", "", "{}")]).await;
         let limits = json!({"usd_per_day": 0.000_001, "tokens_per_min": 1});
         let server = asking(&upstream, "openai", limits).await;
-        let _upstream = reachable.then_some(upstream);
+        let _kept = if reachable { Ok(upstream) } else { Err(upstream.closed().await) };
         for n in 0..2 {
             for agent in ["a", "unpriced"] {
                 assert_eq!(code(&send(&server, agent, n).await), Some(-32007), "{agent}");

@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustls::pki_types::PrivateKeyDer;
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
@@ -113,6 +113,18 @@ impl Upstream {
     /// `host:port`.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Ends it. Nobody answers at its address any more, and nobody else gets it as long as the socket is kept.
+    pub(crate) async fn closed(self) -> TcpSocket {
+        let address = self.address;
+        drop(self);
+        super::server::until("the port", async || {
+            let socket = TcpSocket::new_v4().expect("a socket");
+            socket.set_reuseaddr(true).expect("an option");
+            socket.bind(address).ok().map(|()| socket)
+        })
+        .await
     }
 
     pub(crate) fn base_url(&self) -> String {
